@@ -1,0 +1,267 @@
+"""Layers of RepBNN and ReActNet. All of them work on NHWC tensors (`channels_last`)."""
+
+import larq as lq
+import tensorflow as tf
+
+__all__ = ["RPReLU", "RepConv2D", "RepQuantConv2D", "Repeat"]
+
+_QUARTER = tf.keras.initializers.Constant(0.25)
+
+
+def _tile_channels(x, times: int):
+    return tf.tile(x, [1] * (x.shape.rank - 1) + [times])
+
+
+def _positive_int(value, argument: str, layer: tf.keras.layers.Layer) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"{type(layer).__name__} '{layer.name}' needs an integer {argument} >= 1, "
+            f"but got {argument}={value!r}."
+        )
+    return value
+
+
+@tf.custom_gradient
+def _prelu(u, alpha):
+    def grad(dy):
+        d_alpha = tf.reduce_sum(dy * tf.minimum(u, 0), axis=[0, 1, 2])
+        return tf.where(u > 0, dy, alpha * dy), tf.reshape(d_alpha, alpha.shape)
+
+    # The one spelling that Larq Compute Engine turns into a PRELU.
+    return tf.nn.relu(u) + (-alpha) * tf.nn.relu(-u), grad
+
+
+@lq.utils.register_keras_custom_object
+class RPReLU(tf.keras.layers.Layer):
+    r"""ReAct-PReLU: a PReLU that is shifted in and out, all per channel.
+
+    \\[
+    y = \operatorname{PReLU}_a(x + b_1) + b_2 \qquad
+    \operatorname{PReLU}_a(u) = \begin{cases}
+      u & u > 0 \\\
+      a u & u \leq 0
+    \end{cases}
+    \\]
+
+    The weights are, in this order, `shift_in` \\(b_1\\) of shape `(channels,)`, `alpha` \\(a\\) of shape
+    `(1, 1, channels)` and `shift_out` \\(b_2\\) of shape `(channels,)`: the ranks that Larq Compute Engine
+    needs to make one `PRELU` and two `ADD`. In the paper's symbols \\(\gamma = -b_1\\), \\(\beta = a\\),
+    \\(\zeta = b_2\\). At \\(u = 0\\) the gradient is that of the lower branch, as in PyTorch.
+
+    # Arguments
+        shift_in_initializer: Initializer of `shift_in`.
+        alpha_initializer: Initializer of `alpha`, by default the constant 0.25.
+        shift_out_initializer: Initializer of `shift_out`.
+        shift_in_regularizer: Regularizer of `shift_in`.
+        alpha_regularizer: Regularizer of `alpha`.
+        shift_out_regularizer: Regularizer of `shift_out`.
+
+    # Input shape
+        `(batch, height, width, channels)`
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if the number of channels is unknown, or the input is not of rank 4.
+
+    # References
+        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
+            Functions](https://arxiv.org/abs/2003.03488), equation 4
+    """
+
+    def __init__(
+        self,
+        shift_in_initializer="zeros",
+        alpha_initializer=_QUARTER,
+        shift_out_initializer="zeros",
+        shift_in_regularizer=None,
+        alpha_regularizer=None,
+        shift_out_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.shift_in_initializer = tf.keras.initializers.get(shift_in_initializer)
+        self.alpha_initializer = tf.keras.initializers.get(alpha_initializer)
+        self.shift_out_initializer = tf.keras.initializers.get(shift_out_initializer)
+        self.shift_in_regularizer = tf.keras.regularizers.get(shift_in_regularizer)
+        self.alpha_regularizer = tf.keras.regularizers.get(alpha_regularizer)
+        self.shift_out_regularizer = tf.keras.regularizers.get(shift_out_regularizer)
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(
+                f"RPReLU '{self.name}' has weights per channel, but the last axis of its input, shape "
+                f"{tuple(input_shape)}, is unknown: give the model's Input a fixed number of channels."
+            )
+        self.shift_in = self.add_weight(
+            "shift_in",
+            (channels,),
+            initializer=self.shift_in_initializer,
+            regularizer=self.shift_in_regularizer,
+        )
+        self.alpha = self.add_weight(
+            "alpha", (1, 1, channels), initializer=self.alpha_initializer, regularizer=self.alpha_regularizer
+        )
+        self.shift_out = self.add_weight(
+            "shift_out",
+            (channels,),
+            initializer=self.shift_out_initializer,
+            regularizer=self.shift_out_regularizer,
+        )
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return _prelu(inputs + self.shift_in, tf.convert_to_tensor(self.alpha)) + self.shift_out
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        initializers, regularizers = tf.keras.initializers, tf.keras.regularizers
+        return {
+            **super().get_config(),
+            "shift_in_initializer": initializers.serialize(self.shift_in_initializer),
+            "alpha_initializer": initializers.serialize(self.alpha_initializer),
+            "shift_out_initializer": initializers.serialize(self.shift_out_initializer),
+            "shift_in_regularizer": regularizers.serialize(self.shift_in_regularizer),
+            "alpha_regularizer": regularizers.serialize(self.alpha_regularizer),
+            "shift_out_regularizer": regularizers.serialize(self.shift_out_regularizer),
+        }
+
+
+@lq.utils.register_keras_custom_object
+class Repeat(tf.keras.layers.Layer):
+    r"""Repeats all channels in whole blocks: `[y, y, ..., y]`.
+
+    \\[ y_{n,h,w,j} = x_{n,h,w,\,j \bmod C} \\]
+
+    This is `tf.tile` (PyTorch's `Tensor.repeat`), never the interleaving `tf.repeat`.
+
+    # Arguments
+        times: How often the channels are repeated, an integer of at least 1.
+
+    # Input shape
+        `(..., channels)`, usually NHWC.
+
+    # Output shape
+        `(..., times * channels)`
+
+    # Raises
+        ValueError: if `times` is not a positive integer.
+
+    # References
+        - RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating, section 3
+    """
+
+    def __init__(self, times: int, **kwargs):
+        super().__init__(**kwargs)
+        self.times = _positive_int(times, "times", self)
+
+    def call(self, inputs):
+        return _tile_channels(inputs, self.times)
+
+    def compute_output_shape(self, input_shape):
+        *rest, channels = tf.TensorShape(input_shape)
+        return tf.TensorShape([*rest, channels and channels * self.times])
+
+    def get_config(self):
+        return {**super().get_config(), "times": self.times}
+
+
+class _RepConv(tf.keras.layers.Layer):
+    """What the Rep convolutions share; precedes the convolution that it changes in the list of bases."""
+
+    def __init__(self, filters, kernel_size, *args, beta: int = 2, **kwargs):
+        super().__init__(filters, kernel_size, *args, **kwargs)
+        self.beta = _positive_int(beta, "beta", self)
+        described = f"{type(self).__name__} '{self.name}'"
+        if self.data_format != "channels_last":
+            raise ValueError(
+                f"{described} supports data_format='channels_last' only, but got '{self.data_format}'."
+            )
+        if self.filters % (beta * self.groups):
+            raise ValueError(
+                f"{described} needs filters divisible by beta * groups, but got filters={self.filters}, "
+                f"beta={beta}, groups={self.groups}: choose a smaller beta or another number of filters."
+            )
+        self.filters //= beta
+        self._untiled = False
+
+    def call(self, inputs):
+        # Keras' convolution sets the static shape of its own, untiled output from compute_output_shape.
+        self._untiled = True
+        try:
+            outputs = super().call(inputs)
+        finally:
+            self._untiled = False
+        return _tile_channels(outputs, self.beta**2) if self.beta > 1 else outputs
+
+    def compute_output_shape(self, input_shape):
+        shape = super().compute_output_shape(input_shape)
+        return shape if self._untiled else shape[:-1].concatenate([shape[-1] * self.beta**2])
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters * self.beta, "beta": self.beta}
+
+
+@lq.utils.register_keras_custom_object
+class RepQuantConv2D(_RepConv, lq.layers.QuantConv2D):
+    r"""RepBNN's convolution: more input channels, fewer filters, and the output repeated.
+
+    It takes the place of a `lq.layers.QuantConv2D` with `filters` filters on \\(C\\) input channels. With an
+    input of \\(\beta C\\) channels its kernel is `(kh, kw, beta * C, filters / beta)`, as large as the
+    original and with as many operations. The convolution's output, `filters / beta` channels, is repeated
+    \\(\beta^2\\) times in whole blocks:
+
+    \\[ y_{n,h,w,j} = \operatorname{conv}(x)_{n,h,w,\,j \bmod (\texttt{filters}/\beta)} \\]
+
+    The number of input channels is taken from the input. Bias and activation belong to the convolution,
+    before the repeating. With `beta=1` this is a `QuantConv2D`.
+
+    # Arguments
+        filters: Number of filters of the *original* convolution. (The attribute `filters` of the layer is, as
+            for any Keras convolution, that of its kernel: `filters / beta`.)
+        kernel_size: Height and width of the kernel.
+        beta: The repeating factor, an integer of at least 1.
+        *args, **kwargs: All other arguments of `lq.layers.QuantConv2D`, with its defaults; `data_format`
+            must be `"channels_last"`.
+
+    # Input shape
+        `(batch, height, width, channels)`
+
+    # Output shape
+        `(batch, new_height, new_width, beta * filters)`
+
+    # Raises
+        ValueError: if `beta` is not a positive integer, `beta * groups` does not divide `filters`, or the
+            data format is not `"channels_last"`.
+
+    # References
+        - RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating, section 3
+    """
+
+
+@lq.utils.register_keras_custom_object
+class RepConv2D(_RepConv, tf.keras.layers.Conv2D):
+    """`RepQuantConv2D` for a real-valued convolution, such as the 1x1 one of a downsampling shortcut.
+
+    # Arguments
+        filters: Number of filters of the *original* convolution.
+        kernel_size: Height and width of the kernel.
+        beta: The repeating factor, an integer of at least 1.
+        *args, **kwargs: All other arguments of `tf.keras.layers.Conv2D`, with its defaults; `data_format`
+            must be `"channels_last"`.
+
+    # Input shape
+        `(batch, height, width, channels)`
+
+    # Output shape
+        `(batch, new_height, new_width, beta * filters)`
+
+    # Raises
+        ValueError: as `RepQuantConv2D`.
+    """

@@ -1,0 +1,35 @@
+from setuptools import setup
+
+# zoo/ and converters/ stand at the top level of the repository and are imported as
+# larq_rep.zoo and larq_rep.converters.
+setup(
+    name="larq-rep",
+    version="0.1.0",
+    description="Binary neural networks of RepBNN, ReActNet and their peers for Larq, from Keras to a verified .tflite.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    package_dir={"larq_rep.zoo": "zoo", "larq_rep.converters": "converters"},
+    packages=["larq_rep", "larq_rep.zoo", "larq_rep.converters", "larq_rep_cli"],
+    package_data={"larq_rep": ["py.typed"]},
+    install_requires=[
+        # tf-keras 2.x asks for TensorFlow 2.x itself, so the two always match.
+        "tensorflow>=2.16,<2.22",
+        "tf-keras>=2.16,<2.22",
+        "larq>=0.14,<0.15",
+        "larq-compute-engine>=0.16,<0.17",
+        "numpy>=1.26,<2",
+        "click>=8.1",
+        "rich>=13",
+        "matplotlib>=3.8",
+        "pillow>=10",
+        "scikit-learn>=1.4",
+    ],
+    extras_require={
+        # Its protobuf pin holds TensorFlow below 2.20 and slows conversion, hence an extra.
+        "zoo": ["larq-zoo>=2.4"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11"],
+    },
+    entry_points={"console_scripts": ["lce = larq_rep_cli.lce:main", "lqr = larq_rep_cli.lqr:main"]},
+)

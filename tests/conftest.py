@@ -1,0 +1,1 @@
+import larq_rep  # noqa: F401  (before TensorFlow and Larq: it chooses Keras 2)
