@@ -1,0 +1,360 @@
+"""What a network costs: binary and real multiply-accumulates, parameters and size.
+
+The conventions are those of the tables of ReActNet and RepBNN. One operation is one multiply-accumulate.
+Only the kernels of convolutions and dense layers count; biases, activations, pooling, additions and the
+scaling factors of binary kernels do not. Taps that fall on padding count like any other.
+
+OPs = FLOPs + BOPs / 64
+
+# References
+    - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
+      Functions](https://arxiv.org/abs/2003.03488), Table 1
+    - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+      Repeating](https://arxiv.org/abs/2207.09049), section 4.4, Tables 1 and 2
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import larq as lq
+import tensorflow as tf
+
+from larq_rep.layers import RepConv2D, Repeat, RepQuantConv2D
+
+_keras = tf.keras.layers
+_DENSE = _keras.Dense
+_TRANSPOSED = (_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose)
+_DEPTHWISE = (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D)
+_SEPARABLE = (_keras.SeparableConv1D, _keras.SeparableConv2D)
+_CONV = (_keras.Conv1D, _keras.Conv2D, _keras.Conv3D, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE)
+# Operations without weights of their own that multiply matrices all the same.
+_MULTIPLIES = re.compile(r"conv|matmul|einsum|tensordot")
+
+
+@dataclass
+class LayerCost:
+    """The cost of one layer for one input image, summed over its calls.
+
+    # Attributes
+        name: Name of the layer, with the names of the models it is nested in before it (`model/layer`).
+        layer: Class of the layer.
+        calls: How often the network calls it. Its parameters count once.
+        bops: Multiply-accumulates of binary weights with binary activations.
+        conv_flops, dense_flops: Real multiply-accumulates.
+        bn_flops: Operations of a batch normalisation, see `count`.
+        trainable_params, non_trainable_params: Number of its weights.
+        binary_params: How many of them are binary.
+        bits: Size of its weights, see `count`.
+        trainable_bits: Size of its trainable weights.
+    """
+
+    name: str
+    layer: str
+    calls: int = 0
+    bops: int = 0
+    conv_flops: int = 0
+    dense_flops: int = 0
+    bn_flops: int | Fraction = 0
+    trainable_params: int = 0
+    non_trainable_params: int = 0
+    binary_params: int = 0
+    bits: int = 0
+    trainable_bits: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network for one input image: a row for each layer, and the totals.
+
+    # Attributes
+        rows: One `LayerCost` for each layer, in the order in which the network calls them.
+        uncounted: Names of layers that multiply by a kernel in a way `count` does not know. Their parameters
+            are counted, their operations are missing in all totals.
+    """
+
+    rows: tuple[LayerCost, ...]
+    uncounted: tuple[str, ...]
+
+    @property
+    def bops(self) -> int:
+        """Multiply-accumulates of binary weights with binary activations."""
+        return sum(row.bops for row in self.rows)
+
+    @property
+    def conv_flops(self) -> int:
+        """Real multiply-accumulates of convolutions."""
+        return sum(row.conv_flops for row in self.rows)
+
+    @property
+    def dense_flops(self) -> int:
+        """Real multiply-accumulates of dense layers."""
+        return sum(row.dense_flops for row in self.rows)
+
+    @property
+    def bn_flops(self) -> int | Fraction:
+        """Operations of the batch normalisations."""
+        return _exact(sum(Fraction(row.bn_flops) for row in self.rows))
+
+    @property
+    def flops(self) -> int:
+        """Real multiply-accumulates of convolutions and dense layers."""
+        return self.conv_flops + self.dense_flops
+
+    @property
+    def ops(self) -> int | Fraction:
+        """FLOPs + BOPs / 64, without batch normalisation; an `int` where that is exact."""
+        return _exact(self.flops + Fraction(self.bops, 64))
+
+    @property
+    def ops_with_bn(self) -> int | Fraction:
+        """`ops` and `bn_flops` together, as in Table 1 of RepBNN."""
+        return _exact(Fraction(self.ops) + self.bn_flops)
+
+    @property
+    def trainable_params(self) -> int:
+        """Number of trainable weights: what the papers call parameters."""
+        return sum(row.trainable_params for row in self.rows)
+
+    @property
+    def non_trainable_params(self) -> int:
+        """Number of weights that no gradient changes: the statistics of the batch normalisations."""
+        return sum(row.non_trainable_params for row in self.rows)
+
+    @property
+    def binary_params(self) -> int:
+        """Number of binary weights."""
+        return sum(row.binary_params for row in self.rows)
+
+    @property
+    def real_params(self) -> int:
+        """Number of all other weights, those of `non_trainable_params` included."""
+        return self.trainable_params + self.non_trainable_params - self.binary_params
+
+    @property
+    def bits(self) -> int:
+        """Size of all stored weights."""
+        return sum(row.bits for row in self.rows)
+
+    @property
+    def trainable_bits(self) -> int:
+        """Size of the trainable weights alone, without the statistics of the batch normalisations."""
+        return sum(row.trainable_bits for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Totals and rows as plain numbers, strings and lists; a total that is no integer is a `float`."""
+        totals = [name for name, member in vars(type(self)).items() if isinstance(member, property)]
+        return {
+            **{name: _plain(getattr(self, name)) for name in totals},
+            "rows": [{key: _plain(value) for key, value in asdict(row).items()} for row in self.rows],
+            "uncounted": list(self.uncounted),
+        }
+
+
+class _Tensor(NamedTuple):
+    """What is known of a tensor between two layers."""
+
+    binary: bool = False
+    # Number of channels over the number it has in the network before RepTran.
+    width: Fraction = Fraction(1)
+
+
+def count(model: tf.keras.Model) -> Cost:
+    r"""Counts operations, parameters and bits of a model for one input image.
+
+    A multiply-accumulate is binary if the kernel has precision 1 and so has the input of the layer: its
+    `input_quantizer` has precision 1 (`lq.quantizers.NoOp(precision=1)` is believed), or it has none and the
+    layer directly before is a quantizer of precision 1. Nothing may stand between: the Larq Compute Engine
+    leaves such a convolution in float, too. Everything else is a FLOP, also the pointwise half of a separable
+    convolution, whose input is the sum that the depthwise half computed (`lq.models.summary` differs there).
+
+    **Batch normalisation** is 2 operations for each output element (normalise, scale). In a network with
+    `Rep*` layers of factor \\(\beta\\) the repeated channels share the normalisation, and RepBNN takes
+    \\[2 N \left(\frac{1}{2\beta} + \frac{\beta}{2}\right)\\]
+    with \\(N\\) the number of elements the layer has *without* repetition. \\(\beta\\) is read from the
+    `Rep*` layers; if they disagree, each layer takes the factor of its own input. The paper applies the
+    factor to every batch normalisation of the network and so does this function, to reproduce Table 1. It is
+    exact only directly behind the repetition of a `Rep*` layer: a batch normalisation before the first
+    repetition (the stem of Rep-ReActNet-A) really costs \\(2N\\), one behind the repetition of the stem
+    \\(N(1 + \beta)\\), and one whose channels all differ \\(2 N \beta\\). RepBNN prints 4.822e9 BOPs for
+    ReActNet-A; the multiply-accumulates are 4.817e9.
+
+    **Size** is 1 bit for a binary weight, 32 bits for a real one and otherwise the precision of the
+    quantizer. `bits` are those of all weights a checkpoint stores, `trainable_bits` leave out the statistics
+    of the batch normalisations, which the papers do not count as parameters.
+
+    Transposed convolutions take the kernel once for each input pixel. Nested models are followed, layers that
+    are called several times count each time. What a layer of another kind multiplies is not known: it is
+    named in `Cost.uncounted` if it has a kernel.
+
+    # Arguments
+        model: A functional or sequential model with a fixed input size. Nothing is run.
+
+    # Returns
+        A `Cost`.
+
+    # Raises
+        ValueError: If the model has no graph of layers, or if a size is not known.
+    """
+    _require_graph(model)
+    betas = {layer.beta for layer in _layers(model) if isinstance(layer, (RepConv2D, RepQuantConv2D))} - {1}
+    counter = _Counter(betas.pop() if len(betas) == 1 else None)
+    counter.visit(model, [_Tensor()] * len(model.inputs), "")
+    return Cost(tuple(counter.rows.values()), tuple(counter.uncounted))
+
+
+class _Counter:
+    def __init__(self, beta: int | None):
+        self.beta = beta
+        self.rows: dict[int, LayerCost] = {}
+        self.uncounted: list[str] = []
+
+    def visit(self, model: tf.keras.Model, inputs: list[_Tensor], prefix: str) -> list[_Tensor]:
+        """Counts the calls of all layers of a graph; returns what is known of its outputs."""
+        _require_graph(model)
+        known = {id(tensor): state for tensor, state in zip(model.inputs, inputs, strict=True)}
+        # Keras sorts the calls of layers by depth, outputs first. It has no public name for this.
+        for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
+            for node in nodes:
+                if node.is_input:
+                    continue
+                states = [known[id(tensor)] for tensor in node.keras_inputs]
+                name = prefix + node.layer.name
+                if isinstance(node.layer, tf.keras.Model):
+                    results = self.visit(node.layer, states, f"{name}/")
+                else:
+                    outputs = tf.nest.flatten(node.outputs)
+                    results = [self._call(node, name, states)] * len(outputs)
+                known.update(zip(map(id, tf.nest.flatten(node.outputs)), results, strict=True))
+        return [known[id(tensor)] for tensor in model.outputs]
+
+    def _call(self, node, name: str, inputs: list[_Tensor]) -> _Tensor:
+        """Adds one call of a layer to its row; returns what is known of its outputs."""
+        layer = node.layer
+        if id(layer) not in self.rows:
+            self.rows[id(layer)] = _parameters(layer, name)
+            if _is_unknown(layer):
+                self.uncounted.append(name)
+        row = self.rows[id(layer)]
+        row.calls += 1
+
+        # A layer may be called on constants only; then nothing is known.
+        before = inputs[0] if inputs else _Tensor()
+        output = _Tensor(
+            _precision_of_output(layer) == 1, max([t.width for t in inputs], default=Fraction(1))
+        )
+
+        if isinstance(layer, (_DENSE, *_CONV)):
+            quantizer = getattr(layer, "input_quantizer", None)
+            binary = before.binary if quantizer is None else getattr(quantizer, "precision", None) == 1
+            for macs, kernel, binary_input in _macs(node, name, binary):
+                if binary_input and _precision(kernel) == 1:
+                    row.bops += macs
+                elif isinstance(layer, _DENSE):
+                    row.dense_flops += macs
+                else:
+                    row.conv_flops += macs
+            if isinstance(layer, (RepConv2D, RepQuantConv2D)):
+                return output._replace(width=Fraction(layer.beta))
+            return output if isinstance(layer, _DEPTHWISE) else output._replace(width=Fraction(1))
+        if isinstance(layer, Repeat):
+            return output._replace(width=before.width * layer.times)
+        if isinstance(layer, _keras.BatchNormalization):
+            elements = _size(node.output_shapes[1:], name)
+            beta = self.beta or before.width
+            row.bn_flops = _exact(row.bn_flops + elements / before.width * (1 / Fraction(beta) + beta))
+        elif "getitem" in layer.name and len(node.output_shapes) == 2:
+            # Behind the global pooling a slice takes a part of the repeated channels (RepBNN, section 4.3,
+            # solutions 2 and 3). On a feature map it belongs to the network itself.
+            return output._replace(width=before.width * node.output_shapes[-1] / node.input_shapes[-1])
+        return output
+
+
+def _macs(node, name: str, binary: bool) -> Iterator[tuple[int, tf.Variable, bool]]:
+    """For each kernel of a layer its multiply-accumulates, itself, and whether its input is binary."""
+    layer = node.layer
+    if isinstance(layer, _DENSE):
+        yield _size(node.output_shapes[1:-1], name) * _size(layer.kernel.shape, name), layer.kernel, binary
+        return
+    # A transposed convolution spreads each input pixel over the taps of its kernel.
+    shape = node.input_shapes if isinstance(layer, _TRANSPOSED) else node.output_shapes
+    pixels = _size(shape[1:-1] if layer.data_format == "channels_last" else shape[2:], name)
+    if isinstance(layer, _SEPARABLE):
+        yield pixels * _size(layer.depthwise_kernel.shape, name), layer.depthwise_kernel, binary
+        yield pixels * _size(layer.pointwise_kernel.shape, name), layer.pointwise_kernel, False
+    else:
+        kernel = layer.depthwise_kernel if isinstance(layer, _DEPTHWISE) else layer.kernel
+        yield pixels * _size(kernel.shape, name), kernel, binary
+
+
+def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:
+    row = LayerCost(name, type(layer).__name__)
+    trainable = {id(weight) for weight in layer.trainable_weights}
+    for weight in layer.weights:
+        size = math.prod(weight.shape)
+        bits = size * _precision(weight)
+        row.bits += bits
+        row.binary_params += size if _precision(weight) == 1 else 0
+        if id(weight) in trainable:
+            row.trainable_params += size
+            row.trainable_bits += bits
+        else:
+            row.non_trainable_params += size
+    return row
+
+
+def _is_unknown(layer: tf.keras.layers.Layer) -> bool:
+    """Whether a layer may multiply by a matrix that `_macs` does not know of."""
+    if isinstance(layer, (_DENSE, *_CONV, _keras.PReLU)):
+        return False
+    if isinstance(layer, (_keras.Dot, _keras.Attention, _keras.AdditiveAttention)):
+        return True
+    if not layer.weights:
+        return type(layer).__name__ == "TFOpLambda" and bool(_MULTIPLIES.search(layer.name))
+    return any("kernel" in w.name or sum(size > 1 for size in w.shape) > 1 for w in layer.weights)
+
+
+def _precision(weight: tf.Variable) -> int:
+    return getattr(weight, "precision", None) or 32
+
+
+def _precision_of_output(layer: tf.keras.layers.Layer) -> int | None:
+    if isinstance(layer, lq.quantizers.Quantizer):
+        return layer.precision
+    return getattr(getattr(layer, "activation", None), "precision", None)
+
+
+def _size(shape, name: str) -> int:
+    if any(size is None for size in shape):
+        raise ValueError(
+            f"Cannot count layer {name!r}: a size is not known, found {tuple(shape)} without the batch. "
+            "Build the model with a fixed input size."
+        )
+    return math.prod(shape)
+
+
+def _require_graph(model: tf.keras.Model) -> None:
+    if getattr(model, "_nodes_by_depth", None) is None:
+        raise ValueError(
+            f"Cannot count model {model.name!r} ({type(model).__name__}): it has no graph of layers. "
+            "Expected a functional model, or a sequential one that knows its input shape."
+        )
+
+
+def _layers(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _exact(number) -> int | Fraction:
+    return int(number) if number == int(number) else number
+
+
+def _plain(value):
+    return float(value) if isinstance(value, Fraction) else value
