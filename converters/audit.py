@@ -1,0 +1,310 @@
+"""What LCE's converter does not say: findings about a model and about the flatbuffer made from it.
+
+The converter accepts nearly everything. A binary convolution that it does not recognise becomes a float one,
+thirty-two times as large; constants of a wrong shape make a file that does not load; zero padding on a map
+smaller than the filter gives wrong sums. Each of these is a named finding here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters import lce, matching
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.graph import FrozenGraph, Site, resolve
+
+RULES = {
+    "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
+    "not-built": "the model has no known input shape yet",
+    "mixed-precision": "a layer computes in another type than float32",
+    "dynamic-size": "an input has a free height, width or channel count",
+    "symmetric-pad": "explicit padding before a strided convolution, which LCE 0.16 converts wrongly",
+    "silent-float": "a binary convolution that stayed float",
+    "foreign-operator": "a TensorFlow operator that no TFLite runtime has",
+    "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
+    "small-map": "zero padding on a map smaller than the filter, which LCE computes wrongly",
+    "does-not-load": "LCE's interpreter refuses the file",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    # Attributes
+        rule: A key of `RULES`.
+        where: Keras layer, or operator of the file.
+        message: What was found, what was expected and what to do.
+        error: Whether the file must not be used.
+    """
+
+    rule: str
+    where: str
+    message: str
+    error: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.where}: {self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def audit_model(model: Any) -> list[Finding]:
+    """Findings that can be told before conversion."""
+    if not isinstance(model, tf.keras.Model):
+        module = type(model).__module__
+        if module.split(".")[0] == "keras":
+            return [
+                Finding(
+                    "keras-3",
+                    type(model).__name__,
+                    "expected a model of tf-keras, found one of Keras 3: build it after `import larq_rep`",
+                )
+            ]
+        raise TypeError(f"Expected a tf.keras.Model, found {type(model).__name__}.")
+    if not model.built or getattr(model, "inputs", None) is None:
+        return [Finding("not-built", model.name, "call the model once on an input, or add an Input layer first")]
+    findings = [
+        Finding(
+            "dynamic-size",
+            name,
+            f"its shape is {tuple(x.shape)}; LCE would make every free size 1: build the model with a fixed one",
+        )
+        for name, x in zip(model.input_names, tf.nest.flatten(model.inputs), strict=True)
+        if None in x.shape[1:]
+    ]
+    for layer in model.submodules:
+        if isinstance(layer, tf.keras.layers.Layer) and layer.compute_dtype in ("float16", "bfloat16"):
+            findings.append(
+                Finding(
+                    "mixed-precision",
+                    layer.name,
+                    f"computes in {layer.compute_dtype}; rebuild the model with the float32 policy and load its "
+                    "weights",
+                )
+            )
+    return findings
+
+
+def audit_flatbuffer(flatbuffer: Flatbuffer, content: bytes, layers: dict[int, str] | None = None) -> list[Finding]:
+    """Findings about a file alone.
+
+    # Arguments
+        flatbuffer: The parsed file.
+        content: Its bytes.
+        layers: Names of Keras layers by operator index, where they are known.
+    """
+    findings = []
+    for op in flatbuffer.operators:
+        where = (layers or {}).get(op.index, f"operator {op.index} ({op.name})")
+        if op.custom and not op.name.startswith("Lce"):
+            findings.append(
+                Finding(
+                    "foreign-operator",
+                    where,
+                    f"{op.name} is not an operator of TFLite or LCE, so the file cannot run: express it otherwise",
+                )
+            )
+        if op.name == "LceBconv2d":
+            findings += _audit_bconv(flatbuffer, op, where)
+    return findings or _audit_loading(content)
+
+
+def _audit_bconv(flatbuffer: Flatbuffer, op: Operator, where: str) -> list[Finding]:
+    findings = []
+    filters, height, width, _ = flatbuffer.shape(op.inputs[1])
+    for what, tensor in zip(("multiplier", "bias", "threshold"), op.inputs[2:5], strict=False):
+        if tensor >= 0 and flatbuffer.shape(tensor) != (filters,):
+            findings.append(
+                Finding(
+                    "constant-shape",
+                    where,
+                    f"its {what} should have shape ({filters},), found {flatbuffer.shape(tensor)}: constants added "
+                    "to or multiplied with a binary convolution must be vectors of one number for each channel",
+                )
+            )
+    options = op.options
+    if options["padding"] == 0 and options["pad_values"] == 0:
+        _, rows, columns, _ = flatbuffer.shape(op.inputs[0])
+        needs = (
+            (height - 1) * options["dilation_height_factor"] + 1,
+            (width - 1) * options["dilation_width_factor"] + 1,
+        )
+        if rows < needs[0] or columns < needs[1]:
+            findings.append(
+                Finding(
+                    "small-map",
+                    where,
+                    f"zero padding needs a map of at least {needs[0]}x{needs[1]}, found {rows}x{columns}: LCE would "
+                    "compute wrong sums; use a larger input or pad_values=1",
+                )
+            )
+    return findings
+
+
+def _audit_loading(content: bytes) -> list[Finding]:
+    problems = {}
+    for kernel, indirect in (("default", False), ("indirect", True)):
+        try:
+            lce.interpreter(content, use_indirect_bgemm=indirect)
+        except lce.RefusedError as error:
+            problems[kernel] = str(error)
+    if not problems:
+        return []
+    message = "; ".join(f"{kernel} kernel: {problem}" for kernel, problem in problems.items())
+    if len(problems) == 1:
+        message += " (the other kernel runs it)"
+    return [Finding("does-not-load", "file", message, error=len(problems) == 2)]
+
+
+@dataclass(frozen=True)
+class BinaryAudit:
+    """How the binary convolutions of a model fared.
+
+    # Attributes
+        meant: Names of the layers that are binary by what flows through them.
+        layers: Names by operator index of those that became `LceBconv2d`.
+        findings: One for each that did not.
+    """
+
+    meant: list[str]
+    layers: dict[int, str]
+    findings: list[Finding]
+
+
+def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> BinaryAudit:
+    """Looks for every convolution with binary input and binary weights in the file.
+
+    # Arguments
+        model: The Keras model.
+        graph: The same model as a graph.
+        flatbuffer: What it was converted to.
+        log: What the converter printed.
+    """
+    meant, kernels = meant_binary(model, graph)
+    convolutions = [i for i, site in enumerate(meant) if site.kind == "convolution"]
+    matched = matching.match([kernels[i] for i in convolutions], flatbuffer)
+    layers = {op.index: meant[convolutions[position]].layer for position, op in matched.pairs.items()}
+    failed = {convolutions[position] for position in matched.unmatched}
+    # Equal kernels share operators, so one that stayed float may hide behind a twin that did not.
+    for position in matched.pairs:
+        site, kernel = meant[convolutions[position]], kernels[convolutions[position]]
+        if (_between(site, graph) or graph.sign_of(site.x) is None) and matching.stayed_float(kernel, flatbuffer):
+            failed.add(convolutions[position])
+    findings = [
+        Finding(
+            "silent-float",
+            site.layer,
+            f"this binary {site.kind} stayed float: {_reason(site, kernel, graph, log)}",
+            error=site.kind != "dense layer",
+        )
+        for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
+        if i in failed or site.kind != "convolution"
+    ]
+    return BinaryAudit([site.layer for site in meant if site.kind != "dense layer"], layers, findings)
+
+
+def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
+    """The convolutions and dense layers that were meant to be binary, and their kernels.
+
+    The input counts as binary if a sign made it, or if it is -1 or +1 everywhere on random data. The kernel
+    counts as binary if its layer declares a quantizer of precision 1, or if nearly all weights of each output
+    channel have one magnitude; what keeps such a kernel from being packed is then a finding.
+    """
+    kernels = graph.run([site.kernel for site in graph.sites])
+    candidates = [
+        (site, kernel)
+        for site, kernel in zip(graph.sites, kernels, strict=True)
+        if _declared_binary(model, site.layer) or matching.two_valued(kernel)
+    ]
+    # Only an input that no known spelling of the sign made needs a look at values.
+    unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
+    rng = np.random.default_rng(0)
+    feeds = {x: rng.standard_normal(x.shape) for x in graph.inputs}
+    values = graph.run([unpadded(site.x) for site in unknown], feeds) if unknown else []
+    real = {site.node.name for site, x in zip(unknown, values, strict=True) if np.any(np.abs(x) != 1)}
+    meant = [(site, kernel) for site, kernel in candidates if site.node.name not in real]
+    return [site for site, _ in meant], [kernel for _, kernel in meant]
+
+
+def unpadded(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor before padding and identities."""
+    tensor = resolve(tensor)
+    while tensor.op.type in ("Pad", "PadV2", "MirrorPad", "SpaceToBatchND"):
+        tensor = resolve(tensor.op.inputs[0])
+    return tensor
+
+
+def _declared_binary(model: tf.keras.Model, path: str) -> bool:
+    layer: Any = model
+    for part in path.split("/"):
+        layer = next((child for child in getattr(layer, "layers", []) if child.name == part), layer)
+    for attribute in ("kernel_quantizer", "depthwise_quantizer"):
+        quantizer = getattr(layer, attribute, None)
+        if getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp):
+            return True
+    return False
+
+
+def _reason(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str:
+    """Why LCE did not pack a binary convolution, and what to do."""
+    if site.kind == "dense layer":
+        return "LCE packs no dense layers; write it as a 1x1 'valid' QuantConv2D on a (1, 1, channels) map"
+    if site.kind != "convolution":
+        return "LCE packs 2-D convolutions only"
+    magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
+    if zeros := int(np.sum(magnitude == 0)):
+        dead = int(np.sum(magnitude.max(axis=0) == 0))
+        if dead:
+            return f"{dead} output channels have only zero weights, so their scale is 0; train or drop them"
+        return f"{zeros} weights are exactly 0 (tf.sign(0) is 0); use a quantizer with sign(0) = +1, as larq's are"
+    if (smallest := magnitude.min()) <= 1.2e-7:
+        return (
+            f"its smallest scale is {smallest:.1e}, and LCE needs more than 1.2e-07; move the scale to the batch norm"
+        )
+    if np.any(np.abs(magnitude / magnitude[0] - 1) > 0.005):
+        return (
+            "the weights of an output channel differ in magnitude; LCE needs one scale for each output channel "
+            "(none for input channels) within 0.5 %"
+        )
+    in_channels, per_group = site.x.shape[-1], kernel.shape[2]
+    if in_channels != per_group and per_group % 32:
+        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
+    between = [node.type for node in _between(site, graph)]
+    if between and between[0] in ("Pad", "PadV2", "MirrorPad"):
+        return (
+            "explicit padding stands between the sign and the convolution; use padding='same' with pad_values, or "
+            "pad before the sign"
+        )
+    if between:
+        return f"{' and '.join(between)} stands between the sign and the convolution; put it before the sign"
+    if site.node.get_attr("padding") == b"EXPLICIT":
+        return "it pads explicitly; use padding='same' with pad_values, or pad before the sign"
+    if graph.sign_of(site.x) is None:
+        return (
+            f"its input is -1 and +1, but made by {resolve(site.x).op.type} in a form LCE does not recognise; use a "
+            "quantizer of larq or larq_rep, or tf.where(x >= 0, 1.0, -1.0)"
+        )
+    if kernel.nbytes > 2**20 and resolve(site.kernel).op.type != "Const":
+        return "its kernel is computed by operators that the converter does not fold for a tensor of this size"
+    return "the converter gave no reason" + (f"; it printed: {log.strip()}" if log.strip() else "")
+
+
+def _between(site: Site, graph: FrozenGraph) -> list[tf.Operation]:
+    """Operators between the sign and the convolution, the one nearest to the convolution first."""
+    outputs = {sign.output.op.name for sign in graph.signs}
+    found: list[tf.Operation] = []
+    node = resolve(site.x).op
+    while node.name not in outputs and node.name in graph.data_dependent and len(found) < 8:
+        found.append(node)
+        sources = [resolve(x).op for x in node.inputs if x.op.name in graph.data_dependent]
+        if not sources:
+            return []
+        node = sources[0]
+    return found if node.name in outputs else []

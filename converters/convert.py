@@ -1,0 +1,154 @@
+"""From a Keras model to a bitpacked flatbuffer, with nothing left silent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite_flatbuffer
+from tensorflow.core.framework.types_pb2 import DataType
+
+from larq_rep.converters import float_weights as storage
+from larq_rep.converters import lce
+from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.graph import FrozenGraph
+
+FLOAT_WEIGHTS = ("float32", "float16", "int8")
+
+
+class ConversionError(ValueError):
+    """A model that cannot be converted faithfully; `findings` says why."""
+
+    def __init__(self, findings: list[Finding]):
+        self.findings = findings
+        super().__init__("\n".join(str(finding) for finding in findings))
+
+
+@dataclass
+class Report:
+    """What a conversion did.
+
+    # Attributes
+        size: Bytes of the flatbuffer.
+        seconds: Time it took.
+        bitpacked: Convolutions that became `LceBconv2d`.
+        binary: Convolutions with binary input and binary weights.
+        float_weights: Storage of the constants that are not binary.
+        size_float32: Bytes with these constants as float32.
+        logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
+            largest output; 0 for float32.
+        findings: What is worth knowing about the result.
+    """
+
+    size: int
+    seconds: float
+    bitpacked: int
+    binary: int
+    float_weights: str
+    size_float32: int
+    logit_change: float
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "findings": [finding.to_dict() for finding in self.findings]}
+
+
+def convert(
+    model: tf.keras.Model, *, allow_float: bool = False, float_weights: str = "float32"
+) -> tuple[bytes, Report]:
+    """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
+
+    The model is traced once, frozen and given to LCE's converter as a graph. The result has the operators of
+    `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time.
+
+    !!! example
+        ```python
+        model = larq_rep.zoo.RepReActNetA()
+        content, report = larq_rep.converters.convert(model)
+        ```
+
+    # Arguments
+        model: A built Keras model with fixed input sizes; a free batch size becomes 1.
+        allow_float: Report a binary convolution that stayed float instead of raising.
+        float_weights: Storage of the constants that are not binary, `"float32"`, `"float16"` or `"int8"`.
+
+    # Returns
+        The bytes of the `.tflite` file and a `Report`.
+
+    # Raises
+        ConversionError: If the result would not compute what the model computes, would not run, or has binary
+            convolutions that stayed float; with every finding.
+    """
+    if float_weights not in FLOAT_WEIGHTS:
+        raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
+    start = time.perf_counter()
+    findings = audit_model(model)
+    if findings:
+        raise ConversionError(findings)
+    graph = FrozenGraph(model)
+    content, log, trimmed = _convert_graph(graph)
+    findings = [
+        Finding("symmetric-pad", layer, "the padding that no window reads was left out", error=False)
+        for layer in trimmed
+    ]
+    flatbuffer = Flatbuffer(content)
+    binary = audit_binary(model, graph, flatbuffer, log)
+    for finding in binary.findings:
+        findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
+    findings += audit_flatbuffer(flatbuffer, content, binary.layers)
+    if any(finding.error for finding in findings):
+        raise ConversionError([finding for finding in findings if finding.error])
+    size_float32, change = len(content), 0.0
+    if float_weights != "float32":
+        reference = content
+        content, _ = storage.compress(content, float_weights)
+        change = logit_change(reference, content)
+    failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
+    report = Report(
+        size=len(content),
+        seconds=time.perf_counter() - start,
+        bitpacked=len(binary.meant) - failed,
+        binary=len(binary.meant),
+        float_weights=float_weights,
+        size_float32=size_float32,
+        logit_change=change,
+        findings=findings,
+    )
+    return content, report
+
+
+def logit_change(reference: bytes, content: bytes) -> float:
+    """Largest change of an output between two files on four random inputs, over the largest output."""
+    one, other = (lce.interpreter(c, use_indirect_bgemm=True) for c in (reference, content))
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((4, *shape[1:])).astype(np.float32) for shape in one.input_shapes]
+    before, after = (tf.nest.flatten(engine.predict(inputs)) for engine in (one, other))
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(after, before, strict=True))
+
+
+def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
+    """The flatbuffer, what the converter printed, and the layers whose padding was trimmed."""
+    graph_def, trimmed = graph.graph_def()
+    inputs = graph.inputs
+    with lce.standard_error() as log:
+        try:
+            content = convert_graphdef_to_tflite_flatbuffer(
+                graph_def.SerializeToString(),
+                [x.op.name for x in inputs],
+                [DataType.Name(x.dtype.as_datatype_enum) for x in inputs],
+                [x.shape.as_list() for x in inputs],
+                [y.op.name for y in graph.outputs],
+                any("FakeQuant" in node.op or "QuantizeAndDequantize" in node.op for node in graph_def.node),
+                "arm",
+                None,
+            )
+        except Exception as error:
+            raise ConversionError(
+                [Finding("foreign-operator", graph.model_name, f"LCE's converter: {error}")]
+            ) from error
+    messages = [line for line in log if " I " not in line and not line.startswith(("I0000", "To enable"))]
+    return content, "\n".join(messages), trimmed

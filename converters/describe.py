@@ -1,0 +1,194 @@
+"""What a TFLite file holds: operators, sizes of its constants, multiply-accumulates of its convolutions."""
+
+from __future__ import annotations
+
+import collections
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.matching import groups
+
+_ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the model. Images are NHWC."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class BinaryConvolution:
+    """An `LceBconv2d`.
+
+    # Attributes
+        index: Position in the execution order.
+        kernel: Height and width of the kernel.
+        strides: Vertical and horizontal.
+        dilations: Vertical and horizontal.
+        padding: `"valid"`, `"same_zero"` or `"same_one"` (the map padded with 0 or +1).
+        groups: Number of groups.
+        input_shape: NHWC, with channels and not with the words that they are packed in.
+        output_shape: NHWC, with channels also where the output is packed.
+        output: `"float32"`, `"int8"`, or `"bits"` where the next sign is computed along.
+        activation: `"none"`, `"relu"`, `"relu_n1_to_1"` or `"relu6"`, fused before the multiplier.
+        macs: Binary multiply-accumulates, KH · KW · C_in / groups for each element of the output.
+    """
+
+    index: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    padding: str
+    groups: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output: str
+    activation: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class RealOperator:
+    """A `CONV_2D`, `DEPTHWISE_CONV_2D` or `FULLY_CONNECTED`, in float or int8.
+
+    # Attributes
+        index: Position in the execution order.
+        name: TFLite's name of the operator.
+        weights_shape: OHWI; (1, H, W, C) for the depthwise convolution; (out, in) for the dense layer.
+        input_shape: Shape of the input.
+        output_shape: Shape of the output.
+        macs: Multiply-accumulates.
+    """
+
+    index: int
+    name: str
+    weights_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file holds; `describe` makes it.
+
+    # Attributes
+        size: Bytes of the file.
+        inputs: Inputs of the model.
+        outputs: Outputs of the model.
+        operators: Count of each operator, the most frequent first.
+        constants: Bytes of the constants: `"binary"` for the packed filters of the binary convolutions, else
+            by element type. The rest of `size` is the graph itself.
+        binary_convolutions: The binary convolutions in execution order.
+        real_operators: The real-valued convolutions and dense layers in execution order.
+    """
+
+    size: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operators: dict[str, int]
+    constants: dict[str, int]
+    binary_convolutions: tuple[BinaryConvolution, ...]
+    real_operators: tuple[RealOperator, ...]
+
+    @property
+    def binary_macs(self) -> int:
+        """Binary multiply-accumulates of the model."""
+        return sum(conv.macs for conv in self.binary_convolutions)
+
+    @property
+    def real_macs(self) -> int:
+        """Multiply-accumulates of the real-valued convolutions and dense layers."""
+        return sum(op.macs for op in self.real_operators)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, totals included, in types that JSON knows."""
+        return asdict(self) | {"binary_macs": self.binary_macs, "real_macs": self.real_macs}
+
+
+def describe(content: bytes) -> Description:
+    """Describes a TFLite file, with or without the operators of Larq Compute Engine.
+
+    Multiply-accumulates are those of one inference at the batch size in the file, padding included. They
+    count convolutions and dense layers; transposed convolutions and products of two activations are not
+    counted, nor are the elementwise operators.
+
+    # Arguments
+        content: The bytes of a `.tflite` file.
+
+    # Raises
+        InvalidFlatbufferError: If `content` is not a TFLite model.
+    """
+    flatbuffer = Flatbuffer(content)
+    return Description(
+        size=len(content),
+        inputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.inputs),
+        outputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.outputs),
+        operators=dict(collections.Counter(op.name for op in flatbuffer.operators).most_common()),
+        constants=_constant_bytes(flatbuffer),
+        binary_convolutions=tuple(
+            _binary_convolution(flatbuffer, op) for op in flatbuffer.operators if op.name == "LceBconv2d"
+        ),
+        real_operators=tuple(
+            _real_operator(flatbuffer, op)
+            for op in flatbuffer.operators
+            if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        ),
+    )
+
+
+def _tensor(flatbuffer: Flatbuffer, index: int) -> Tensor:
+    return Tensor(flatbuffer.name(index), flatbuffer.shape(index), flatbuffer.dtype(index))
+
+
+def _constant_bytes(flatbuffer: Flatbuffer) -> dict[str, int]:
+    filters = {op.inputs[1] for op in flatbuffer.operators if op.name == "LceBconv2d"}
+    sizes: collections.Counter[str] = collections.Counter()
+    seen = set()
+    for index, tensor in enumerate(flatbuffer.subgraph.tensors):
+        # Equal constants may share a buffer, which the file holds once.
+        if tensor.buffer not in seen and (size := flatbuffer.constant_bytes(index)):
+            seen.add(tensor.buffer)
+            sizes["binary" if index in filters else flatbuffer.dtype(index)] += size
+    return dict(sizes.most_common())
+
+
+def _binary_convolution(flatbuffer: Flatbuffer, op: Operator) -> BinaryConvolution:
+    options = op.options
+    filters, height, width, _ = flatbuffer.shape(op.inputs[1])
+    channels_in, group_count = options["channels_in"], groups(flatbuffer, op)
+    # Where the output is packed, its last dimension counts words of 32 channels.
+    output_shape = (*flatbuffer.shape(op.outputs[0])[:-1], filters)
+    output = flatbuffer.dtype(op.outputs[0])
+    if options["padding"] == 1:
+        padding = "valid"
+    else:
+        padding = "same_one" if options["pad_values"] == 1 else "same_zero"
+    return BinaryConvolution(
+        index=op.index,
+        kernel=(height, width),
+        strides=(options["stride_height"], options["stride_width"]),
+        dilations=(options["dilation_height_factor"], options["dilation_width_factor"]),
+        padding=padding,
+        groups=group_count,
+        input_shape=(*flatbuffer.shape(op.inputs[0])[:-1], channels_in),
+        output_shape=output_shape,
+        output="bits" if output == "int32" else output,
+        activation=_ACTIVATIONS[options["fused_activation_function"]],
+        macs=height * width * channels_in // group_count * math.prod(output_shape),
+    )
+
+
+def _real_operator(flatbuffer: Flatbuffer, op: Operator) -> RealOperator:
+    weights, output = flatbuffer.shape(op.inputs[1]), flatbuffer.shape(op.outputs[0])
+    # Each element of the output takes one weight from everything but the axis of output channels.
+    per_output = weights[1] * weights[2] if op.name == "DEPTHWISE_CONV_2D" else math.prod(weights[1:])
+    return RealOperator(
+        op.index, op.name, weights, flatbuffer.shape(op.inputs[0]), output, per_output * math.prod(output)
+    )

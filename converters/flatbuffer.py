@@ -1,0 +1,209 @@
+"""Read and edit a TFLite flatbuffer with the operators of Larq Compute Engine (LCE)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from flatbuffers import flexbuffers
+from larq_compute_engine.mlir.python import tflite_schema as schema
+
+_FILE_IDENTIFIER = b"TFL3"
+_DTYPES = {
+    schema.TensorType.FLOAT32: np.float32,
+    schema.TensorType.FLOAT16: np.float16,
+    schema.TensorType.INT32: np.int32,
+    schema.TensorType.UINT8: np.uint8,
+    schema.TensorType.INT64: np.int64,
+    schema.TensorType.BOOL: np.bool_,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.FLOAT64: np.float64,
+}
+
+
+def _names(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
+
+
+_BUILTIN_NAMES = _names(schema.BuiltinOperator)
+_TYPE_NAMES = _names(schema.TensorType)
+
+
+class InvalidFlatbufferError(ValueError):
+    """The bytes are not a TFLite flatbuffer that this package can read."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the graph.
+
+    # Attributes
+        index: Position in the execution order.
+        name: TFLite's name (`"CONV_2D"`), or the custom code (`"LceBconv2d"`).
+        custom: Whether it is a custom operator.
+        inputs: Tensor indices; -1 for an absent optional input.
+        outputs: Tensor indices.
+        options: For LCE operators the decoded map of integers, else TFLite's options object.
+    """
+
+    index: int
+    name: str
+    custom: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Any
+
+
+class Flatbuffer:
+    """A model of one subgraph, parsed from its bytes.
+
+    # Arguments
+        content: The bytes of a `.tflite` file.
+
+    # Raises
+        InvalidFlatbufferError: If the bytes are not a TFLite model with exactly one subgraph.
+    """
+
+    def __init__(self, content: bytes):
+        if len(content) < 8 or content[4:8] != _FILE_IDENTIFIER:
+            raise InvalidFlatbufferError(
+                f"Not a TFLite file: bytes 4 to 8 should be {_FILE_IDENTIFIER!r}, found {bytes(content[4:8])!r}."
+            )
+        try:
+            self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(content), 0))
+        except Exception as error:  # the generated reader raises whatever the damaged offset leads to
+            raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
+        if len(self.model.subgraphs or []) != 1:
+            raise InvalidFlatbufferError(
+                f"Expected a TFLite model of one subgraph, found {len(self.model.subgraphs or [])} "
+                "(control flow is not supported)."
+            )
+        self.size = len(content)
+
+    @property
+    def subgraph(self) -> schema.SubGraphT:
+        return self.model.subgraphs[0]
+
+    @property
+    def inputs(self) -> list[int]:
+        return [int(i) for i in self.subgraph.inputs]
+
+    @property
+    def outputs(self) -> list[int]:
+        return [int(i) for i in self.subgraph.outputs]
+
+    @functools.cached_property
+    def operators(self) -> list[Operator]:
+        return [self._operator(index, op) for index, op in enumerate(self.subgraph.operators or [])]
+
+    def _operator(self, index: int, op: schema.OperatorT) -> Operator:
+        code = self.model.operatorCodes[op.opcodeIndex]
+        # Old files hold the code in a byte, newer ones in an int beside it.
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        custom = builtin == schema.BuiltinOperator.CUSTOM
+        options = op.builtinOptions
+        if custom:
+            raw = b"" if op.customOptions is None else bytes(bytearray(op.customOptions))
+            name = (code.customCode or b"").decode("utf-8", "replace")
+            options = flexbuffers.Loads(raw) if raw and name.startswith("Lce") else {}
+        else:
+            name = _BUILTIN_NAMES.get(builtin, f"BUILTIN_{builtin}")
+        inputs = () if op.inputs is None else tuple(int(i) for i in op.inputs)
+        outputs = () if op.outputs is None else tuple(int(i) for i in op.outputs)
+        return Operator(index, name, custom, inputs, outputs, options)
+
+    @functools.cached_property
+    def producers(self) -> dict[int, Operator]:
+        """The operator that writes each tensor."""
+        return {tensor: op for op in self.operators for tensor in op.outputs}
+
+    @functools.cached_property
+    def consumers(self) -> dict[int, list[Operator]]:
+        """The operators that read each tensor."""
+        readers: dict[int, list[Operator]] = {}
+        for op in self.operators:
+            for tensor in op.inputs:
+                readers.setdefault(tensor, []).append(op)
+        return readers
+
+    def name(self, tensor: int) -> str:
+        return (self.subgraph.tensors[tensor].name or b"").decode("utf-8", "replace")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        shape = self.subgraph.tensors[tensor].shape
+        return () if shape is None else tuple(int(d) for d in shape)
+
+    def dtype(self, tensor: int) -> str:
+        """Name of the element type in lower case, for instance `"float32"`."""
+        return _TYPE_NAMES.get(self.subgraph.tensors[tensor].type, "unknown").lower()
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """Value of a constant tensor; `None` for an absent tensor (-1) and for one that is computed.
+
+        The converter writes a large constant of one value, the filter of an untrained binary layer for
+        instance, as a FILL operator: that counts as a constant too.
+        """
+        if tensor < 0 or tensor in self.inputs:
+            return None
+        if (producer := self.producers.get(tensor)) is not None:
+            value = self.constant(producer.inputs[1]) if producer.name == "FILL" else None
+            return None if value is None else np.full(self.shape(tensor), value)
+        data = self.model.buffers[self.subgraph.tensors[tensor].buffer].data
+        if data is None or len(data) == 0:
+            return None
+        dtype = _DTYPES.get(self.subgraph.tensors[tensor].type)
+        if dtype is None:
+            return None
+        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(self.shape(tensor))
+
+    def constant_bytes(self, tensor: int) -> int:
+        """Bytes that a constant tensor takes in the file; 0 for one that is computed."""
+        value = None if tensor in self.producers else self.constant(tensor)
+        return 0 if value is None else value.nbytes
+
+    def set_constant(self, tensor: int, value: np.ndarray) -> None:
+        """Replaces a constant's value; shape and element type stay."""
+        expected = (self.shape(tensor), np.dtype(_DTYPES[self.subgraph.tensors[tensor].type]))
+        if (value.shape, value.dtype) != expected:
+            raise ValueError(
+                f"Tensor {tensor} {self.name(tensor)!r} has shape and type {expected}, "
+                f"found {(value.shape, value.dtype)}."
+            )
+        # Buffers may be shared by equal constants: the new value gets its own.
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(value.tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        self.subgraph.tensors[tensor].buffer = len(self.model.buffers) - 1
+
+    def set_options(self, op: Operator, options: dict[str, int]) -> None:
+        """Replaces the options of an LCE operator."""
+        self.subgraph.operators[op.index].customOptions = np.frombuffer(flexbuffers.Dumps(options), np.uint8)
+        self.__dict__.pop("operators", None)
+
+    def with_outputs(self, tensors: list[int]) -> bytes:
+        """The same model with other tensors as its outputs, to look at what flows inside."""
+        saved = self.subgraph.outputs, self.model.signatureDefs
+        self.subgraph.outputs = np.asarray(tensors, np.int32)
+        self.model.signatureDefs = None
+        try:
+            return self.pack()
+        finally:
+            self.subgraph.outputs, self.model.signatureDefs = saved
+
+    def pack(self) -> bytes:
+        """The bytes of a `.tflite` file."""
+        builder = flatbuffers.Builder(self.size + 1024)
+        builder.Finish(self.model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+    def drop_unused_buffers(self) -> None:
+        """Empties the buffers that no tensor reads any more, so that `pack` leaves their data out."""
+        used = {tensor.buffer for tensor in self.subgraph.tensors}
+        used |= {metadata.buffer for metadata in self.model.metadata or []}
+        for index, buffer in enumerate(self.model.buffers):
+            if index not in used:
+                buffer.data = None

@@ -1,0 +1,264 @@
+"""Store the weights of a converted model that are not binary in float16 or int8."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from larq_compute_engine.mlir.python import tflite_schema as schema
+
+from larq_rep.converters.flatbuffer import Flatbuffer
+
+StorageType = Literal["float16", "int8"]
+
+# Operators whose weights (input 1) are worth storing smaller, and the axis of their output channels.
+# The other real-valued constants of a binary network are vectors of its channels.
+_OUTPUT_CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+# The first version of DEQUANTIZE that reads int8 with a scale for each channel; float16 needs 3.
+_DEQUANTIZE_VERSION = 5
+_FLOAT16 = np.finfo(np.float16)
+
+
+@dataclass(frozen=True)
+class CompressedConstant:
+    """A float32 weight tensor and what `compress` made of it.
+
+    # Attributes
+        name: Its name in the flatbuffer.
+        shape: Its shape.
+        storage: Its element type now; `"float32"` if it was left alone.
+        bytes_before: Its bytes as float32.
+        bytes_after: Its bytes now, with scales and zero points (12 bytes for each channel of an int8 tensor).
+        max_error: Largest absolute difference between a weight and its stored value.
+        reason: Why it was left alone, else empty.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    storage: str
+    bytes_before: int
+    bytes_after: int
+    max_error: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """What `compress` did: the weight tensors in the order of their use, and the bytes of the file."""
+
+    constants: tuple[CompressedConstant, ...]
+    size_before: int
+    size_after: int
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Weights in float16, or in int8 with one scale for each index of `axis` (or one for all)."""
+
+    values: np.ndarray
+    scales: np.ndarray | None = None
+    axis: int = 0
+
+    @classmethod
+    def quantized(cls, weights: np.ndarray, axis: int) -> _Stored:
+        """`q = round(w / s)` with `s = max|w| / 127` of the output channel."""
+        others = tuple(i for i in range(weights.ndim) if i != axis)
+        # A channel of zeros needs a scale too: the smallest normal number keeps its rounding bound near zero.
+        scales = np.maximum(np.abs(weights).max(axis=others) / np.float32(127), np.finfo(np.float32).tiny)
+        # Divided in float64, so that rounding to an integer is all that happens.
+        quotients = weights / np.expand_dims(scales, others).astype(np.float64)
+        return cls(np.clip(np.rint(quotients), -127, 127).astype(np.int8), scales, axis)
+
+    @property
+    def nbytes(self) -> int:
+        # Beside each float32 scale the file holds an int64 zero point.
+        return self.values.nbytes + (0 if self.scales is None else len(self.scales) * (4 + 8))
+
+    def _steps(self) -> np.ndarray:
+        assert self.scales is not None
+        return self.scales.reshape([-1 if i == self.axis else 1 for i in range(self.values.ndim)])
+
+    def dequantized(self) -> np.ndarray:
+        """What the DEQUANTIZE kernel computes, to the bit."""
+        values = self.values.astype(np.float32)
+        return values if self.scales is None else values * self._steps()
+
+    def bound(self) -> np.ndarray:
+        """Bound of |w − dequantized|, broadcastable to the shape of the weights."""
+        if self.scales is None:  # half a unit in the last place; 2⁻²⁵ is that of the subnormal numbers
+            return np.maximum(np.abs(self.dequantized()) * np.float32(2**-11), np.float32(2**-25))
+        # Half a step, and the rounding of the float32 product s·q: at most 127·2⁻²⁴ < 2⁻¹⁷ steps.
+        return self._steps() * np.float32(0.5 + 2**-17)
+
+
+def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) -> tuple[bytes, CompressionReport]:
+    """Stores the weights of the real-valued convolutions and dense layers in half or a quarter of their size.
+
+    The weights of `CONV_2D`, `DEPTHWISE_CONV_2D` and `FULLY_CONNECTED` become a float16 or int8 constant and
+    a `DEQUANTIZE` operator before their first use. int8 is symmetric with a scale for each output channel,
+    `w ≈ s·q` with `q = round(w / s)` and `s = max|w| / 127`.
+
+    The runtime dequantizes a constant once, at the first inference, and goes on in float32. So the file is
+    smaller while the memory at run time and the speed stay, and its output is to the bit that of the float32
+    file with the rounded weights, which is `expand(content)`. (TFLite's hybrid int8 kernels, which quantize
+    the activations too, have twice the error; LCE's runtime has none with channel scales for dense layers.)
+
+    Packed binary filters, the multipliers and biases of `LceBconv2d` and all other constants stay.
+
+    # Arguments
+        content: The bytes of a `.tflite` file as converted.
+        dtype: `"float16"` or `"int8"`.
+        minimum_size: Weights of fewer bytes stay float32: the DEQUANTIZE operator takes some 200 bytes too.
+
+    # Returns
+        The bytes of the compressed file, and a `CompressionReport`. Weights that overflow float16, that are
+        all subnormal in it, or that are not finite stay float32; their `reason` in the report says so.
+
+    # Raises
+        ValueError: For another `dtype`, or if the weights of the file are compressed already.
+        InvalidFlatbufferError: If `content` is not a TFLite model.
+    """
+    if dtype not in get_args(StorageType):
+        raise ValueError(f"dtype should be one of {get_args(StorageType)}, found {dtype!r}.")
+    flatbuffer = Flatbuffer(content)
+    if stored := _stored_constants(flatbuffer):
+        found = next(iter(stored.values())).values.dtype
+        raise ValueError(f"The weights of this file are {found} already. Compress the float32 file instead.")
+    constants: dict[int, CompressedConstant] = {}
+    operators = []
+    for op in flatbuffer.operators:
+        axis = _OUTPUT_CHANNELS.get(op.name)
+        weights = None if axis is None else flatbuffer.constant(op.inputs[1])
+        if weights is not None and weights.dtype == np.float32 and op.inputs[1] not in constants:
+            assert axis is not None
+            tensor = op.inputs[1]
+            about = flatbuffer.name(tensor), weights.shape
+            if reason := _obstacle(weights, dtype, minimum_size):
+                constants[tensor] = CompressedConstant(*about, "float32", weights.nbytes, weights.nbytes, reason=reason)
+            else:
+                small = _Stored.quantized(weights, axis) if dtype == "int8" else _Stored(weights.astype(np.float16))
+                error = float(np.abs(weights - small.dequantized()).max())
+                operators.append(_store(flatbuffer, tensor, small))
+                constants[tensor] = CompressedConstant(*about, dtype, weights.nbytes, small.nbytes, error)
+        operators.append(flatbuffer.subgraph.operators[op.index])
+    flatbuffer.subgraph.operators = operators
+    flatbuffer.drop_unused_buffers()
+    result = flatbuffer.pack()
+    return result, CompressionReport(tuple(constants.values()), len(content), len(result))
+
+
+def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
+    """Undoes `compress`, up to the rounding of the weights.
+
+    Every stored constant becomes float32 with its dequantized values, and its DEQUANTIZE operator goes.
+    Operators keep their order and tensors their indices, so the result compares constant by constant with the
+    file that was compressed. It computes exactly what the compressed file computes.
+
+    # Arguments
+        content: The bytes of a `.tflite` file, compressed or not.
+
+    # Returns
+        The bytes of the float32 file, and for each tensor that was stored smaller the bound of its rounding
+        error, `|original − expanded| ≤ bound`, as a float32 array that broadcasts to the tensor's shape: half
+        a unit in the last place for float16, half a step of the channel for int8.
+
+    # Raises
+        InvalidFlatbufferError: If `content` is not a TFLite model.
+    """
+    flatbuffer = Flatbuffer(content)
+    stored = _stored_constants(flatbuffer)
+    if not stored:
+        return content, {}
+    subgraph = flatbuffer.subgraph
+    removed = {tensor: flatbuffer.producers[tensor] for tensor in stored}
+    indices = {op.index for op in removed.values()}
+    subgraph.operators = [op for index, op in enumerate(subgraph.operators) if index not in indices]
+    for tensor, small in stored.items():
+        flatbuffer.set_constant(tensor, small.dequantized())
+    # `compress` appended the stored constants, so removing them leaves all indices as they were.
+    unused = {op.inputs[0] for op in removed.values()}
+    while len(subgraph.tensors) - 1 in unused:
+        subgraph.tensors.pop()
+    flatbuffer.drop_unused_buffers()
+    return flatbuffer.pack(), {tensor: small.bound() for tensor, small in stored.items()}
+
+
+def storage(content: bytes) -> str:
+    """How a file stores its real-valued weights: `"float32"`, `"float16"` or `"int8"`, the smallest found.
+
+    # Raises
+        InvalidFlatbufferError: If `content` is not a TFLite model.
+    """
+    found = {small.values.dtype.name for small in _stored_constants(Flatbuffer(content)).values()}
+    return next((dtype for dtype in ("int8", "float16") if dtype in found), "float32")
+
+
+def _obstacle(weights: np.ndarray, dtype: StorageType, minimum_size: int) -> str:
+    """Why these weights stay float32; empty if nothing keeps them from being stored smaller."""
+    if weights.nbytes < minimum_size:
+        return f"smaller than {minimum_size} bytes"
+    largest = np.abs(weights).max()
+    if not np.isfinite(largest):
+        return "not finite"
+    if dtype == "float16" and largest > _FLOAT16.max:
+        return f"largest magnitude {largest:.4g} is above float16's {_FLOAT16.max:g}"
+    if dtype == "float16" and 0 < largest < _FLOAT16.tiny:
+        return f"largest magnitude {largest:.4g} is subnormal in float16 (below {_FLOAT16.tiny:.4g})"
+    return ""
+
+
+def _store(flatbuffer: Flatbuffer, tensor: int, small: _Stored) -> schema.OperatorT:
+    """Appends the small constant and returns the operator that writes its values to `tensor`."""
+    model, tensors = flatbuffer.model, flatbuffer.subgraph.tensors
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(small.values.tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    constant = copy.copy(tensors[tensor])
+    constant.buffer = len(model.buffers) - 1
+    constant.name = f"{flatbuffer.name(tensor)}_{small.values.dtype}".encode()
+    constant.type = getattr(schema.TensorType, small.values.dtype.name.upper())
+    if small.scales is not None:
+        constant.quantization = schema.QuantizationParametersT()
+        constant.quantization.scale = small.scales
+        constant.quantization.zeroPoint = np.zeros(len(small.scales), np.int64)
+        constant.quantization.quantizedDimension = small.axis
+    tensors.append(constant)
+    tensors[tensor].buffer = 0  # TFLite's empty buffer: this tensor is computed now
+
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _dequantize_code(model)
+    operator.inputs = np.array([len(tensors) - 1], np.int32)
+    operator.outputs = np.array([tensor], np.int32)
+    operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    operator.builtinOptions = schema.DequantizeOptionsT()
+    return operator
+
+
+def _dequantize_code(model: schema.ModelT) -> int:
+    builtin = schema.BuiltinOperator.DEQUANTIZE
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= _DEQUANTIZE_VERSION:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = _DEQUANTIZE_VERSION
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _stored_constants(flatbuffer: Flatbuffer) -> dict[int, _Stored]:
+    """The weights that DEQUANTIZE operators read, by the tensor that each operator writes."""
+    stored = {}
+    for op in flatbuffer.operators:
+        values = flatbuffer.constant(op.inputs[0]) if op.name == "DEQUANTIZE" else None
+        if values is None or values.dtype not in (np.float16, np.int8):
+            continue
+        quantization = flatbuffer.subgraph.tensors[op.inputs[0]].quantization
+        if values.dtype == np.float16:
+            stored[op.outputs[0]] = _Stored(values)
+        elif not np.any(quantization.zeroPoint):
+            scales = np.asarray(quantization.scale, np.float32)
+            stored[op.outputs[0]] = _Stored(values, scales, quantization.quantizedDimension)
+    return stored

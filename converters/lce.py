@@ -1,0 +1,47 @@
+"""LCE's interpreter, with its explanations."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from larq_compute_engine.tflite.python.interpreter import Interpreter
+
+
+class RefusedError(ValueError):
+    """LCE's interpreter does not run this file."""
+
+
+def interpreter(content: bytes, **options: bool) -> Interpreter:
+    """LCE's interpreter of one thread for a file.
+
+    # Raises
+        RefusedError: With what LCE printed, if it does not accept the file.
+    """
+    with standard_error() as log:
+        try:
+            return Interpreter(content, num_threads=1, **options)
+        except (RuntimeError, ValueError) as error:
+            refused = error
+    printed = [line.removeprefix("ERROR: ") for line in log if line.startswith("ERROR")]
+    raise RefusedError("; ".join(printed) or str(refused)) from refused
+
+
+@contextmanager
+def standard_error() -> Iterator[list[str]]:
+    """Collects what C code writes to standard error, where LCE's converter explains itself."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines += file.read().decode("utf-8", "replace").splitlines()

@@ -1,0 +1,52 @@
+"""What several tests share: random weights and small models."""
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+import larq_rep
+
+keras = tf.keras.layers
+
+
+def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
+    """Random weights, statistics, shifts and slopes, as after training."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.BatchNormalization):
+            n = layer.gamma.shape[0]
+            statistics = rng.normal(0, 2, n), rng.uniform(0.5, 2, n)
+            layer.set_weights([rng.normal(1, 0.4, n), rng.normal(0, 0.4, n), *statistics])
+        elif isinstance(layer, larq_rep.layers.RPReLU):
+            layer.set_weights([rng.normal(0.1, 0.2, w.shape) for w in layer.weights])
+        elif layer.weights:
+            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
+    return model
+
+
+def bit_output_model() -> tf.keras.Model:
+    """One-padded convolutions, of which LCE writes the outputs of two as bits, one through a max-pool."""
+    x = image = tf.keras.Input((12, 12, 3), name="image")
+    x = keras.Conv2D(32, 3, padding="same", use_bias=False, name="stem")(x)
+    x = keras.BatchNormalization(name="stem_bn")(x)
+    for number, filters in enumerate((32, 48, 64), start=1):
+        x = lq.layers.QuantConv2D(
+            filters,
+            3,
+            padding="same",
+            pad_values=1.0,
+            input_quantizer="ste_sign",
+            kernel_quantizer="ste_sign",
+            use_bias=False,
+            name=f"conv{number}",
+        )(x)
+        x = keras.BatchNormalization(name=f"bn{number}")(x)
+        if number == 2:
+            x = keras.MaxPool2D()(x)
+    x = keras.GlobalAveragePooling2D()(x)
+    return tf.keras.Model(image, keras.Dense(5, name="logits")(x), name="bits")
+
+
+def images(model: tf.keras.Model, count: int = 2, seed: int = 0) -> np.ndarray:
+    shape = (count, *model.input_shape[1:])
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
