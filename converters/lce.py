@@ -30,6 +30,14 @@ def interpreter(content: bytes, **options: bool) -> Interpreter:
     raise RefusedError("; ".join(printed) or str(refused)) from refused
 
 
+def any_interpreter(content: bytes) -> Interpreter:
+    """LCE's interpreter with its default kernel or, where that refuses grouped convolutions, the indirect one."""
+    try:
+        return interpreter(content)
+    except RefusedError:
+        return interpreter(content, use_indirect_bgemm=True)
+
+
 @contextmanager
 def standard_error() -> Iterator[list[str]]:
     """Collects what C code writes to standard error, where LCE's converter explains itself."""

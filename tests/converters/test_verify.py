@@ -1,0 +1,275 @@
+"""Verification passes what is right and fails what is wrong, whether the network is trained or not."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import bit_output_model, images, randomize
+
+from larq_rep import layers, zoo
+from larq_rep.converters import convert, executor, float_weights
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.verify import verify
+from larq_rep.quantizers import RSign
+
+keras = tf.keras.layers
+
+
+@pytest.fixture(scope="module")
+def converted(bits, rep_resnet):
+    """Each model with its file."""
+    resnet = randomize(zoo.ResNet20(width=8, input_shape=(16, 16, 1)))
+    models = {"bits": bits, "rep_resnet": rep_resnet, "resnet": resnet}
+    return {name: (model, convert(model)[0]) for name, model in models.items()}
+
+
+def reactnet_block() -> tf.keras.Model:
+    """A channel-doubling block of Rep-ReActNet: two branches behind one shared RSign."""
+    x = image = tf.keras.Input((8, 8, 3), name="image")
+    x = layers.Repeat(2)(keras.Conv2D(16, 3, padding="same", name="stem")(x))
+    sign = layers.RPReLU(name="rprelu1")(x)
+    v = RSign(name="rsign")(sign)
+    branches = []
+    for branch in (1, 2):
+        y = layers.RepQuantConv2D(
+            16,
+            1,
+            input_quantizer=lq.quantizers.NoOp(precision=1),
+            kernel_quantizer="scaled_sign",
+            kernel_initializer=tf.keras.initializers.RandomUniform(0, 1e-3),
+            use_bias=False,
+            name=f"branch{branch}",
+        )(v)
+        y = keras.BatchNormalization(name=f"bn{branch}")(y)
+        branches.append(keras.Add()([y, sign]))
+    x = layers.RPReLU(name="rprelu2")(keras.Concatenate()(branches))
+    return tf.keras.Model(image, keras.Dense(4, name="fc")(keras.GlobalAveragePooling2D()(x)), name="block")
+
+
+# What is right passes
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    "build",
+    [
+        bit_output_model,
+        reactnet_block,
+        lambda: zoo.ResNet20(width=8, input_shape=(16, 16, 3)),
+        lambda: zoo.RepResNet20(width=8, input_shape=(12, 16, 3), beta=4),
+    ],
+    ids=["bits", "block", "ResNet20", "RepResNet20"],
+)
+def test_correct_conversion_passes(build, trained):
+    model = randomize(build(), seed=3) if trained else build()
+    result = verify(model, convert(model)[0], images(model, 3))
+    assert result.ok, result.differences
+    assert result.images == 3 and result.activations > 0
+    assert result.convolutions == sum("conv" in layer.name or "branch" in layer.name for layer in binary(model))
+
+
+def binary(model):
+    return [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None)]
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        lambda x: tf.where(x >= 0, 1.0, -1.0),
+        lambda x: tf.where(x < 0, -1.0, 1.0),
+        lambda x: tf.where(x >= tf.range(32.0) / 16 - 1, 1.0, -1.0),
+        lambda x: tf.where(x > 0, 1.0, -1.0),
+    ],
+)
+def test_other_spellings_of_the_sign(sign):
+    x = image = tf.keras.Input((6, 6, 32))
+    x = lq.layers.QuantConv2D(32, 3, input_quantizer=sign, kernel_quantizer="ste_sign", use_bias=False)(x)
+    model = randomize(tf.keras.Model(image, keras.BatchNormalization()(x)))
+    result = verify(model, convert(model)[0], images(model))
+    assert result.ok, result.differences
+    assert result.activations == 2 * 6 * 6 * 32
+
+
+def test_grouped_convolution():
+    x = image = tf.keras.Input((6, 6, 64))
+    x = lq.layers.QuantConv2D(
+        8, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name="grouped"
+    )(x)
+    model = randomize(tf.keras.Model(image, keras.BatchNormalization()(x)))
+    content, report = convert(model)
+    assert [(f.rule, f.error) for f in report.findings] == [("does-not-load", False)]
+    assert verify(model, content, images(model)).ok
+
+
+def test_equal_weights_are_told_apart_by_their_data():
+    """Parallel layers with the same kernel: only what flows through them shows which is which."""
+    x = image = tf.keras.Input((6, 6, 32))
+    branches = []
+    for number in range(4):
+        y = keras.BatchNormalization(name=f"bn{number}")(x)
+        y = lq.layers.QuantConv2D(
+            32, 3, padding="same", input_quantizer="ste_sign", kernel_quantizer="ste_sign", name=f"conv{number}"
+        )(y)
+        branches.append(y)
+    model = randomize(tf.keras.Model(image, keras.Concatenate()(branches[::-1])))
+    for number in range(1, 4):
+        model.get_layer(f"conv{number}").set_weights(model.get_layer("conv0").get_weights())
+    result = verify(model, convert(model)[0], images(model))
+    assert result.ok, result.differences
+    assert result.activations == 2 * 4 * 6 * 6 * 32
+
+
+# What is wrong fails
+
+
+def bconvs(flatbuffer):
+    return [op for op in flatbuffer.operators if op.name == "LceBconv2d"]
+
+
+def change(number, constant, edit):
+    def apply(flatbuffer):
+        op = bconvs(flatbuffer)[number]
+        value = flatbuffer.constant(op.inputs[constant]).copy()
+        edit(value)
+        flatbuffer.set_constant(op.inputs[constant], value)
+
+    return apply
+
+
+def flip_weight(words):
+    words[1, 0, 2, 0] ^= 1 << 5
+
+
+def next_threshold(threshold):
+    threshold[3] += 1
+
+
+def lose_scale(multiplier):
+    multiplier[2] = 1.0
+
+
+def one_percent(multiplier):
+    multiplier[2] *= 1.01
+
+
+def add_little(bias):
+    bias[2] += 0.01
+
+
+def other_padding(number):
+    def apply(flatbuffer):
+        op = bconvs(flatbuffer)[number]
+        flatbuffer.set_options(op, {**op.options, "pad_values": 1 - op.options["pad_values"]})
+
+    return apply
+
+
+def shift_dense_bias(flatbuffer):
+    (op,) = (op for op in flatbuffer.operators if op.name == "FULLY_CONNECTED")
+    bias = flatbuffer.constant(op.inputs[2]).copy()
+    bias[1] += 0.01
+    flatbuffer.set_constant(op.inputs[2], bias)
+
+
+FAULTS = {
+    "flipped weight": ("rep_resnet", change(4, 1, flip_weight), "weights", "layer1_2_conv1"),
+    "flipped weight, bits": ("bits", change(1, 1, flip_weight), "weights", "conv2"),
+    "padding": ("rep_resnet", other_padding(4), "sign", "layer1_2_conv2"),
+    "threshold": ("bits", change(0, 4, next_threshold), "threshold", "conv1"),
+    "threshold before a max-pool": ("bits", change(1, 4, next_threshold), "threshold", "conv2"),
+    "lost scale": ("resnet", change(4, 2, lose_scale), "sign", "layer1_2_conv2"),
+    "scale": ("resnet", change(4, 2, one_percent), "sign", "layer1_2_conv2"),
+    "scale of the last convolution": ("bits", change(2, 2, one_percent), "output", "logits"),
+    "bias": ("resnet", change(4, 3, add_little), "sign", "layer1_2_conv2"),
+    "bias of the classifier": ("rep_resnet", shift_dense_bias, "output", "linear"),
+}
+
+
+@pytest.mark.parametrize("name, plant, stage, layer", FAULTS.values(), ids=FAULTS)
+def test_planted_fault_is_found_where_it_is(converted, name, plant, stage, layer):
+    model, content = converted[name]
+    flatbuffer = Flatbuffer(content)
+    plant(flatbuffer)
+    result = verify(model, flatbuffer.pack(), images(model, 4))
+    assert not result.ok
+    assert (stage, layer) in [(d.stage, d.layer) for d in result.differences[:2]]
+
+
+def test_flipped_weight_is_named(converted):
+    model, content = converted["rep_resnet"]
+    flatbuffer = Flatbuffer(content)
+    change(4, 1, flip_weight)(flatbuffer)
+    (difference,) = verify(model, flatbuffer.pack(), images(model)).differences
+    size = int(np.prod(model.get_layer("layer1_2_conv1").kernel.shape))
+    assert f"1 of {size} binary weights differ" in difference.message
+    assert "row 0, column 2, input channel 5, output channel 1" in difference.message
+
+
+def test_a_difference_says_what_lies_between(converted):
+    model, content = converted["resnet"]
+    flatbuffer = Flatbuffer(content)
+    change(4, 2, one_percent)(flatbuffer)
+    first = verify(model, flatbuffer.pack(), images(model)).differences[0]
+    assert first.message.endswith("since the last comparison by layer1_2_conv1, layer1_2_bn1")
+
+
+def test_file_of_another_model(converted):
+    _, content = converted["bits"]
+    model = bit_output_model()
+    result = verify(model, content, images(model))
+    assert {d.stage for d in result.differences} == {"weights"}
+    other = zoo.ResNet20(width=8, input_shape=(16, 16, 3))
+    with pytest.raises(ValueError, match="input shapes .* the model .*: it was made from another network"):
+        verify(other, content, images(other))
+
+
+def test_images_that_do_not_fit(converted):
+    model, content = converted["bits"]
+    with pytest.raises(ValueError, match=r"Expected images of shape \(N, 12, 12, 3\), found \(2, 8, 8, 3\)"):
+        verify(model, content, np.zeros((2, 8, 8, 3), np.float32))
+
+
+def test_wrong_operator_is_found(converted, monkeypatch):
+    """A kernel that computes something else than its definition, as LCE's on small maps."""
+    model, content = converted["bits"]
+    right = executor.bconv2d
+    monkeypatch.setattr(executor, "bconv2d", lambda *args: right(*args) + 1)
+    stages = {d.stage for d in verify(model, content, images(model, 1)).differences}
+    assert stages == {"operator"}
+
+
+# Smaller storage
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_compressed_file(storage):
+    model = randomize(reactnet_block())
+    x = keras.Dense(300, name="wide")(model.output)
+    model = randomize(tf.keras.Model(model.input, x))
+    content, _ = convert(model, float_weights=storage)
+    assert verify(model, content, images(model)).ok
+    flatbuffer = Flatbuffer(content)
+    dequantize = next(op for op in flatbuffer.operators if op.name == "DEQUANTIZE")
+    value = flatbuffer.constant(dequantize.inputs[0]).copy()
+    value.reshape(-1)[7] += value.dtype.type(3)
+    flatbuffer.set_constant(dequantize.inputs[0], value)
+    changed = flatbuffer.pack()
+    assert float_weights.storage(changed) == storage
+    (difference,) = verify(model, changed, images(model)).differences
+    assert difference.stage == "weights" and "where its storage allows" in difference.message
+
+
+def test_convolution_that_was_allowed_to_stay_float():
+    x = image = tf.keras.Input((6, 6, 32))
+    for number in range(2):
+        x = lq.layers.QuantConv2D(
+            32, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name=f"conv{number}"
+        )(x)
+    x = lq.layers.QuantConv2D(
+        8, 1, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name="groups"
+    )(x)
+    model = randomize(tf.keras.Model(image, x))
+    content, _ = convert(model, allow_float=True)
+    result = verify(model, content, images(model))
+    assert result.ok, result.differences
+    assert result.convolutions == 2 and any("groups: stayed float" in note for note in result.notes)
