@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import setup
 
 # zoo/ and converters/ stand at the top level of the repository and are imported as
@@ -5,8 +7,8 @@ from setuptools import setup
 setup(
     name="larq-rep",
     version="0.1.0",
-    description="Binary neural networks of RepBNN, ReActNet and their peers for Larq, from Keras to a verified .tflite.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="Binary networks of RepBNN, ReActNet and their peers for Larq, from Keras to a verified .tflite",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
@@ -20,7 +22,7 @@ setup(
         "larq>=0.14,<0.15",
         "larq-compute-engine>=0.16,<0.17",
         "numpy>=1.26,<2",
-        "click>=8.1",
+        "click>=8.2",
         "rich>=13",
         "matplotlib>=3.8",
         "pillow>=10",

@@ -1,13 +1,13 @@
 """From Keras to a file for Larq Compute Engine, and what can be said about that file.
 
-`convert`, `verify`, `describe` and `benchmark` are functions here, although each lives in a module of its
-name: all modules are imported first, so the names stay the functions'. The rest of a module is imported from
-it, as in `from larq_rep.converters.convert import ConversionError`.
+`convert`, `describe` and `verify` are functions here, although each lives in a module of its name: the modules
+are imported first, so the names stay the functions'. Everything else is imported from its module, as in
+`from larq_rep.converters.verify import Verification`. That of `benchmark` imports matplotlib, so it is left to
+those who measure: `from larq_rep.converters.benchmark import benchmark`.
 """
 
-from larq_rep.converters.benchmark import benchmark
-from larq_rep.converters.convert import convert
+from larq_rep.converters.convert import ConversionError, convert
 from larq_rep.converters.describe import describe
 from larq_rep.converters.verify import verify
 
-__all__ = ["benchmark", "convert", "describe", "verify"]
+__all__ = ["ConversionError", "convert", "describe", "verify"]

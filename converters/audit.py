@@ -29,6 +29,7 @@ RULES = {
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
     "small-map": "zero padding on a map smaller than the filter, which LCE computes wrongly",
     "does-not-load": "LCE's interpreter refuses the file",
+    "kept-float32": "weights that cannot be stored in float16 or int8",
 }
 
 

@@ -23,6 +23,10 @@ OPERATOR_TOLERANCE = 2e-6
 _CLIPS = ("ClipByValue", "Maximum", "Minimum", "Relu", "Relu6")
 
 
+class IncomparableError(ValueError):
+    """A file and a model, or images, that do not belong together."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A place where file and model differ.
@@ -102,6 +106,14 @@ class Comparison:
         self.weighted = {layer.name for layer in model.submodules if getattr(layer, "weights", None)}
         self.clipped = [x for node in graph.nodes if node.type in _CLIPS for x in node.inputs[:1]]
         self.sums: dict[str, tuple[float, set[str]]] = {}
+        # Sums of thousands of ±s round by more than is allowed below; sums of ±1 are exact, and s comes after.
+        self.exact = [
+            (site, signs, scale)
+            for site, kernel in zip(self.sites, self.kernels, strict=True)
+            if graph.sign_of(site.x) is not None and (scale := _scale(kernel)) is not None
+            for signs in [np.where(kernel < 0, -1, 1).astype(kernel.dtype)]
+        ]
+        self.plain = {site.kernel: signs for site, signs, _ in self.exact}
         watched = {t for op in self.lce_operators for t in (op.inputs[0], *op.outputs)}
         self.watched = [*flatbuffer.outputs, *sorted(watched - set(flatbuffer.outputs))]
         self.interpreter = lce.any_interpreter(flatbuffer.with_outputs(self.watched))
@@ -115,13 +127,13 @@ class Comparison:
             ("output", shapes(self.flatbuffer.outputs), [tuple(y.shape[1:]) for y in self.graph.outputs]),
         ):
             if theirs != ours:
-                raise ValueError(
+                raise IncomparableError(
                     f"The file has {what} shapes {theirs}, the model {ours}: it was made from another network."
                 )
         if len(self.graph.inputs) != 1:
-            raise ValueError(f"Expected a model of one input, found {len(self.graph.inputs)}.")
+            raise IncomparableError(f"Expected a model of one input, found {len(self.graph.inputs)}.")
         if images.ndim != 4 or images.shape[1:] != tuple(self.graph.inputs[0].shape[1:]) or not len(images):
-            raise ValueError(
+            raise IncomparableError(
                 f"Expected images of shape (N, {', '.join(map(str, self.graph.inputs[0].shape[1:]))}), found "
                 f"{images.shape}."
             )
@@ -217,6 +229,9 @@ class Comparison:
             output = self.signs[name].output
             feeds[output] = matching.unpack(values[tensor], output.shape[-1]).astype(output.dtype.as_numpy_dtype)
         signs = [self.signs[name] for name in self.bits]
+        sums = self.graph.run([site.node.outputs[0] for site, _, _ in self.exact], {**feeds, **self.plain})
+        for (site, _, scale), y in zip(self.exact, sums, strict=True):
+            feeds[site.node.outputs[0]] = y * scale
         shifted = [s.threshold for s in signs if s.threshold is not None]
         wanted = [*(s.compared for s in signs), *self.graph.outputs, *shifted, *self.clipped]
         fetched = dict(zip((x.name for x in wanted), self.graph.run(wanted, feeds), strict=True))
@@ -314,7 +329,7 @@ class Comparison:
         self.result.flips += int(flipped.sum())
         if not wrong and flipped.any():
             size = np.where(flipped, np.abs(expected), 0)
-            where = np.unravel_index(int(np.argmax(size)), size.shape)
+            where = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
             wrong = bool(size[where] > TOLERANCE * magnitude)
         if wrong:
             value = "-1" if found is None and negative[where] else "+1" if found is None else _at(found, where)
@@ -431,6 +446,13 @@ class Comparison:
     def _differ(self, stage: str, layer: str, operator: int, message: str, image: int | None = None) -> None:
         if not any(d.stage == stage and d.layer == layer and d.operator == operator for d in self.result.differences):
             self.result.differences.append(Difference(stage, layer, operator, message, image))
+
+
+def _scale(kernel: np.ndarray) -> np.ndarray | None:
+    """The magnitude of each output channel's weights, if they have one."""
+    magnitude = np.abs(kernel)
+    scale = magnitude[0, 0, 0]
+    return scale if np.all(np.abs(magnitude - scale) <= 1e-6 * scale) else None
 
 
 def _unshifted(op: tf.Operation) -> tf.Operation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -105,7 +105,12 @@ def convert(
     size_float32, change = len(content), 0.0
     if float_weights != "float32":
         reference = content
-        content, _ = storage.compress(content, float_weights)
+        content, compression = storage.compress(content, cast(storage.StorageType, float_weights))
+        findings += [
+            Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
+            for constant in compression.constants
+            if constant.storage == "float32" and constant.bytes_before >= 1024
+        ]
         change = logit_change(reference, content)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(

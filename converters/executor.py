@@ -118,6 +118,8 @@ def _pads(size: int, kernel: int, stride: int, dilation: int, padding: int) -> t
 def _taps(x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]) -> np.ndarray:
     """Windows of an already padded image: (N, out height, out width, taps, channels)."""
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(x, spans, axis=(1, 2))
+    windows = x
+    for axis, span in enumerate(spans, start=1):
+        windows = np.lib.stride_tricks.sliding_window_view(windows, span, axis=axis)
     windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1, x.shape[-1])

@@ -33,6 +33,13 @@ _BUILTIN_NAMES = _names(schema.BuiltinOperator)
 _TYPE_NAMES = _names(schema.TensorType)
 
 
+class _Builder(flatbuffers.Builder):
+    """Aligns bytes to 16, as TFLite's schema demands of constants; Python's generated code does not."""
+
+    def StartVector(self, elemSize, numElems, alignment):
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+
 class InvalidFlatbufferError(ValueError):
     """The bytes are not a TFLite flatbuffer that this package can read."""
 
@@ -196,7 +203,7 @@ class Flatbuffer:
 
     def pack(self) -> bytes:
         """The bytes of a `.tflite` file."""
-        builder = flatbuffers.Builder(self.size + 1024)
+        builder = _Builder(self.size + 1024)
         builder.Finish(self.model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
         return bytes(builder.Output())
 

@@ -48,8 +48,10 @@ def verify(
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
-        ValueError: If file and model differ in their inputs or outputs, or the images do not fit, or LCE's
-            interpreter does not run the file.
+        ConversionError: If the model could not be converted at all.
+        InvalidFlatbufferError: If the file is not a TFLite file.
+        IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
+        RefusedError: If LCE's interpreter does not run the file.
     """
     findings = audit_model(model)
     if findings:

@@ -4,6 +4,7 @@ Larq needs Keras 2. Importing this package tells TensorFlow to use it (the `tf-k
 `larq_rep` before TensorFlow; nothing needs to be set by hand.
 """
 
+import importlib
 import os
 import sys
 
@@ -22,4 +23,11 @@ from larq_rep import cost, layers, quantizers  # noqa: E402  (the variable must 
 
 __version__ = "0.1.0"
 
-__all__ = ["cost", "layers", "quantizers"]
+__all__ = ["converters", "cost", "layers", "quantizers", "zoo"]
+
+
+def __getattr__(name: str):
+    # Looked up on first use, so that the core does not depend on what is built on it.
+    if name in ("converters", "zoo"):
+        return importlib.import_module(f"larq_rep.{name}")
+    raise AttributeError(f"module 'larq_rep' has no attribute {name!r}")

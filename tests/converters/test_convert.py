@@ -358,3 +358,23 @@ def test_float_weights(storage, most):
     content, report = convert(model, float_weights=storage)
     assert report.size == len(content) < most * report.size_float32 + 10_000
     assert report.float_weights == storage and 0 < report.logit_change < 0.02
+
+
+def test_weights_that_overflow_are_kept_and_named():
+    model = randomize(model_of(keras.GlobalAveragePooling2D(), keras.Dense(500, name="large")))
+    model.get_layer("large").kernel.assign_add(tf.fill((32, 500), 7e4))
+    _, report = convert(model, float_weights="float16")
+    (finding,) = report.findings
+    assert (finding.rule, finding.where, finding.error) == ("kept-float32", "weights of shape (500, 32)", False)
+    assert report.size == pytest.approx(report.size_float32, rel=0.01)
+
+
+def test_edited_file_keeps_constants_aligned():
+    """TFLite's schema asks for constants at multiples of 16 bytes."""
+    flatbuffer = Flatbuffer(convert(model_of(binary_conv(), keras.Conv2D(7, 3)))[0])
+    content = flatbuffer.pack()
+    tensors = range(len(flatbuffer.subgraph.tensors))
+    values = [value for t in tensors if (value := flatbuffer.constant(t)) is not None and value.nbytes > 200]
+    assert len(values) >= 2
+    for value in values:
+        assert content.index(value.tobytes()) % 16 == 0

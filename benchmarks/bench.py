@@ -1,0 +1,110 @@
+"""What `make bench` prints: conversion time against LCE's own route, and latency of every engine.
+
+Everything is a ratio within one run: the two routes and all engines take turns.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections import Counter
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import larq_rep  # isort: skip  (before TensorFlow)
+import larq_compute_engine as lce
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from larq_rep.converters import convert
+from larq_rep.converters.benchmark import benchmark
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.lce import interpreter, standard_error
+
+
+def operators(content: bytes) -> Counter:
+    return Counter(op.name for op in Flatbuffer(content).operators)
+
+
+def conversion(model: tf.keras.Model, repeats: int) -> tuple[bytes, dict]:
+    """Seconds of both routes, taking turns, and whether their files are equal in operators and outputs."""
+    seconds: dict[str, list[float]] = {"larq_rep": [], "lce": []}
+    files = {}
+    for _ in range(repeats):
+        for name, route in (("larq_rep", lambda m: convert(m)[0]), ("lce", lce.convert_keras_model)):
+            start = time.perf_counter()
+            with standard_error() if name == "lce" else contextlib.nullcontext():
+                files[name] = route(model)
+            seconds[name].append(time.perf_counter() - start)
+    x = np.random.default_rng(0).standard_normal((1, *model.input_shape[1:])).astype(np.float32)
+    ours, theirs = (interpreter(files[name]).predict(x) for name in ("larq_rep", "lce"))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return files["larq_rep"], {
+        "network": model.name,
+        "repeats": repeats,
+        "larq_rep_s": medians["larq_rep"],
+        "lce_s": medians["lce"],
+        "share": medians["larq_rep"] / medians["lce"],
+        "same_operators": operators(files["larq_rep"]) == operators(files["lce"]),
+        "outputs_bit_equal": bool(np.array_equal(ours, theirs)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="conversions of each route")
+    parser.add_argument("--num_runs", type=int, default=20, help="inferences of each engine")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    tf.keras.utils.set_random_seed(0)
+    networks = {name: getattr(larq_rep.zoo, name)() for name in ("ReActNetA", "RepReActNetA")}
+    files, conversions = {}, []
+    for name, model in networks.items():
+        # As after training: with untouched batch norms the converter finds operators to leave out.
+        for layer in model.layers:
+            if isinstance(layer, tf.keras.layers.BatchNormalization):
+                layer.set_weights([np.random.default_rng(0).uniform(0.5, 1.5, w.shape) for w in layer.weights])
+            elif hasattr(layer, "kernel_quantizer"):
+                layer.set_weights([np.random.default_rng(1).normal(0, 0.3, w.shape) for w in layer.weights])
+        files[name], row = conversion(model, arguments.repeats)
+        conversions.append(row)
+    results = benchmark(
+        files, modes=("default", "indirect", "xnnpack"), keras_models=networks, num_runs=arguments.num_runs
+    )
+    if arguments.json:
+        print(json.dumps({"conversion": conversions, "latency": [vars(result) for result in results]}, indent=2))
+        return
+    console = Console()
+    console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}")
+    table = Table("network", "larq_rep s", "LCE s", "share", "same operators", "bit-equal", title="Conversion")
+    for row in conversions:
+        table.add_row(
+            row["network"],
+            f"{row['larq_rep_s']:.1f}",
+            f"{row['lce_s']:.1f}",
+            f"{row['share']:.2f}",
+            str(row["same_operators"]),
+            str(row["outputs_bit_equal"]),
+        )
+    console.print(table)
+    table = Table("file", "engine", "median ms", "p10", "p90", "ratio", title="Latency, one image, one thread")
+    for result in results:
+        table.add_row(
+            result.file,
+            result.mode,
+            *(f"{value:.1f}" for value in (result.median_ms, result.p10_ms, result.p90_ms)),
+            f"{result.ratio:.2f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`import larq_rep` chooses Keras 2 by itself, or says what to do. Each case is a fresh interpreter."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    clean = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, timeout=300)
+
+
+LOADS = "; import tensorflow as tf; assert tf.keras.Model.__module__.startswith('tf_keras'), tf.keras.Model"
+
+
+@pytest.mark.parametrize("value", [None, "0", "1"])
+def test_keras_2_is_chosen(value):
+    done = run("import larq_rep" + LOADS, **({} if value is None else {"TF_USE_LEGACY_KERAS": value}))
+    assert done.returncode == 0, done.stderr
+
+
+def test_keras_3_beside_keras_2_where_the_user_chose_so():
+    done = run("import keras, larq_rep" + LOADS, TF_USE_LEGACY_KERAS="1")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+def test_keras_3_imported_first(first):
+    done = run(f"import {first}, larq_rep")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ImportError: larq_rep needs Keras 2, but Keras 3 was imported first: import larq_rep before"
+    )
+
+
+def test_layering():
+    """The core imports neither the zoo nor the converters, and the zoo no converter."""
+    core = (
+        "import sys, larq_rep; assert not [m for m in sys.modules if m.startswith(('larq_rep.zoo', 'larq_rep.conv'))]"
+    )
+    zoo = "import sys, larq_rep.zoo; assert not [m for m in sys.modules if m.startswith('larq_rep.conv')]"
+    for code in (core, zoo):
+        done = run(code)
+        assert done.returncode == 0, done.stderr
