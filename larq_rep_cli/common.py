@@ -1,0 +1,362 @@
+"""What the programs share: errors, terminal, progress, output files and models by file or name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Wide enough for every table; rich would fold them at 80 columns when nobody looks.
+_WIDTH_OF_FILES = 160
+
+
+class InputError(click.ClickException):
+    """What the user gave cannot be used. The message says what, where, what was expected, and what to do."""
+
+    exit_code = 2
+
+
+@contextmanager
+def refusing(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turns errors with which the library refuses its input into an `InputError`; all others pass."""
+    try:
+        yield
+    except errors as error:
+        raise InputError(f"{prefix}{error}") from error
+
+
+class Group(click.Group):
+    """A group of commands that knows what a mistyped command may have meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"There is no command {args[0]!r}. {hint or f'{ctx.command_path} --help names all.'}")
+        return super().resolve_command(ctx, args)
+
+
+def examples(*lines: str) -> str:
+    """An epilog that shows how a command is used, one example a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with the names that come closest, whatever their case; empty if none does."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    return f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""
+
+
+# Terminal
+
+
+def console() -> Console:
+    """Standard output, for results. Text is printed as it is, and without colours if it goes to a file."""
+    return _console(stderr=False)
+
+
+def note(message: str) -> None:
+    """Prints a line that is not the result, on standard error."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints a result for programs. JSON has no NaN and no infinity; they become null."""
+    strict = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    click.echo(json.dumps(strict, indent=2))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress display on standard error, and nothing where that is no terminal."""
+    terminal = _console(stderr=True)
+    if not terminal.is_terminal:
+        with Progress(disable=True) as silent:
+            yield silent
+        return
+    # LCE's explanations are caught by redirecting the file descriptor of standard error: the display needs
+    # another one, or its frames would be caught, too.
+    with open(os.dup(2), "w", encoding="utf-8") as file:
+        terminal = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=terminal, transient=True, redirect_stderr=False) as bars:
+            yield bars
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Shows that something takes its time, where no steps can be counted."""
+    with progress() as bars:
+        bars.add_task(description, total=None)
+        yield
+
+
+def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
+    """Shows a progress bar while the items are gone through."""
+    with progress() as bars:
+        yield from bars.track(items, total=total, description=description)
+
+
+def _console(stderr: bool) -> Console:
+    result = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not result.is_terminal and "COLUMNS" not in os.environ:
+        result.width = _WIDTH_OF_FILES
+    return result
+
+
+# TensorFlow
+
+
+def quiet_tensorflow() -> None:
+    """Imports TensorFlow without its greetings, and silences what is noise in a command.
+
+    Set `TF_CPP_MIN_LOG_LEVEL` to see everything.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    # TensorFlow writes some lines before it looks at that variable.
+    with tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            import larq_rep  # noqa: F401, I001  (first, so that TensorFlow takes Keras 2)
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()  # the search for GPUs speaks, too
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+    warnings.filterwarnings("ignore", module=r"(tf_keras|keras|tensorflow|larq)\b")
+    # larq warns of binary kernels without a clip; networks of the literature have none on purpose.
+    for name in ("absl", "tensorflow", "larq"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+# Files
+
+
+def force_option(function: _F) -> _F:
+    return click.option("--force", is_flag=True, help="Overwrite files that exist.")(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuses a file that could not be written, before the long work.
+
+    # Raises
+        InputError: If its folder does not exist or cannot be written to, if it is a folder itself, or if it
+            exists and `force` is not set.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}. Create it first.")
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder. Expected the name of a file.")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already. Give --force to overwrite it, or another name.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written: no permission to write to the folder {path.parent}.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path`, with the same suffix, that is renamed to it once the block has succeeded.
+
+    So a file appears complete or not at all, and a reader of the old one is not disturbed.
+    """
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
+    try:
+        with refusing(OSError, prefix=f"{path} cannot be written: "):
+            yield unfinished
+            os.replace(unfinished, path)
+    finally:
+        if unfinished.is_dir():  # a SavedModel
+            shutil.rmtree(unfinished)
+        unfinished.unlink(missing_ok=True)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    # Raises
+        InputError: If it cannot be read.
+    """
+    if not path.exists():
+        raise InputError(f"There is no file {path}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Expected a file.")
+    with refusing(OSError, prefix=f"{path} cannot be read: "):
+        return path.read_bytes()
+
+
+# Models
+
+
+class _InputSize(click.ParamType):
+    name = "size"
+
+    def convert(self, value, param, ctx) -> tuple[int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+)(?:x(\d+))?)?", value.strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is no size. Expected N, HxW or HxWxC: 224, 240x320 or 16x16x1.", param, ctx)
+        height, width, channels = match.groups()
+        return int(height), int(width or height), int(channels or 3)
+
+
+def size_options(function: _F) -> _F:
+    """The options that the size of a network of the zoo depends on; `load_model` takes them."""
+    size = "Image size of a network of the zoo: N, HxW or HxWxC.  [default: as published]"
+    options = [
+        click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
+        click.option("--width", type=click.IntRange(min=1), help="Channels of its first stage."),
+        click.option("--input-size", type=_InputSize(), help=size),
+        click.option("--num-classes", type=click.IntRange(min=1), help="Classes of a network of the zoo."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def model_options(function: _F) -> _F:
+    """The options that say which model is meant; `load_model` takes them."""
+    text = "Weights file of a network of the zoo."
+    return click.option("--weights", type=click.Path(path_type=Path), help=text)(size_options(function))
+
+
+def seed_option(function: _F) -> _F:
+    text = "Seed of everything random, the initial values of a network without --weights included."
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)(function)
+
+
+def load_model(
+    source: str,
+    *,
+    weights: Path | None = None,
+    beta: int | None = None,
+    width: int | None = None,
+    input_size: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+) -> tf.keras.Model:
+    """The model of a Keras file, of a SavedModel folder or of a name of the zoo.
+
+    A name of the zoo is that network even if there is a file of that name: write `./name` for the file. Without
+    weights it has its initial values, which `seed` determines, so that two processes have the same.
+
+    # Raises
+        InputError: If there is no such model, if it cannot be read, or if the options do not fit it.
+    """
+    quiet_tensorflow()
+    from larq_rep import zoo
+
+    options = {"beta": beta, "width": width, "input_shape": input_size, "num_classes": num_classes}
+    if source not in zoo.list_models():
+        model = _load_file(source, zoo.list_models())
+        if any(value is not None for value in (weights, *options.values())):
+            raise InputError(
+                f"{source} is a file and comes with its weights and sizes: leave out --weights, --beta, --width, "
+                "--input-size and --num-classes, which are for networks of the zoo."
+            )
+        return model
+
+    import tensorflow as tf
+
+    known = inspect.signature(getattr(zoo, source)).parameters
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in known:
+            raise InputError(f"{source} has no --{name.replace('_', '-')}. Leave it out.")
+    tf.keras.utils.set_random_seed(seed)
+    with refusing(ValueError, FileNotFoundError):
+        return zoo.get_model(source, weights=weights, **options)
+
+
+def _load_file(source: str, names: list[str]) -> tf.keras.Model:
+    import tensorflow as tf
+
+    path = Path(source)
+    if not path.exists():
+        if os.sep in source or path.suffix:
+            raise InputError(f"There is no file or folder {source}.")
+        hint = did_you_mean(source, names) or "`lce zoo list` names all networks."
+        raise InputError(f"There is neither a network nor a file named {source!r}. {hint}")
+    _check_format(path)
+    try:
+        model = tf.keras.models.load_model(path, compile=False)
+    # What Keras raises for a file that it cannot read has no common class: what the file leads to.
+    except Exception as error:
+        raise InputError(
+            f"{source} cannot be loaded as a Keras model: {error}\nLayers of your own have to be registered "
+            "(larq.utils.register_keras_custom_object), which a command cannot do: convert such a model in "
+            "Python, with larq_rep.converters.convert(model)."
+        ) from error
+    if not isinstance(model, tf.keras.Model):
+        raise InputError(
+            f"{source} is a SavedModel without a Keras model ({type(model).__name__}). Expected one that "
+            "model.save of tf_keras wrote."
+        )
+    return model
+
+
+def _check_format(path: Path) -> None:
+    """Tells the files that are something else than a model, which Keras explains badly."""
+    import zipfile
+
+    import h5py  # type: ignore[import-untyped]
+
+    expected = "Expected a .h5 or .keras file, a SavedModel folder, or a name of `lce zoo list`."
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            raise InputError(f"{path} is no SavedModel: there is no saved_model.pb in it. {expected}")
+        return
+    version = ""
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            if "model_config" not in file.attrs:
+                raise InputError(
+                    f"{path} holds no model, only weights or other data. For weights give the name of their "
+                    f"network and --weights {path}, with the options that the network was built with."
+                )
+            version = str(file.attrs.get("keras_version", ""))
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "metadata.json" not in archive.namelist():
+                raise InputError(f"{path} is no Keras file: there is no metadata.json in it. {expected}")
+            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
+    else:
+        raise InputError(f"{path} is no Keras file. {expected}")
+    if version.startswith("3."):
+        raise InputError(
+            f"{path} was written by Keras {version}. Larq needs Keras 2: save the model with tf_keras (what "
+            "tf.keras is after `import larq_rep`)."
+        )

@@ -1,0 +1,569 @@
+"""The program `lce`: conversion to Larq Compute Engine, its proof, and what there is to know of files and networks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from larq_rep_cli import common
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+_MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite")
+_BATCH = 32
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(
+    cls=common.Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=common.examples(
+        "lce convert RepReActNetA -o rep.tflite",
+        "lce verify RepReActNetA rep.tflite --random 2",
+        "lce inspect rep.tflite",
+        "lce benchmark rep.tflite",
+        "lce zoo show RepReActNetA",
+    ),
+)
+@click.version_option(package_name="larq-rep")
+def main() -> None:
+    """Converts binary networks to Larq Compute Engine (LCE), proves the result and measures it.
+
+    The exit code is 0 on success, 1 if verify finds a difference and 2 if the input cannot be used.
+    """
+
+
+# lce convert
+
+
+@main.command(
+    epilog=common.examples(
+        "lce convert model.h5 -o model.tflite",
+        "lce convert RepReActNetA --weights w.h5 -o rep.tflite",
+        "lce convert RepResNet20 --beta 4 --input-size 32 -o rep.tflite --float-weights int8",
+    )
+)
+@click.argument("source")
+@click.option("-o", "--output", type=_PATH, required=True, help="The .tflite file to write.")
+@common.model_options
+@common.seed_option
+@click.option(
+    "--float-weights",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="float32",
+    show_default=True,
+    help="Storage of the weights that are not binary.",
+)
+@click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
+@common.force_option
+@common.json_option
+def convert(
+    source: str,
+    output: Path,
+    seed: int,
+    float_weights: str,
+    allow_float: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Converts SOURCE to a bitpacked .tflite file.
+
+    SOURCE is a Keras file (.h5, .keras), a SavedModel folder or a network of `lce zoo list`. A network without
+    --weights is untrained, with initial values that --seed determines; verify finds the same ones.
+
+    Ends with one line: file, size, bitpacked convolutions, seconds.
+    """
+    if output.suffix != ".tflite":
+        raise common.InputError(f"--output {output}: expected the name of a .tflite file.")
+    common.check_output(output, force)
+    start = time.perf_counter()
+    model = _load(source, seed, options)
+    from larq_rep.converters.convert import ConversionError
+    from larq_rep.converters.convert import convert as convert_model
+
+    try:
+        with common.working(f"converting {source}"):
+            content, report = convert_model(model, allow_float=allow_float, float_weights=float_weights)
+    except ConversionError as error:
+        lines = [f"{source} cannot be converted faithfully:", *(f"  {finding}" for finding in error.findings)]
+        if all(finding.rule == "silent-float" for finding in error.findings):
+            lines.append("Change these layers, or give --allow-float to have them computed in float.")
+        raise common.InputError("\n".join(lines)) from error
+    with common.replacing(output) as unfinished:
+        unfinished.write_bytes(content)
+    for finding in report.findings:
+        common.note(str(finding))
+    seconds = time.perf_counter() - start
+    if as_json:
+        common.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})
+        return
+    if float_weights != "float32":
+        common.note(
+            f"{float_weights} weights: {_megabytes(report.size_float32)} became {_megabytes(report.size)}, outputs "
+            f"on random inputs change by up to {report.logit_change:.2g} of the largest."
+        )
+    click.echo(
+        f"{output}: {_megabytes(report.size)}, {report.bitpacked} of {report.binary} binary convolutions bitpacked, "
+        f"{seconds:.1f} s"
+    )
+
+
+# lce verify
+
+
+@main.command(
+    epilog=common.examples(
+        "lce verify model.h5 model.tflite",
+        "lce verify RepReActNetA rep.tflite --weights w.h5 --images imagenet/val",
+        "lce verify digits.keras digits.tflite --digits --json",
+    )
+)
+@click.argument("model")
+@click.argument("file", type=_PATH)
+@click.option("--images", type=_PATH, help="A folder of images, or of one folder of images for each class.")
+@click.option("--digits", is_flag=True, help="The 360 held-out handwritten digits of scikit-learn.")
+@click.option("--random", type=click.IntRange(min=1), metavar="N", help="N images of noise.  [default: 2]")
+@click.option(
+    "--proof-images",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="How many of --images or --digits the proof takes; answers are compared on all of them.",
+)
+@common.model_options
+@common.seed_option
+@common.json_option
+def verify(
+    model: str,
+    file: Path,
+    images: Path | None,
+    digits: bool,
+    random: int | None,
+    proof_images: int,
+    seed: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Proves that FILE computes what MODEL computes, and exits with 1 if it does not.
+
+    MODEL is what FILE was converted from, with the same options. All binary weights are compared, and on each
+    image every operator and every sign. With --images or --digits the answers of both are compared, too, and
+    their accuracies if the images have classes.
+
+    Images are cropped and resized to the input of the model, scaled to [0, 1] and, if they are RGB, normalised
+    with the mean and standard deviation of ImageNet.
+    """
+    if (images is not None) + digits + (random is not None) > 1:
+        raise click.UsageError("--images, --digits and --random exclude each other: give one of them.")
+    content = common.read_file(file)
+    network = _load(model, seed, options)
+    from larq_rep.converters import lce
+    from larq_rep.converters.comparison import IncomparableError
+    from larq_rep.converters.convert import ConversionError
+    from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+    from larq_rep.converters.verify import verify as verify_file
+
+    with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
+        Flatbuffer(content)
+    data, labels, names = _images(network, images, digits, random or 2, seed)
+    proof = data[:proof_images] if names else data
+    with common.refusing(
+        IncomparableError, ConversionError, lce.RefusedError, prefix=f"{file} cannot be compared with {model}: "
+    ):
+        result = verify_file(network, content, proof, progress=lambda x: common.track(x, "verifying", len(proof)))
+    answers = _compare_answers(network, content, data, labels, names) if names else {}
+    if as_json:
+        common.print_json({"model": model, "file": str(file), **result.to_dict(), **answers})
+    else:
+        for line in (*result.notes, *map(str, result.differences)):
+            click.echo(line)
+        if result.ok:
+            click.echo(
+                f"{file} computes what {model} computes: {result.convolutions} binary convolutions, "
+                f"{result.activations:,} binary activations on {result.images} images, {result.flips} flipped by "
+                f"rounding; relative errors up to {result.sign_error:.1e} in front of a sign and "
+                f"{result.output_error:.1e} at the output."
+            )
+        else:
+            click.echo(f"{file} does not compute what {model} computes: {len(result.differences)} differences.")
+        _print_answers(answers)
+    sys.exit(0 if result.ok else 1)
+
+
+def _images(
+    network: tf.keras.Model, folder: Path | None, digits: bool, random: int, seed: int
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Images, their labels if they have some, and their names, which random ones lack."""
+    import numpy as np
+
+    from larq_rep import data
+
+    shape = network.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        raise common.InputError(
+            f"{network.name} has the input shape {shape}. Expected one input of (batch, height, width, channels) "
+            "with fixed sizes."
+        )
+    if digits:
+        if shape[3] != 1:
+            raise common.InputError(
+                f"--digits are grey images, but {network.name} takes {shape[3]} channels. Take a model with one "
+                "channel, for a network of the zoo --input-size HxWx1."
+            )
+        found, labels = data.digits("test", shape[1:3])
+        return found, labels, [str(i) for i in range(len(found))]
+    if folder:
+        with common.refusing(ValueError, NotADirectoryError, prefix="--images: "):
+            return data.image_folder(folder, shape[1:3], shape[3])
+    noise = np.random.default_rng(seed).standard_normal((random, *shape[1:]))
+    return noise.astype(np.float32), None, []
+
+
+def _compare_answers(
+    network: tf.keras.Model, content: bytes, images: np.ndarray, labels: np.ndarray | None, names: list[str]
+) -> dict[str, Any]:
+    """Accuracies, if there are labels, and the images to which model and file give different answers."""
+    import numpy as np
+
+    from larq_rep.converters import lce
+
+    shape = network.output_shape
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        raise common.InputError(f"{network.name} has the output shape {shape}: it gives no class for an image.")
+    if labels is not None and labels.max() >= shape[1]:
+        raise common.InputError(
+            f"The images have {labels.max() + 1} classes, but {network.name} knows {shape[1]}. Expected a folder for "
+            "each class of the model, in the alphabetical order of its outputs."
+        )
+    interpreter = lce.any_interpreter(content)
+    keras, tflite = [], []
+    for start in common.track(range(0, len(images), _BATCH), "comparing answers", -(-len(images) // _BATCH)):
+        batch = images[start : start + _BATCH]
+        keras.append(network.predict_on_batch(batch).argmax(axis=1))
+        tflite.append(interpreter.predict(batch).argmax(axis=1))
+    ours, theirs = np.concatenate(keras), np.concatenate(tflite)
+    disagreements = [
+        {"image": names[i], "keras": int(ours[i]), "tflite": int(theirs[i])} for i in np.flatnonzero(ours != theirs)
+    ]
+    answers: dict[str, Any] = {"images_compared": len(names), "disagreements": disagreements}
+    if labels is not None:
+        answers["accuracy"] = {"keras": float(np.mean(ours == labels)), "tflite": float(np.mean(theirs == labels))}
+    return answers
+
+
+def _print_answers(answers: dict[str, Any]) -> None:
+    if accuracy := answers.get("accuracy"):
+        click.echo(f"Accuracy: Keras {accuracy['keras']:.2%}, TFLite {accuracy['tflite']:.2%}.")
+    if answers:
+        click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
+        for answer in answers["disagreements"]:
+            click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
+
+
+# lce inspect
+
+
+@main.command(epilog=common.examples("lce inspect rep.tflite", "lce inspect rep.tflite --json"))
+@click.argument("file", type=_PATH)
+@common.json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Shows what a .tflite FILE holds: operators, constants, binary convolutions, multiply-accumulates."""
+    content = common.read_file(file)
+    common.quiet_tensorflow()
+    from larq_rep.converters.audit import audit_flatbuffer
+    from larq_rep.converters.describe import describe
+    from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+
+    with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
+        about = describe(content)
+        findings = audit_flatbuffer(Flatbuffer(content), content)
+    if as_json:
+        common.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})
+        return
+    out = common.console()
+    click.echo(f"{file}: {_megabytes(about.size)}")
+    for what, tensors in (("input", about.inputs), ("output", about.outputs)):
+        for tensor in tensors:
+            click.echo(f"{what} {tensor.name}: {_times(tensor.shape)} {tensor.dtype}")
+    out.print(_table("Operators", ["operator", "count"], about.operators.items()))
+    rest = about.size - sum(about.constants.values())
+    sizes = [(name, f"{size:,}", f"{size / about.size:.1%}") for name, size in about.constants.items()]
+    out.print(
+        _table("Bytes", ["constants", "bytes", "share"], [*sizes, ("graph", f"{rest:,}", f"{rest / about.size:.1%}")])
+    )
+    if about.binary_convolutions:
+        columns = [
+            "operator",
+            "kernel",
+            "stride",
+            "dilation",
+            "padding",
+            "groups",
+            "input",
+            "output",
+            "as",
+            "then",
+            "MACs",
+        ]
+        rows = (
+            (
+                *(c.index, _times(c.kernel), _times(c.strides), _times(c.dilations), c.padding, c.groups),
+                *(_times(c.input_shape), _times(c.output_shape), c.output, c.activation, f"{c.macs:,}"),
+            )
+            for c in about.binary_convolutions
+        )
+        out.print(_table("Binary convolutions (LceBconv2d)", columns, rows))
+    if about.real_operators:
+        real = (
+            (
+                op.index,
+                op.name,
+                _times(op.weights_shape),
+                _times(op.input_shape),
+                _times(op.output_shape),
+                f"{op.macs:,}",
+            )
+            for op in about.real_operators
+        )
+        columns = ["operator", "name", "weights", "input", "output", "MACs"]
+        out.print(_table("Real-valued convolutions and dense layers", columns, real))
+    click.echo(f"Multiply-accumulates: {about.binary_macs:,} binary, {about.real_macs:,} real")
+    for finding in findings:
+        click.echo(str(finding))
+
+
+# lce benchmark
+
+
+@main.command(
+    epilog=common.examples(
+        "lce benchmark rep.tflite",
+        "lce benchmark a.tflite b.tflite --mode default --mode indirect --num_threads=2 --plot bars.png",
+        "lce benchmark rep.tflite --keras RepReActNetA --num_runs=20 --json",
+    )
+)
+@click.argument("files", type=_PATH, nargs=-1, required=True)
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(_MODES),
+    multiple=True,
+    help="May be given several times.  [default: default, indirect, xnnpack, and tflite for files of stock TFLite]",
+)
+@click.option("--keras", "sources", multiple=True, metavar="SOURCE", help="A Keras model to measure besides.")
+@click.option("--num_threads", "--num-threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--warmup_runs", "--warmup-runs", type=click.IntRange(min=0), default=5, show_default=True)
+@click.option("--num_runs", "--num-runs", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--plot", type=_PATH, help="Draw the result to this .png file.")
+@common.force_option
+@common.json_option
+def benchmark(
+    files: tuple[Path, ...],
+    modes: tuple[str, ...],
+    sources: tuple[str, ...],
+    num_threads: int,
+    warmup_runs: int,
+    num_runs: int,
+    plot: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Measures one inference of FILES on this machine, all files and modes in turns.
+
+    The ratio is that to the first line with a number.
+
+    \b
+    default           LCE's interpreter (no grouped binary convolutions)
+    indirect          the same with the indirect kernel (one thread)
+    xnnpack           as default, real-valued operators by XNNPACK
+    indirect+xnnpack  as indirect, real-valued operators by XNNPACK
+    tflite            stock TFLite, for files without LCE operators
+    """
+    if plot:
+        if plot.suffix != ".png":
+            raise common.InputError(f"--plot {plot}: expected the name of a .png file.")
+        common.check_output(plot, force)
+    contents = {str(path): common.read_file(path) for path in files}
+    common.quiet_tensorflow()
+    from larq_rep.converters import lce
+    from larq_rep.converters.benchmark import benchmark as measure
+    from larq_rep.converters.benchmark import plot as draw
+    from larq_rep.converters.describe import describe
+    from larq_rep.converters.flatbuffer import InvalidFlatbufferError
+
+    stock = False
+    for name, content in contents.items():
+        with common.refusing(InvalidFlatbufferError, prefix=f"{name}: "):
+            stock |= not any(operator.startswith("Lce") for operator in describe(content).operators)
+    models = {source: _load(source, 0, {}) for source in sources}
+    with common.progress() as bars, lce.standard_error():
+        task = bars.add_task("measuring", total=warmup_runs + num_runs)
+        results = measure(
+            contents,
+            modes=modes or ("default", "indirect", "xnnpack", *(["tflite"] if stock else [])),
+            keras_models=models,
+            num_threads=num_threads,
+            warmup_runs=warmup_runs,
+            num_runs=num_runs,
+            progress=lambda done, total: bars.update(task, completed=done),
+        )
+    if all(result.median_ms is None for result in results):
+        reasons = "\n".join(f"  {result.file}, {result.mode}: {result.reason}" for result in results)
+        raise common.InputError(f"Nothing could be measured:\n{reasons}")
+    if plot:
+        with common.refusing(OSError, prefix=f"{plot} cannot be written: "):
+            draw(results, plot)
+    if as_json:
+        settings = {"num_threads": num_threads, "warmup_runs": warmup_runs, "num_runs": num_runs}
+        common.print_json({**settings, "results": [asdict(result) for result in results]})
+        return
+    rows = [
+        (r.file, r.mode, r.reason)
+        if r.median_ms is None
+        else (r.file, r.mode, f"{r.median_ms:.3f}", f"{r.p10_ms:.3f}", f"{r.p90_ms:.3f}", f"{r.ratio:.2f}")
+        for r in results
+    ]
+    title = f"Milliseconds, {num_runs} runs after {warmup_runs}, {num_threads} threads"
+    common.console().print(_table(title, ["file", "mode", "median", "p10", "p90", "ratio"], rows))
+
+
+# lce zoo
+
+
+@main.group(cls=common.Group)
+def zoo() -> None:
+    """The networks that can be given by name."""
+
+
+@zoo.command("list", epilog=common.examples("lce zoo list", "lce zoo list '*react*'"))
+@click.argument("pattern", default="*")
+@common.json_option
+def list_(pattern: str, as_json: bool) -> None:
+    """Lists the networks whose names match PATTERN, whatever the case."""
+    common.quiet_tensorflow()
+    from larq_rep.zoo import list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise common.InputError(f"No network matches {pattern!r}. `lce zoo list` names all; * stands for any letters.")
+    if as_json:
+        common.print_json(names)
+    else:
+        click.echo("\n".join(names))
+
+
+@zoo.command(
+    epilog=common.examples("lce zoo show RepReActNetA", "lce zoo show RepResNet20 --beta 4 --no-layers --json")
+)
+@click.argument("name")
+@common.size_options
+@click.option("--layers/--no-layers", default=True, help="A line for each layer.  [default: layers]")
+@common.json_option
+def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
+    """Counts operations, parameters and bits of the network NAME, for one image.
+
+    OPs are FLOPs + BOPs / 64. Conventions and sources are in the documentation of larq_rep.cost.
+    """
+    common.quiet_tensorflow()
+    from larq_rep.zoo import list_models
+
+    if name not in list_models():
+        hint = common.did_you_mean(name, list_models()) or "`lce zoo list` names all."
+        raise common.InputError(f"There is no network named {name!r}. {hint}")
+    model = common.load_model(name, **options)
+    from larq_rep.cost import count
+
+    cost = count(model)
+    if as_json:
+        result = {"name": name, "input_shape": model.input_shape[1:], **cost.to_dict()}
+        common.print_json(result if layers else {key: value for key, value in result.items() if key != "rows"})
+        return
+    click.echo(f"{name}, input {_times(model.input_shape[1:])}")
+    out = common.console()
+    if layers:
+        columns = [
+            "layer",
+            "class",
+            "BOPs",
+            "conv FLOPs",
+            "dense FLOPs",
+            "BN FLOPs",
+            "parameters",
+            "of them binary",
+            "bits",
+        ]
+        rows = (
+            (row.name, row.layer, *map(_number, numbers))
+            for row in cost.rows
+            if any(
+                numbers := (
+                    row.bops,
+                    row.conv_flops,
+                    row.dense_flops,
+                    row.bn_flops,
+                    row.trainable_params + row.non_trainable_params,
+                    row.binary_params,
+                    row.bits,
+                )
+            )
+        )
+        out.print(_table("Layers that compute or have weights", columns, rows))
+    totals = {
+        "BOPs": cost.bops,
+        "FLOPs of convolutions": cost.conv_flops,
+        "FLOPs of dense layers": cost.dense_flops,
+        "FLOPs of batch normalisations": cost.bn_flops,
+        "OPs": cost.ops,
+        "OPs with batch normalisations": cost.ops_with_bn,
+        "parameters": cost.trainable_params,
+        "of them binary": cost.binary_params,
+        "statistics": cost.non_trainable_params,
+        "bits of the parameters": cost.trainable_bits,
+        "bits with statistics": cost.bits,
+    }
+    out.print(_table("Totals", ["", name], ((key, _number(value)) for key, value in totals.items())))
+    if cost.uncounted:
+        click.echo(f"Operations of these layers are not counted: {', '.join(cost.uncounted)}")
+
+
+def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
+    model = common.load_model(source, seed=seed, **options)
+    from larq_rep.zoo import list_models
+
+    if source in list_models() and options.get("weights") is None:
+        common.note(f"{source} without --weights is untrained: it has the initial values of seed {seed}.")
+    return model
+
+
+def _table(title: str, columns: list[str], rows: Any) -> Table:
+    """Numbers are right-aligned, which a column is if all it holds begins with a digit."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        numeric = all(len(line) <= i or line[i][:1].isdigit() for line in lines)
+        table.add_column(column, justify="right" if numeric else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _number(value: int | Fraction) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{float(value):,.2f}"
+
+
+def _times(sizes: Any) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"

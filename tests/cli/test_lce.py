@@ -1,0 +1,370 @@
+"""The program `lce`, in this process where that does, with one small network."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from PIL import Image
+
+from larq_rep import cost, data, zoo
+from larq_rep.converters.benchmark import MODES
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep_cli import common, lce
+
+NETWORK = ["RepResNet20", "--width", "4", "--input-size", "12x12x1"]
+# Three stages of three blocks of two convolutions.
+CONVOLUTIONS = 18
+
+
+def run(*args):
+    result = CliRunner().invoke(lce.main, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*args):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    return result.stderr
+
+
+def network(seed=0):
+    tf.keras.utils.set_random_seed(seed)
+    return zoo.RepResNet20(width=4, input_shape=(12, 12, 1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lce")
+
+
+@pytest.fixture(scope="module")
+def converted(folder):
+    """The network's file, and what `lce convert` printed; converted by another process than the tests'."""
+    path = folder / "rep.tflite"
+    code = "from larq_rep_cli.lce import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "convert", *NETWORK, "-o", path], capture_output=True, text=True, check=True
+    )
+    return path, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def keras_file(folder):
+    path = folder / "rep.h5"
+    network().save(path)
+    return path
+
+
+def edited(path, source, operator, constant, change):
+    """Writes the file again with a constant of its first operator of that name changed."""
+    flatbuffer = Flatbuffer(source.read_bytes())
+    tensor = next(op for op in flatbuffer.operators if op.name == operator).inputs[constant]
+    flatbuffer.set_constant(tensor, change(flatbuffer.constant(tensor).copy()))
+    path.write_bytes(flatbuffer.pack())
+    return path
+
+
+# Start-up and terminal
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom larq_rep_cli.lce import main\nmain(['--help'], standalone_mode=False)\n"
+        "print(sorted({'larq_rep', 'tensorflow', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "benchmark" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "inspect", "benchmark", "zoo list", "zoo show"])
+def test_help_has_examples(command):
+    assert f"  lce {command} " in run(*command.split(), "--help").stdout.split("Examples:")[1]
+
+
+def test_modes_are_those_of_the_library():
+    assert lce._MODES == MODES
+
+
+def test_convert_ends_with_one_line_and_is_quiet(converted):
+    path, out, err = converted
+    size = path.stat().st_size / 1e6
+    assert out.startswith(f"{path}: {size:.2f} MB, {CONVOLUTIONS} of {CONVOLUTIONS} binary convolutions bitpacked, ")
+    assert len(out.splitlines()) == 1
+    # Nothing of TensorFlow, larq or LCE's converter, only that there are no trained weights.
+    assert len(err.splitlines()) == 1
+    assert "untrained" in err and "seed 0" in err
+
+
+# lce convert
+
+
+def test_convert_a_keras_file_with_json_and_force(keras_file, tmp_path):
+    path = tmp_path / "rep.tflite"
+    path.write_text("old")
+    result = run("convert", keras_file, "-o", path, "--json", "--force", "--float-weights", "float16")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert report["bitpacked"] == report["binary"] == CONVOLUTIONS
+    assert report["size"] == path.stat().st_size == len(path.read_bytes())
+    assert report["float_weights"] == "float16"
+    assert [p.name for p in tmp_path.iterdir()] == ["rep.tflite"]
+
+
+def test_convert_takes_weights_of_a_named_network(tmp_path):
+    weights, path = tmp_path / "w.h5", tmp_path / "rep.tflite"
+    network(seed=7).save_weights(weights)
+    assert run("convert", *NETWORK, "--weights", weights, "-o", path).exit_code == 0
+    assert run("verify", *NETWORK[:1], path, *NETWORK[1:], "--random", 1, "--seed", 7).exit_code == 0
+
+
+def test_an_existing_file_stays(tmp_path):
+    path = tmp_path / "rep.tflite"
+    path.write_text("old")
+    assert "--force" in refused("convert", *NETWORK, "-o", path)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "output, message", [("nowhere/rep.tflite", "no folder"), ("rep.h5", "expected the name of a .tflite file")]
+)
+def test_the_output_is_checked_before_the_work(tmp_path, output, message):
+    assert message in refused("convert", "no such model", "-o", tmp_path / output)
+
+
+def test_a_conversion_that_would_stay_float_is_refused(tmp_path):
+    """LCE has no binary depthwise convolution. The model comes as a SavedModel."""
+    image = tf.keras.Input((12, 12, 32))
+    layer = lq.layers.QuantDepthwiseConv2D(
+        3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="float_one"
+    )
+    tf.keras.Model(image, layer(image)).save(tmp_path / "saved")
+    path = tmp_path / "m.tflite"
+    message = refused("convert", tmp_path / "saved", "-o", path)
+    assert "silent-float: float_one" in message and "--allow-float" in message
+    assert not path.exists()
+    result = run("convert", tmp_path / "saved", "-o", path, "--allow-float")
+    assert "0 of 1 binary convolutions" in result.stdout
+    assert "silent-float: float_one" in result.stderr
+
+
+class Unregistered(tf.keras.layers.Layer):
+    pass
+
+
+@pytest.fixture(scope="module")
+def sources(folder):
+    """Files that are no models, by a name for the test."""
+    paths = {name: folder / f"bad_{name}" for name in ("text", "folder", "weights", "keras3", "unknown")}
+    paths["text"].write_text("Hello.")
+    paths["folder"].mkdir()
+    with h5py.File(paths["weights"], "w") as file:
+        file.attrs["layer_names"] = ["conv"]
+    with zipfile.ZipFile(paths["keras3"], "w") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.4.1"}')
+    paths["unknown"] = paths["unknown"].with_suffix(".h5")
+    tf.keras.Sequential([tf.keras.Input((3,)), Unregistered()]).save(paths["unknown"])
+    return paths
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("text", "no Keras file"),
+        ("folder", "no saved_model.pb"),
+        ("weights", "--weights"),
+        ("keras3", "Keras 3.4.1"),
+        ("unknown", "register_keras_custom_object"),
+    ],
+)
+def test_files_that_are_no_models(sources, source, message, tmp_path):
+    error = refused("convert", sources[source], "-o", tmp_path / "m.tflite")
+    assert message in error and str(sources[source]) in error
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["RepResnet2O"], "Did you mean RepResNet20"),
+        (["missing.h5"], "no file or folder missing.h5"),
+        (["qqqqqqqq"], "lce zoo list"),
+        (["ResNet20", "--beta", "2"], "ResNet20 has no --beta"),
+        (["RepResNet20", "--beta", "3"], "beta"),
+        (["ResNet20", "--input-size", "12x"], "HxW"),
+        (["ResNet20", "--input-size", "13"], "multiples of 4"),
+        (["ResNet20", "--weights", "missing.h5"], "missing.h5"),
+    ],
+)
+def test_models_that_do_not_exist(args, message, tmp_path):
+    assert message in refused("convert", *args, "-o", tmp_path / "m.tflite")
+
+
+def test_options_of_named_networks_do_not_go_with_a_file(keras_file, tmp_path):
+    assert "leave out" in refused("convert", keras_file, "--width", 8, "-o", tmp_path / "m.tflite")
+
+
+def test_mistyped_command():
+    assert "Did you mean convert?" in refused("convrt")
+
+
+# lce verify
+
+
+def test_verify_agrees_across_processes_and_tells_seeds_apart(converted):
+    path, *_ = converted
+    assert run("verify", NETWORK[0], path, *NETWORK[1:]).exit_code == 0
+    other = run("verify", NETWORK[0], path, *NETWORK[1:], "--seed", 1)
+    assert other.exit_code == 1
+    assert other.stdout.startswith("weights: ")
+
+
+def test_verify_with_digits(converted):
+    path, *_ = converted
+    result = run("verify", NETWORK[0], path, *NETWORK[1:], "--digits", "--proof-images", 1, "--json")
+    report = json.loads(result.stdout)
+    images, labels = data.digits("test", 12)
+    expected = np.mean(network().predict(images, verbose=0).argmax(axis=1) == labels)
+    assert result.exit_code == 0
+    assert report["ok"] and report["images"] == 1 and report["convolutions"] == CONVOLUTIONS
+    assert report["images_compared"] == 360
+    assert report["accuracy"]["keras"] == expected
+
+
+def test_verify_finds_a_flipped_weight(converted, tmp_path):
+    def flip(filters):
+        filters.flat[0] ^= 1
+        return filters
+
+    broken = edited(tmp_path / "broken.tflite", converted[0], "LceBconv2d", 1, flip)
+    result = run("verify", NETWORK[0], broken, *NETWORK[1:], "--random", 1)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("weights: layer1_0_conv1: ")
+    report = run("verify", NETWORK[0], broken, *NETWORK[1:], "--random", 1, "--json")
+    assert report.exit_code == 1
+    assert json.loads(report.stdout)["differences"][0]["layer"] == "layer1_0_conv1"
+
+
+def test_verify_names_the_images_with_other_answers(converted, tmp_path):
+    """A file that always answers 1, and a folder with images of two classes."""
+    rng = np.random.default_rng(0)
+    for name in ("cat/a.png", "cat/b.png", "dog/c.png"):
+        file = tmp_path / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8)).save(file)
+    images, *_ = data.image_folder(tmp_path / "images", 12, 1)
+    answers = network().predict(images, verbose=0).argmax(axis=1)
+    names = ["cat/a.png", "cat/b.png", "dog/c.png"]
+    constant = edited(
+        tmp_path / "one.tflite", converted[0], "FULLY_CONNECTED", 2, lambda b: b + 1e6 * np.eye(10, dtype=b.dtype)[1]
+    )
+    result = run("verify", NETWORK[0], constant, *NETWORK[1:], "--images", tmp_path / "images", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert report["accuracy"]["tflite"] == 1 / 3
+    assert report["disagreements"] == [
+        {"image": name, "keras": answer, "tflite": 1}
+        for name, answer in zip(names, answers.tolist(), strict=True)
+        if answer != 1
+    ]
+    assert report["disagreements"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--digits", "--random", "1"], "exclude each other"),
+        (["--images", "EMPTY"], "no images"),
+        (["--images", "nowhere"], "not a folder"),
+        (["--digits", "--input-size", "12"], "one channel"),
+        (["--input-size", "16x16x1"], "another network"),
+    ],
+)
+def test_verify_refuses(converted, tmp_path, options, message):
+    options = [str(tmp_path) if option == "EMPTY" else option for option in options]
+    assert message in refused("verify", NETWORK[0], converted[0], *NETWORK[1:], *options)
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["benchmark"], ["verify", *NETWORK]])
+def test_damaged_and_missing_files(command, sources, tmp_path):
+    assert "bad_text" in refused(*command, sources["text"])
+    assert "no file" in refused(*command, tmp_path / "missing.tflite")
+    assert "is a folder" in refused(*command, tmp_path)
+
+
+# lce inspect, benchmark, zoo
+
+
+def test_inspect(converted):
+    path, *_ = converted
+    report = json.loads(run("inspect", path, "--json").stdout)
+    assert report["operators"]["LceBconv2d"] == CONVOLUTIONS
+    counted = cost.count(network())
+    assert (report["binary_macs"], report["real_macs"]) == (counted.bops, counted.flops)
+    assert report["size"] == path.stat().st_size
+    table = run("inspect", path).stdout
+    assert f"{counted.bops:,} binary" in table and "LceBconv2d" in table
+    assert "\x1b" not in table
+
+
+def test_benchmark(converted, tmp_path):
+    path, *_ = converted
+    plot = tmp_path / "bars.png"
+    options = ["--mode", "indirect", "--mode", "tflite", "--num_runs", 2, "--warmup-runs", 0, "--plot", plot]
+    result = run("benchmark", path, *options, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [(r["file"], r["mode"], r["runs"]) for r in report["results"]] == [
+        (str(path), "indirect", 2),
+        (str(path), "tflite", 0),
+    ]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "--force" in refused("benchmark", path, *options)
+    assert "LceBconv2d" in refused("benchmark", path, "--mode", "tflite", "--num_runs", 1)
+
+
+def test_zoo_list():
+    assert json.loads(run("zoo", "list", "*RESNET*", "--json").stdout) == ["RepResNet20", "ResNet20"]
+    assert "No network" in refused("zoo", "list", "nothing")
+
+
+def test_zoo_show():
+    """Integers of IR-Net's ResNet-20: 40.1 M binary and 0.44 M real multiply-accumulates, 0.27 M parameters."""
+    report = json.loads(run("zoo", "show", "ResNet20", "--json").stdout)
+    assert (report["bops"], report["flops"], report["trainable_params"]) == (40108032, 443008, 269850)
+    assert len(report["rows"]) > CONVOLUTIONS
+    table = run("zoo", "show", "ResNet20").stdout
+    assert "40,108,032" in table and "layer3_2_conv2" in table
+    assert "layer3_2_conv2" not in run("zoo", "show", "ResNet20", "--no-layers").stdout
+    assert "Did you mean ResNet20" in refused("zoo", "show", "resnet2")
+
+
+# What the programs share
+
+
+def test_replacing_leaves_the_old_file_if_the_work_fails(tmp_path):
+    path = tmp_path / "file.h5"
+    path.write_text("old")
+    with pytest.raises(KeyError), common.replacing(path) as unfinished:
+        unfinished.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with common.replacing(path) as unfinished:
+        assert unfinished.suffix == ".h5"
+        unfinished.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_json_is_strict(capsys):
+    common.print_json({"error": float("nan"), "largest": float("inf")})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"error": None, "largest": None}
