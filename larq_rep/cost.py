@@ -243,9 +243,7 @@ class _Counter:
 
         # A layer may be called on constants only; then nothing is known.
         before = inputs[0] if inputs else _Tensor()
-        output = _Tensor(
-            _precision_of_output(layer) == 1, max([t.width for t in inputs], default=Fraction(1))
-        )
+        output = _Tensor(_precision_of_output(layer) == 1, max([t.width for t in inputs], default=Fraction(1)))
 
         if isinstance(layer, (_DENSE, *_CONV)):
             quantizer = getattr(layer, "input_quantizer", None)

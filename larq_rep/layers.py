@@ -15,8 +15,7 @@ def _tile_channels(x, times: int):
 def _positive_int(value, argument: str, layer: tf.keras.layers.Layer) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(
-            f"{type(layer).__name__} '{layer.name}' needs an integer {argument} >= 1, "
-            f"but got {argument}={value!r}."
+            f"{type(layer).__name__} '{layer.name}' needs an integer {argument} >= 1, but got {argument}={value!r}."
         )
     return value
 
@@ -180,9 +179,7 @@ class _RepConv(tf.keras.layers.Layer):
         self.beta = _positive_int(beta, "beta", self)
         described = f"{type(self).__name__} '{self.name}'"
         if self.data_format != "channels_last":
-            raise ValueError(
-                f"{described} supports data_format='channels_last' only, but got '{self.data_format}'."
-            )
+            raise ValueError(f"{described} supports data_format='channels_last' only, but got '{self.data_format}'.")
         if self.filters % (beta * self.groups):
             raise ValueError(
                 f"{described} needs filters divisible by beta * groups, but got filters={self.filters}, "

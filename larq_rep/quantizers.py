@@ -172,9 +172,7 @@ class _EDEQuantizer(_BaseQuantizer):
         if t <= 0:
             raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
         self.initial_t = t
-        self.t = self.add_weight(
-            "t", shape=(), initializer=tf.keras.initializers.Constant(t), trainable=False
-        )
+        self.t = self.add_weight("t", shape=(), initializer=tf.keras.initializers.Constant(t), trainable=False)
 
     def _sign(self, x):
         return super().call(_ede_sign(x, tf.cast(self.t, x.dtype)))
@@ -275,7 +273,5 @@ class LibraSign(_EDEQuantizer):
         freedom = inputs.shape[:-1].num_elements() - 1
         z = centred / tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
         # tf.round rounds halves to even, like the authors'.
-        exponent = tf.round(
-            tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype))
-        )
+        exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
         return tf.stop_gradient(2.0**exponent) * self._sign(z)

@@ -32,18 +32,12 @@ def get_model(name: str, **kwargs) -> tf.keras.Model:
     if name not in _MODELS:
         by_lower = {known.lower(): known for known in _MODELS}
         close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-        hint = (
-            f"Did you mean {' or '.join(by_lower[c] for c in close)}?"
-            if close
-            else "list_models() names all."
-        )
+        hint = f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else "list_models() names all."
         raise ValueError(f"There is no network named {name!r}. {hint}")
     return _MODELS[name](**kwargs)
 
 
-def image_input(
-    name: str, input_shape, input_tensor, default: tuple[int, int, int], multiple: int
-) -> tf.Tensor:
+def image_input(name: str, input_shape, input_tensor, default: tuple[int, int, int], multiple: int) -> tf.Tensor:
     """The tensor a network of the zoo starts from, shape (N, H, W, C).
 
     # Raises
@@ -55,13 +49,10 @@ def image_input(
         shape = tuple(input_tensor.shape[1:])
         if input_shape is not None and tuple(input_shape) != shape:
             raise ValueError(
-                f"{name}: input_shape is {tuple(input_shape)} but input_tensor has {shape}. "
-                "Leave out one of them."
+                f"{name}: input_shape is {tuple(input_shape)} but input_tensor has {shape}. Leave out one of them."
             )
     if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ValueError(
-            f"{name}: expected an input of (height, width, channels) with all sizes known, found {shape}."
-        )
+        raise ValueError(f"{name}: expected an input of (height, width, channels) with all sizes known, found {shape}.")
     if shape[0] % multiple or shape[1] % multiple:
         raise ValueError(
             f"{name}: height and width of the input must be multiples of {multiple}, so that shortcuts and "
@@ -78,17 +69,13 @@ def last_features(x: tf.Tensor, name: str, beta: int, last_layer: int) -> tf.Ten
     first ones. They are taken after the pooling and before everything with parameters.
     """
     if last_layer not in (1, 2, 3):
-        raise ValueError(
-            f"{name}: last_layer must be 1, 2 or 3 (the solutions of RepBNN), found {last_layer!r}."
-        )
+        raise ValueError(f"{name}: last_layer must be 1, 2 or 3 (the solutions of RepBNN), found {last_layer!r}.")
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
     kept = x.shape[-1] // beta ** (last_layer - 1)
     return x if kept == x.shape[-1] else x[:, :kept]
 
 
-def finish(
-    name: str, inputs: tf.Tensor, outputs: tf.Tensor, weights: str | os.PathLike | None
-) -> tf.keras.Model:
+def finish(name: str, inputs: tf.Tensor, outputs: tf.Tensor, weights: str | os.PathLike | None) -> tf.keras.Model:
     """The model from `inputs` to `outputs`, with the weights of a file if one is given.
 
     # Raises

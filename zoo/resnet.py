@@ -68,9 +68,9 @@ def _resnet20(
     if not isinstance(width, int) or width < 2 or width % 2:
         raise ValueError(f"{name}: width must be a positive even number of channels, found {width!r}.")
     inputs = image_input(name, input_shape, input_tensor, default=(32, 32, 3), multiple=4)
-    x = tf.keras.layers.Conv2D(
-        width, 3, padding="same", use_bias=False, kernel_initializer=_he_normal(), name="conv1"
-    )(inputs)
+    x = tf.keras.layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=_he_normal(), name="conv1")(
+        inputs
+    )
     if beta != 1:
         x = Repeat(beta, name="conv1_repeat")(x)
     x = _batch_norm(x, "bn1")

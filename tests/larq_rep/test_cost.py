@@ -78,9 +78,7 @@ LAYERS = [
         (0, 96 * 60, 0),
     ),
     (
-        lq.layers.QuantConv2D(
-            10, 1, input_quantizer=lq.quantizers.NoOp(precision=1), kernel_quantizer="ste_sign"
-        ),
+        lq.layers.QuantConv2D(10, 1, input_quantizer=lq.quantizers.NoOp(precision=1), kernel_quantizer="ste_sign"),
         IMAGE,
         (96 * 60, 0, 0),
     ),

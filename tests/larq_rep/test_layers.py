@@ -74,9 +74,7 @@ def test_output_shape(case):
     y = model(images())
     assert y.shape[-1] == channels
     assert layer.compute_output_shape((3, *INPUT_SHAPE)) == y.shape
-    assert (
-        tuple(layer.compute_output_shape((None, *INPUT_SHAPE))) == (None, *y.shape[1:]) == model.output_shape
-    )
+    assert tuple(layer.compute_output_shape((None, *INPUT_SHAPE))) == (None, *y.shape[1:]) == model.output_shape
     assert layer(tf.keras.Input((None, None, 8))).shape[-1] == channels
 
 
@@ -195,9 +193,7 @@ def test_rep_quant_conv_is_zero_padded_convolution_of_signs(beta):
 def test_summary_counts_the_small_kernel_and_operations_do_not_depend_on_beta(beta):
     """A 3x3 convolution from 16 to 32 channels on 10x10 pixels, with beta times the input channels."""
     inputs = tf.keras.Input((10, 10, 16 * beta))
-    layer = RepQuantConv2D(
-        32, 3, padding="same", input_quantizer=RSign(), kernel_quantizer=ScaledSign(), beta=beta
-    )
+    layer = RepQuantConv2D(32, 3, padding="same", input_quantizer=RSign(), kernel_quantizer=ScaledSign(), beta=beta)
     model = tf.keras.Model(inputs, layer(inputs))
     profile = lq.models.ModelProfile(model)
     assert profile.weight_count(1) == 3 * 3 * 16 * 32
@@ -242,9 +238,7 @@ def operators(flatbuffer: bytes) -> list[str]:
     model = tflite_schema.ModelT.InitFromObj(tflite_schema.Model.GetRootAsModel(flatbuffer, 0))
     names = {value: name for name, value in vars(tflite_schema.BuiltinOperator).items()}
     codes = [
-        code.customCode.decode()
-        if code.customCode
-        else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        code.customCode.decode() if code.customCode else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         for code in model.operatorCodes
     ]
     return [codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators]
@@ -262,9 +256,7 @@ def converted(model):
 def randomised(model):
     # Untouched batch norms and shifts would let the converter drop their operators.
     rng = np.random.default_rng(8)
-    model.set_weights(
-        [rng.uniform(0.1, 1.0, w.shape) * np.sign(w - 1e-3 * (w == 0)) for w in model.get_weights()]
-    )
+    model.set_weights([rng.uniform(0.1, 1.0, w.shape) * np.sign(w - 1e-3 * (w == 0)) for w in model.get_weights()])
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.moving_variance.assign(rng.uniform(0.5, 2.0, layer.moving_variance.shape))

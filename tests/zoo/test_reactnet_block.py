@@ -148,9 +148,7 @@ def test_reactnet_stem(reactnet):
     assert_close(reactnet.after[reactnet.entry], tile(expected, reactnet.beta))
 
 
-@pytest.mark.parametrize(
-    "number, stride", [(1, 1), (2, 2), (3, 1)], ids=["double", "double_strided", "plain"]
-)
+@pytest.mark.parametrize("number, stride", [(1, 1), (2, 2), (3, 1)], ids=["double", "double_strided", "plain"])
 def test_reactnet_block(reactnet, number, stride):
     x = reactnet.after[reactnet.entry if number == 1 else f"block{number - 1}_rprelu2"]
     expected = react_block(reactnet.model, f"block{number}", x, stride, reactnet.beta)

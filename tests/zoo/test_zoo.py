@@ -178,10 +178,7 @@ def test_training_step_resnet20(beta):
     model = zoo.RepResNet20(beta=beta, **TINY)
     assert train_one_step(model, (8, 8, 1), 10) == []
     if beta > 1:
-        blocks = [
-            f"layer{stage}_{block}_bn{i}"
-            for stage, block, i in itertools.product((1, 2, 3), range(3), (1, 2))
-        ]
+        blocks = [f"layer{stage}_{block}_bn{i}" for stage, block, i in itertools.product((1, 2, 3), range(3), (1, 2))]
         assert_repeated_statistics(model, beta, [model.get_layer(name) for name in blocks])
 
 
@@ -268,9 +265,7 @@ def test_bad_arguments(name, kwargs, message):
 
 
 def test_input_shape_against_input_tensor():
-    with pytest.raises(
-        ValueError, match=r"resnet20: input_shape is \(8, 8, 1\) but input_tensor has \(8, 8, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"resnet20: input_shape is \(8, 8, 1\) but input_tensor has \(8, 8, 3\)"):
         zoo.ResNet20(input_shape=(8, 8, 1), input_tensor=tf.keras.Input((8, 8, 3)))
 
 
