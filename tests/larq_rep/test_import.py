@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import larq_rep
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -46,3 +49,19 @@ def test_layering():
     for code in (core, zoo):
         done = run(code)
         assert done.returncode == 0, done.stderr
+
+
+def test_checkout_without_an_installation():
+    """Where the checkout is the working directory its own folders are found, without the installed copy's help."""
+    root = Path(larq_rep.__file__).parents[1]
+    if not (root / "setup.py").is_file():
+        pytest.skip("these tests run on an installed copy")
+    code = f"""
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+sys.path.insert(0, {str(root)!r})
+import larq_rep.zoo, larq_rep.converters.describe
+assert larq_rep.zoo.__file__ == {str(root / "zoo" / "__init__.py")!r}, larq_rep.zoo.__file__
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr

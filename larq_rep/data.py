@@ -1,0 +1,153 @@
+"""Images to train on, to verify with and to take statistics from. All arrays are NHWC and float32.
+
+What a network sees is one thing throughout: grey images are scaled to [0, 1], RGB images are then normalised
+with the mean and standard deviation of ImageNet, channel by channel.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps, UnidentifiedImageError
+from sklearn.datasets import load_digits, load_sample_images
+from sklearn.model_selection import train_test_split
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_MODES = {1: "L", 3: "RGB"}
+_HELD_OUT_DIGITS = 360
+
+_Size = int | tuple[int, int]
+
+
+def digits(split: str = "train", size: _Size = 8) -> tuple[np.ndarray, np.ndarray]:
+    """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels with 17 levels of grey.
+
+    The levels 0 to 16 become 0 to 1. The split is always the same (`random_state=0`) and stratified: 1437
+    images to train on, 360 held out. No network is needed, the images come with scikit-learn.
+
+    # Arguments
+        split: `"train"` or `"test"`.
+        size: Height and width, or `(height, width)`. Other sizes than 8 are interpolated bilinearly.
+
+    # Returns
+        Images of shape `(N, height, width, 1)` and labels 0 to 9 of shape `(N,)`.
+
+    # Raises
+        ValueError: If there is no such split.
+
+    # References
+        - E. Alpaydin and C. Kaynak, [Optical Recognition of Handwritten
+          Digits](https://doi.org/10.24432/C50P49), UCI Machine Learning Repository, 1998
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"digits: split should be 'train' or 'test', found {split!r}.")
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images, labels, test_size=_HELD_OUT_DIGITS, stratify=labels, random_state=0)
+    images, labels = parts[split == "test"], parts[2 + (split == "test")]
+    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    return tf.image.resize(images, _height_width(size)).numpy(), labels
+
+
+def image_folder(
+    path: str | os.PathLike[str], size: _Size, channels: int = 3
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Reads a folder of images, or a folder of one folder a class.
+
+    Each image is turned upright as its EXIF data say, resized until it just covers the size, and cropped in
+    the middle.
+
+    # Arguments
+        path: The folder. BMP, GIF, JPEG, PNG, TIFF and WebP files count as images; other files and all that
+            begins with a dot are passed over.
+        size: Height and width of the result, or `(height, width)`.
+        channels: 3 for RGB, normalised, or 1 for grey, in [0, 1].
+
+    # Returns
+        Images of shape `(N, height, width, channels)`; labels of shape `(N,)`, which are the positions of the
+        class folders in alphabetical order, or `None` if the images lie in `path` itself; and the names of
+        the files relative to `path`. Sorted by name.
+
+    # Raises
+        ValueError: If there are no images, some in `path` and some in folders of it, an image cannot be read,
+            or `channels` is not 1 or 3.
+        NotADirectoryError: If `path` is no folder.
+    """
+    if channels not in _MODES:
+        raise ValueError(f"image_folder: channels should be 1 (grey) or 3 (RGB), found {channels}.")
+    root = Path(path)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a folder. Expected a folder of images, or of class folders.")
+    flat = _images_in(root)
+    classes = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    labelled = [(file, label) for label, folder in enumerate(classes) for file in _images_in(folder)]
+    if flat and labelled:
+        raise ValueError(
+            f"{root} holds images ({flat[0].name}, ...) and folders of images ({labelled[0][0].parent.name}, "
+            "...). Expected either images without labels or one folder for each class: move one kind away."
+        )
+    files = flat or [file for file, _ in labelled]
+    if not files:
+        raise ValueError(f"{root} holds no images, nor do the folders in it. Expected {', '.join(_SUFFIXES)}.")
+    images = np.stack([_read(file, _height_width(size), channels) for file in files])
+    labels = np.array([label for _, label in labelled]) if labelled else None
+    return images, labels, [file.relative_to(root).as_posix() for file in files]
+
+
+def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
+    """Random square crops of the two photographs of scikit-learn, a temple and a flower (427 x 640 pixels).
+
+    Real images for the statistics of an untrained network. A crop has between half and all of the height, is
+    mirrored or not, and is resized; the two photographs take turns.
+
+    # Arguments
+        size: Height and width.
+        count: Number of crops.
+        seed: Seed of the crops.
+
+    # Returns
+        Images of shape `(count, size, size, 3)`, normalised.
+    """
+    photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
+    rng = np.random.default_rng(seed)
+    crops = []
+    for i in range(count):
+        photograph = photographs[i % 2]
+        side = int(rng.integers(photograph.height // 2, photograph.height, endpoint=True))
+        left = int(rng.integers(0, photograph.width - side, endpoint=True))
+        top = int(rng.integers(0, photograph.height - side, endpoint=True))
+        box = (left, top, left + side, top + side)
+        crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        crops.append(_to_array(ImageOps.mirror(crop) if rng.random() < 0.5 else crop))
+    return np.stack(crops)
+
+
+def _height_width(size: _Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image).convert(_MODES[channels])
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as an image: {error}. Repair or remove it.") from error
+    return _to_array(ImageOps.fit(upright, size[::-1], Image.Resampling.BILINEAR))
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image, np.float32) / 255
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
+    return (pixels - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
