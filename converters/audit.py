@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from larq_rep.converters import lce, matching
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
-from larq_rep.converters.graph import FrozenGraph, Site, resolve
+from larq_rep.converters.graph import FrozenGraph, Site, resolve, unpadded
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -24,13 +24,18 @@ RULES = {
     "mixed-precision": "a layer computes in another type than float32",
     "dynamic-size": "an input has a free height, width or channel count",
     "symmetric-pad": "explicit padding before a strided convolution, which LCE 0.16 converts wrongly",
+    "converter-failed": "LCE's converter gave up",
     "silent-float": "a binary convolution that stayed float",
+    "misread-sign": "sign(sign(x) + c) with a c that makes it no sign, which LCE takes for one",
     "foreign-operator": "a TensorFlow operator that no TFLite runtime has",
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
     "small-map": "zero padding on a map smaller than the filter, which LCE computes wrongly",
     "does-not-load": "LCE's interpreter refuses the file",
     "kept-float32": "weights that cannot be stored in float16 or int8",
 }
+
+
+_FLOAT = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,7 @@ class Finding:
 def audit_model(model: Any) -> list[Finding]:
     """Findings that can be told before conversion."""
     if not isinstance(model, tf.keras.Model):
-        module = type(model).__module__
-        if module.split(".")[0] == "keras":
+        if any(base.__module__.split(".")[0] == "keras" for base in type(model).__mro__):
             return [
                 Finding(
                     "keras-3",
@@ -70,7 +74,13 @@ def audit_model(model: Any) -> list[Finding]:
             ]
         raise TypeError(f"Expected a tf.keras.Model, found {type(model).__name__}.")
     if not model.built or getattr(model, "inputs", None) is None:
-        return [Finding("not-built", model.name, "call the model once on an input, or add an Input layer first")]
+        return [
+            Finding(
+                "not-built",
+                model.name,
+                "it has no Input layer: make one, x = tf.keras.Input(shape), and convert tf.keras.Model(x, model(x))",
+            )
+        ]
     findings = [
         Finding(
             "dynamic-size",
@@ -81,7 +91,7 @@ def audit_model(model: Any) -> list[Finding]:
         if None in x.shape[1:]
     ]
     for layer in model.submodules:
-        if isinstance(layer, tf.keras.layers.Layer) and layer.compute_dtype in ("float16", "bfloat16"):
+        if isinstance(layer, tf.keras.layers.Layer) and layer.compute_dtype in ("float16", "bfloat16", "float64"):
             findings.append(
                 Finding(
                     "mixed-precision",
@@ -114,7 +124,11 @@ def audit_flatbuffer(flatbuffer: Flatbuffer, content: bytes, layers: dict[int, s
             )
         if op.name == "LceBconv2d":
             findings += _audit_bconv(flatbuffer, op, where)
-    return findings or _audit_loading(content)
+        source = flatbuffer.producers.get(op.inputs[0]) if op.inputs else None
+        if layers is None and op.name in _FLOAT and source is not None and source.name == "LceDequantize":
+            message = "a float operator reads -1 and +1 that are unpacked for it: meant to be binary?"
+            findings.append(Finding("silent-float", where, message, error=False))
+    return findings if any(finding.error for finding in findings) else findings + _audit_loading(content)
 
 
 def _audit_bconv(flatbuffer: Flatbuffer, op: Operator, where: str) -> list[Finding]:
@@ -208,13 +222,17 @@ def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuff
         for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
         if i in failed or site.kind != "convolution"
     ]
+    findings += [
+        Finding("misread-sign", layer, f"sign(sign(x) + {c:g}) is not -1 and +1 everywhere; use c between 0 and 1")
+        for layer, c in graph.misread_signs
+    ]
     return BinaryAudit([site.layer for site in meant if site.kind != "dense layer"], layers, findings)
 
 
 def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
     """The convolutions and dense layers that were meant to be binary, and their kernels.
 
-    The input counts as binary if a sign made it, or if it is -1 or +1 everywhere on random data. The kernel
+    The input counts as binary if a sign made it, or if it has two values only on random data. The kernel
     counts as binary if its layer declares a quantizer of precision 1, or if nearly all weights of each output
     channel have one magnitude; what keeps such a kernel from being packed is then a finding.
     """
@@ -229,17 +247,9 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     rng = np.random.default_rng(0)
     feeds = {x: rng.standard_normal(x.shape) for x in graph.inputs}
     values = graph.run([unpadded(site.x) for site in unknown], feeds) if unknown else []
-    real = {site.node.name for site, x in zip(unknown, values, strict=True) if np.any(np.abs(x) != 1)}
+    real = {site.node.name for site, x in zip(unknown, values, strict=True) if len(np.unique(x)) != 2}
     meant = [(site, kernel) for site, kernel in candidates if site.node.name not in real]
     return [site for site, _ in meant], [kernel for _, kernel in meant]
-
-
-def unpadded(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor before padding and identities."""
-    tensor = resolve(tensor)
-    while tensor.op.type in ("Pad", "PadV2", "MirrorPad", "SpaceToBatchND"):
-        tensor = resolve(tensor.op.inputs[0])
-    return tensor
 
 
 def _declared_binary(model: tf.keras.Model, path: str) -> bool:
@@ -258,13 +268,16 @@ def _reason(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str
     if site.kind == "dense layer":
         return "LCE packs no dense layers; write it as a 1x1 'valid' QuantConv2D on a (1, 1, channels) map"
     if site.kind != "convolution":
-        return "LCE packs 2-D convolutions only"
+        return "LCE packs ordinary 2-D convolutions only"
     magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
     if zeros := int(np.sum(magnitude == 0)):
         dead = int(np.sum(magnitude.max(axis=0) == 0))
         if dead:
             return f"{dead} output channels have only zero weights, so their scale is 0; train or drop them"
-        return f"{zeros} weights are exactly 0 (tf.sign(0) is 0); use a quantizer with sign(0) = +1, as larq's are"
+        return (
+            f"{zeros} weights are exactly 0, where LCE needs -s or +s (tf.sign(0) is 0 too); use a quantizer with "
+            "sign(0) = +1, as larq's are"
+        )
     if (smallest := magnitude.min()) <= 1.2e-7:
         return (
             f"its smallest scale is {smallest:.1e}, and LCE needs more than 1.2e-07; move the scale to the batch norm"
@@ -289,8 +302,8 @@ def _reason(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str
         return "it pads explicitly; use padding='same' with pad_values, or pad before the sign"
     if graph.sign_of(site.x) is None:
         return (
-            f"its input is -1 and +1, but made by {resolve(site.x).op.type} in a form LCE does not recognise; use a "
-            "quantizer of larq or larq_rep, or tf.where(x >= 0, 1.0, -1.0)"
+            f"its input has two values, but they are not -1 and +1 or are made by {resolve(site.x).op.type} in a form "
+            "LCE does not recognise; use a quantizer of larq or larq_rep, or tf.where(x >= 0, 1.0, -1.0)"
         )
     if kernel.nbytes > 2**20 and resolve(site.kernel).op.type != "Const":
         return "its kernel is computed by operators that the converter does not fold for a tensor of this size"
@@ -302,6 +315,8 @@ def _between(site: Site, graph: FrozenGraph) -> list[tf.Operation]:
     outputs = {sign.output.op.name for sign in graph.signs}
     found: list[tf.Operation] = []
     node = resolve(site.x).op
+    if node.type == "SpaceToBatchND":  # TensorFlow's way of dilating
+        node = resolve(node.inputs[0]).op
     while node.name not in outputs and node.name in graph.data_dependent and len(found) < 8:
         found.append(node)
         sources = [resolve(x).op for x in node.inputs if x.op.name in graph.data_dependent]

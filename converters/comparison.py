@@ -14,12 +14,13 @@ from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph, Sign, Site, constant_value, resolve
 
 # Allowed difference in front of a sign and at an output, as a share of the magnitude that `_magnitude` explains.
-# Correct conversions were seen to stay below 1e-6.
+# Correct conversions of the zoo were seen to stay below 1e-6.
 TOLERANCE = 4e-6
 # The same at an output, as a share of its largest value; correct conversions were seen to stay below 1e-5.
 OUTPUT_TOLERANCE = 5e-5
 # The same between an operator of LCE and its definition, whose order of operations is known.
 OPERATOR_TOLERANCE = 2e-6
+_SATURATING = {"Softmax": "SOFTMAX", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
 _CLIPS = ("ClipByValue", "Maximum", "Minimum", "Relu", "Relu6")
 
 
@@ -104,8 +105,16 @@ class Comparison:
         compared = {resolve(sign.compared).op for sign in graph.signs}
         self.compared = {op.name for op in compared} | {_unshifted(op).name for op in compared}
         self.weighted = {layer.name for layer in model.submodules if getattr(layer, "weights", None)}
-        self.clipped = [x for node in graph.nodes if node.type in _CLIPS for x in node.inputs[:1]]
-        self.sums: dict[str, tuple[float, set[str]]] = {}
+        # Tensors whose rounding is larger than what comes out behind them, and what they are multiplied with.
+        self.large = [(x, 1.0) for node in graph.nodes if node.type in _CLIPS for x in node.inputs[:1]]
+        norms = [node for node in graph.nodes if node.type.startswith("FusedBatchNorm")]
+        constants = iter(graph.run([x for node in norms for x in (node.inputs[1], node.inputs[4])]))
+        for node in norms:
+            gamma, variance = next(constants), next(constants)
+            if resolve(node.inputs[0]).op.name not in self.operators and variance.size:
+                gain = np.abs(gamma) / np.sqrt(variance + node.get_attr("epsilon"))
+                self.large.append((node.inputs[0], float(gain.max(initial=0.0))))
+        self.sums: dict[str, tuple[float, set[int]]] = {}
         # Sums of thousands of ±s round by more than is allowed below; sums of ±1 are exact, and s comes after.
         self.exact = [
             (site, signs, scale)
@@ -114,8 +123,14 @@ class Comparison:
             for signs in [np.where(kernel < 0, -1, 1).astype(kernel.dtype)]
         ]
         self.plain = {site.kernel: signs for site, signs, _ in self.exact}
+        # What an output activation saturates is compared in front of it, too.
+        self.outputs = list(zip(graph.outputs, flatbuffer.outputs, strict=False))
+        for output, tensor in tuple(self.outputs):
+            node, producer = resolve(output).op, flatbuffer.producers.get(tensor)
+            if producer is not None and _SATURATING.get(node.type) == producer.name:
+                self.outputs.append((node.inputs[0], producer.inputs[0]))
         watched = {t for op in self.lce_operators for t in (op.inputs[0], *op.outputs)}
-        self.watched = [*flatbuffer.outputs, *sorted(watched - set(flatbuffer.outputs))]
+        self.watched = sorted(watched | {tensor for _, tensor in self.outputs})
         self.interpreter = lce.any_interpreter(flatbuffer.with_outputs(self.watched))
 
     def check_interfaces(self, images: np.ndarray) -> None:
@@ -132,6 +147,11 @@ class Comparison:
                 )
         if len(self.graph.inputs) != 1:
             raise IncomparableError(f"Expected a model of one input, found {len(self.graph.inputs)}.")
+        if self.graph.inputs[0].shape[0] != 1 or self.graph.inputs[0].dtype != tf.float32:
+            raise IncomparableError(
+                "Expected a model of float32 images with a free batch size or that of 1, found "
+                f"{self.graph.inputs[0].dtype.name} and {self.graph.inputs[0].shape[0]}."
+            )
         if images.ndim != 4 or images.shape[1:] != tuple(self.graph.inputs[0].shape[1:]) or not len(images):
             raise IncomparableError(
                 f"Expected images of shape (N, {', '.join(map(str, self.graph.inputs[0].shape[1:]))}), found "
@@ -179,11 +199,11 @@ class Comparison:
                 continue
             self.bits.setdefault(sign.output.name, self.match.pairs[i].inputs[0])
             choices.setdefault(sign.output.name, []).extend(op.inputs[0] for op in self.match.alternatives[i])
-        free = [op.outputs[0] for op in self.lce_operators if op.name == "LceQuantize"]
+        free = [op.outputs[0] for op in self.lce_operators if self.flatbuffer.dtype(op.outputs[0]) == "int32"]
         for sign in self.graph.signs:
             name = sign.output.name
             if name not in self.bits:
-                fitting = [t for t in free if self._unpacked_shape(t, sign) == sign.output.shape]
+                fitting = [t for t in free if self._unpacked_shape(t, sign) == tuple(sign.output.shape)]
                 unused = [t for t in fitting if t not in self.bits.values()]
                 if not fitting:
                     self.result.notes.append(f"{self.graph.layer_of(sign.output.op)}: this sign stayed float")
@@ -233,15 +253,21 @@ class Comparison:
         for (site, _, scale), y in zip(self.exact, sums, strict=True):
             feeds[site.node.outputs[0]] = y * scale
         shifted = [s.threshold for s in signs if s.threshold is not None]
-        wanted = [*(s.compared for s in signs), *self.graph.outputs, *shifted, *self.clipped]
+        wanted = [
+            *(s.compared for s in signs),
+            *(output for output, _ in self.outputs),
+            *shifted,
+            *(x for x, _ in self.large),
+        ]
         fetched = dict(zip((x.name for x in wanted), self.graph.run(wanted, feeds), strict=True))
         result = {}
         for sign in signs:
             threshold = np.float32(0) if sign.threshold is None else fetched[sign.threshold.name]
-            result[sign.output.name] = fetched[sign.compared.name] - threshold
-        for output in self.graph.outputs:
+            value = fetched[sign.compared.name] - threshold
+            result[sign.output.name] = -value if sign.negated else value
+        for output, _ in self.outputs:
             result[output.name] = fetched[output.name]
-        self.peaks = {x.name: float(np.abs(fetched[x.name]).max()) for x in self.clipped}
+        self.peaks = [gain * float(np.abs(fetched[x.name]).max()) for x, gain in self.large]
         return result
 
     def compare_image(self, index: int, image: np.ndarray) -> None:
@@ -253,7 +279,7 @@ class Comparison:
         forced = self._forced(image, values)
         for name, tensor in self.bits.items():
             self._compare_sign(index, self.signs[name], tensor, forced[name], values, popcounts)
-        for output, tensor in zip(self.graph.outputs, self.flatbuffer.outputs, strict=True):
+        for output, tensor in self.outputs:
             error, where = _error(values[tensor], forced[output.name])
             self.result.output_error = max(self.result.output_error, error)
             if not error <= OUTPUT_TOLERANCE:
@@ -316,6 +342,7 @@ class Comparison:
         found: Any
         if producer.name == "LceQuantize" and values[producer.inputs[0]].dtype == np.float32:
             found = values[producer.inputs[0]]
+            found = -found if sign.negated else found
             error, where = _error(found, expected, magnitude)
             self.result.sign_error = max(self.result.sign_error, error)
             wrong = not error <= TOLERANCE
@@ -324,9 +351,11 @@ class Comparison:
             if tensor in popcounts:
                 self.samples.setdefault(tensor, []).append((popcounts[tensor], expected))
         negative = matching.unpack(values[tensor], expected.shape[-1]) < 0
-        flipped = (expected < 0) != negative
+        flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
         self.result.activations += flipped.size
         self.result.flips += int(flipped.sum())
+        if not wrong and found is not None and np.any(tie := flipped & (expected == 0) & (found == 0)):
+            wrong, where = True, tuple(int(i) for i in np.argwhere(tie)[0])
         if not wrong and flipped.any():
             size = np.where(flipped, np.abs(expected), 0)
             where = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
@@ -387,9 +416,10 @@ class Comparison:
     def _magnitude(self, tensor: tf.Tensor) -> float:
         """A measure of the float32 rounding behind a tensor, beside the largest value of the tensor itself.
 
-        A sum may have been larger before it was clipped. And LCE computes a binary convolution of K terms with
-        multiplier m as m * popcount + (K * m + bias), so its rounding is that of K * m even where the result is
-        small; a fifth of K * m bounds what was seen. What multiplies it before data is added scales it too.
+        A sum may have been larger before it was clipped, or before a batch norm took its mean away. And LCE
+        computes a binary convolution of K terms with multiplier m as m * popcount + (K * m + bias), so its rounding
+        is that of K * m even where the result is small; a fifth of K * m bounds what was seen. What multiplies it
+        before data is added scales it too.
         """
         if tensor.name not in self.sums:
             largest = 0.0
@@ -399,9 +429,9 @@ class Comparison:
                 if (multiplier := self.flatbuffer.constant(op.inputs[2])) is not None:
                     count = np.prod(matching.filter_signs(self.flatbuffer, op).shape[:3])
                     largest = max(largest, float(count * np.abs(multiplier).max() * self._gain(op.outputs[0])))
-            self.sums[tensor.name] = 0.2 * largest, {x.name for x in self.clipped if x.op.name in behind}
-        binary, clipped = self.sums[tensor.name]
-        return binary + max((self.peaks[name] for name in clipped), default=0.0)
+            self.sums[tensor.name] = 0.2 * largest, {i for i, (x, _) in enumerate(self.large) if x.op.name in behind}
+        binary, large = self.sums[tensor.name]
+        return binary + max((self.peaks[i] for i in large), default=0.0)
 
     def _gain(self, tensor: int) -> float:
         """Factor of the multiplications by constants that follow a tensor of the file."""

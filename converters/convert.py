@@ -14,7 +14,7 @@ from tensorflow.core.framework.types_pb2 import DataType
 from larq_rep.converters import float_weights as storage
 from larq_rep.converters import lce
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
-from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.graph import FrozenGraph
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
@@ -90,12 +90,18 @@ def convert(
     if findings:
         raise ConversionError(findings)
     graph = FrozenGraph(model)
+    if graph.unknown_padding:
+        message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
+        raise ConversionError([Finding("symmetric-pad", layer, message) for layer in graph.unknown_padding])
     content, log, trimmed = _convert_graph(graph)
     findings = [
         Finding("symmetric-pad", layer, "the padding that no window reads was left out", error=False)
         for layer in trimmed
     ]
-    flatbuffer = Flatbuffer(content)
+    try:
+        flatbuffer = Flatbuffer(content)
+    except InvalidFlatbufferError as error:
+        raise ConversionError([Finding("converter-failed", model.name, str(error))]) from error
     binary = audit_binary(model, graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
@@ -128,11 +134,21 @@ def convert(
 
 def logit_change(reference: bytes, content: bytes) -> float:
     """Largest change of an output between two files on four random inputs, over the largest output."""
-    one, other = (lce.interpreter(c, use_indirect_bgemm=True) for c in (reference, content))
+    engines = [lce.interpreter(c, use_indirect_bgemm=True) for c in (reference, content)]
     rng = np.random.default_rng(0)
-    inputs = [rng.standard_normal((4, *shape[1:])).astype(np.float32) for shape in one.input_shapes]
-    before, after = (tf.nest.flatten(engine.predict(inputs)) for engine in (one, other))
-    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(after, before, strict=True))
+    changes = []
+    for _ in range(4):
+        inputs = [
+            rng.standard_normal(shape).astype(dtype)
+            if np.dtype(dtype).kind == "f"
+            else rng.integers(0, 128, shape, dtype)
+            for shape, dtype in zip(engines[0].input_shapes, engines[0].input_types, strict=True)
+        ]
+        before, after = (engine.interpreter.predict(inputs) for engine in engines)
+        for a, b in zip(after, before, strict=True):
+            largest = float(np.abs(b).max())
+            changes.append(float(np.abs(a - b).max()) / largest if largest else float(np.abs(a).max()))
+    return max(changes)
 
 
 def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
@@ -152,8 +168,11 @@ def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
                 None,
             )
         except Exception as error:
-            raise ConversionError(
-                [Finding("foreign-operator", graph.model_name, f"LCE's converter: {error}")]
-            ) from error
+            failure: Exception | None = error
+        else:
+            failure = None
     messages = [line for line in log if " I " not in line and not line.startswith(("I0000", "To enable"))]
+    if failure is not None:
+        explained = "\n".join([str(failure), *messages])
+        raise ConversionError([Finding("converter-failed", graph.model_name, explained)]) from failure
     return content, "\n".join(messages), trimmed

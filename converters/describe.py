@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.matching import groups
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
@@ -126,8 +126,16 @@ def describe(content: bytes) -> Description:
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
     flatbuffer = Flatbuffer(content)
+    try:
+        return _describe(flatbuffer)
+    # What a damaged option or shape leads to.
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
+
+
+def _describe(flatbuffer: Flatbuffer) -> Description:
     return Description(
-        size=len(content),
+        size=flatbuffer.size,
         inputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.inputs),
         outputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.outputs),
         operators=dict(collections.Counter(op.name for op in flatbuffer.operators).most_common()),

@@ -25,6 +25,18 @@ _DTYPES = {
 }
 
 
+_BCONV_OPTIONS = {
+    "channels_in",
+    "dilation_height_factor",
+    "dilation_width_factor",
+    "fused_activation_function",
+    "pad_values",
+    "padding",
+    "stride_height",
+    "stride_width",
+}
+
+
 def _names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
 
@@ -90,6 +102,32 @@ class Flatbuffer:
                 "(control flow is not supported)."
             )
         self.size = len(content)
+        try:
+            self._check()
+        except InvalidFlatbufferError:
+            raise
+        except Exception as error:  # whatever a wrong index or size leads to
+            raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
+
+    def _check(self) -> None:
+        """Looks at everything once, so that no damage surfaces later."""
+        tensors = range(len(self.subgraph.tensors or []))
+        used = [t for op in self.operators for t in (*op.inputs, *op.outputs) if t != -1]
+        for tensor in (*used, *self.inputs, *self.outputs):
+            if tensor not in tensors:
+                raise InvalidFlatbufferError(f"The TFLite file is damaged: there is no tensor {tensor}.")
+        for tensor in tensors:
+            self.name(tensor)
+            if any(size < 0 for size in self.shape(tensor)):
+                raise InvalidFlatbufferError(f"The TFLite file is damaged: tensor {tensor} has a negative size.")
+            self.constant(tensor)
+        for op in self.operators:
+            if op.name == "LceBconv2d":
+                missing = _BCONV_OPTIONS - set(op.options)
+                if missing or len(op.inputs) < 5 or self.constant(op.inputs[1]) is None:
+                    raise InvalidFlatbufferError(
+                        f"The TFLite file is damaged: operator {op.index} (LceBconv2d) lacks weights or options."
+                    )
 
     @property
     def subgraph(self) -> schema.SubGraphT:

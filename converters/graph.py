@@ -26,7 +26,10 @@ CONVOLUTIONS = {
     "MatMul": "dense layer",
 }
 _PADS = ("Pad", "PadV2", "MirrorPad")
-_PASS_THROUGH = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot")
+_BEFORE_CONVOLUTION = (*_PADS, "SpaceToBatchND")  # the latter is how TensorFlow dilates
+_PASS_THROUGH = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape")
+
+_Padding = list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,15 @@ class Sign:
         output: The tensor of -1 and +1.
         compared: The tensor whose sign is taken.
         threshold: What `compared` is compared with; `None` for zero.
+        negated: Whether the output is +1 below the threshold.
+        positive_at_zero: Whether the output is +1 where both are equal.
     """
 
     output: tf.Tensor
     compared: tf.Tensor
-    threshold: tf.Tensor | None
+    threshold: tf.Tensor | None = None
+    negated: bool = False
+    positive_at_zero: bool = True
 
 
 class FrozenGraph:
@@ -171,10 +178,18 @@ class FrozenGraph:
 
     def sign_of(self, tensor: tf.Tensor) -> Sign | None:
         """The binary activation that a tensor carries, looked up through padding and identities."""
-        tensor = resolve(tensor)
-        while tensor.op.type in _PADS:
-            tensor = resolve(tensor.op.inputs[0])
+        tensor = unpadded(tensor)
         return next((sign for sign in self.signs if sign.output is tensor), None)
+
+    @functools.cached_property
+    def misread_signs(self) -> list[tuple[str, float]]:
+        """Layer and c of each sign(sign(x) + c) that is no sign: LCE's converter does not look at c."""
+        found = []
+        for node in self.nodes:
+            pattern = _double_sign(node) if node.name in self.data_dependent else None
+            if pattern is not None and not 0 < pattern[1] < 1:
+                found.append((self.layer_of(node), pattern[1]))
+        return found
 
     def graph_def(self) -> tuple[graph_pb2.GraphDef, list[str]]:
         """The graph for a converter, and the names of the nodes whose padding was trimmed.
@@ -187,41 +202,53 @@ class FrozenGraph:
         graph_def.CopyFrom(self.definition)
         by_name = {node.name: node for node in graph_def.node}
         trimmed = []
+        for site, amounts in self._padded_sites():
+            data = site.x if site.node.get_attr("padding") == b"EXPLICIT" else resolve(site.x).op.inputs[0]
+            wanted = None if amounts is None else _trim(site, data, amounts)
+            if wanted is None or wanted == amounts:
+                continue
+            node = by_name[site.node.name]
+            if site.node.get_attr("padding") == b"EXPLICIT":
+                node.attr["explicit_paddings"].list.i[:] = [0, 0, *wanted[0], *wanted[1], 0, 0]
+            else:
+                # A copy, since others may read the padded tensor.
+                pad = graph_def.node.add()
+                pad.CopyFrom(by_name[resolve(site.x).op.name])
+                pad.name = f"{site.node.name}/padding"
+                pad.attr.pop("_output_shapes", None)
+                constant = graph_def.node.add()
+                constant.name = f"{site.node.name}/amounts"
+                constant.op = "Const"
+                constant.attr["dtype"].type = tf.int32.as_datatype_enum
+                constant.attr["value"].tensor.CopyFrom(
+                    tf.make_tensor_proto(np.array([[0, 0], *wanted, [0, 0]], np.int32))
+                )
+                pad.attr["Tpaddings"].type = tf.int32.as_datatype_enum
+                pad.input[1] = constant.name
+                node.input[0] = pad.name
+            trimmed.append(site.layer)
+        return graph_def, trimmed
+
+    @property
+    def unknown_padding(self) -> list[str]:
+        """Layers that are strided behind explicit padding of amounts that are not known before the graph runs."""
+        return [site.layer for site, amounts in self._padded_sites() if amounts is None]
+
+    def _padded_sites(self) -> list[tuple[Site, _Padding | None]]:
+        """Strided convolutions behind explicit padding, with its amounts where they are known."""
+        found: list[tuple[Site, _Padding | None]] = []
         for site in self.sites:
             if site.node.type not in ("Conv2D", "DepthwiseConv2dNative"):
                 continue
-            explicit = site.node.get_attr("padding") == b"EXPLICIT"
+            if site.node.get_attr("strides")[1:3] == [1, 1]:
+                continue
             pad = resolve(site.x).op
-            before_after = _explicit_padding(site.node) if explicit else _pad_amounts(pad)
-            if before_after is None or (not explicit and site.node.get_attr("padding") != b"VALID"):
-                continue
-            data = site.x if explicit else pad.inputs[0]
-            if not explicit and len(pad.outputs[0].consumers()) > 1:
-                continue  # the converter leaves padding with several readers alone
-            wanted = _trim(site, data, before_after)
-            if wanted == before_after:
-                continue
-            if explicit:
-                by_name[site.node.name].attr["explicit_paddings"].list.i[:] = [
-                    0,
-                    0,
-                    *wanted[0],
-                    *wanted[1],
-                    0,
-                    0,
-                ]
-            else:
-                constant = graph_def.node.add()
-                constant.name = f"{pad.name}/trimmed"
-                constant.op = "Const"
-                amounts = np.array([[0, 0], *wanted, [0, 0]], np.int32)
-                constant.attr["dtype"].type = tf.int32.as_datatype_enum
-                constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(amounts))
-                by_name[pad.name].input[1] = constant.name
-                by_name[pad.name].attr["Tpaddings"].type = tf.int32.as_datatype_enum
-                _forget_shape(by_name[pad.name])
-            trimmed.append(site.layer)
-        return graph_def, trimmed
+            if site.node.get_attr("padding") == b"EXPLICIT":
+                found.append((site, _explicit_padding(site.node)))
+            elif site.node.get_attr("padding") == b"VALID" and pad.type in _PADS:
+                known = None not in pad.inputs[0].shape.as_list()[1:3]
+                found.append((site, _pad_amounts(pad) if known else None))
+        return found
 
 
 def resolve(tensor: tf.Tensor) -> tf.Tensor:
@@ -235,26 +262,67 @@ def constant_value(tensor: tf.Tensor) -> np.ndarray | None:
     return tf.get_static_value(resolve(tensor))
 
 
-def _sign(node: tf.Operation) -> Sign | None:
-    if node.type == "Sign":  # larq: sign(sign(x) + 0.1)
-        inner = resolve(node.inputs[0]).op
-        if inner.type in ("AddV2", "Add"):
-            for x, c in (inner.inputs, reversed(inner.inputs)):
-                source = resolve(x).op
-                if source.type == "Sign" and constant_value(c) is not None:
-                    return Sign(node.outputs[0], source.inputs[0], None)
-    elif node.type in ("Select", "SelectV2"):  # tf.where(x >= 0, 1, -1)
-        condition = resolve(node.inputs[0]).op
-        values = {float(v) for x in node.inputs[1:] if (c := constant_value(x)) is not None for v in np.unique(c)}
-        if condition.type in ("GreaterEqual", "Less", "Greater", "LessEqual") and values == {1.0, -1.0}:
-            threshold = condition.inputs[1]
-            value = constant_value(threshold)
-            zero = value is not None and not np.any(value)
-            return Sign(node.outputs[0], condition.inputs[0], None if zero else threshold)
+def unpadded(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor before padding and identities."""
+    tensor = resolve(tensor)
+    while tensor.op.type in _BEFORE_CONVOLUTION:
+        tensor = resolve(tensor.op.inputs[0])
+    return tensor
+
+
+def _double_sign(node: tf.Operation) -> tuple[tf.Tensor, float] | None:
+    """x and c of sign(sign(x) + c), larq's sign."""
+    inner = resolve(node.inputs[0]).op if node.type == "Sign" else None
+    if inner is not None and inner.type in ("AddV2", "Add"):
+        for x, c in (inner.inputs, reversed(inner.inputs)):
+            source, value = resolve(x).op, constant_value(c)
+            if source.type == "Sign" and value is not None and value.size == 1:
+                return source.inputs[0], float(value.reshape(()))
     return None
 
 
-_Padding = list[list[int]]
+_COMPARISONS = {  # operator -> (whether it holds above the threshold, whether it holds at it), its mirror image
+    "GreaterEqual": (True, True, "LessEqual"),
+    "Greater": (True, False, "Less"),
+    "LessEqual": (False, True, "GreaterEqual"),
+    "Less": (False, False, "Greater"),
+}
+
+
+def _sign(node: tf.Operation) -> Sign | None:
+    pattern = _double_sign(node)
+    if pattern is not None:
+        return Sign(node.outputs[0], pattern[0]) if 0 < pattern[1] < 1 else None
+    if node.type not in ("Select", "SelectV2"):  # tf.where(x >= 0, 1, -1)
+        return None
+    condition = resolve(node.inputs[0]).op
+    branches = [_plus_minus_one(x) for x in node.inputs[1:]]
+    if condition.type not in _COMPARISONS or sorted(b or 0 for b in branches) != [-1, 1]:
+        return None
+    (compared, threshold), kind = condition.inputs, condition.type
+    if constant_value(compared) is not None:
+        compared, threshold, kind = threshold, compared, _COMPARISONS[kind][2]
+    above, at, _ = _COMPARISONS[kind]
+    value = constant_value(threshold)
+    return Sign(
+        node.outputs[0],
+        compared,
+        None if value is not None and not np.any(value) else threshold,
+        negated=above != (branches[0] == 1),
+        positive_at_zero=at == (branches[0] == 1),
+    )
+
+
+def _plus_minus_one(tensor: tf.Tensor) -> int | None:
+    """1 or -1 if all elements of a tensor are known to be that."""
+    op = resolve(tensor).op
+    if op.type == "OnesLike":
+        return 1
+    if op.type == "Neg":
+        inner = _plus_minus_one(op.inputs[0])
+        return None if inner is None else -inner
+    value = constant_value(tensor)
+    return int(value.flat[0]) if value is not None and value.size and np.all(value == value.flat[0]) else None
 
 
 def _pad_amounts(node: tf.Operation) -> _Padding | None:
@@ -286,7 +354,3 @@ def _trim(site: Site, data: tf.Tensor, amounts: _Padding) -> _Padding:
         read = (outputs - 1) * strides[axis + 1] + window
         result.append([before, min(after, max(0, read - size - before))])
     return result
-
-
-def _forget_shape(node: graph_pb2.NodeDef) -> None:
-    node.attr.pop("_output_shapes", None)

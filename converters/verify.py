@@ -19,12 +19,12 @@ of the same model, which is then proved as above.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import float_weights
+from larq_rep.converters import float_weights, lce
 from larq_rep.converters.audit import audit_model
 from larq_rep.converters.comparison import Comparison, Difference, Verification
 from larq_rep.converters.convert import ConversionError, convert
@@ -59,11 +59,13 @@ def verify(
     stored: list[Difference] = []
     if float_weights.storage(content) != "float32":
         reference, _ = convert(model, allow_float=True)
-        stored = compare_storage(content, reference)
+        stored = compare_storage(content, reference, images[:1])
         content = reference
     comparison = Comparison(FrozenGraph(model), model, Flatbuffer(content))
     comparison.check_interfaces(images)
     comparison.result.differences += stored
+    if any(difference.stage == "structure" for difference in stored):
+        return comparison.result
     comparison.compare_weights()
     if not comparison.result.differences:
         comparison.assign_signs(images[:1])
@@ -75,44 +77,50 @@ def verify(
     return comparison.result
 
 
-def compare_storage(content: bytes, reference: bytes) -> list[Difference]:
+def compare_storage(content: bytes, reference: bytes, image: np.ndarray) -> list[Difference]:
     """Differences between a file with float16 or int8 weights and the float32 file of the same model.
 
-    Apart from rounding a weight to its storage, which has a known bound, nothing may differ. So the one is
-    proved by the proof of the other.
+    Apart from rounding a weight to its storage, whose bound the float32 file gives, nothing may differ: then the
+    one is proved by the proof of the other. The file is run too, on one image, and must give what the same file
+    with unpacked weights gives.
     """
-    expanded, bounds = float_weights.expand(content)
+    expanded, _ = float_weights.expand(content)
+    storage = cast(float_weights.StorageType, float_weights.storage(content))
+    _, bounds = float_weights.expand(float_weights.compress(reference, storage)[0])
     found, expected = Flatbuffer(expanded), Flatbuffer(reference)
 
-    def outline(file: Flatbuffer) -> list[tuple[Any, ...]]:
-        return [(op.name, op.inputs, op.outputs, str(op.options) if op.custom else None) for op in file.operators]
+    def outline(file: Flatbuffer) -> list[Any]:
+        operators = [(op.name, op.inputs, op.outputs, _plain(op.options)) for op in file.operators]
+        tensors = sorted({t for op in file.operators for t in (*op.inputs, *op.outputs) if t >= 0})
+        return [file.inputs, file.outputs, operators, [(t, file.shape(t), file.dtype(t)) for t in tensors]]
 
     if outline(found) != outline(expected):
-        return [
-            Difference(
-                "structure",
-                "file",
-                0,
-                "its operators are not those of a fresh conversion of the model: convert it again with this version",
-            )
-        ]
+        message = "its operators are not those of a fresh conversion of the model: convert it again with this version"
+        return [Difference("structure", "file", 0, message)]
     differences = []
     for op in expected.operators:
         for tensor in op.inputs:
             ours, theirs = expected.constant(tensor), found.constant(tensor)
-            if ours is None or theirs is None:
+            if ours is None and theirs is None:
                 continue
-            error = np.abs(theirs.astype(np.float64) - ours)
-            bound = np.broadcast_to(bounds.get(tensor, 0.0), error.shape)
-            if np.any(error > bound):
-                worst = int(np.argmax(error - bound))
-                differences.append(
-                    Difference(
-                        "weights",
-                        expected.name(tensor).split(";")[0],
-                        op.index,
-                        f"a constant of {op.name} differs by {error.flat[worst]:.3g} where its storage allows "
-                        f"{bound.flat[worst]:.3g}",
-                    )
+            error = np.inf if ours is None or theirs is None else np.abs(theirs.astype(np.float64) - ours)
+            bound = bounds.get(tensor, 0.0)
+            if not np.all(error <= bound):  # false for NaN too
+                message = (
+                    f"a constant of {op.name} differs by {np.max(error):.3g} where its storage allows "
+                    f"{np.max(bound):.3g}"
                 )
+                differences.append(Difference("weights", expected.name(tensor).split(";")[0], op.index, message))
+    if not differences and image.shape[1:] == found.shape(found.inputs[0])[1:]:
+        ours, theirs = (lce.any_interpreter(file).interpreter.predict([image]) for file in (content, expanded))
+        if not all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
+            message = "it does not compute what it computes with its weights unpacked"
+            differences.append(Difference("output", "file", -1, message))
     return differences
+
+
+def _plain(options: Any) -> Any:
+    """Options of an operator as values that can be compared."""
+    if options is None or isinstance(options, dict):
+        return options
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(options).items()}

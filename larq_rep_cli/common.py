@@ -125,7 +125,7 @@ def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
 
 def _console(stderr: bool) -> Console:
     result = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not result.is_terminal and "COLUMNS" not in os.environ:
+    if not result.is_terminal:
         result.width = _WIDTH_OF_FILES
     return result
 

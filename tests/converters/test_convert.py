@@ -11,7 +11,7 @@ import tensorflow as tf
 from support import images, randomize
 
 from larq_rep import layers, zoo
-from larq_rep.converters import ConversionError, convert
+from larq_rep.converters import ConversionError, convert, describe
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.lce import interpreter
 
@@ -120,13 +120,31 @@ def test_explicit_padding(kind, size, kernel, stride, pad, wrong):
         assert np.abs(theirs - expected).max() > 0.1
 
 
-def test_padding_that_two_layers_read_is_left_alone():
+@pytest.mark.parametrize("between", [lambda x: x, keras.Dropout(0.5), keras.Activation("linear")])
+def test_padding_that_two_layers_read(between):
     x = image = tf.keras.Input((8, 8, 4))
-    padded = keras.ZeroPadding2D(1)(x)
+    padded = between(keras.ZeroPadding2D(1)(x))
     model = tf.keras.Model(image, [keras.Conv2D(3, 3, 2)(padded), keras.Conv2D(3, 3, 1)(padded)])
     x = images(model)
     for ours, expected in zip(outputs(convert(model)[0], x), model.predict(x, verbose=0), strict=True):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_computed_padding_is_refused():
+    def pad(x):
+        p = tf.shape(x)[1] // 8
+        return tf.pad(x, [[0, 0], [p, p], [p, p], [0, 0]])
+
+    model = model_of(lambda x: tf.reshape(pad(x), [-1, 10, 10, 32]), keras.Conv2D(4, 3, 1), keras.Conv2D(4, 3, 2))
+    assert convert(model)[1].findings == []
+    model = model_of(lambda x: tf.ensure_shape(pad(x), [None, 10, 10, 32]), keras.Conv2D(4, 3, 2, name="strided"))
+    try:
+        content, _ = convert(model)
+    except ConversionError as error:
+        assert [f.rule for f in error.findings] == ["symmetric-pad"]
+    else:  # TensorFlow may know the amounts all the same
+        x = images(model)
+        np.testing.assert_allclose(outputs(content, x)[0], model.predict(x, verbose=0), atol=1e-4)
 
 
 def test_one_padding_after_the_sign_is_refused():
@@ -189,6 +207,8 @@ FLOAT = {
         "in a form LCE does not recognise",
     ),
     "bare tf.sign": ([tf.sign, binary_conv(input_quantizer=None)], "in a form LCE does not recognise"),
+    "heaviside": ([binary_conv(input_quantizer="ste_heaviside")], "they are not -1 and +1"),
+    "scaled sign": ([binary_conv(input_quantizer=lambda x: 2 * lq.math.sign(x))], "Mul stands between"),
     "concatenation after the sign": ([two_signs, binary_conv(input_quantizer=None)], "ConcatV2 stands between"),
     "max-pool after the sign": (
         [lq.quantizers.SteSign(), keras.MaxPool2D(), binary_conv(input_quantizer=None)],
@@ -281,6 +301,14 @@ def test_ternary_weights_are_not_meant_to_be_binary():
     assert convert(randomize(model_of(ternary)))[1].binary == 0
 
 
+@pytest.mark.parametrize("c", [2.0, -0.1])
+def test_sign_that_is_none(c):
+    """The converter takes sign(sign(x) + c) for a sign, whatever c is."""
+    model = randomize(model_of(lambda x: tf.sign(tf.sign(x) + c), binary_conv(input_quantizer=None)))
+    with pytest.raises(ConversionError, match="misread-sign"):
+        convert(model)
+
+
 # The other findings
 
 
@@ -336,6 +364,18 @@ def test_model_without_a_shape():
     assert findings_of(tf.keras.Sequential([keras.Dense(2)])) == {"not-built"}
 
 
+def test_subclass_of_a_keras_3_model():
+    class Model(keras3.Model):
+        pass
+
+    assert findings_of(Model()) == {"keras-3"}
+
+
+def test_control_flow_is_refused():
+    image = tf.keras.Input((4, 3))
+    assert findings_of(tf.keras.Model(image, keras.LSTM(2)(image))) <= {"converter-failed", "foreign-operator"}
+
+
 def test_something_else():
     with pytest.raises(TypeError, match=r"Expected a tf.keras.Model, found str"):
         convert("model.h5")
@@ -347,6 +387,22 @@ def test_something_else():
 def test_damaged_file(content):
     with pytest.raises(InvalidFlatbufferError):
         Flatbuffer(content)
+
+
+def test_bytes_damaged_anywhere():
+    """A damaged file is refused, or it is a file of other content; nothing else happens."""
+    content = convert(model_of(binary_conv(filters=4)))[0]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for position in rng.integers(8, len(content), 3):
+            damaged[position] = rng.integers(256)
+        try:
+            describe(bytes(damaged))
+        except InvalidFlatbufferError:
+            refused += 1
+    assert 0 < refused < 150
 
 
 # Storage of what is not binary

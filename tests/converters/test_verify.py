@@ -79,6 +79,11 @@ def binary(model):
         lambda x: tf.where(x < 0, -1.0, 1.0),
         lambda x: tf.where(x >= tf.range(32.0) / 16 - 1, 1.0, -1.0),
         lambda x: tf.where(x > 0, 1.0, -1.0),
+        lambda x: tf.where(x >= 0, -1.0, 1.0),
+        lambda x: tf.where(tf.less_equal(0.0, x), 1.0, -1.0),
+        lambda x: tf.where(x >= 0, tf.ones_like(x), -tf.ones_like(x)),
+        lambda x: tf.where(tf.nn.relu(x) > 0, 1.0, -1.0),
+        lambda x: tf.where(tf.nn.relu(x) >= 0.5, 1.0, -1.0),
     ],
 )
 def test_other_spellings_of_the_sign(sign):
@@ -117,6 +122,65 @@ def test_equal_weights_are_told_apart_by_their_data():
     result = verify(model, convert(model)[0], images(model))
     assert result.ok, result.differences
     assert result.activations == 2 * 4 * 6 * 6 * 32
+
+
+def one_padded(x, filters=32, **arguments):
+    return lq.layers.QuantConv2D(
+        filters,
+        3,
+        padding="same",
+        pad_values=1.0,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+        use_bias=False,
+        **arguments,
+    )(x)
+
+
+def bits_to_pool(x):
+    x = lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded(x)))
+    return keras.Dense(4)(keras.GlobalAveragePooling2D()(x))
+
+
+def bits_to_output(x):
+    return lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded(one_padded(x))))
+
+
+def flat_binary_dense(x):
+    return lq.layers.QuantDense(4, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(
+        keras.Flatten()(one_padded(x, 8))
+    )
+
+
+def dilated(x):
+    return one_padded(one_padded(x, dilation_rate=2), strides=2)
+
+
+def normalized_offset(x):
+    """A batch norm that takes a large mean away."""
+    x = keras.Conv2D(32, 3)(x + 20.0)
+    return one_padded(keras.LayerNormalization()(x))
+
+
+@pytest.mark.parametrize("build", [bits_to_pool, bits_to_output, flat_binary_dense, dilated, normalized_offset])
+def test_other_structures(build):
+    image = tf.keras.Input((8, 8, 32))
+    model = randomize(tf.keras.Model(image, build(image)))
+    result = verify(model, convert(model)[0], images(model))
+    assert result.ok, result.differences
+    assert not [note for note in result.notes if "not forced" in note]
+
+
+def test_batch_norm_of_images_without_contrast():
+    x = image = tf.keras.Input((8, 8, 3))
+    x = keras.BatchNormalization(name="bn")(keras.Conv2D(32, 3, name="stem")(x))
+    model = randomize(tf.keras.Model(image, one_padded(x)))
+    dull = 100 + images(model, 4)
+    features = tf.keras.Model(image, model.get_layer("stem").output).predict(dull, verbose=0)
+    gamma, beta, *_ = model.get_layer("bn").get_weights()
+    model.get_layer("bn").set_weights([gamma, beta, features.mean((0, 1, 2)), features.var((0, 1, 2))])
+    result = verify(model, convert(model)[0], dull)
+    assert result.ok, result.differences
 
 
 # What is wrong fails
@@ -213,6 +277,37 @@ def test_a_difference_says_what_lies_between(converted):
     assert first.message.endswith("since the last comparison by layer1_2_conv1, layer1_2_bn1")
 
 
+def test_classifier_behind_a_saturated_softmax():
+    image = tf.keras.Input((6, 6, 32))
+    x = keras.GlobalAveragePooling2D()(one_padded(image))
+    model = randomize(tf.keras.Model(image, keras.Dense(4, activation="softmax", name="logits")(x)))
+    model.get_layer("logits").bias.assign([100.0, 0.0, 0.0, 0.0])
+    flatbuffer = Flatbuffer(convert(model)[0])
+    assert verify(model, flatbuffer.pack(), images(model)).ok
+    shift_dense_bias(flatbuffer)
+    assert {d.stage for d in verify(model, flatbuffer.pack(), images(model)).differences} == {"output"}
+
+
+def test_sign_of_zero():
+    """Behind a ReLU many values are 0, and what the sign of that is makes the difference."""
+    x = image = tf.keras.Input((6, 6, 32))
+    x = tf.where(tf.nn.relu(x) > 0, 1.0, -1.0)
+    x = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", use_bias=False, name="conv")(x)
+    strict = randomize(tf.keras.Model(image, x))
+    loose_x = lq.quantizers.SteSign()(tf.nn.relu(image))
+    loose = tf.keras.Model(image, strict.get_layer("conv")(loose_x))
+    content, _ = convert(loose)
+    assert verify(loose, content, images(loose)).ok
+    assert not verify(strict, content, images(strict)).ok
+
+
+def test_fixed_batch_is_refused():
+    image = tf.keras.Input((6, 6, 32), batch_size=4)
+    model = tf.keras.Model(image, one_padded(image))
+    with pytest.raises(ValueError, match="free batch size or that of 1, found float32 and 4"):
+        verify(model, convert(model)[0], np.zeros((4, 6, 6, 32), np.float32))
+
+
 def test_file_of_another_model(converted):
     _, content = converted["bits"]
     model = bit_output_model()
@@ -257,6 +352,15 @@ def test_compressed_file(storage):
     assert float_weights.storage(changed) == storage
     (difference,) = verify(model, changed, images(model)).differences
     assert difference.stage == "weights" and "where its storage allows" in difference.message
+
+    flatbuffer = Flatbuffer(content)
+    pooling = next(op for op in flatbuffer.operators if op.name == "MEAN")
+    pooling.options.keepDims = not pooling.options.keepDims
+    assert [d.stage for d in verify(model, flatbuffer.pack(), images(model)).differences] == ["structure"]
+    flatbuffer = Flatbuffer(content)
+    (classifier, *_) = (op for op in flatbuffer.operators if op.name == "FULLY_CONNECTED" and op.inputs[2] >= 0)
+    flatbuffer.set_constant(classifier.inputs[2], np.full(flatbuffer.shape(classifier.inputs[2]), np.nan, np.float32))
+    assert [d.stage for d in verify(model, flatbuffer.pack(), images(model)).differences] == ["weights"]
 
 
 def test_convolution_that_was_allowed_to_stay_float():
