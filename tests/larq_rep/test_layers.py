@@ -1,3 +1,5 @@
+import json
+
 import larq_rep  # noqa: F401  (before TensorFlow)
 
 # isort: split
@@ -62,7 +64,8 @@ def images():
 
 def assert_same(copy, model):
     assert type(copy.layers[-1]) is type(model.layers[-1])
-    assert copy.layers[-1].get_config() == model.layers[-1].get_config()
+    # As JSON, in which a shape is a list: Keras 2.16 restores one that was a tuple as that.
+    assert json.dumps(copy.layers[-1].get_config()) == json.dumps(model.layers[-1].get_config())
     for found, expected in zip(copy.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
     np.testing.assert_allclose(copy(images()), model(images()), atol=1e-6)
