@@ -1,11 +1,7 @@
-"""Layers of RepBNN and ReActNet. All of them work on NHWC tensors (`channels_last`)."""
+"""The convolutions of RepBNN, which repeat what they compute."""
 
 import larq as lq
 import tensorflow as tf
-
-__all__ = ["RPReLU", "RepConv2D", "RepQuantConv2D", "Repeat"]
-
-_QUARTER = tf.keras.initializers.Constant(0.25)
 
 
 def _tile_channels(x, times: int):
@@ -18,118 +14,6 @@ def _positive_int(value, argument: str, layer: tf.keras.layers.Layer) -> int:
             f"{type(layer).__name__} '{layer.name}' needs an integer {argument} >= 1, but got {argument}={value!r}."
         )
     return value
-
-
-@tf.custom_gradient
-def _prelu(u, alpha):
-    def grad(dy):
-        d_alpha = tf.reduce_sum(dy * tf.minimum(u, 0), axis=[0, 1, 2])
-        return tf.where(u > 0, dy, alpha * dy), tf.reshape(d_alpha, alpha.shape)
-
-    # The one spelling that Larq Compute Engine turns into a PRELU.
-    return tf.nn.relu(u) + (-alpha) * tf.nn.relu(-u), grad
-
-
-@lq.utils.register_keras_custom_object
-class RPReLU(tf.keras.layers.Layer):
-    r"""ReAct-PReLU: a PReLU that is shifted in and out, all per channel.
-
-    \\[
-    y = \operatorname{PReLU}_a(x + b_1) + b_2 \qquad
-    \operatorname{PReLU}_a(u) = \begin{cases}
-      u & u > 0 \\\
-      a u & u \leq 0
-    \end{cases}
-    \\]
-
-    The weights are, in this order, `shift_in` \\(b_1\\) of shape `(channels,)`, `alpha` \\(a\\) of shape
-    `(1, 1, channels)` and `shift_out` \\(b_2\\) of shape `(channels,)`: the ranks that Larq Compute Engine
-    needs to make one `PRELU` and two `ADD`. In the paper's symbols \\(\gamma = -b_1\\), \\(\beta = a\\),
-    \\(\zeta = b_2\\). At \\(u = 0\\) the gradient is that of the lower branch, as in PyTorch.
-
-    # Arguments
-        shift_in_initializer: Initializer of `shift_in`.
-        alpha_initializer: Initializer of `alpha`, by default the constant 0.25.
-        shift_out_initializer: Initializer of `shift_out`.
-        shift_in_regularizer: Regularizer of `shift_in`.
-        alpha_regularizer: Regularizer of `alpha`.
-        shift_out_regularizer: Regularizer of `shift_out`.
-
-    # Input shape
-        `(batch, height, width, channels)`
-
-    # Output shape
-        Same as the input.
-
-    # Raises
-        ValueError: if the number of channels is unknown, or the input is not of rank 4.
-
-    # References
-        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
-            Functions](https://arxiv.org/abs/2003.03488), equation 4
-    """
-
-    def __init__(
-        self,
-        shift_in_initializer="zeros",
-        alpha_initializer=_QUARTER,
-        shift_out_initializer="zeros",
-        shift_in_regularizer=None,
-        alpha_regularizer=None,
-        shift_out_regularizer=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.shift_in_initializer = tf.keras.initializers.get(shift_in_initializer)
-        self.alpha_initializer = tf.keras.initializers.get(alpha_initializer)
-        self.shift_out_initializer = tf.keras.initializers.get(shift_out_initializer)
-        self.shift_in_regularizer = tf.keras.regularizers.get(shift_in_regularizer)
-        self.alpha_regularizer = tf.keras.regularizers.get(alpha_regularizer)
-        self.shift_out_regularizer = tf.keras.regularizers.get(shift_out_regularizer)
-        self.input_spec = tf.keras.layers.InputSpec(ndim=4)
-
-    def build(self, input_shape):
-        channels = input_shape[-1]
-        if channels is None:
-            raise ValueError(
-                f"RPReLU '{self.name}' has weights per channel, but the last axis of its input, shape "
-                f"{tuple(input_shape)}, is unknown: give the model's Input a fixed number of channels."
-            )
-        self.shift_in = self.add_weight(
-            "shift_in",
-            (channels,),
-            initializer=self.shift_in_initializer,
-            regularizer=self.shift_in_regularizer,
-        )
-        self.alpha = self.add_weight(
-            "alpha", (1, 1, channels), initializer=self.alpha_initializer, regularizer=self.alpha_regularizer
-        )
-        self.shift_out = self.add_weight(
-            "shift_out",
-            (channels,),
-            initializer=self.shift_out_initializer,
-            regularizer=self.shift_out_regularizer,
-        )
-        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
-        super().build(input_shape)
-
-    def call(self, inputs):
-        return _prelu(inputs + self.shift_in, tf.convert_to_tensor(self.alpha)) + self.shift_out
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        initializers, regularizers = tf.keras.initializers, tf.keras.regularizers
-        return {
-            **super().get_config(),
-            "shift_in_initializer": initializers.serialize(self.shift_in_initializer),
-            "alpha_initializer": initializers.serialize(self.alpha_initializer),
-            "shift_out_initializer": initializers.serialize(self.shift_out_initializer),
-            "shift_in_regularizer": regularizers.serialize(self.shift_in_regularizer),
-            "alpha_regularizer": regularizers.serialize(self.alpha_regularizer),
-            "shift_out_regularizer": regularizers.serialize(self.shift_out_regularizer),
-        }
 
 
 @lq.utils.register_keras_custom_object

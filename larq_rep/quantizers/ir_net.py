@@ -1,0 +1,129 @@
+"""Quantizers of IR-Net."""
+
+import larq as lq
+import tensorflow as tf
+from larq.quantizers import _BaseQuantizer
+
+
+@tf.custom_gradient
+def _ede_sign(x, t):
+    def grad(dy):
+        k = tf.maximum(1 / t, 1)
+        return dy * k * t * (1 - tf.tanh(t * x) ** 2), None
+
+    return lq.math.sign(x), grad
+
+
+class _EDEQuantizer(_BaseQuantizer):
+    """Holds `t` of the error decay estimator in a variable, for compiled training steps to see it change."""
+
+    precision = 1
+
+    def __init__(self, t: float = 0.1, **kwargs):
+        super().__init__(**kwargs)
+        if t <= 0:
+            raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
+        self.initial_t = t
+        self.t = self.add_weight("t", shape=(), initializer=tf.keras.initializers.Constant(t), trainable=False)
+
+    def _sign(self, x):
+        return super().call(_ede_sign(x, tf.cast(self.t, x.dtype)))
+
+    def get_config(self):
+        return {**super().get_config(), "t": self.initial_t}
+
+    # `t` is the schedule's, not a weight. Saving it would also make `.keras` files of models whose layers
+    # share one quantizer unreadable, since there each layer restores a quantizer of its own.
+    def save_own_variables(self, store):
+        pass
+
+    def load_own_variables(self, store):
+        pass
+
+
+@lq.utils.register_alias("ede_sign")
+@lq.utils.register_keras_custom_object
+class EDESign(_EDEQuantizer):
+    r"""Sign with the gradient of IR-Net's error decay estimator (EDE).
+
+    \\[
+    q(x) = \begin{cases}
+      -1 & x < 0 \\\
+      1 & x \geq 0
+    \end{cases}
+    \qquad
+    \frac{\partial q(x)}{\partial x} = k t \left(1 - \tanh^2(t x)\right) \qquad k = \max(1/t, 1)
+    \\]
+
+    `t` grows during training, from nearly the identity to nearly the sign. It is a scalar variable that a
+    callback sets, `quantizer.t.assign(0.2)`. It is no weight of the layer: `get_config`, `.h5` and `.keras`
+    files keep the constructor's value only.
+
+    # Arguments
+        t: Initial steepness, greater than 0.
+        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
+
+    # Input shape
+        Any shape.
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if `t` is not positive.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+            Networks](https://arxiv.org/abs/1909.10788)
+    """
+
+    def call(self, inputs):
+        return self._sign(inputs)
+
+
+@lq.utils.register_alias("libra_sign")
+@lq.utils.register_keras_custom_object
+class LibraSign(_EDEQuantizer):
+    r"""Kernel quantizer of IR-Net: balanced (Libra) binarization with the error decay estimator as gradient.
+
+    \\[
+    z = \frac{w - \operatorname{mean}_o(w)}{\operatorname{std}_o(w)} \qquad
+    s_o = 2^{\operatorname{round}(\log_2 \operatorname{mean}_o\left|z\right|)} \qquad
+    q(w) = s_o \operatorname{sign}(z)
+    \\]
+
+    Mean and (unbiased) standard deviation are those of an output channel. The gradient passes through the
+    standardisation; at the sign it is that of `EDESign` in \\(z\\), and \\(s_o\\) is a constant. Larq Compute
+    Engine evaluates all of it at conversion: a binary kernel and a positive scale per output channel remain.
+
+    A channel whose weights are all equal has no standard deviation and gives NaN, as in the authors' code.
+    Quantizing quantized weights again can give another scale: save the latent weights, not (in
+    `lq.context.quantized_scope(True)`) the binary ones.
+
+    # Arguments
+        t: Initial steepness of the gradient, greater than 0; see `EDESign`.
+        metrics: An array of metrics to add to the layer. If `None` the metrics set in
+            `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
+
+    # Input shape
+        A kernel whose last axis is the output channels, usually HWIO.
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if `t` is not positive.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+            Networks](https://arxiv.org/abs/1909.10788)
+    """
+
+    def call(self, inputs):
+        axes = list(range(inputs.shape.rank - 1))
+        centred = inputs - tf.reduce_mean(inputs, axis=axes)
+        freedom = inputs.shape[:-1].num_elements() - 1
+        z = centred / tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
+        # tf.round rounds halves to even, like the authors'.
+        exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
+        return tf.stop_gradient(2.0**exponent) * self._sign(z)
