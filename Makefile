@@ -3,7 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-all lint format bench install clean
+# larq_zoo holds back TensorFlow, so it has an environment of its own.
+ZOO_VENV := .venv-zoo
+ZOO_INSTALLED := $(ZOO_VENV)/installed
+
+.PHONY: demo test test-all lint format bench docs install clean
 
 demo: install  ## train, convert, verify and time the networks on real images
 	$(BIN)/python examples/demo.py
@@ -18,8 +22,17 @@ $(INSTALLED): setup.py
 test: install
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: install
+test-all: install $(ZOO_INSTALLED)
 	$(BIN)/pytest -n 2
+	$(ZOO_VENV)/bin/pytest -n 2 tests/zoo/test_larq_zoo.py
+
+$(ZOO_INSTALLED): setup.py
+	test -x $(ZOO_VENV)/bin/python || $(PYTHON) -m venv $(ZOO_VENV)
+	$(ZOO_VENV)/bin/pip install --progress-bar on --disable-pip-version-check -e ".[dev,zoo]"
+	touch $@
+
+docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
+	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
 
 # mypy cannot follow setup.py's package_dir, so it sees the packages as they are installed.
 lint: install
@@ -37,4 +50,4 @@ bench: install
 	$(BIN)/python benchmarks/bench.py
 
 clean:
-	rm -rf build dist $(VENV) *.egg-info
+	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info

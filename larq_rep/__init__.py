@@ -26,10 +26,11 @@ if os.path.isfile(os.path.join(_checkout, "setup.py")) and os.path.isdir(os.path
     __path__.append(_checkout)
 
 from larq_rep import cost, layers, quantizers  # noqa: E402  (the variable must be set first)
+from larq_rep.reptran import ReptranError, reptran  # noqa: E402
 
 __version__ = "0.1.0"
 
-__all__ = ["converters", "cost", "layers", "quantizers", "zoo"]
+__all__ = ["ReptranError", "converters", "cost", "layers", "quantizers", "reptran", "zoo"]
 
 
 def __getattr__(name: str):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.layers import RepConv2D, Repeat, RepQuantConv2D
+from larq_rep.layers.repeat import Repeat, RepLayer
 
 _keras = tf.keras.layers
 _DENSE = _keras.Dense
@@ -200,7 +200,7 @@ def count(model: tf.keras.Model) -> Cost:
         ValueError: If the model has no graph of layers, or if a size is not known.
     """
     _require_graph(model)
-    betas = {layer.beta for layer in _layers(model) if isinstance(layer, (RepConv2D, RepQuantConv2D))} - {1}
+    betas = {layer.beta for layer in _layers(model) if isinstance(layer, RepLayer)} - {1}
     counter = _Counter(betas.pop() if len(betas) == 1 else None)
     counter.visit(model, [_Tensor()] * len(model.inputs), "")
     return Cost(tuple(counter.rows.values()), tuple(counter.uncounted))
@@ -255,7 +255,7 @@ class _Counter:
                     row.dense_flops += macs
                 else:
                     row.conv_flops += macs
-            if isinstance(layer, (RepConv2D, RepQuantConv2D)):
+            if isinstance(layer, RepLayer):
                 return output._replace(width=Fraction(layer.beta))
             return output if isinstance(layer, _DEPTHWISE) else output._replace(width=Fraction(1))
         if isinstance(layer, Repeat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import json
@@ -233,12 +234,35 @@ class _InputSize(click.ParamType):
         return int(height), int(width or height), int(channels or 3)
 
 
+class _Keyword(click.ParamType):
+    """KEY=VALUE, for an argument of a constructor that no option has."""
+
+    name = "key=value"
+
+    def convert(self, value, param, ctx) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.isidentifier():
+            self.fail(f"{value!r} is no keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
+        try:
+            return key, ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return key, text
+
+
+def set_option(function: _F) -> _F:
+    """Arguments of the constructor of a network that are particular to it."""
+    text = "Another argument of the network's constructor, such as method=recu; may be repeated."
+    return click.option("--set", "keywords", type=_Keyword(), multiple=True, metavar="KEY=VALUE", help=text)(function)
+
+
 def size_options(function: _F) -> _F:
     """The options that the size of a network of the zoo depends on; `load_model` takes them."""
     size = "Image size of a network of the zoo: N, HxW or HxWxC.  [default: as published]"
     options = [
         click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
-        click.option("--width", type=click.IntRange(min=1), help="Channels of its first stage."),
+        set_option,
         click.option("--input-size", type=_InputSize(), help=size),
         click.option("--num-classes", type=click.IntRange(min=1), help="Classes of a network of the zoo."),
     ]
@@ -263,7 +287,7 @@ def load_model(
     *,
     weights: Path | None = None,
     beta: int | None = None,
-    width: int | None = None,
+    keywords: tuple[tuple[str, Any], ...] = (),
     input_size: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
     seed: int = 0,
@@ -279,25 +303,25 @@ def load_model(
     quiet_tensorflow()
     from larq_rep import zoo
 
-    options = {"beta": beta, "width": width, "input_shape": input_size, "num_classes": num_classes}
+    options = {"beta": beta, "input_shape": input_size, "num_classes": num_classes, **dict(keywords)}
     if source not in zoo.list_models():
         model = _load_file(source, zoo.list_models())
         if any(value is not None for value in (weights, *options.values())):
             raise InputError(
-                f"{source} is a file and comes with its weights and sizes: leave out --weights, --beta, --width, "
+                f"{source} is a file and comes with its weights and sizes: leave out --weights, --beta, --set, "
                 "--input-size and --num-classes, which are for networks of the zoo."
             )
         return model
 
     import tensorflow as tf
 
-    known = inspect.signature(getattr(zoo, source)).parameters
-    options = {name: value for name, value in options.items() if value is not None}
+    known = inspect.signature(zoo.get_network(source).constructor).parameters
+    options = {name: value for name, value in options.items() if value is not None or name in dict(keywords)}
     for name in options:
         if name not in known:
-            raise InputError(f"{source} has no --{name.replace('_', '-')}. Leave it out.")
+            raise InputError(f"{source} has no argument {name!r}. It has: {', '.join(known)}.")
     tf.keras.utils.set_random_seed(seed)
-    with refusing(ValueError, FileNotFoundError):
+    with refusing(ValueError, FileNotFoundError, ImportError):
         return zoo.get_model(source, weights=weights, **options)
 
 

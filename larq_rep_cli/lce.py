@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from larq_rep_cli import common
+from larq_rep_cli import common, tables
+from larq_rep_cli.zoo import zoo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +39,9 @@ def main() -> None:
 
     The exit code is 0 on success, 1 if verify finds a difference and 2 if the input cannot be used.
     """
+
+
+main.add_command(zoo)
 
 
 # lce convert
@@ -109,12 +111,13 @@ def convert(
         return
     if float_weights != "float32":
         common.note(
-            f"{float_weights} weights: {_megabytes(report.size_float32)} became {_megabytes(report.size)}, outputs "
-            f"on random inputs change by up to {report.logit_change:.2g} of the largest."
+            f"{float_weights} weights: {tables.megabytes(report.size_float32)} became "
+            f"{tables.megabytes(report.size)}, outputs on random inputs change by up to "
+            f"{report.logit_change:.2g} of the largest."
         )
     click.echo(
-        f"{output}: {_megabytes(report.size)}, {report.bitpacked} of {report.binary} binary convolutions bitpacked, "
-        f"{seconds:.1f} s"
+        f"{output}: {tables.megabytes(report.size)}, {report.bitpacked} of {report.binary} binary convolutions "
+        f"bitpacked, {seconds:.1f} s"
     )
 
 
@@ -291,15 +294,17 @@ def inspect(file: Path, as_json: bool) -> None:
         common.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})
         return
     out = common.console()
-    click.echo(f"{file}: {_megabytes(about.size)}")
+    click.echo(f"{file}: {tables.megabytes(about.size)}")
     for what, tensors in (("input", about.inputs), ("output", about.outputs)):
         for tensor in tensors:
-            click.echo(f"{what} {tensor.name}: {_times(tensor.shape)} {tensor.dtype}")
-    out.print(_table("Operators", ["operator", "count"], about.operators.items()))
+            click.echo(f"{what} {tensor.name}: {tables.times(tensor.shape)} {tensor.dtype}")
+    out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))
     rest = about.size - sum(about.constants.values())
     sizes = [(name, f"{size:,}", f"{size / about.size:.1%}") for name, size in about.constants.items()]
     out.print(
-        _table("Bytes", ["constants", "bytes", "share"], [*sizes, ("graph", f"{rest:,}", f"{rest / about.size:.1%}")])
+        tables.table(
+            "Bytes", ["constants", "bytes", "share"], [*sizes, ("graph", f"{rest:,}", f"{rest / about.size:.1%}")]
+        )
     )
     if about.binary_convolutions:
         columns = [
@@ -317,26 +322,33 @@ def inspect(file: Path, as_json: bool) -> None:
         ]
         rows = (
             (
-                *(c.index, _times(c.kernel), _times(c.strides), _times(c.dilations), c.padding, c.groups),
-                *(_times(c.input_shape), _times(c.output_shape), c.output, c.activation, f"{c.macs:,}"),
+                *(
+                    c.index,
+                    tables.times(c.kernel),
+                    tables.times(c.strides),
+                    tables.times(c.dilations),
+                    c.padding,
+                    c.groups,
+                ),
+                *(tables.times(c.input_shape), tables.times(c.output_shape), c.output, c.activation, f"{c.macs:,}"),
             )
             for c in about.binary_convolutions
         )
-        out.print(_table("Binary convolutions (LceBconv2d)", columns, rows))
+        out.print(tables.table("Binary convolutions (LceBconv2d)", columns, rows))
     if about.real_operators:
         real = (
             (
                 op.index,
                 op.name,
-                _times(op.weights_shape),
-                _times(op.input_shape),
-                _times(op.output_shape),
+                tables.times(op.weights_shape),
+                tables.times(op.input_shape),
+                tables.times(op.output_shape),
                 f"{op.macs:,}",
             )
             for op in about.real_operators
         )
         columns = ["operator", "name", "weights", "input", "output", "MACs"]
-        out.print(_table("Real-valued convolutions and dense layers", columns, real))
+        out.print(tables.table("Real-valued convolutions and dense layers", columns, real))
     click.echo(f"Multiply-accumulates: {about.binary_macs:,} binary, {about.real_macs:,} real")
     for finding in findings:
         click.echo(str(finding))
@@ -434,106 +446,7 @@ def benchmark(
         for r in results
     ]
     title = f"Milliseconds, {num_runs} runs after {warmup_runs}, {num_threads} threads"
-    common.console().print(_table(title, ["file", "mode", "median", "p10", "p90", "ratio"], rows))
-
-
-# lce zoo
-
-
-@main.group(cls=common.Group)
-def zoo() -> None:
-    """The networks that can be given by name."""
-
-
-@zoo.command("list", epilog=common.examples("lce zoo list", "lce zoo list '*react*'"))
-@click.argument("pattern", default="*")
-@common.json_option
-def list_(pattern: str, as_json: bool) -> None:
-    """Lists the networks whose names match PATTERN, whatever the case."""
-    common.quiet_tensorflow()
-    from larq_rep.zoo import list_models
-
-    names = list_models(pattern)
-    if not names:
-        raise common.InputError(f"No network matches {pattern!r}. `lce zoo list` names all; * stands for any letters.")
-    if as_json:
-        common.print_json(names)
-    else:
-        click.echo("\n".join(names))
-
-
-@zoo.command(
-    epilog=common.examples("lce zoo show RepReActNetA", "lce zoo show RepResNet20 --beta 4 --no-layers --json")
-)
-@click.argument("name")
-@common.size_options
-@click.option("--layers/--no-layers", default=True, help="A line for each layer.  [default: layers]")
-@common.json_option
-def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
-    """Counts operations, parameters and bits of the network NAME, for one image.
-
-    OPs are FLOPs + BOPs / 64. Conventions and sources are in the documentation of larq_rep.cost.
-    """
-    common.quiet_tensorflow()
-    from larq_rep.zoo import list_models
-
-    if name not in list_models():
-        hint = common.did_you_mean(name, list_models()) or "`lce zoo list` names all."
-        raise common.InputError(f"There is no network named {name!r}. {hint}")
-    model = common.load_model(name, **options)
-    from larq_rep.cost import count
-
-    cost = count(model)
-    if as_json:
-        result = {"name": name, "input_shape": model.input_shape[1:], **cost.to_dict()}
-        common.print_json(result if layers else {key: value for key, value in result.items() if key != "rows"})
-        return
-    click.echo(f"{name}, input {_times(model.input_shape[1:])}")
-    out = common.console()
-    if layers:
-        columns = [
-            "layer",
-            "class",
-            "BOPs",
-            "conv FLOPs",
-            "dense FLOPs",
-            "BN FLOPs",
-            "parameters",
-            "of them binary",
-            "bits",
-        ]
-        rows = (
-            (row.name, row.layer, *map(_number, numbers))
-            for row in cost.rows
-            if any(
-                numbers := (
-                    row.bops,
-                    row.conv_flops,
-                    row.dense_flops,
-                    row.bn_flops,
-                    row.trainable_params + row.non_trainable_params,
-                    row.binary_params,
-                    row.bits,
-                )
-            )
-        )
-        out.print(_table("Layers that compute or have weights", columns, rows))
-    totals = {
-        "BOPs": cost.bops,
-        "FLOPs of convolutions": cost.conv_flops,
-        "FLOPs of dense layers": cost.dense_flops,
-        "FLOPs of batch normalisations": cost.bn_flops,
-        "OPs": cost.ops,
-        "OPs with batch normalisations": cost.ops_with_bn,
-        "parameters": cost.trainable_params,
-        "of them binary": cost.binary_params,
-        "statistics": cost.non_trainable_params,
-        "bits of the parameters": cost.trainable_bits,
-        "bits with statistics": cost.bits,
-    }
-    out.print(_table("Totals", ["", name], ((key, _number(value)) for key, value in totals.items())))
-    if cost.uncounted:
-        click.echo(f"Operations of these layers are not counted: {', '.join(cost.uncounted)}")
+    common.console().print(tables.table(title, ["file", "mode", "median", "p10", "p90", "ratio"], rows))
 
 
 def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
@@ -543,27 +456,3 @@ def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
     if source in list_models() and options.get("weights") is None:
         common.note(f"{source} without --weights is untrained: it has the initial values of seed {seed}.")
     return model
-
-
-def _table(title: str, columns: list[str], rows: Any) -> Table:
-    """Numbers are right-aligned, which a column is if all it holds begins with a digit."""
-    lines = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        numeric = all(len(line) <= i or line[i][:1].isdigit() for line in lines)
-        table.add_column(column, justify="right" if numeric else "left")
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
-def _number(value: int | Fraction) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{float(value):,.2f}"
-
-
-def _times(sizes: Any) -> str:
-    return "x".join(map(str, sizes))
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,7 +31,7 @@ def main() -> None:
 @main.command(
     epilog=common.examples(
         "lqr train RepResNet20 --out rep.h5",
-        "lqr train ResNet20 --width 8 --input-size 12 --epochs 5 --out small.keras --plot curve.png",
+        "lqr train ResNet20 --set width=8 --input-size 12 --epochs 5 --out small.keras --plot curve.png",
         "lce convert rep.h5 -o rep.tflite",
     )
 )
@@ -60,7 +61,7 @@ def main() -> None:
     help="Largest random shift of a training image, in pixels.",
 )
 @common.seed_option
-@click.option("--width", type=click.IntRange(min=1), help="Channels of the first stage.  [default: as published]")
+@common.set_option
 @click.option("--beta", type=click.IntRange(min=1), help="Repeat factor.  [default: as published]")
 @click.option(
     "--input-size",
@@ -80,7 +81,7 @@ def train(
     learning_rate: float,
     shift: int,
     seed: int,
-    width: int | None,
+    keywords: tuple[tuple[str, Any], ...],
     beta: int | None,
     input_size: int,
     plot: Path | None,
@@ -110,7 +111,7 @@ def train(
 
     start = time.perf_counter()
     model = common.load_model(
-        name, width=width, beta=beta, input_size=(input_size, input_size, 1), num_classes=10, seed=seed
+        name, keywords=keywords, beta=beta, input_size=(input_size, input_size, 1), num_classes=10, seed=seed
     )
     with common.progress() as bars:
         task = bars.add_task("training", total=epochs)

@@ -1,37 +1,45 @@
-r"""ReActNet-A and Rep-ReActNet-A: MobileNetV1 with binary convolutions, one shortcut around each.
+r"""ReActNet-A, -B and -C and their Rep networks: MobileNetV1 with binary convolutions, one shortcut around each.
 
-A block with \\(C\\) input and \\(D\\) output channels computes, with binary convolutions \\(*\\),
+A block of ReActNet-A with \\(C\\) input and \\(D\\) output channels computes, with binary convolutions \\(*\\),
 
 \\[a = \text{RPReLU}_1(\text{BN}_1(W_1 * \text{RSign}_1(x)) + S(x))\\]
 \\[y = \text{RPReLU}_2(\text{BN}_2(W_2 * \text{RSign}_2(a)) + a)\\]
 
 with a 3x3 and a 1x1 convolution. \\(S\\) is the identity, or 2x2 average pooling if the block has stride 2.
 Where \\(D = 2C\\) the second line has two convolutions and two normalisations of \\(C\\) channels each, on
-the same \\(\text{RSign}_2(a)\\) and with the same shortcut, and their sums are concatenated.
+the same \\(\text{RSign}_2(a)\\) and with the same shortcut, and their sums are concatenated. ReActNet-B and -C
+have a real 1x1 convolution of \\(a\\) there.
 """
+
+import functools
 
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.layers import Repeat, RepQuantConv2D, RPReLU
+from larq_rep.layers import RPReLU
 from larq_rep.quantizers import RSign, ScaledSign
-from larq_rep.zoo.registry import finish, image_input, last_features, register_model
+from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
+from larq_rep.zoo.registry import Paper, Result, Variant, choose, register_network, register_rep
+
+REACTNET = Paper("ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions", "2003.03488")
+
+# Layers by the words for them, which are also part of their names.
+SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}
+ACTIVATIONS = {
+    "rprelu": RPReLU,
+    "prelu": functools.partial(
+        tf.keras.layers.PReLU, alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2]
+    ),
+    None: None,
+}
 
 # Output channels and stride of each block.
 _BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
 
-def _batch_norm(x, name):
-    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
-
-
-def _uniform_fan_in():
-    return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-
-
-def _binary_conv(x, filters, kernel_size, strides, beta, name):
-    """Convolution of the +1 and -1 of an RSign layer, padded with 0."""
-    return RepQuantConv2D(
+def binary_conv(x, filters, kernel_size, name, strides=1):
+    """Convolution of the +1 and -1 of a sign layer, padded with 0."""
+    return lq.layers.QuantConv2D(
         filters,
         kernel_size,
         strides=strides,
@@ -41,159 +49,195 @@ def _binary_conv(x, filters, kernel_size, strides, beta, name):
         kernel_quantizer=ScaledSign(),
         kernel_initializer=tf.keras.initializers.RandomUniform(0.0, 1e-3),
         use_bias=False,
-        beta=beta,
         name=name,
     )(x)
 
 
-def _block(x, filters, strides, beta, name):
-    channels = x.shape[-1] // beta  # without repetition, as `filters`
-    shortcut = x if strides == 1 else tf.keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
-    y = RSign(name=f"{name}_rsign1")(x)
-    y = _binary_conv(y, channels, 3, strides, beta, f"{name}_conv3x3")
-    y = _batch_norm(y, f"{name}_bn1")
-    y = tf.keras.layers.Add(name=f"{name}_add1")([y, shortcut])
-    a = RPReLU(name=f"{name}_rprelu1")(y)
+def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
+    """Real convolution without a bias, as the stem and the downsampling have it."""
+    return tf.keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="valid" if kernel_size == 1 else "same",
+        groups=groups,
+        use_bias=False,
+        kernel_initializer=uniform_fan_in(),
+        name=name,
+    )(x)
 
-    sign = RSign(name=f"{name}_rsign2")(a)
-    if filters == channels:
-        y = _binary_conv(sign, channels, 1, 1, beta, f"{name}_conv1x1")
-        y = _batch_norm(y, f"{name}_bn2")
-        y = tf.keras.layers.Add(name=f"{name}_add2")([y, a])
+
+def activate(x, activation, name):
+    return x if activation is None else ACTIVATIONS[activation](name=name)(x)
+
+
+def _block(x, filters, strides, name, sign, activation, downsampling, real_groups):
+    channels = x.shape[-1]
+    doubles = filters != channels
+    shortcut = x if strides == 1 else tf.keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+    y = SIGNS[sign](name=f"{name}_{sign}1")(x)
+    y = binary_conv(y, channels, 3, f"{name}_conv3x3", strides)
+    y = batch_norm(y, f"{name}_bn1")
+    y = tf.keras.layers.Add(name=f"{name}_add1")([y, shortcut])
+    a = activate(y, activation, f"{name}_{activation}1")
+
+    if doubles and real_groups:
+        conv = functools.partial(real_conv, a, groups=real_groups)
     else:
+        conv = functools.partial(binary_conv, SIGNS[sign](name=f"{name}_{sign}2")(a))
+    if doubles and downsampling == "concat":
         branches = []
         for branch in (f"{name}_down1", f"{name}_down2"):
-            y = _binary_conv(sign, channels, 1, 1, beta, f"{branch}_conv")
-            y = _batch_norm(y, f"{branch}_bn")
+            y = conv(channels, 1, f"{branch}_conv")
+            y = batch_norm(y, f"{branch}_bn")
             branches.append(tf.keras.layers.Add(name=f"{branch}_add")([y, a]))
         y = tf.keras.layers.Concatenate(name=f"{name}_concat")(branches)
-    return RPReLU(name=f"{name}_rprelu2")(y)
+    else:
+        y = conv(filters, 1, f"{name}_conv1x1")
+        y = batch_norm(y, f"{name}_bn2")
+        if not doubles:
+            y = tf.keras.layers.Add(name=f"{name}_add2")([y, a])
+    return activate(y, activation, f"{name}_{activation}2")
 
 
-def _reactnet_a(
-    name, *, beta, last_layer, input_shape, input_tensor, weights, include_top, num_classes
-) -> tf.keras.Model:
-    inputs = image_input(name, input_shape, input_tensor, default=(224, 224, 3), multiple=32)
-    x = tf.keras.layers.Conv2D(
-        32,
-        3,
-        strides=2,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=_uniform_fan_in(),
-        name="stem_conv",
-    )(inputs)
-    x = _batch_norm(x, "stem_bn")
-    if beta != 1:
-        x = Repeat(beta, name="stem_repeat")(x)
+def _reactnet(image, num_classes, network, downsampling, sign="rsign", activation="rprelu", real_groups=None):
+    """ReActNet; with `real_groups` its downsampling 1x1 convolutions are real ones with so many groups."""
+    choose(network, "sign", sign, SIGNS)
+    choose(network, "activation", activation, ACTIVATIONS)
+    choose(network, "downsampling", downsampling, ("concat", "conv"))
+    x = real_conv(image, 32, 3, "stem_conv", strides=2)
+    x = batch_norm(x, "stem_bn")
     for number, (filters, strides) in enumerate(_BLOCKS, start=1):
-        x = _block(x, filters, strides, beta, f"block{number}")
-    if include_top:
-        x = last_features(x, name, beta, last_layer)
-        bound = x.shape[-1] ** -0.5
-        x = tf.keras.layers.Dense(
-            num_classes,
-            kernel_initializer=_uniform_fan_in(),
-            bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
-            name="fc",
-        )(x)
-    return finish(name, inputs, x, weights)
+        x = _block(x, filters, strides, f"block{number}", sign, activation, downsampling, real_groups)
+    return classifier(x, num_classes, "fc")
 
 
-@register_model
-def ReActNetA(
-    *, input_shape=None, input_tensor=None, weights=None, include_top=True, num_classes=1000
-) -> tf.keras.Model:
-    """Instantiates ReActNet-A.
+def _row(top1, source="paper", cross_entropy=None, **arguments):
+    """A row of Table 2, or two that differ in the loss only."""
+    results = (Result(top1, None, "ReActNet, Table 2, distributional loss"),)
+    if cross_entropy:
+        results += (Result(cross_entropy, None, "ReActNet, Table 2, cross-entropy"),)
+    return Variant(arguments, results=results, source=source, spec="reactnet-repbnn.md, 5")
+
+
+@register_network(
+    family="reactnet",
+    paper=REACTNET,
+    dataset="imagenet",
+    source="code",
+    spec="reactnet-repbnn.md, 3",
+    multiple=32,
+    variants=(
+        Variant(
+            results=(
+                Result(69.4, 88.6, "RepBNN, Table 8"),
+                Result(69.4, None, "ReActNet, Tables 1 and 2"),
+                Result(69.5, None, "README of the code"),
+                Result(70.5, 89.1, "RepBNN, Table 8, trained as AdamBNN"),
+            ),
+            rep_results=(
+                Result(70.2, 89.1, "RepBNN, Table 8"),
+                Result(71.3, 89.8, "RepBNN, Table 8, trained as AdamBNN"),
+            ),
+        ),
+        _row(59.6, cross_entropy=58.2, sign="sign", activation=None, downsampling="conv", source="inferred"),
+        _row(62.5, cross_entropy=61.1, sign="sign", activation=None),
+        _row(65.5, sign="sign", activation="prelu"),
+        _row(66.1, activation=None),
+        _row(67.4, sign="sign"),
+    ),
+)
+def ReActNetA(image, num_classes, *, sign="rsign", activation="rprelu", downsampling="concat"):
+    """ReActNet-A, a MobileNetV1 with binary convolutions and one shortcut around each, and its ablations.
 
     29343592 trainable parameters, 28253184 of them binary; at 224 x 224: 4816896000 BOPs, 11862016 FLOPs,
-    87126016 OPs. Top-1 accuracy on ImageNet: 69.4 % (paper).
+    87126016 OPs. The ablations have the same operations.
 
     The initial values are those of the authors' code, and so are the kernel quantizer and its gradient. Our
     choices: TensorFlow's alignment of `"same"` padding in strided convolutions (the authors' PyTorch code
-    pads the other side; mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
+    pads the other side; mirrored images and kernels make the two equal) and sign(0) = +1 (there 0). The
+    ablations of Table 2 are not in that code; we take it that `activation` stands after both additions of a
+    block, and that `downsampling="conv"` keeps the shortcut of the 3x3 convolution.
 
     # Arguments
-        input_shape: `(height, width, channels)`, default `(224, 224, 3)`. Height and width must be multiples
-            of 32.
-        input_tensor: A Keras tensor to use as image input instead.
-        weights: `None` (initial values) or path of a file written by `save_weights` of the same network.
-        include_top: Whether the classifier is included. Without it the network ends with its last feature map
-            of shape `(N, height / 32, width / 32, 1024)`, before the global pooling.
-        num_classes: Number of classes. The outputs are logits of shape `(N, num_classes)`.
-
-    # Returns
-        A Keras model.
-
-    # Raises
-        ValueError: If the input does not suit, or the weights do not fit.
-        FileNotFoundError: If there is no file `weights`.
-
-    # References
-        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
-          Functions](https://arxiv.org/abs/2003.03488)
+        sign: What precedes each binary convolution: `"rsign"` or, without the learned shifts, `"sign"`. The
+            gradient is the same.
+        activation: What follows each addition: `"rprelu"`, `"prelu"` (one slope a channel, initially 0.25)
+            or `None`.
+        downsampling: How a block doubles the channels: `"concat"`, two binary 1x1 convolutions with the
+            shortcut around each, or `"conv"`, a single one without a shortcut.
     """
-    return _reactnet_a(
-        "reactnet_a",
-        beta=1,
-        last_layer=1,
-        input_shape=input_shape,
-        input_tensor=input_tensor,
-        weights=weights,
-        include_top=include_top,
-        num_classes=num_classes,
-    )
+    return _reactnet(image, num_classes, "ReActNetA", downsampling, sign, activation)
 
 
-@register_model
-def RepReActNetA(
-    *,
-    beta=2,
-    last_layer=1,
-    input_shape=None,
-    input_tensor=None,
-    weights=None,
-    include_top=True,
-    num_classes=1000,
-) -> tf.keras.Model:
-    r"""Instantiates Rep-ReActNet-A, ReActNet-A with every binary convolution as RepConv.
-
-    All feature maps have \\(\beta\\) times the channels of ReActNet-A; binary weights and BOPs are the same.
+RepReActNetA = register_rep(
+    ReActNetA,
+    doc="""
     30432072 / 32609032 / 36962952 trainable parameters and 88150016 / 90198016 / 94294016 OPs at 224 x 224
-    with \\(\beta\\) = 2 / 4 / 8. Top-1 accuracy on ImageNet with \\(\beta\\) = 2: 70.2 %, and 71.34 % with
-    the training of AdamBNN (paper).
+    with beta = 2 / 4 / 8. The stem is repeated after its batch normalisation, as in the authors' code (the
+    paper draws it before). 70.2 % is with the training of ReActNet, 71.3 % with that of AdamBNN.
+    """,
+)
 
-    The stem is repeated after its batch normalisation, as in the authors' code (the paper draws it before).
-    Our choices are those of `ReActNetA` and the channels of `last_layer`. `beta=1` is ReActNet-A.
+
+@register_network(
+    family="reactnet",
+    paper=REACTNET,
+    dataset="imagenet",
+    source="inferred",
+    spec="reactnet-repbnn.md, 4",
+    multiple=32,
+    variants=(Variant(results=(Result(70.1, None, "ReActNet, Table 1"),)),),
+)
+def ReActNetB(image, num_classes, *, downsampling="conv"):
+    """ReActNet-B: ReActNet-A with real 1x1 convolutions of 4 groups in the five blocks that double the channels.
+
+    28818824 trainable parameters, 27554816 of them binary; at 224 x 224: 4688445440 BOPs, 43974656 FLOPs,
+    117231616 OPs. (The paper prints 1.63e8 OPs, which its own BOPs and FLOPs contradict.)
+
+    The authors published no code. That these are five blocks, the first included, follows from the printed
+    BOPs and FLOPs. Our reading of "real-valued": the inputs are real, too, and there is no RSign.
 
     # Arguments
-        beta: Repeat factor, must divide 32.
-        last_layer: What the classifier takes: 1 (default, used in all networks of the paper) all channels,
-            2 the first `1 / beta`, 3 the first `1 / beta**2` of them.
-        input_shape, input_tensor, weights, include_top, num_classes: As in `ReActNetA`. The last feature map
-            has `beta * 1024` channels.
-
-    # Returns
-        A Keras model.
-
-    # Raises
-        ValueError: If `beta` does not divide the filters of a convolution, `last_layer` is none of the three,
-            the input does not suit or the weights do not fit.
-        FileNotFoundError: If there is no file `weights`.
-
-    # References
-        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
-          Repeating](https://arxiv.org/abs/2207.09049)
-        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
-          Functions](https://arxiv.org/abs/2003.03488)
+        downsampling: `"conv"`, one real convolution to the doubled channels, without a shortcut, or
+            `"concat"`, two of them with the shortcut around each, as in ReActNet-A. The paper's text and
+            counts allow both.
     """
-    return _reactnet_a(
-        "rep_reactnet_a",
-        beta=beta,
-        last_layer=last_layer,
-        input_shape=input_shape,
-        input_tensor=input_tensor,
-        weights=weights,
-        include_top=include_top,
-        num_classes=num_classes,
-    )
+    return _reactnet(image, num_classes, "ReActNetB", downsampling, real_groups=4)
+
+
+@register_network(
+    family="reactnet",
+    paper=REACTNET,
+    dataset="imagenet",
+    source="inferred",
+    spec="reactnet-repbnn.md, 4",
+    multiple=32,
+    variants=(Variant(results=(Result(71.4, None, "ReActNet, Table 1"),)),),
+)
+def ReActNetC(image, num_classes, *, downsampling="conv"):
+    """ReActNet-C: ReActNet-A with real 1x1 convolutions in the five blocks that double the channels.
+
+    29342600 trainable parameters, 27554816 of them binary; at 224 x 224: 4688445440 BOPs, 140312576 FLOPs,
+    213569536 OPs.
+
+    The authors published no code; our reading of the paper is that of `ReActNetB`.
+
+    # Arguments
+        downsampling: As in `ReActNetB`.
+    """
+    return _reactnet(image, num_classes, "ReActNetC", downsampling, real_groups=1)
+
+
+RepReActNetB = register_rep(
+    ReActNetB,
+    doc="""
+    29906312 trainable parameters and 118255616 OPs at 224 x 224 with beta = 2. Not in the paper.
+    """,
+)
+RepReActNetC = register_rep(
+    ReActNetC,
+    doc="""
+    30430088 trainable parameters and 214593536 OPs at 224 x 224 with beta = 2. Not in the paper.
+    """,
+)

@@ -1,26 +1,302 @@
-"""The networks by name, and what all their constructors have in common: input, repeated features, weights."""
+"""The record of every network, and what all their constructors have in common: input, features, weights."""
 
 import difflib
 import fnmatch
+import functools
+import inspect
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-_Constructor = TypeVar("_Constructor", bound=Callable[..., tf.keras.Model])
-_MODELS: dict[str, Callable[..., tf.keras.Model]] = {}
+from larq_rep.reptran import reptran
 
 
-def register_model(constructor: _Constructor) -> _Constructor:
-    """Decorator that lists a constructor under its own name."""
-    _MODELS[constructor.__name__] = constructor
+class Paper(NamedTuple):
+    """Where a network was published; `arxiv` is the id, or a DOI where there is none."""
+
+    title: str
+    arxiv: str
+
+    @property
+    def url(self) -> str:
+        return f"https://doi.org/{self.arxiv}" if "/" in self.arxiv else f"https://arxiv.org/abs/{self.arxiv}"
+
+
+class Dataset(NamedTuple):
+    """What the networks of a data set take and return."""
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+
+class Preprocessing(NamedTuple):
+    """Mean and standard deviation of each colour by which images in 0..1 are normalised."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Result(NamedTuple):
+    """A published accuracy in percent, and the table or file that prints it."""
+
+    top1: float
+    top5: float | None
+    source: str
+
+
+DATASETS = {
+    "imagenet": Dataset((224, 224, 3), 1000),
+    "cifar10": Dataset((32, 32, 3), 10),
+    "cifar100": Dataset((32, 32, 3), 100),
+}
+IMAGENET_STATISTICS = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One published form of a network.
+
+    # Attributes
+        arguments: Keywords of the constructor that build it.
+        dataset: Key of `DATASETS`.
+        results: Published accuracies.
+        rep_results: Published accuracies of its Rep network with `beta=2`, if there is one.
+        paper: Where it was published.
+        preprocessing: How its images are normalised.
+        source: Where its structure comes from: `"code"` (the authors'), `"paper"`, `"inferred"` or `"larq_zoo"`.
+        spec: Section of the specification that it was built from.
+        left_float: Regular expressions of the names of convolutions that have binary weights and stay float
+            in a flatbuffer, with the reason.
+    """
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    results: tuple[Result, ...] = ()
+    rep_results: tuple[Result, ...] = ()
+    paper: Paper | None = None
+    preprocessing: Preprocessing | None = None
+    source: str = ""
+    spec: str = ""
+    left_float: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Its arguments as one would write them."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.arguments.items())
+
+
+@dataclass(frozen=True)
+class Network:
+    """The record of a constructor: its family and the published forms of what it builds."""
+
+    name: str
+    family: str
+    constructor: Callable[..., tf.keras.Model]
+    variants: tuple[Variant, ...]
+
+
+_NETWORKS: dict[str, Network] = {}
+
+_ARGUMENTS = """
+        input_shape: `(height, width, channels)`, by default that of the data set, {shape}. Height and width
+            must be multiples of {multiple}.
+        input_tensor: A Keras tensor to use as image input instead.
+        weights: `None` (initial values) or path of a file written by `save_weights` of the same network.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature
+            map, before the global pooling.
+        num_classes: Number of classes, by default that of the data set. The outputs are logits of shape
+            `(N, num_classes)`.
+
+    # Returns
+        A Keras model.
+
+    # Raises
+        ValueError: If an argument or the input does not suit, or the weights do not fit.
+        FileNotFoundError: If there is no file `weights`.
+
+    # References
+{references}
+"""
+_OWN_ARGUMENTS = "\n    # Arguments"
+
+
+def register_network(
+    *,
+    family: str,
+    paper: Paper,
+    dataset: str,
+    source: str,
+    spec: str,
+    multiple: int,
+    preprocessing: Preprocessing = IMAGENET_STATISTICS,
+    variants: tuple[Variant, ...] = (Variant(),),
+    left_float: Mapping[str, str] | None = None,
+):
+    """Decorator that makes a constructor of a function from an image to logits, and lists it.
+
+    The function `build(image, num_classes, **options)` gets a tensor of shape (N, H, W, C) and returns logits
+    or, if `num_classes` is `None`, its last feature map. The constructor has its name and options, and
+    besides the arguments that all have: `input_shape`, `input_tensor`, `weights`, `include_top` and
+    `num_classes`. An option named `dataset` chooses their defaults; else they are those of `dataset`. Its
+    docstring is that of the function, which ends with its options under `# Arguments`, and the common part.
+
+    # Arguments
+        multiple: What height and width of the input must be multiples of.
+        family, paper, dataset, source, spec, preprocessing, left_float: See `Variant`; each of `variants` may
+            have its own.
+        variants: The published forms, the first one with no arguments: the defaults of the function.
+    """
+
+    def decorate(build: Callable[..., tf.Tensor]) -> Callable[..., tf.keras.Model]:
+        name = build.__name__
+        own = list(inspect.signature(build).parameters.values())[2:]
+        arguments = inspect.signature(_common_arguments).parameters.values()
+
+        @functools.wraps(build)
+        def constructor(
+            *,
+            input_shape=None,
+            input_tensor=None,
+            weights=None,
+            include_top=True,
+            num_classes=None,
+            **options,
+        ):
+            unknown = set(options) - {parameter.name for parameter in own}
+            if unknown:
+                expected = ", ".join(inspect.signature(constructor).parameters)
+                raise TypeError(f"{name} has no argument {sorted(unknown)[0]!r}. Expected: {expected}.")
+            defaults = DATASETS[choose(name, "dataset", options.get("dataset", dataset), DATASETS)]
+            image = _image_input(name, input_shape, input_tensor, defaults.input_shape, multiple)
+            classes = (num_classes or defaults.num_classes) if include_top else None
+            model = tf.keras.Model(tf.keras.utils.get_source_inputs(image), build(image, classes, **options), name=name)
+            return _load_weights(model, weights)
+
+        del constructor.__wrapped__
+        constructor.__signature__ = inspect.Signature([*own, *arguments])
+        references = "\n".join(
+            f"        - [{p.title}]({p.url})" for p in dict.fromkeys([paper, *[v.paper for v in variants if v.paper]])
+        )
+        text = (build.__doc__ or "").rstrip()
+        text += "" if _OWN_ARGUMENTS in text else f"\n{_OWN_ARGUMENTS}"
+        constructor.__doc__ = text + _ARGUMENTS.format(
+            shape=f"`{DATASETS[dataset].input_shape}`", multiple=multiple, references=references
+        )
+        common = Variant({}, dataset, (), (), paper, preprocessing, source, spec, left_float or {})
+        _NETWORKS[name] = Network(name, family, constructor, tuple(_completed(v, common) for v in variants))
+        return constructor
+
+    return decorate
+
+
+def _completed(variant: Variant, common: Variant) -> Variant:
+    """The variant with the values that all variants of its network share where it has none of its own."""
+    missing = {key: value for key, value in vars(common).items() if not getattr(variant, key)}
+    return replace(
+        variant, **{**missing, "dataset": variant.arguments.get("dataset", variant.dataset or common.dataset)}
+    )
+
+
+def add_network(constructor: Callable[..., tf.keras.Model], *, family: str, **record) -> Callable[..., tf.keras.Model]:
+    """Lists a constructor that needs no help, with the attributes of its only `Variant`."""
+    variant = Variant(**{"preprocessing": IMAGENET_STATISTICS, **record})
+    _NETWORKS[constructor.__name__] = Network(constructor.__name__, family, constructor, (variant,))
     return constructor
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern, whatever the case: `list_models("*react*")`."""
-    return sorted(name for name in _MODELS if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+def _common_arguments(*, input_shape=None, input_tensor=None, weights=None, include_top=True, num_classes=None):
+    pass
+
+
+REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
+
+
+def register_rep(
+    base: Callable[..., tf.keras.Model], *, stem: str = "after_bn", doc: str = ""
+) -> Callable[..., tf.keras.Model]:
+    """Makes and lists the constructor of the Rep network of a network: `RepX = register_rep(X)`.
+
+    # Arguments
+        base: Constructor of the network.
+        stem: Where its first layer is repeated by default, see `larq_rep.reptran`.
+        doc: What is to be said about it besides.
+    """
+    network = _NETWORKS[base.__name__]
+    name = f"Rep{network.name}"
+
+    def constructor(*, beta=2, last_layer=1, stem=stem, bn="after", input_tensor=None, weights=None, **arguments):
+        if input_tensor is not None:
+            arguments = {"input_shape": tuple(input_tensor.shape[1:]), **arguments}
+        options = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn, "input_tensor": input_tensor}
+        return _load_weights(reptran(base(**arguments), **options, name=name), weights)
+
+    own = list(inspect.signature(constructor).parameters.values())[:4]
+    constructor.__name__ = constructor.__qualname__ = name
+    constructor.__module__ = base.__module__
+    constructor.__signature__ = inspect.Signature([*own, *inspect.signature(base).parameters.values()])
+    constructor.__doc__ = f"""`{network.name}` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
+    {doc}
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+
+    All other arguments are those of `{network.name}`.
+
+    # Returns
+        A Keras model.
+
+    # References
+        - [{REPBNN.title}]({REPBNN.url})
+    """
+    published = tuple(
+        replace(variant, results=variant.rep_results, rep_results=(), paper=REPBNN)
+        for variant in network.variants
+        if variant.rep_results or variant is network.variants[0]
+    )
+    _NETWORKS[name] = Network(name, network.family, constructor, published)
+    return constructor
+
+
+def list_models(pattern: str = "*", *, family: str | None = None, dataset: str | None = None) -> list[str]:
+    """Names of the networks that match a shell pattern, whatever the case: `list_models("*react*")`.
+
+    # Arguments
+        pattern: Shell pattern of the name.
+        family: Only the networks of this family, such as `"reactnet"`.
+        dataset: Only the networks with a published form for this data set, such as `"cifar10"`.
+
+    # Raises
+        ValueError: If there is no such family or data set.
+    """
+    if family is not None:
+        choose("list_models", "family", family, {network.family for network in _NETWORKS.values()})
+    if dataset is not None:
+        choose("list_models", "dataset", dataset, DATASETS)
+    return sorted(
+        name
+        for name, network in _NETWORKS.items()
+        if fnmatch.fnmatchcase(name.lower(), pattern.lower())
+        and family in (None, network.family)
+        and (dataset is None or any(variant.dataset == dataset for variant in network.variants))
+    )
+
+
+def get_network(name: str) -> Network:
+    """The record of a network.
+
+    # Raises
+        ValueError: If there is no such network.
+    """
+    if name not in _NETWORKS:
+        by_lower = {known.lower(): known for known in _NETWORKS}
+        close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+        hint = f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else "list_models() names all."
+        raise ValueError(f"There is no network named {name!r}. {hint}")
+    return _NETWORKS[name]
 
 
 def get_model(name: str, **kwargs) -> tf.keras.Model:
@@ -29,20 +305,22 @@ def get_model(name: str, **kwargs) -> tf.keras.Model:
     # Raises
         ValueError: If there is no such network.
     """
-    if name not in _MODELS:
-        by_lower = {known.lower(): known for known in _MODELS}
-        close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-        hint = f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else "list_models() names all."
-        raise ValueError(f"There is no network named {name!r}. {hint}")
-    return _MODELS[name](**kwargs)
+    return get_network(name).constructor(**kwargs)
 
 
-def image_input(name: str, input_shape, input_tensor, default: tuple[int, int, int], multiple: int) -> tf.Tensor:
-    """The tensor a network of the zoo starts from, shape (N, H, W, C).
+def choose(name: str, argument: str, value, choices):
+    """`value`, if it is one of `choices`.
 
     # Raises
-        ValueError: If H or W is not known or no multiple of `multiple`, or if shape and tensor disagree.
+        ValueError: If not, with the name of the network and the choices.
     """
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in (sorted(choices) if isinstance(choices, set) else choices))
+        raise ValueError(f"{name}: {argument} must be one of {listed}, found {value!r}.")
+    return value
+
+
+def _image_input(name: str, input_shape, input_tensor, default: tuple[int, int, int], multiple: int) -> tf.Tensor:
     if input_tensor is None:
         shape = tuple(default if input_shape is None else input_shape)
     else:
@@ -61,40 +339,19 @@ def image_input(name: str, input_shape, input_tensor, default: tuple[int, int, i
     return tf.keras.Input(shape, name="image") if input_tensor is None else input_tensor
 
 
-def last_features(x: tf.Tensor, name: str, beta: int, last_layer: int) -> tf.Tensor:
-    r"""Global average pooling, then the channels that the last layer of a Rep network takes.
-
-    With \\(C\\) channels in the original network there are \\(\beta C\\) here. The solutions of RepBNN,
-    section 4.3, are 1: all of them, 2: \\(C\\), 3: \\(C/\beta\\). The paper does not say which; these are the
-    first ones. They are taken after the pooling and before everything with parameters.
-    """
-    if last_layer not in (1, 2, 3):
-        raise ValueError(f"{name}: last_layer must be 1, 2 or 3 (the solutions of RepBNN), found {last_layer!r}.")
-    x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    kept = x.shape[-1] // beta ** (last_layer - 1)
-    return x if kept == x.shape[-1] else x[:, :kept]
-
-
-def finish(name: str, inputs: tf.Tensor, outputs: tf.Tensor, weights: str | os.PathLike | None) -> tf.keras.Model:
-    """The model from `inputs` to `outputs`, with the weights of a file if one is given.
-
-    # Raises
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read or does not fit the network.
-    """
-    model = tf.keras.Model(tf.keras.utils.get_source_inputs(inputs), outputs, name=name)
+def _load_weights(model: tf.keras.Model, weights: str | os.PathLike | None) -> tf.keras.Model:
     if weights is None:
         return model
     if not os.path.isfile(weights):
         raise FileNotFoundError(
-            f"{name}: there is no weights file {os.fspath(weights)!r}. Expected a file that Keras' "
+            f"{model.name}: there is no weights file {os.fspath(weights)!r}. Expected a file that Keras' "
             "`model.save_weights` wrote."
         )
     try:
         model.load_weights(weights)
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(
-            f"{name}: the weights in {os.fspath(weights)!r} do not fit the network. The file must come from "
+            f"{model.name}: the weights in {os.fspath(weights)!r} do not fit the network. The file must come from "
             f"the same constructor with the same arguments (beta, num_classes, include_top, ...): {error}"
         ) from error
     return model

@@ -1,6 +1,24 @@
 """Layers of the published networks that Keras and Larq do not have. All work on NHWC tensors (`channels_last`)."""
 
-from larq_rep.layers.activations import RPReLU
-from larq_rep.layers.repeat import RepConv2D, Repeat, RepQuantConv2D
+from larq_rep.layers.activations import BiasedPReLU, RPReLU
+from larq_rep.layers.bmxnet import PopCount
+from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
+from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepQuantConv2D, RepQuantDense
+from larq_rep.layers.shuffle import ChannelShuffle, GroupNormShuffle
+from larq_rep.layers.xnor import XNORScale
 
-__all__ = ["RPReLU", "RepConv2D", "RepQuantConv2D", "Repeat"]
+__all__ = [
+    "BiasedPReLU",
+    "ChannelShuffle",
+    "GroupNormShuffle",
+    "PopCount",
+    "PrecisionGate",
+    "RPReLU",
+    "RepConv2D",
+    "RepDense",
+    "RepQuantConv2D",
+    "RepQuantDense",
+    "Repeat",
+    "ThermometerEncoding",
+    "XNORScale",
+]

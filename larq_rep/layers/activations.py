@@ -116,3 +116,88 @@ class RPReLU(tf.keras.layers.Layer):
             "alpha_regularizer": regularizers.serialize(self.alpha_regularizer),
             "shift_out_regularizer": regularizers.serialize(self.shift_out_regularizer),
         }
+
+
+@lq.utils.register_keras_custom_object
+class BiasedPReLU(tf.keras.layers.Layer):
+    r"""PReLU behind a learnable bias, both per channel: an `RPReLU` without the second shift.
+
+    \\[
+    y = \operatorname{PReLU}_a(x + b) \qquad
+    \operatorname{PReLU}_a(u) = \begin{cases}
+      u & u > 0 \\\
+      a u & u \leq 0
+    \end{cases}
+    \\]
+
+    The weights are, in this order, `bias` \\(b\\) of shape `(channels,)` and `alpha` \\(a\\) of shape
+    `(1, 1, channels)`: the ranks that Larq Compute Engine needs to make an `ADD` and a `PRELU`. In the paper's
+    symbols \\(\gamma = -b\\), \\(\beta = a\\); they are per channel, as in the authors' code (the paper has one
+    of each for a group). At \\(u = 0\\) the gradient is that of the lower branch, as in PyTorch.
+
+    # Arguments
+        bias_initializer: Initializer of `bias`.
+        alpha_initializer: Initializer of `alpha`, by default the constant 0.25.
+        bias_regularizer: Regularizer of `bias`.
+        alpha_regularizer: Regularizer of `alpha`.
+
+    # Input shape
+        `(batch, height, width, channels)`
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if the number of channels is unknown, or the input is not of rank 4.
+
+    # References
+        - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
+            convolution](https://doi.org/10.7717/peerj-cs.842), equation 7
+    """
+
+    def __init__(
+        self,
+        bias_initializer="zeros",
+        alpha_initializer=_QUARTER,
+        bias_regularizer=None,
+        alpha_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.bias_initializer = tf.keras.initializers.get(bias_initializer)
+        self.alpha_initializer = tf.keras.initializers.get(alpha_initializer)
+        self.bias_regularizer = tf.keras.regularizers.get(bias_regularizer)
+        self.alpha_regularizer = tf.keras.regularizers.get(alpha_regularizer)
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(
+                f"BiasedPReLU '{self.name}' has weights per channel, but the last axis of its input, shape "
+                f"{tuple(input_shape)}, is unknown: give the model's Input a fixed number of channels."
+            )
+        self.bias = self.add_weight(
+            "bias", (channels,), initializer=self.bias_initializer, regularizer=self.bias_regularizer
+        )
+        self.alpha = self.add_weight(
+            "alpha", (1, 1, channels), initializer=self.alpha_initializer, regularizer=self.alpha_regularizer
+        )
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        super().build(input_shape)
+
+    def call(self, inputs):
+        return _prelu(inputs + self.bias, tf.convert_to_tensor(self.alpha))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        initializers, regularizers = tf.keras.initializers, tf.keras.regularizers
+        return {
+            **super().get_config(),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "alpha_initializer": initializers.serialize(self.alpha_initializer),
+            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
+            "alpha_regularizer": regularizers.serialize(self.alpha_regularizer),
+        }

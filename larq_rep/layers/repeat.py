@@ -55,21 +55,28 @@ class Repeat(tf.keras.layers.Layer):
         return {**super().get_config(), "times": self.times}
 
 
-class _RepConv(tf.keras.layers.Layer):
-    """What the Rep convolutions share; precedes the convolution that it changes in the list of bases."""
+class RepLayer(tf.keras.layers.Layer):
+    """What the Rep layers share; precedes the layer that it changes in the list of bases.
 
-    def __init__(self, filters, kernel_size, *args, beta: int = 2, **kwargs):
-        super().__init__(filters, kernel_size, *args, **kwargs)
+    That layer counts its outputs in the attribute `_outputs`.
+    """
+
+    _outputs = "filters"
+
+    def __init__(self, *args, beta: int = 2, **kwargs):
+        super().__init__(*args, **kwargs)
         self.beta = _positive_int(beta, "beta", self)
         described = f"{type(self).__name__} '{self.name}'"
-        if self.data_format != "channels_last":
+        if getattr(self, "data_format", "channels_last") != "channels_last":
             raise ValueError(f"{described} supports data_format='channels_last' only, but got '{self.data_format}'.")
-        if self.filters % (beta * self.groups):
+        groups = getattr(self, "groups", 1)
+        outputs = getattr(self, self._outputs)
+        if outputs % (beta * groups):
             raise ValueError(
-                f"{described} needs filters divisible by beta * groups, but got filters={self.filters}, "
-                f"beta={beta}, groups={self.groups}: choose a smaller beta or another number of filters."
+                f"{described} needs {self._outputs} divisible by beta * groups, but got {self._outputs}={outputs}, "
+                f"beta={beta}, groups={groups}: choose a smaller beta or another number of {self._outputs}."
             )
-        self.filters //= beta
+        setattr(self, self._outputs, outputs // beta)
         self._untiled = False
 
     def call(self, inputs):
@@ -86,11 +93,11 @@ class _RepConv(tf.keras.layers.Layer):
         return shape if self._untiled else shape[:-1].concatenate([shape[-1] * self.beta**2])
 
     def get_config(self):
-        return {**super().get_config(), "filters": self.filters * self.beta, "beta": self.beta}
+        return {**super().get_config(), self._outputs: getattr(self, self._outputs) * self.beta, "beta": self.beta}
 
 
 @lq.utils.register_keras_custom_object
-class RepQuantConv2D(_RepConv, lq.layers.QuantConv2D):
+class RepQuantConv2D(RepLayer, lq.layers.QuantConv2D):
     r"""RepBNN's convolution: more input channels, fewer filters, and the output repeated.
 
     It takes the place of a `lq.layers.QuantConv2D` with `filters` filters on \\(C\\) input channels. With an
@@ -127,7 +134,7 @@ class RepQuantConv2D(_RepConv, lq.layers.QuantConv2D):
 
 
 @lq.utils.register_keras_custom_object
-class RepConv2D(_RepConv, tf.keras.layers.Conv2D):
+class RepConv2D(RepLayer, tf.keras.layers.Conv2D):
     """`RepQuantConv2D` for a real-valued convolution, such as the 1x1 one of a downsampling shortcut.
 
     # Arguments
@@ -146,3 +153,51 @@ class RepConv2D(_RepConv, tf.keras.layers.Conv2D):
     # Raises
         ValueError: as `RepQuantConv2D`.
     """
+
+
+@lq.utils.register_keras_custom_object
+class RepQuantDense(RepLayer, lq.layers.QuantDense):
+    r"""`RepQuantConv2D` for a hidden dense layer, which is a 1x1 convolution of a 1x1 map.
+
+    It takes the place of a `lq.layers.QuantDense` with `units` units on \\(C\\) features. With
+    \\(\beta C\\) features its kernel is `(beta * C, units / beta)`, and its outputs are repeated
+    \\(\beta^2\\) times in whole blocks.
+
+    # Arguments
+        units: Number of units of the *original* layer. (The attribute `units` is that of the kernel.)
+        beta: The repeating factor, an integer of at least 1.
+        *args, **kwargs: All other arguments of `lq.layers.QuantDense`, with its defaults.
+
+    # Input shape
+        `(batch, features)`
+
+    # Output shape
+        `(batch, beta * units)`
+
+    # Raises
+        ValueError: if `beta` is not a positive integer or does not divide `units`.
+    """
+
+    _outputs = "units"
+
+
+@lq.utils.register_keras_custom_object
+class RepDense(RepLayer, tf.keras.layers.Dense):
+    """`RepQuantDense` for a real-valued hidden dense layer, such as those of a squeeze-and-excitation block.
+
+    # Arguments
+        units: Number of units of the *original* layer.
+        beta: The repeating factor, an integer of at least 1.
+        *args, **kwargs: All other arguments of `tf.keras.layers.Dense`, with its defaults.
+
+    # Input shape
+        `(batch, features)`
+
+    # Output shape
+        `(batch, beta * units)`
+
+    # Raises
+        ValueError: as `RepQuantDense`.
+    """
+
+    _outputs = "units"

@@ -11,7 +11,29 @@ Everywhere \\(\operatorname{sign}(0) = +1\\), as in Larq and Larq Compute Engine
 every forward pass is spelled so that the Larq Compute Engine converter recognises it as binary.
 """
 
+from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign
 from larq_rep.quantizers.ir_net import EDESign, LibraSign
+from larq_rep.quantizers.presb import AresSign, LeakyRSign, LeakySign
+from larq_rep.quantizers.rbnn import RotatedSign, StandardizedSign
 from larq_rep.quantizers.reactnet import RSign, ScaledSign
+from larq_rep.quantizers.recu import ReCUInputSign, ReCUSign
+from larq_rep.quantizers.xnor import CentredClip, DoReFaSign, XNORSign
 
-__all__ = ["EDESign", "LibraSign", "RSign", "ScaledSign"]
+__all__ = [
+    "AresSign",
+    "CentredClip",
+    "DoReFaSign",
+    "EDESign",
+    "LeakyRSign",
+    "LeakySign",
+    "LibraSign",
+    "LowBitSign",
+    "QuantSign",
+    "RSign",
+    "ReCUInputSign",
+    "ReCUSign",
+    "RotatedSign",
+    "ScaledSign",
+    "StandardizedSign",
+    "XNORSign",
+]

@@ -2,7 +2,8 @@
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
+
+from larq_rep.quantizers.base import QuantizerWithVariables
 
 
 @tf.custom_gradient
@@ -14,31 +15,21 @@ def _ede_sign(x, t):
     return lq.math.sign(x), grad
 
 
-class _EDEQuantizer(_BaseQuantizer):
-    """Holds `t` of the error decay estimator in a variable, for compiled training steps to see it change."""
-
-    precision = 1
+class _EDEQuantizer(QuantizerWithVariables):
+    """Holds `t` of the error decay estimator."""
 
     def __init__(self, t: float = 0.1, **kwargs):
         super().__init__(**kwargs)
         if t <= 0:
             raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
         self.initial_t = t
-        self.t = self.add_weight("t", shape=(), initializer=tf.keras.initializers.Constant(t), trainable=False)
+        self.t = self._add_scheduled("t", t)
 
     def _sign(self, x):
         return super().call(_ede_sign(x, tf.cast(self.t, x.dtype)))
 
     def get_config(self):
         return {**super().get_config(), "t": self.initial_t}
-
-    # `t` is the schedule's, not a weight. Saving it would also make `.keras` files of models whose layers
-    # share one quantizer unreadable, since there each layer restores a quantizer of its own.
-    def save_own_variables(self, store):
-        pass
-
-    def load_own_variables(self, store):
-        pass
 
 
 @lq.utils.register_alias("ede_sign")

@@ -4,10 +4,12 @@ import larq as lq
 import tensorflow as tf
 from larq.quantizers import _BaseQuantizer, approx_sign, ste_sign
 
+from larq_rep.quantizers.base import QuantizerWithVariables
+
 
 @lq.utils.register_alias("r_sign")
 @lq.utils.register_keras_custom_object
-class RSign(_BaseQuantizer):
+class RSign(QuantizerWithVariables):
     r"""ReAct-Sign: the sign of the input shifted by one learnable number per channel.
 
     \\[
@@ -57,8 +59,6 @@ class RSign(_BaseQuantizer):
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
             Functions](https://arxiv.org/abs/2003.03488), equations 3, 5 and 6
     """
-
-    precision = 1
 
     def __init__(self, shift_initializer="zeros", shift_regularizer=None, **kwargs):
         super().__init__(**kwargs)

@@ -18,7 +18,7 @@ from larq_rep.converters.benchmark import MODES
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep_cli import common, lce
 
-NETWORK = ["RepResNet20", "--width", "4", "--input-size", "12x12x1"]
+NETWORK = ["RepResNet20", "--set", "width=4", "--input-size", "12x12x1"]
 # Three stages of three blocks of two convolutions.
 CONVOLUTIONS = 18
 
@@ -210,7 +210,7 @@ def test_models_that_do_not_exist(args, message, tmp_path):
 
 
 def test_options_of_named_networks_do_not_go_with_a_file(keras_file, tmp_path):
-    assert "leave out" in refused("convert", keras_file, "--width", 8, "-o", tmp_path / "m.tflite")
+    assert "leave out" in refused("convert", keras_file, "--set", "width=8", "-o", tmp_path / "m.tflite")
 
 
 def test_mistyped_command():

@@ -14,7 +14,7 @@ from PIL import Image
 from larq_rep.data import digits
 from larq_rep_cli.lqr import main
 
-SMALL = ("--width", "2", "--input-size", "12", "--epochs", "2", "--batch-size", "512")
+SMALL = ("--set", "width=2", "--input-size", "12", "--epochs", "2", "--batch-size", "512")
 
 
 def _run(*args):
@@ -79,7 +79,7 @@ def test_train_writes_other_formats(tmp_path, name):
         (("train", "ResNet20", "--out", "missing/x.h5"), "there is no folder missing"),
         (("train", "ResNet20", "--out", "x.h5", "--plot", "missing/x.png"), "there is no folder missing"),
         (("train", "ResNet20", "--out", "x.h5", "--beta", "2"), "ResNet20 has no --beta"),
-        (("train", "ResNet20", "--out", "x.h5", "--width", "3"), "width must be a positive even number"),
+        (("train", "ResNet20", "--out", "x.h5", "--set", "width=3"), "width must be a positive even number"),
         (("train", "ResNet20", "--out", "x.h5", "--input-size", "14"), "multiples of 4"),
         (("train", "ResNet20", "--out", "x.h5", "--data", "cifar"), "'cifar' is not"),
         (("train", "ResNet20"), "Missing option '--out'"),

@@ -212,3 +212,10 @@ def test_quantized_scope_shows_two_values_per_channel(quantizer):
     for channel in np.moveaxis(binary, -1, 0):
         low, high = np.unique(channel)
         assert low == -high
+
+
+def test_a_frozen_rsign_keeps_its_shift():
+    layer = RSign()
+    layer(tf.zeros((1, 2, 2, 3)))
+    layer.trainable = False
+    assert (layer.trainable_weights, len(layer.non_trainable_weights)) == ([], 1)

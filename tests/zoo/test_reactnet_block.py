@@ -1,62 +1,10 @@
-"""Blocks, stem and head of the zoo's networks against float64 numpy forwards written from their formulas."""
-
-import larq_rep.zoo as zoo  # before TensorFlow
-
-# isort: split
-import math
+"""Blocks, stem and head of ReActNet-A and ResNet-20 against float64 numpy forwards written from their formulas."""
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from forward import Float64, assert_close, batch_norm, conv, hard_tanh, rprelu, rsign, sign, tile, weights
 
-
-def same_padded(x, kernel, stride):
-    """Pads H and W of NHWC with zeros as TensorFlow's "SAME" does: the odd one at the bottom and right."""
-    pads = [(0, 0)]
-    for size in x.shape[1:3]:
-        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-        pads.append((total // 2, total - total // 2))
-    return np.pad(x, [*pads, (0, 0)])
-
-
-def conv(x, kernel, stride=1):
-    size = kernel.shape[0]
-    height, width = (math.ceil(n / stride) for n in x.shape[1:3])
-    x = same_padded(x, size, stride)
-    out = np.zeros((x.shape[0], height, width, kernel.shape[-1]))
-    for i in range(size):
-        for j in range(size):
-            rows = slice(i, i + (height - 1) * stride + 1, stride)
-            columns = slice(j, j + (width - 1) * stride + 1, stride)
-            out += x[:, rows, columns] @ kernel[i, j]
-    return out
-
-
-def sign(x):
-    return np.where(x >= 0, 1.0, -1.0)
-
-
-def tile(x, times):
-    return np.concatenate([x] * times, axis=-1)
-
-
-def weights(model, layer):
-    return {w.name.split("/")[-1].removesuffix(":0"): w.numpy() for w in model.get_layer(layer).weights}
-
-
-def batch_norm(model, layer, x):
-    w = weights(model, layer)
-    return (x - w["moving_mean"]) / np.sqrt(w["moving_variance"] + 1e-5) * w["gamma"] + w["beta"]
-
-
-def rsign(model, layer, x):
-    return sign(x + weights(model, layer)["bias"])
-
-
-def rprelu(model, layer, x):
-    shift_in, slope, shift_out = model.get_layer(layer).get_weights()
-    u = x + shift_in
-    return np.where(u > 0, u, slope.reshape(-1) * u) + shift_out
+from larq_rep import zoo
 
 
 def react_conv(model, layer, x, stride, beta):
@@ -89,10 +37,6 @@ def libra_conv(model, layer, x, stride, beta):
     return tile(conv(sign(x), scale * sign(z), stride), beta**2)
 
 
-def hard_tanh(x):
-    return np.clip(x, -1, 1)
-
-
 def resnet_block(model, name, x, stride, beta):
     shortcut = x
     if stride == 2:
@@ -104,37 +48,11 @@ def resnet_block(model, name, x, stride, beta):
     return hard_tanh(batch_norm(model, f"{name}_bn2", u) + y)
 
 
-def assert_close(actual, expected):
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= 1e-9 * np.abs(expected).max()
-
-
-class Float64:
-    """A network in float64 with random parameters, an image, and what goes in and out of some layers."""
-
-    def __init__(self, constructor, layers, image_shape, **kwargs):
-        tf.keras.backend.set_floatx("float64")
-        try:
-            self.model = constructor(input_shape=image_shape, **kwargs)
-        finally:
-            tf.keras.backend.set_floatx("float32")
-        rng = np.random.default_rng(1)
-        for w in self.model.weights:
-            values = 0.5 * rng.standard_normal(w.shape)
-            w.assign(np.abs(values) + 0.5 if "gamma" in w.name or "moving_variance" in w.name else values)
-        self.image = rng.standard_normal((2, *image_shape))
-        taps = {layer: self.model.get_layer(layer) for layer in layers}
-        ends = {layer: (tap.input, tap.output) for layer, tap in taps.items()}
-        values = tf.keras.Model(self.model.input, ends)(self.image, training=False)
-        self.before = {layer: before.numpy() for layer, (before, _) in values.items()}
-        self.after = {layer: after.numpy() for layer, (_, after) in values.items()}
-
-
 @pytest.fixture(scope="module", params=[1, 2], ids=["base", "rep"])
 def reactnet(request):
     constructor, kwargs = (zoo.ReActNetA, {}) if request.param == 1 else (zoo.RepReActNetA, {"beta": 2})
     blocks = [f"block{i}_rprelu2" for i in (1, 2, 3, 13)]
-    entry = "stem_bn" if request.param == 1 else "stem_repeat"
+    entry = "stem_bn" if request.param == 1 else "stem_conv_repeat"
     # Not square: rows and columns must not be mixed up.
     net = Float64(constructor, [entry, *blocks, "fc"], (64, 32, 3), **kwargs)
     net.beta, net.entry = request.param, entry

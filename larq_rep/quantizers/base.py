@@ -1,0 +1,39 @@
+"""What quantizers with variables have in common; Larq's own have none."""
+
+import tensorflow as tf
+from larq.quantizers import _BaseQuantizer
+
+
+class QuantizerWithVariables(_BaseQuantizer):
+    """A quantizer with weights, or with a number that a schedule changes.
+
+    That number is a variable, for compiled training steps to see it change, but no weight. Files hold the weights
+    only: saving it would also make `.keras` files of models whose layers share one quantizer unreadable, since
+    there each layer restores one of its own.
+    """
+
+    precision = 1
+
+    def _add_scheduled(self, name: str, value: float) -> tf.Variable:
+        return self.add_weight(name, shape=(), initializer=tf.keras.initializers.Constant(value), trainable=False)
+
+    @property
+    def _state(self) -> list[tf.Variable]:
+        """The weights that no gradient changes."""
+        return []
+
+    @property
+    def non_trainable_weights(self):
+        return [*([] if self.trainable else self._trainable_weights), *self._state]
+
+    def get_build_config(self):
+        # The shape of the kernel is that of the layer, whose config may make a wider one (`reptran`).
+        return None
+
+    def save_own_variables(self, store):
+        for index, weight in enumerate(self.weights):
+            store[str(index)] = weight.numpy()
+
+    def load_own_variables(self, store):
+        for index, weight in enumerate(self.weights):
+            weight.assign(store[str(index)])

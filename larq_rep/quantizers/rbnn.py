@@ -1,0 +1,252 @@
+"""Quantizers of RBNN."""
+
+import math
+
+import larq as lq
+import tensorflow as tf
+
+from larq_rep.quantizers.base import QuantizerWithVariables
+
+_RIGHT_ANGLE = tf.keras.initializers.Constant(math.pi / 2)
+
+
+class _TriangularQuantizer(QuantizerWithVariables):
+    """Holds `t` of RBNN's training-aware approximation of the sign."""
+
+    def __init__(self, t: float = 0.01, **kwargs):
+        super().__init__(**kwargs)
+        if t <= 0:
+            raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
+        self.initial_t = t
+        self.t = self._add_scheduled("t", t)
+
+    def get_config(self):
+        return {**super().get_config(), "t": self.initial_t}
+
+
+def _slope(x, t):
+    """Derivative of the approximated sign over its gain k."""
+    return tf.maximum(math.sqrt(2) * t - t**2 * tf.abs(x), 0)
+
+
+@tf.custom_gradient
+def _triangular_sign(x, t):
+    return lq.math.sign(x), lambda dy: (dy * tf.maximum(1 / t, 1) * _slope(x, t), None)
+
+
+@tf.custom_gradient
+def _standardized_sign(x, t):
+    axes = list(range(1, x.shape.rank))
+    # The sign needs no division by the standard deviation, so neither does the converted network.
+    centred = x - tf.reduce_mean(x, axes, keepdims=True)
+
+    def grad(dy):
+        freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, x.dtype)
+        std = tf.sqrt(tf.reduce_sum(centred**2, axes, keepdims=True) / freedom)
+        z = centred / std
+        dz = dy * _slope(z, tf.maximum(t, 1))
+        along_z = z * tf.reduce_sum(dz * z, axes, keepdims=True) / freedom
+        return (dz - tf.reduce_mean(dz, axes, keepdims=True) - along_z) / std, None
+
+    return lq.math.sign(centred), grad
+
+
+@lq.utils.register_alias("standardized_sign")
+@lq.utils.register_keras_custom_object
+class StandardizedSign(_TriangularQuantizer):
+    r"""Input quantizer of RBNN: the sign of each sample's standardised activations.
+
+    \\[
+    \hat{x} = \frac{x - m}{\sigma} \qquad
+    q(x) = \operatorname{sign}(x - m) \qquad
+    \frac{\partial q}{\partial \hat{x}} = \max\left(0,\; \sqrt{2}\, t' - t'^2 \left|\hat{x}\right|\right)
+    \qquad t' = \max(t, 1)
+    \\]
+
+    \\(m\\) and \\(\sigma\\) are mean and (unbiased) standard deviation of one sample over all its pixels and
+    channels, in training *and* in evaluation: the threshold depends on the input. The gradient passes
+    through the standardisation. Larq Compute Engine computes a mean and a difference before it binarizes; an
+    activation that equals the mean but for rounding may get the other sign there.
+
+    `t` grows during training. It is a scalar variable that a callback sets, `quantizer.t.assign(0.2)`, to
+    \\(t(e) = 10^{-2 + 3 e / E}\\) before epoch \\(e\\) of \\(E\\). It is no weight of the layer: `get_config`,
+    `.h5` and `.keras` files keep the constructor's value only. A sample whose activations are all equal has
+    no standard deviation and its gradient is NaN, as in the authors' code.
+
+    # Arguments
+        t: Initial steepness of the gradient, greater than 0.
+        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
+
+    # Input shape
+        `(batch, ...)`, usually NHWC.
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if `t` is not positive.
+
+    # References
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055), section 3.4, and its code, which
+            standardises
+    """
+
+    def call(self, inputs):
+        return super().call(_standardized_sign(inputs, tf.cast(self.t, inputs.dtype)))
+
+
+def _rotation_sizes(size: int) -> tuple[int, int]:
+    """The two factors of `size` nearest to each other, the smaller one first."""
+    smaller = next(a for a in range(math.isqrt(size), 0, -1) if size % a == 0)
+    return smaller, size // smaller
+
+
+@lq.utils.register_alias("rotated_sign")
+@lq.utils.register_keras_custom_object
+class RotatedSign(_TriangularQuantizer):
+    r"""Kernel quantizer of RBNN: the sign of rotated weights, with a learned scale per output channel.
+
+    \\[
+    z = \frac{w - \operatorname{mean}_o(w)}{\operatorname{std}_o(w)} \qquad
+    r_o = R_1^\top Z_o R_2 \qquad
+    u = z + \left|\sin \theta_o\right| (r - z) \qquad
+    q(w) = \alpha_o \operatorname{sign}(u)
+    \\]
+
+    Mean and (unbiased) standard deviation are those of an output channel. \\(Z_o\\) are its
+    \\(N = I \cdot k \cdot k\\) weights, in the order \\((I, k, k)\\), as a matrix of \\(a\\) rows and \\(b\\)
+    columns, where \\(a\\) is the largest divisor of \\(N\\) up to \\(\sqrt{N}\\). The backward pass takes
+
+    \\[
+    \frac{\partial \operatorname{sign}(u)}{\partial u} =
+    \max\left(0,\; k \left(\sqrt{2}\, t - t^2 \left|u\right|\right)\right) \qquad k = \max(1/t, 1)
+    \\]
+
+    and \\(r\\) as a constant; it passes through the standardisation, and to \\(\alpha\\) and \\(\theta\\).
+
+    The weights are `alpha` \\(\alpha\\) and `rotate` \\(\theta\\), both of shape `(channels,)` and trained,
+    and the orthogonal `R1` \\((a, a)\\) and `R2` \\((b, b)\\), which only `update_rotations` changes: the
+    authors do that before the first batch of every epoch. `t` grows during training; it is a variable as in
+    `StandardizedSign`, and no weight. Larq Compute Engine evaluates all of it at conversion: a binary
+    kernel and a scale per output channel remain, which may be negative.
+
+    `rotate` starts at \\(\pi / 2\\) as in the authors' code. There \\(\left|\sin \theta\right|\\) is exactly 1
+    and the kernel's gradient exactly 0, until weight decay has moved `rotate`: add it to the loss, or choose
+    another `rotate_initializer`. `alpha` starts at the expectation of what it is there, the mean magnitude of
+    a kernel with PyTorch's default initial values (uniform within \\(1 / \sqrt{N}\\)), whatever the kernel's
+    own initial values are: \\(1 / (2 \sqrt{N})\\).
+
+    A channel whose weights are all equal has no standard deviation and gives NaN, as in the authors' code.
+    The weights belong to one kernel: give each convolution an object of its own. `lq.models.summary` counts
+    them as multiplications of the convolution, `larq_rep.cost.count` does not.
+
+    # Arguments
+        t: Initial steepness of the gradient, greater than 0.
+        alpha_initializer: Initializer of `alpha`; if `None` the constant \\(1 / (2 \sqrt{N})\\).
+        rotate_initializer: Initializer of `rotate`, by default the constant \\(\pi / 2\\).
+        regularizer: Regularizer of `alpha` and of `rotate`.
+        metrics: An array of metrics to add to the layer. If `None` the metrics set in
+            `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
+
+    # Input shape
+        A kernel whose last two axes are the input and the output channels, usually HWIO.
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if `t` is not positive, or the shape of the kernel differs from that of an earlier call.
+
+    # References
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055)
+    """
+
+    def __init__(
+        self,
+        t: float = 0.01,
+        alpha_initializer=None,
+        rotate_initializer=_RIGHT_ANGLE,
+        regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(t, **kwargs)
+        self.alpha_initializer = tf.keras.initializers.get(alpha_initializer)
+        self.rotate_initializer = tf.keras.initializers.get(rotate_initializer)
+        self.regularizer = tf.keras.regularizers.get(regularizer)
+
+    def build(self, input_shape):
+        *rest, channels = self._kernel_shape = tuple(input_shape)
+        size = math.prod(rest)
+        a, b = _rotation_sizes(size)
+        magnitude = tf.keras.initializers.Constant(0.5 * size**-0.5)
+        self.alpha = self.add_weight(
+            "alpha", (channels,), initializer=self.alpha_initializer or magnitude, regularizer=self.regularizer
+        )
+        self.rotate = self.add_weight(
+            "rotate", (channels,), initializer=self.rotate_initializer, regularizer=self.regularizer
+        )
+        self.R1 = self.add_weight("R1", (a, a), initializer=tf.keras.initializers.Orthogonal(), trainable=False)
+        self.R2 = self.add_weight("R2", (b, b), initializer=tf.keras.initializers.Orthogonal(), trainable=False)
+        super().build(input_shape)
+
+    @property
+    def _state(self):
+        return [self.R1, self.R2] if self.built else []
+
+    def _standardized(self, kernel):
+        axes = list(range(kernel.shape.rank - 1))
+        centred = kernel - tf.reduce_mean(kernel, axes)
+        freedom = kernel.shape[:-1].num_elements() - 1
+        return centred / tf.sqrt(tf.reduce_sum(centred**2, axes) / freedom)
+
+    def _matrices(self, kernel):
+        """HWIO to one matrix for each output channel."""
+        last = kernel.shape.rank - 1
+        kernel = tf.transpose(kernel, [last, last - 1, *range(last - 1)])
+        return tf.reshape(kernel, [-1, self.R1.shape[0], self.R2.shape[0]])
+
+    def _kernel(self, matrices):
+        """The inverse of `_matrices`."""
+        *spatial, inputs, outputs = self._kernel_shape
+        rank = len(self._kernel_shape)
+        return tf.transpose(tf.reshape(matrices, [outputs, inputs, *spatial]), [*range(2, rank), 1, 0])
+
+    def call(self, inputs):
+        if tuple(inputs.shape) != self._kernel_shape:
+            raise ValueError(
+                f"RotatedSign '{self.name}' has rotations for a kernel of shape {self._kernel_shape}, but was "
+                f"called on shape {tuple(inputs.shape)}: give each convolution a RotatedSign() of its own."
+            )
+        z = self._standardized(inputs)
+        rotated = self._kernel(tf.matmul(tf.matmul(self.R1, self._matrices(z), transpose_a=True), self.R2))
+        u = z + tf.abs(tf.sin(self.rotate)) * (tf.stop_gradient(rotated) - z)
+        return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype)))
+
+    def update_rotations(self, kernel) -> None:
+        r"""Turns `R1` and `R2` to where the rotated weights are nearer in angle to their signs.
+
+        Three times in turn the best signs \\(B\\), the best `R1` and the best `R2` for
+
+        \\[ \max \sum_o \operatorname{tr}\left(B_o^\top R_1^\top Z_o R_2\right) \\]
+
+        # Arguments
+            kernel: The latent weights that this object quantizes, `layer.kernel`.
+        """
+        z = self._matrices(self._standardized(tf.convert_to_tensor(kernel)))
+        r1, r2 = tf.convert_to_tensor(self.R1), tf.convert_to_tensor(self.R2)
+        for _ in range(3):
+            signs = lq.math.sign(tf.matmul(tf.matmul(r1, z, transpose_a=True), r2))
+            _, u, v = tf.linalg.svd(tf.einsum("oij,okj->ik", tf.matmul(signs, r2, transpose_b=True), z))
+            r1 = tf.matmul(v, u, transpose_b=True)
+            _, u, v = tf.linalg.svd(tf.einsum("oij,oik->jk", z, tf.matmul(r1, signs)))
+            r2 = tf.matmul(u, v, transpose_b=True)
+        self.R1.assign(r1)
+        self.R2.assign(r2)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "alpha_initializer": tf.keras.initializers.serialize(self.alpha_initializer),
+            "rotate_initializer": tf.keras.initializers.serialize(self.rotate_initializer),
+            "regularizer": tf.keras.regularizers.serialize(self.regularizer),
+        }

@@ -1,0 +1,115 @@
+"""Kernel quantizers of XNOR-Net and DoReFa-Net.
+
+Those of BNN are Larq's: `lq.quantizers.SteSign(clip_value=None)`, the sign with the identity as gradient.
+"""
+
+import larq as lq
+import tensorflow as tf
+from larq.quantizers import _BaseQuantizer, ste_sign
+
+from larq_rep.quantizers.reactnet import _scale_forward_only
+
+
+@tf.custom_gradient
+def _xnor_sign(w, scale):
+    def grad(dy):
+        size = w.shape[:-1].num_elements()
+        slope = tf.where(tf.abs(w) < 1, 1 + size * scale, tf.ones_like(w))
+        return dy * slope * (1 - 1 / w.shape[-2]), None
+
+    return lq.math.sign(w), grad
+
+
+@lq.utils.register_alias("xnor_sign")
+@lq.utils.register_keras_custom_object
+class XNORSign(_BaseQuantizer):
+    r"""Kernel quantizer of XNOR-Net: sign times mean magnitude per output channel, with its own gradient.
+
+    \\[
+    q(w) = s_o \operatorname{sign}(w) \qquad s_o = \operatorname{mean}\left|w_{:,:,:,o}\right|
+    \qquad
+    \frac{\partial q(w)}{\partial w} = \left(1 - \frac{1}{I}\right) \cdot \begin{cases}
+      1 + n s_o & \left|w\right| < 1 \\\
+      1 & \left|w\right| \geq 1
+    \end{cases}
+    \\]
+
+    \\(I\\) is the number of input channels, \\(n\\) that of the weights of an output channel. The gradient is
+    that of the authors' code for stochastic gradient descent: \\(n\\) times that of the paper. (For Adam, which
+    does not see such factors, their code multiplies by \\(10^9\\) instead.) With a single input channel it is
+    0. The authors also centre and clip the latent weights: `kernel_constraint="centred_clip"`.
+
+    # Arguments
+        metrics: An array of metrics to add to the layer. If `None` the metrics set in
+            `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
+
+    # Input shape
+        A kernel whose last two axes are the input and the output channels, usually HWIO.
+
+    # Output shape
+        Same as the input.
+
+    # References
+        - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+            Networks](https://arxiv.org/abs/1603.05279), and its code
+    """
+
+    precision = 1
+
+    def call(self, inputs):
+        scale = tf.reduce_mean(tf.abs(inputs), axis=list(range(inputs.shape.rank - 1)))
+        return _scale_forward_only(super().call(_xnor_sign(inputs, scale)), scale)
+
+
+@lq.utils.register_alias("centred_clip")
+@lq.utils.register_keras_custom_object
+class CentredClip(tf.keras.constraints.Constraint):
+    r"""Kernel constraint of XNOR-Net: no mean over the input channels, magnitudes up to 1.
+
+    \\[ w \leftarrow \operatorname{clip}\left(w - \operatorname{mean}_I(w), -1, 1\right) \\]
+
+    The mean is that over the input channels for one tap and one output channel. The authors do this before
+    each training step, Keras after it.
+
+    # References
+        - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+            Networks](https://arxiv.org/abs/1603.05279), its code
+    """
+
+    def __call__(self, w):
+        return tf.clip_by_value(w - tf.reduce_mean(w, axis=-2, keepdims=True), -1.0, 1.0)
+
+
+@lq.utils.register_alias("dorefa_sign")
+@lq.utils.register_keras_custom_object
+class DoReFaSign(_BaseQuantizer):
+    r"""Kernel quantizer of DoReFa-Net for one bit: sign times mean magnitude of the whole kernel.
+
+    \\[
+    q(w) = s \operatorname{sign}(w) \qquad s = \operatorname{mean}\left|w\right| \qquad
+    \frac{\partial q(w)}{\partial w} = 1
+    \\]
+
+    `lq.quantizers.DoReFa(k_bit=1, mode="weights")` is another function: without the scale, and with the
+    gradient of the hyperbolic tangent that DoReFa-Net has for more than one bit.
+
+    # Arguments
+        metrics: An array of metrics to add to the layer. If `None` the metrics set in
+            `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
+
+    # Input shape
+        Any shape.
+
+    # Output shape
+        Same as the input.
+
+    # References
+        - [DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
+            Gradients](https://arxiv.org/abs/1606.06160), equation 8
+    """
+
+    precision = 1
+
+    def call(self, inputs):
+        binary = super().call(ste_sign(inputs, clip_value=None))
+        return _scale_forward_only(binary, tf.reduce_mean(tf.abs(inputs)))

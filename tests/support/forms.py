@@ -1,0 +1,64 @@
+"""What every published form of every network has to pass."""
+
+import re
+
+import numpy as np
+import tensorflow as tf
+from support import images, randomize
+
+from larq_rep import zoo
+from larq_rep.converters import convert, verify
+
+# Large enough for maps of 3 x 3 before the pooling: on smaller ones Larq Compute Engine pads wrongly.
+SIZES = {"imagenet": 96, "cifar10": 32, "cifar100": 32}
+
+
+def forms(family=None, not_family=None):
+    """Names and records of all published forms."""
+    networks = [zoo.get_network(name) for name in zoo.list_models(family=family)]
+    return [(n.name, variant) for n in networks if n.family != not_family for variant in n.variants]
+
+
+def without_gradient(model, x, classes):
+    """Takes a training step on random images; the names of the weights that had no gradient."""
+    labels = np.arange(len(x)) % classes
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=True)
+        # Also of probabilities: all that matters is that the gradient reaches the weights.
+        loss = tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(labels, outputs, from_logits=True))
+    weights = model.trainable_weights
+    gradients = tape.gradient(loss, weights)
+    assert np.isfinite(loss)
+    tf.keras.optimizers.legacy.SGD(0.1).apply_gradients(zip(gradients, weights, strict=True))
+    assert all(np.isfinite(weight).all() for weight in weights)
+    return [w.name for w, g in zip(weights, gradients, strict=True) if g is None or not np.any(g)]
+
+
+def check(name, variant, file, size=None, without=()):
+    """Builds, trains, saves, loads, converts and verifies a network with random weights.
+
+    # Arguments
+        file: Where to save the model.
+        size: Height and width of the images, by default a small one.
+        without: Weights that are known to have no gradient.
+    """
+    size = size or SIZES[variant.dataset]
+    tf.keras.utils.set_random_seed(0)
+    model = zoo.get_model(name, **variant.arguments, input_shape=(size, size, 3), num_classes=10)
+    assert model.output_shape == (None, 10)
+
+    randomize(model)
+    assert without_gradient(model, images(model, 4), 10) == list(without)
+
+    x = images(model, 2, seed=1)
+    model.save(file)
+    loaded = tf.keras.models.load_model(file, compile=False)
+    np.testing.assert_array_equal(loaded(x), model(x))
+
+    # A binary convolution that stays float is an error, unless the record names it.
+    content, report = convert(model, allow_float=bool(variant.left_float))
+    floating = {finding.where for finding in report.findings if finding.rule == "silent-float"}
+    assert all(any(re.fullmatch(pattern, layer) for pattern in variant.left_float) for layer in floating)
+    assert report.bitpacked == report.binary - len(floating)
+    result = verify(model, content, x)
+    assert result.ok, result.differences

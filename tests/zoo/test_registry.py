@@ -1,0 +1,51 @@
+"""Every network of the zoo in every published form, and the records of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from forms import check, forms
+
+from larq_rep import zoo
+from larq_rep.zoo import catalog
+
+FORMS = forms(not_family="larq_zoo")
+each_form = pytest.mark.parametrize("name, variant", FORMS, ids=[catalog.key(*form) for form in FORMS])
+
+
+@each_form
+def test_form(name, variant, tmp_path):
+    check(name, variant, str(tmp_path / "model.h5"))
+
+
+@each_form
+def test_costs_are_those_of_the_table(name, variant):
+    """`lce zoo list` prints the table."""
+    known = catalog.stored_costs().get(catalog.key(name, variant))
+    assert known == catalog.counted(zoo.get_network(name), variant), "run `make docs`"
+
+
+def test_page_is_that_of_the_records():
+    page = Path(__file__).parents[2] / "docs/zoo.md"
+    assert page.read_text(encoding="utf-8") == catalog.page(catalog.stored_costs()), "run `make docs`"
+
+
+def test_no_costs_of_what_is_not_there():
+    keys = {catalog.key(*form) for form in forms()}
+    assert set(catalog.stored_costs()) == keys
+    assert len(keys) == len(forms())
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_record(name):
+    network = zoo.get_network(name)
+    assert network.constructor.__name__ == name == getattr(zoo, name).__name__
+    assert network.constructor.__doc__
+    if not name.startswith("Rep"):
+        assert not network.variants[0].arguments
+    for variant in network.variants:
+        assert variant.paper.title
+        assert variant.source in ("code", "paper", "inferred", "larq_zoo")
+        assert variant.spec
+        assert all(0 < result.top1 < 100 and result.source for result in variant.results)
+        assert json.dumps(catalog.record(variant))

@@ -1,0 +1,138 @@
+"""What all networks cost, counted once and kept beside the records, and the page that shows both.
+
+`python -m larq_rep.zoo.catalog` counts the networks that changed and writes `zoo/costs.json` and `docs/zoo.md`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from larq_rep.cost import count
+from larq_rep.zoo.registry import DATASETS, Network, Result, Variant, get_network, list_models
+
+_COSTS = files("larq_rep.zoo") / "costs.json"
+_COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
+_TITLES = {
+    "reactnet": "ReActNet",
+    "bireal": "Bi-Real-Net and ReActNet on ResNets",
+    "vgg": "VGG-small",
+    "resnet20": "ResNet-20",
+    "resnet18": "ResNet-18",
+    "presbnet": "PresB-Net",
+    "aresbnet": "AresB-Net",
+    "binarydensenet": "BinaryDenseNet",
+    "resnet_e": "ResNetE",
+    "meliusnet": "MeliusNet",
+    "larq_zoo": "Networks of larq_zoo",
+}
+_SOURCES = {
+    "code": "the authors' code",
+    "paper": "the paper",
+    "inferred": "inferred, see the constructor",
+    "larq_zoo": "larq_zoo",
+}
+
+
+def key(name: str, variant: Variant) -> str:
+    """What a form of a network is called in the table of costs: the call that builds it."""
+    return f"{name}({variant.label})"
+
+
+def record(variant: Variant) -> dict[str, Any]:
+    """What is known of a form of a network, as plain numbers, strings, lists and dictionaries."""
+    assert variant.paper and variant.preprocessing
+    return {
+        **asdict(variant),
+        "paper": {**variant.paper._asdict(), "url": variant.paper.url},
+        "preprocessing": variant.preprocessing._asdict(),
+        "results": [result._asdict() for result in variant.results],
+        "rep_results": [result._asdict() for result in variant.rep_results],
+        **DATASETS[variant.dataset]._asdict(),
+    }
+
+
+def stored_costs() -> dict[str, dict[str, float]]:
+    """The costs of every form of every network at its published size, as `larq_rep.cost.count` found them.
+
+    The keys of each are attributes of `larq_rep.cost.Cost`.
+    """
+    return json.loads(_COSTS.read_text(encoding="utf-8"))
+
+
+def counted(network: Network, variant: Variant) -> dict[str, float]:
+    """Counts one form of a network."""
+    cost = count(network.constructor(**variant.arguments)).to_dict()
+    return {attribute: cost[attribute] for attribute in _COUNTED}
+
+
+def page(costs: Mapping[str, Mapping[str, float]]) -> str:
+    """The page of all networks, in Markdown."""
+    lines = [
+        "# The networks",
+        "",
+        "Written by `make docs` from the records in `zoo/`. Parameters are the trainable ones; OPs are FLOPs + BOPs / "
+        "64 for one image of the published size, without batch normalisation; the size is that of the trainable "
+        "weights, 1 bit each if binary and 32 bits if not. Top-1 accuracies are the published ones, none was measured "
+        "here. The sections are those of the specifications that the networks were built from.",
+        "",
+        "`larq_rep.zoo.NAME(...)` builds a network, `lce zoo show NAME` counts it layer by layer. The networks of "
+        "larq_zoo need the extra `larq-rep[zoo]`.",
+    ]
+    for family in dict.fromkeys([*_TITLES, *(get_network(name).family for name in list_models())]):
+        networks = [get_network(name) for name in list_models() if get_network(name).family == family]
+        if not networks:
+            continue
+        papers = dict.fromkeys(variant.paper for network in networks for variant in network.variants)
+        lines += ["", f"## {_TITLES.get(family, family)}", ""]
+        lines += [f"- [{paper.title}]({paper.url})" for paper in papers if paper]
+        lines += ["", "| network | data | parameters | binary | OPs | MiB | top-1 % | structure from |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        for network in networks:
+            for variant in network.variants:
+                cost = costs[key(network.name, variant)]
+                cells = [
+                    f"`{key(network.name, variant)}`",
+                    variant.dataset,
+                    f"{cost['trainable_params']:,}",
+                    f"{cost['binary_params']:,}",
+                    f"{cost['ops']:,.0f}",
+                    f"{cost['trainable_bits'] / 2**23:.3f}",
+                    "; ".join(map(_accuracy, variant.results)) or "–",
+                    f"{_SOURCES[variant.source]} ({variant.spec})",
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+        float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}
+        lines += [f"\nStays float in a flatbuffer: {reason}." for reason in sorted(float_layers)]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(result: Result) -> str:
+    top5 = f" / {result.top5}" if result.top5 else ""
+    return f"{result.top1}{top5} ({result.source})"
+
+
+def write(root: Path, report: Callable[[str], None] = print) -> None:
+    """Counts every network and writes both files into a checkout."""
+    known = stored_costs() if _COSTS.is_file() else {}
+    costs = {}
+    for name in list_models():
+        network = get_network(name)
+        for variant in network.variants:
+            try:
+                costs[key(name, variant)] = counted(network, variant)
+                report(key(name, variant))
+            except ImportError:
+                if key(name, variant) not in known:
+                    raise
+                costs[key(name, variant)] = known[key(name, variant)]
+                report(f"{key(name, variant)}: as before, larq_zoo is not installed")
+    (root / "zoo/costs.json").write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs/zoo.md").write_text(page(costs), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path.cwd())

@@ -1,0 +1,42 @@
+"""Pieces that the networks of several families are made of."""
+
+import tensorflow as tf
+
+
+def batch_norm(x: tf.Tensor, name: str, **kwargs) -> tf.Tensor:
+    """Batch normalisation with PyTorch's defaults."""
+    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **kwargs)(x)
+
+
+def uniform_fan_in() -> tf.keras.initializers.Initializer:
+    """PyTorch's default for kernels: uniform within 1 / sqrt(fan_in)."""
+    return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+
+def he_normal() -> tf.keras.initializers.Initializer:
+    """PyTorch's `kaiming_normal_`: not truncated, by fan-in."""
+    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
+
+
+def hard_tanh(x: tf.Tensor) -> tf.Tensor:
+    """PyTorch's hardtanh, min(max(x, -1), 1)."""
+    # Not Activation("hard_tanh"): Keras cannot load a whole model with that from an .h5 file.
+    return tf.clip_by_value(x, -1.0, 1.0)
+
+
+def dense(x: tf.Tensor, units: int, name: str, kernel_initializer=None) -> tf.Tensor:
+    """A dense layer with PyTorch's initial values, uniform within 1 / sqrt(inputs); also those of the bias."""
+    bound = x.shape[-1] ** -0.5
+    return tf.keras.layers.Dense(
+        units,
+        kernel_initializer=kernel_initializer or uniform_fan_in(),
+        bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
+        name=name,
+    )(x)
+
+
+def classifier(x: tf.Tensor, num_classes: int | None, name: str, **kwargs) -> tf.Tensor:
+    """Global average pooling and a dense layer; `x` itself if `num_classes` is `None`."""
+    if num_classes is None:
+        return x
+    return dense(tf.keras.layers.GlobalAveragePooling2D(name="pool")(x), num_classes, name, **kwargs)

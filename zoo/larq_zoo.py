@@ -1,0 +1,68 @@
+"""Networks of larq_zoo, listed with ours and built by larq_zoo, which is the extra `larq-rep[zoo]`.
+
+`larq_rep.reptran` transforms them like ours.
+"""
+
+import importlib
+
+from larq_rep.zoo.registry import Paper, Result, add_network
+
+_DOREFA = Paper(
+    "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients", "1606.06160"
+)
+_BNN = Paper(
+    "Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or -1",
+    "1602.02830",
+)
+_XNOR = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")
+_REAL_TO_BINARY = Paper("Training binary neural networks with real-to-binary convolutions", "2003.11535")
+_QUICKNET = Paper(
+    "Larq Compute Engine: Design, Benchmark, and Deploy State-of-the-Art Binarized Neural Networks", "2011.09398"
+)
+_WHOLE_LAYER = "the input has 2 bits, which larq_compute_engine does not pack"
+
+
+def _add(name: str, module: str, paper: Paper, top1: float, top5: float, left_float: str = ""):
+    def constructor(*, input_shape=None, input_tensor=None, weights=None, include_top=True, num_classes=1000):
+        try:
+            networks = importlib.import_module(f"larq_zoo.{module}")
+        except ImportError as error:
+            raise ImportError(
+                f"{name} is built by larq_zoo, which cannot be imported: pip install 'larq-rep[zoo]'."
+            ) from error
+        return getattr(networks, name)(
+            input_shape=input_shape,
+            input_tensor=input_tensor,
+            weights=weights,
+            include_top=include_top,
+            num_classes=num_classes,
+        )
+
+    constructor.__name__ = constructor.__qualname__ = name
+    constructor.__doc__ = f"""`larq_zoo.{module}.{name}`, by default untrained; see there.
+
+    # Raises
+        ImportError: If larq_zoo is not installed.
+
+    # References
+        - {paper.title}, https://arxiv.org/abs/{paper.arxiv}
+    """
+    return add_network(
+        constructor,
+        family="larq_zoo",
+        paper=paper,
+        dataset="imagenet",
+        source="larq_zoo",
+        spec="binarydensenet-and-survey.md, Part B",
+        results=(Result(top1, top5, "larq_zoo 2.4"),),
+        left_float={".*": left_float} if left_float else {},
+    )
+
+
+RealToBinaryNet = _add("RealToBinaryNet", "literature", _REAL_TO_BINARY, 65.01, 85.72)
+DoReFaNet = _add("DoReFaNet", "literature", _DOREFA, 53.39, 76.50, _WHOLE_LAYER)
+XNORNet = _add("XNORNet", "literature", _XNOR, 44.96, 69.18)
+BinaryAlexNet = _add("BinaryAlexNet", "literature", _BNN, 36.30, 61.53)
+QuickNetSmall = _add("QuickNetSmall", "sota", _QUICKNET, 59.4, 81.8)
+QuickNet = _add("QuickNet", "sota", _QUICKNET, 63.3, 84.6)
+QuickNetLarge = _add("QuickNetLarge", "sota", _QUICKNET, 66.9, 87.0)

@@ -1,0 +1,155 @@
+"""The binarization methods of VGG-small, ResNet-20 and ResNet-18, and what these networks have in common.
+
+The networks differ in what they pass here: quantizers, activation, initial values, shortcuts. Names of layers
+are the authors' with `_` for `.`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import larq as lq
+import tensorflow as tf
+
+from larq_rep.quantizers import (
+    CentredClip,
+    EDESign,
+    LibraSign,
+    QuantSign,
+    ReCUInputSign,
+    ReCUSign,
+    RotatedSign,
+    StandardizedSign,
+    XNORSign,
+)
+from larq_rep.zoo.common import batch_norm, dense, hard_tanh, he_normal
+from larq_rep.zoo.registry import Paper
+
+IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
+RBNN = Paper("Rotated Binary Neural Network", "2009.13055")
+RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.12369")
+FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
+BNN = Paper(
+    "Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or -1",
+    "1602.02830",
+)
+XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")
+RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the convolutions of a method and what surrounds them are made of; without quantizers they are real."""
+
+    input_quantizer: Callable[[], Any] | None = None
+    kernel_quantizer: Callable[[], Any] | None = None
+    kernel_constraint: Callable[[], Any] | None = None
+    kernel_initializer: Callable[[], Any] = he_normal
+    activation: Callable[[tf.Tensor], tf.Tensor] = hard_tanh
+    # Initial gamma of the normalisations of feature maps.
+    gamma: float = 1.0
+
+    def conv_layer(self, filters: int, kernel_size: int, name: str, strides: int = 1) -> tf.keras.layers.Layer:
+        """A convolution of the method, padded with 0 after the sign."""
+        initializer = self.kernel_initializer()
+        arguments = dict(strides=strides, padding="same", use_bias=False, kernel_initializer=initializer, name=name)
+        if self.kernel_quantizer is None:
+            return tf.keras.layers.Conv2D(filters, kernel_size, **arguments)
+        return lq.layers.QuantConv2D(
+            filters,
+            kernel_size,
+            # Each convolution has quantizers of its own, for some have weights.
+            input_quantizer=self.input_quantizer and self.input_quantizer(),
+            kernel_quantizer=self.kernel_quantizer(),
+            kernel_constraint=self.kernel_constraint and self.kernel_constraint(),
+            **arguments,
+        )
+
+    def conv(self, x: tf.Tensor, filters: int, kernel_size: int, name: str, strides: int = 1) -> tf.Tensor:
+        return self.conv_layer(filters, kernel_size, name, strides)(x)
+
+    def real_conv(self, x: tf.Tensor, filters: int, kernel_size: int, name: str, strides: int = 1) -> tf.Tensor:
+        return replace(self, kernel_quantizer=None).conv(x, filters, kernel_size, name, strides)
+
+    def norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        return batch_norm(x, name, gamma_initializer=tf.keras.initializers.Constant(self.gamma))
+
+
+def relu(x: tf.Tensor) -> tf.Tensor:
+    return tf.keras.layers.ReLU()(x)
+
+
+METHODS = {
+    "irnet": Method(EDESign, LibraSign),
+    "rbnn": Method(StandardizedSign, RotatedSign),
+    "recu": Method(ReCUInputSign, ReCUSign),
+    "fracbnn": Method(partial(QuantSign, bits=1), partial(lq.quantizers.SteSign, clip_value=1.3)),
+    # The gradients of both signs are the identity; the hard tanh before clips that of the activations.
+    "bnn": Method(partial(lq.quantizers.SteSign, clip_value=None), partial(lq.quantizers.SteSign, clip_value=None)),
+    "xnor": Method(lq.quantizers.SteSign, XNORSign, CentredClip),
+    "real": Method(activation=relu),
+}
+
+# What a method puts in place of the identity where a stage of a ResNet begins: (x, filters, name of the block,
+# method) to the shortcut of half the size and `filters` channels.
+Shortcut = Callable[[tf.Tensor, int, str, Method], tf.Tensor]
+
+
+def _pad_channels(x: tf.Tensor, filters: int) -> tf.Tensor:
+    side = (filters - x.shape[-1]) // 2
+    return tf.pad(x, [[0, 0], [0, 0], [0, 0], [side, side]])
+
+
+def sampled_shortcut(x: tf.Tensor, filters: int, name: str, method: Method) -> tf.Tensor:
+    """Every second pixel; half of the new channels, zeros, in front, half behind (option A)."""
+    # Pooling of single pixels picks [0::2, 0::2].
+    x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(x)
+    return _pad_channels(x, filters)
+
+
+def pooled_shortcut(x: tf.Tensor, filters: int, name: str, method: Method) -> tf.Tensor:
+    """The mean of 2x2 pixels; new channels as in `sampled_shortcut`."""
+    return _pad_channels(tf.keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x), filters)
+
+
+def conv_shortcut(
+    x: tf.Tensor, filters: int, name: str, method: Method, binary: bool = False, kind: str = "downsample"
+) -> tf.Tensor:
+    """A strided 1x1 convolution, real unless `binary`, and a normalisation."""
+    conv = method.conv if binary else method.real_conv
+    return method.norm(conv(x, filters, 1, f"{name}_{kind}_0", strides=2), f"{name}_{kind}_1")
+
+
+def residual_block(
+    x: tf.Tensor, filters: int, strides: int, name: str, *, method: Method, shortcut: Shortcut, bireal: bool
+) -> tf.Tensor:
+    """Two convolutions with one shortcut around both or, if `bireal`, one around each."""
+    around = x if strides == 1 else shortcut(x, filters, name, method)
+    y = method.norm(method.conv(x, filters, 3, f"{name}_conv1", strides), f"{name}_bn1")
+    if bireal:
+        y = tf.keras.layers.Add(name=f"{name}_add1")([y, around])
+    y = method.activation(y)
+    z = method.norm(method.conv(y, filters, 3, f"{name}_conv2"), f"{name}_bn2")
+    z = tf.keras.layers.Add(name=f"{name}_add2")([z, y if bireal else around])
+    return method.activation(z)
+
+
+def stages(
+    x: tf.Tensor, block: Callable[[tf.Tensor, int, int, str], tf.Tensor], widths: Sequence[int], blocks: int
+) -> tf.Tensor:
+    """Stages of `blocks` blocks; all but the first begin with stride 2."""
+    for stage, filters in enumerate(widths, start=1):
+        for number in range(blocks):
+            x = block(x, filters, 2 if stage > 1 and number == 0 else 1, f"layer{stage}_{number}")
+    return x
+
+
+def head(x: tf.Tensor, num_classes: int | None, name: str, *, norm: bool, kernel_initializer=None) -> tf.Tensor:
+    """Global average pooling, batch normalisation if `norm`, and a dense layer; `x` if there are no classes."""
+    if num_classes is None:
+        return x
+    x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    if norm:
+        x = batch_norm(x, "bn2")
+    return dense(x, num_classes, name, kernel_initializer=kernel_initializer)

@@ -1,0 +1,267 @@
+r"""ResNet-18 for ImageNet and CIFAR with binary or real convolutions, and Rep-ResNet-18.
+
+With \\(\text{HT}(x) = \min(\max(x, -1), 1)\\) the blocks of IR-Net, RBNN and ReCU compute for ImageNet, with a
+shortcut around each convolution,
+
+\\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x)) + S(x)) \qquad
+z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y)) + y)\\]
+
+and for CIFAR, with a shortcut around both,
+
+\\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x))) \qquad z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y)) + S(x))\\]
+
+Those of the real network are these with ReLU and without signs. BNN normalises the sum and XNOR-Net the input
+of each convolution:
+
+\\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x))) \qquad z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y) + S(x)))\\]
+\\[y = W_1 * \text{sign}(\text{BN}_1(x)) \qquad z = W_2 * \text{sign}(\text{BN}_2(y)) + S(x)\\]
+
+\\(S\\) is the identity, or a strided 1x1 convolution and a batch normalisation where the number of channels
+doubles (ReCU for CIFAR: average pooling, and zeros for the new channels).
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import larq as lq
+import tensorflow as tf
+
+from larq_rep.layers import XNORScale
+from larq_rep.zoo.bireal import PRESB
+from larq_rep.zoo.common import dense, uniform_fan_in
+from larq_rep.zoo.methods import (
+    BNN,
+    IR_NET,
+    METHODS,
+    RBNN,
+    RECU,
+    RESNET,
+    XNOR_NET,
+    Method,
+    Shortcut,
+    conv_shortcut,
+    head,
+    pooled_shortcut,
+    relu,
+    residual_block,
+    stages,
+)
+from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+
+
+class _Form(NamedTuple):
+    method: Method
+    shortcut: Shortcut
+    # A shortcut around each convolution.
+    bireal: bool = False
+    # Batch normalisation before the classifier.
+    norm: bool = True
+    # The activation also stands behind the stem.
+    stem_activation: bool = True
+
+
+def _he_normal_fan_out():
+    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+_DEFAULTS = {name: replace(METHODS[name], kernel_initializer=uniform_fan_in) for name in METHODS}
+_SHORTCUT = partial(conv_shortcut, kind="shortcut")
+_BINARY_SHORTCUT = partial(conv_shortcut, kind="shortcut", binary=True)
+_CIFAR = {
+    "irnet": _Form(_DEFAULTS["irnet"], _SHORTCUT, stem_activation=False),
+    "rbnn": _Form(_DEFAULTS["rbnn"], _BINARY_SHORTCUT, stem_activation=False),
+    "recu": _Form(METHODS["recu"], pooled_shortcut, stem_activation=False),
+    "real": _Form(_DEFAULTS["real"], _SHORTCUT, norm=False),
+}
+_IMAGENET = {
+    "irnet": _Form(replace(METHODS["irnet"], kernel_initializer=_he_normal_fan_out), conv_shortcut, bireal=True),
+    "rbnn": _Form(replace(METHODS["rbnn"], gamma=1e-8), conv_shortcut, bireal=True),
+    "recu": _Form(replace(METHODS["recu"], gamma=1e-8), conv_shortcut, bireal=True),
+    "real": _Form(replace(METHODS["real"], kernel_initializer=_he_normal_fan_out), conv_shortcut, norm=False),
+}
+
+
+def _imagenet_pool(x):
+    return tf.keras.layers.MaxPool2D(3, strides=2, padding="same", name="maxpool")(x)
+
+
+def _bnn_block(x, filters, strides, name):
+    method = _DEFAULTS["bnn"]
+    shortcut = x if strides == 1 else conv_shortcut(x, filters, name, method, binary=True)
+    y = method.activation(method.norm(method.conv(x, filters, 3, f"{name}_conv1", strides), f"{name}_bn1"))
+    y = method.conv(y, filters, 3, f"{name}_conv2")
+    y = tf.keras.layers.Add(name=f"{name}_add2")([y, shortcut])
+    return method.activation(method.norm(y, f"{name}_bn2"))
+
+
+def _bnn(image, num_classes, binary_classifier):
+    method = _DEFAULTS["bnn"]
+    # Binary weights on a real image.
+    x = replace(method, input_quantizer=None).conv(image, 64, 7, "conv1", strides=2)
+    x = method.activation(method.norm(_imagenet_pool(x), "bn1"))
+    x = stages(x, _bnn_block, _WIDTHS, 2)
+    if num_classes is None:
+        return x
+    x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = method.activation(method.norm(x, "bn2"))
+    if not binary_classifier:
+        return dense(x, num_classes, "fc")
+    bound = x.shape[-1] ** -0.5
+    x = lq.layers.QuantDense(
+        num_classes,
+        input_quantizer=method.input_quantizer(),
+        kernel_quantizer=method.kernel_quantizer(),
+        kernel_initializer=uniform_fan_in(),
+        bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
+        name="fc",
+    )(x)
+    return method.norm(x, "bn3")
+
+
+def _xnor_block(x, filters, strides, name, *, scale):
+    method = _DEFAULTS["xnor"]
+
+    def conv(x, strides, number):
+        # The epsilon of XNOR-Net's code.
+        x = tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-4, name=f"{name}_bn{number}")(x)
+        y = method.conv(x, filters, 3, f"{name}_conv{number}", strides)
+        if not scale:
+            return y
+        scales = XNORScale(3, strides=strides, name=f"{name}_scale{number}")(x)
+        return tf.keras.layers.Multiply(name=f"{name}_multiply{number}")([y, scales])
+
+    shortcut = x if strides == 1 else conv_shortcut(x, filters, name, method)
+    y = conv(conv(x, strides, 1), 1, 2)
+    return tf.keras.layers.Add(name=f"{name}_add2")([y, shortcut])
+
+
+def _xnor(image, num_classes, scale):
+    method = _DEFAULTS["xnor"]
+    x = method.norm(method.real_conv(image, 64, 7, "conv1", strides=2), "bn1")
+    x = stages(_imagenet_pool(relu(x)), partial(_xnor_block, scale=scale), _WIDTHS, 2)
+    return head(x, num_classes, "fc", norm=False)
+
+
+_WIDTHS = (64, 128, 256, 512)
+_LEFT_FLOAT = {"conv1": "its input is the real image", "fc": "Larq Compute Engine has no binary dense layer"}
+_INFERRED = dict(source="inferred", spec="cifar-bnns.md, 3.5")
+
+
+@register_network(
+    family="resnet18",
+    paper=IR_NET,
+    dataset="imagenet",
+    source="code",
+    spec="cifar-bnns.md, 3.3 and 3.4",
+    multiple=8,
+    variants=(
+        Variant(results=(Result(58.1, 80.0, "RepBNN, Table 8"),)),
+        Variant({"method": "rbnn"}, paper=RBNN, results=(Result(59.9, 81.9, "RepBNN, Table 8"),)),
+        Variant(
+            {"method": "recu"},
+            paper=RECU,
+            results=(Result(61.0, 82.6, "RepBNN, Table 8"),),
+            rep_results=(Result(62.3, 83.8, "RepBNN, Table 8"),),
+        ),
+        Variant(
+            {"method": "bnn"},
+            paper=BNN,
+            results=(Result(42.2, 67.1, "RepBNN, Table 8"),),
+            left_float={"conv1": _LEFT_FLOAT["conv1"]},
+            **_INFERRED,
+        ),
+        Variant({"method": "bnn", "binary_classifier": True}, paper=BNN, left_float=_LEFT_FLOAT, **_INFERRED),
+        Variant(
+            {"method": "xnor", "scale": True},
+            paper=XNOR_NET,
+            results=(Result(51.2, 73.2, "RepBNN, Table 8"),),
+            **_INFERRED,
+        ),
+        Variant({"method": "xnor"}, paper=XNOR_NET, **_INFERRED),
+        Variant({"method": "real"}, paper=RESNET, results=(Result(69.3, 89.2, "PresB-Net, Table 4"),)),
+        Variant({"method": "irnet", "dataset": "cifar10"}),
+        Variant(
+            {"method": "rbnn", "dataset": "cifar10"},
+            paper=RBNN,
+            results=(Result(92.2, None, "RepBNN, Table 7"),),
+            rep_results=(Result(93.1, None, "RepBNN, Table 7"),),
+        ),
+        Variant(
+            {"method": "recu", "dataset": "cifar10"},
+            paper=RECU,
+            results=(Result(92.8, None, "RepBNN, Table 7"),),
+            rep_results=(Result(93.6, None, "RepBNN, Table 7"),),
+        ),
+        Variant(
+            {"method": "real", "dataset": "cifar100"},
+            paper=PRESB,
+            source="inferred",
+            spec="presbnet.md, 1.5 and the real-valued rows",
+            results=(Result(75.61, 93.05, "PresB-Net, Table 3"),),
+        ),
+    ),
+)
+def ResNet18(image, num_classes, *, method="irnet", dataset="imagenet", scale=False, binary_classifier=False):
+    """ResNet-18: a stem and four stages of two blocks of two 3x3 convolutions.
+
+    For ImageNet with IR-Net, 11690536 trainable parameters, 10985472 of them binary; at 224 x 224: 1676279808
+    BOPs, 137793536 FLOPs, 163985408 OPs. RBNN has 11698216 parameters and ReCU 11694376, with the same
+    operations, as has XNOR-Net, if its scale K is not counted. BNN, whose shortcuts are binary too, has
+    145018880 OPs, or 144514880 with a binary classifier. For CIFAR-10: 16618496 OPs with IR-Net, 10425344 with RBNN
+    (binary shortcut convolutions), 10327040 with ReCU (none).
+
+    The ImageNet stem is a 7x7 convolution with stride 2, hard tanh and max pooling, that for CIFAR a 3x3
+    convolution without activation; the real networks have ReLU in both. IR-Net, RBNN, ReCU and BNN have a batch
+    normalisation between pooling and classifier. The models of the IR-Net and RBNN code for ImageNet hold another
+    one that they never use (`bn3`, 2000 parameters); it is not built. The outputs of IR-Net's models are the
+    logarithms of the softmax of these logits.
+
+    Their authors published no ResNet-18 for BNN and XNOR-Net. BNN is what its ImageNet code means, where also the
+    stem has binary weights; its real classifier, which accounts of its operations assume, is the default.
+    XNOR-Net has a real stem with ReLU, real shortcut convolutions and no other ReLU.
+
+    Structure, names and initial values follow the authors' code where there is some. Our choices: TensorFlow's
+    alignment of `"same"` padding in strided convolutions and the max pooling (PyTorch code pads the other side;
+    mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
+
+    # Arguments
+        method: `"irnet"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"` and `"xnor"`.
+        dataset: `"imagenet"`, `"cifar10"` or `"cifar100"`: stem, blocks, default input and classes.
+        scale: Whether XNOR-Net multiplies with the scales K of its inputs, as its paper but not its code does.
+        binary_classifier: Whether the classifier of BNN is binary, with a batch normalisation behind it.
+
+    # Raises
+        ValueError: If the method does not suit the data set or an option.
+    """
+    methods = (*_IMAGENET, "bnn", "xnor") if dataset == "imagenet" else tuple(_CIFAR)
+    choose("ResNet18", f"for {dataset} the method", method, methods)
+    if scale and method != "xnor":
+        raise ValueError(f"ResNet18: scale is an option of method='xnor' alone, found {method!r}.")
+    if binary_classifier and method != "bnn":
+        raise ValueError(f"ResNet18: binary_classifier is an option of method='bnn' alone, found {method!r}.")
+    if method == "bnn":
+        return _bnn(image, num_classes, binary_classifier)
+    if method == "xnor":
+        return _xnor(image, num_classes, scale)
+    form = (_IMAGENET if dataset == "imagenet" else _CIFAR)[method]
+    kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
+    x = form.method.norm(form.method.real_conv(image, 64, kernel_size, "conv1", strides), "bn1")
+    if form.stem_activation:
+        x = form.method.activation(x)
+    if dataset == "imagenet":
+        x = _imagenet_pool(x)
+    block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
+    x = stages(x, block, _WIDTHS, 2)
+    return head(x, num_classes, "fc" if dataset == "imagenet" else "linear", norm=form.norm)
+
+
+RepResNet18 = register_rep(
+    ResNet18,
+    stem="before_bn",
+    doc="""
+    For ImageNet with ReCU 12215080 / 13259368 trainable parameters with beta = 2 / 4, 164497408 OPs at
+    224 x 224 with beta = 2. The stem is repeated before its batch normalisation, as the paper says (no code is
+    public).
+    """,
+)

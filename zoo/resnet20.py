@@ -1,0 +1,236 @@
+r"""ResNet-20 for CIFAR-10 with binary or real convolutions, and Rep-ResNet-20.
+
+With \\(\text{HT}(x) = \min(\max(x, -1), 1)\\) a block with a shortcut around each convolution (Bi-Real style)
+and one with a shortcut around both compute
+
+\\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x)) + S(x)) \qquad
+z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y)) + y)\\]
+\\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x))) \qquad z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y)) + S(x))\\]
+
+and a block of FracBNN
+
+\\[y = \text{BN}_3(\text{RPReLU}_1(\text{BN}_1(W_1 * \text{sign}(x))) + S(x)) \qquad
+z = \text{BN}_4(\text{RPReLU}_2(\text{BN}_2(W_2 * \text{sign}(y))) + y)\\]
+
+\\(S\\) is the identity, or has no parameters where the number of channels doubles.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import larq as lq
+import tensorflow as tf
+
+from larq_rep.layers import PrecisionGate, RPReLU, ThermometerEncoding
+from larq_rep.quantizers import EDESign, LibraSign, LowBitSign, QuantSign
+from larq_rep.zoo.common import batch_norm, he_normal, uniform_fan_in
+from larq_rep.zoo.methods import (
+    FRACBNN,
+    IR_NET,
+    METHODS,
+    RBNN,
+    RECU,
+    RESNET,
+    Method,
+    Shortcut,
+    head,
+    pooled_shortcut,
+    residual_block,
+    sampled_shortcut,
+    stages,
+)
+from larq_rep.zoo.registry import REPBNN, Preprocessing, Result, Variant, choose, register_network, register_rep
+
+
+class _Form(NamedTuple):
+    method: Method
+    shortcut: Shortcut
+    # A shortcut around each convolution.
+    bireal: bool
+    # Batch normalisation before the classifier.
+    norm: bool
+    classifier_initializer: Callable[[], tf.keras.initializers.Initializer] = he_normal
+
+
+# IR-Net trains ResNet-20 with an estimator that starts at this sharpness.
+_IR_NET = replace(
+    METHODS["irnet"], input_quantizer=partial(EDESign, t=1e-3), kernel_quantizer=partial(LibraSign, t=1e-3)
+)
+_RBNN = replace(METHODS["rbnn"], gamma=1e-8)
+_FRACBNN = replace(METHODS["fracbnn"], kernel_initializer=uniform_fan_in)
+# The input is binary already.
+_OF_BITS = replace(_FRACBNN, input_quantizer=partial(lq.quantizers.NoOp, precision=1))
+_FORMS = {
+    "irnet": _Form(_IR_NET, sampled_shortcut, bireal=True, norm=True),
+    "rbnn": _Form(_RBNN, sampled_shortcut, bireal=False, norm=True),
+    "rbnn_bireal": _Form(_RBNN, sampled_shortcut, bireal=True, norm=True),
+    "recu": _Form(METHODS["recu"], pooled_shortcut, bireal=True, norm=True, classifier_initializer=uniform_fan_in),
+    "real": _Form(METHODS["real"], sampled_shortcut, bireal=False, norm=False),
+    "real_bireal": _Form(METHODS["real"], sampled_shortcut, bireal=True, norm=False),
+}
+_METHODS = (*_FORMS, "fracbnn", "fracbnn_gated")
+
+# FracBNN takes images in 0..1 as they are.
+_NOT_NORMALISED = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def _gated_conv(x, filters, kernel_size, name, strides=1):
+    """Convolutions of the high and, where that one is large, of the low bit of the activations."""
+    conv = _OF_BITS.conv_layer(filters, kernel_size, name, strides)
+    high = conv(QuantSign(bits=1, name=f"{name}_high")(x))
+    low = conv(LowBitSign(name=f"{name}_low")(x))
+    # Added to the loss in the authors' training.
+    regularizer = tf.keras.regularizers.L2(0.5e-5)
+    return PrecisionGate(threshold_regularizer=regularizer, name=f"{name}_gate")([high, low])
+
+
+def _fracbnn_block(x, filters, strides, name, *, conv):
+    shortcut = x
+    if strides == 2:
+        shortcut = tf.keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+        shortcut = tf.keras.layers.Concatenate(name=f"{name}_concat")([shortcut, shortcut])
+    y = batch_norm(conv(x, filters, 3, f"{name}_conv1", strides), f"{name}_bn1")
+    y = tf.keras.layers.Add(name=f"{name}_add1")([RPReLU(name=f"{name}_rprelu1")(y), shortcut])
+    y = batch_norm(y, f"{name}_bn3")
+    z = batch_norm(conv(y, filters, 3, f"{name}_conv2"), f"{name}_bn2")
+    z = tf.keras.layers.Add(name=f"{name}_add2")([RPReLU(name=f"{name}_rprelu2")(z), y])
+    return batch_norm(z, f"{name}_bn4")
+
+
+@register_network(
+    family="resnet20",
+    paper=IR_NET,
+    dataset="cifar10",
+    source="code",
+    spec="cifar-bnns.md, 3.2",
+    multiple=4,
+    variants=(
+        Variant(
+            results=(Result(86.5, None, "RepBNN, Tables 2 to 5 and 7"),),
+            rep_results=(
+                Result(87.59, None, "RepBNN, Tables 2 to 5"),
+                Result(87.6, None, "RepBNN, Table 7"),
+                Result(88.07, None, "RepBNN, Table 3, beta=4"),
+                Result(87.07, None, "RepBNN, Table 3, beta=8"),
+                Result(87.5, None, "RepBNN, Table 2, last_layer=2"),
+                Result(87.5, None, "RepBNN, Table 2, last_layer=3"),
+                Result(82.74, None, 'RepBNN, Table 4, bn="before"'),
+            ),
+        ),
+        Variant(
+            {"method": "rbnn"},
+            paper=RBNN,
+            results=(Result(86.5, None, "RepBNN, Table 7"),),
+            rep_results=(Result(88.6, None, "RepBNN, Table 7"),),
+        ),
+        Variant(
+            {"method": "rbnn_bireal"},
+            paper=RBNN,
+            results=(Result(87.8, None, "RepBNN, Table 7"),),
+            rep_results=(Result(88.7, None, "RepBNN, Table 7"),),
+        ),
+        Variant(
+            {"method": "recu"},
+            paper=RECU,
+            results=(Result(87.5, None, "RepBNN, Tables 2 to 5 and 7"),),
+            rep_results=(
+                Result(88.97, None, "RepBNN, Tables 2 to 5"),
+                Result(89.0, None, "RepBNN, Table 7"),
+                Result(89.59, None, "RepBNN, Table 3, beta=4"),
+                Result(88.72, None, "RepBNN, Table 3, beta=8"),
+                Result(88.92, None, "RepBNN, Table 2, last_layer=2"),
+                Result(88.82, None, "RepBNN, Table 2, last_layer=3"),
+                Result(85.3, None, 'RepBNN, Table 4, bn="before"'),
+            ),
+        ),
+        Variant(
+            {"method": "fracbnn"},
+            paper=FRACBNN,
+            preprocessing=_NOT_NORMALISED,
+            # The authors' code has only the gated network.
+            source="inferred",
+            results=(Result(87.2, None, "RepBNN, Table 7"),),
+            rep_results=(Result(87.6, None, "RepBNN, Table 7"),),
+        ),
+        Variant(
+            {"method": "fracbnn_gated"},
+            paper=FRACBNN,
+            preprocessing=_NOT_NORMALISED,
+            results=(Result(89.1, None, "FracBNN"),),
+        ),
+        Variant(
+            {"method": "real"},
+            paper=RESNET,
+            spec="cifar-bnns.md, 3.6",
+            results=(Result(91.73, None, "RepBNN, Table 6"),),
+            rep_results=(Result(90.62, None, "RepBNN, Table 6"),),
+        ),
+        Variant(
+            {"method": "real_bireal"},
+            paper=REPBNN,
+            source="inferred",
+            spec="cifar-bnns.md, 3.6",
+            results=(Result(90.57, None, "RepBNN, Table 6"),),
+            rep_results=(Result(90.84, None, "RepBNN, Table 6"),),
+        ),
+    ),
+)
+def ResNet20(image, num_classes, *, method="irnet", width=16):
+    """ResNet-20: a stem and three stages of three blocks of two 3x3 convolutions.
+
+    269850 trainable parameters, 267264 of them binary; at 32 x 32: 40108032 BOPs, 443008 FLOPs, 1069696 OPs.
+    `"rbnn"`, `"rbnn_bireal"` (271194 parameters) and `"recu"` (270522) have the same operations.
+
+    | method | shortcut around | where channels double | activation | stem |
+    |---|---|---|---|---|
+    | `irnet`, `rbnn_bireal` | each convolution | every second pixel, zeros on both sides | hard tanh | real |
+    | `rbnn` | two | the same | hard tanh | real |
+    | `recu` | each | 2x2 average, zeros on both sides | hard tanh | real |
+    | `fracbnn`, `fracbnn_gated` | each | 2x2 average, twice | RPReLU | binary, on the thermometer code |
+    | `real`, `real_bireal` | two, each | as `irnet` | ReLU | real |
+
+    Zeros on both sides: half of the new channels in front, half behind. With `"fracbnn_gated"` the
+    convolutions are fractional, `"fracbnn"` is the network with one bit only, for which there is no code of the
+    authors. That of `"real_bireal"` is not published either; ReLU stands behind the additions as hard tanh
+    does. All but the two of FracBNN and the real ones have a batch normalisation between pooling and
+    classifier. FracBNN takes images in 0..1 that are not normalised.
+
+    Structure, names and initial values follow the authors' code. Our choices: TensorFlow's alignment of
+    `"same"` padding in the two strided convolutions (the authors' PyTorch code pads the other side; mirrored
+    images and kernels make the two equal) and sign(0) = +1 (there 0).
+
+    # Arguments
+        method: `"irnet"`, `"rbnn"`, `"rbnn_bireal"`, `"recu"`, `"fracbnn"`, `"fracbnn_gated"`, `"real"` or
+            `"real_bireal"`.
+        width: Channels of the first stage, even. The second and third have two and four times as many.
+
+    # Raises
+        ValueError: If `width` or `method` does not suit.
+    """
+    choose("ResNet20", "method", method, _METHODS)
+    if not isinstance(width, int) or width < 2 or width % 2:
+        raise ValueError(f"ResNet20: width must be a positive even number of channels, found {width!r}.")
+    widths = (width, 2 * width, 4 * width)
+    if method in _FORMS:
+        form = _FORMS[method]
+        x = form.method.norm(form.method.real_conv(image, width, 3, "conv1"), "bn1")
+        block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
+        x = stages(form.method.activation(x), block, widths, 3)
+        return head(x, num_classes, "linear", norm=form.norm, kernel_initializer=form.classifier_initializer())
+    x = ThermometerEncoding(name="encoder")(image)
+    x = batch_norm(_OF_BITS.conv(x, width, 3, "conv1"), "bn1")
+    x = stages(x, partial(_fracbnn_block, conv=_FRACBNN.conv if method == "fracbnn" else _gated_conv), widths, 3)
+    return head(x, num_classes, "linear", norm=False)
+
+
+RepResNet20 = register_rep(
+    ResNet20,
+    stem="before_bn",
+    doc="""
+    With IR-Net's quantizers 271994 / 276282 / 284858 trainable parameters and 1070336 / 1071616 / 1074176 OPs
+    at 32 x 32 with beta = 2 / 4 / 8. The stem is repeated before its batch normalisation, as the paper says
+    (no code is public). Shortcuts add beta times the channels.
+    """,
+)
