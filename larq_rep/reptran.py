@@ -72,10 +72,10 @@ def reptran(
     | slice or padding of channels | the same with \\(\beta\\) times the numbers |
     | last layer `(C, N)` | `(beta C, N)`, or less by `last_layer` |
 
-    The weights, their number and the operations of the binary convolutions stay the same for every
-    \\(\beta\\). The names of the layers stay; the only new ones are the repetitions (`<first>_repeat`, and
-    `<convolution>_repeat` where it does not follow directly). Weights have initial values, since their shapes differ. With
-    `beta=1` the network computes the same and has the weights of the original.
+    A convolution has as many weights and operations for every \\(\beta\\). The names of the layers stay; the
+    only new ones are the repetitions (`<first>_repeat`, and `<convolution>_repeat` where it does not follow
+    directly). Weights have initial values, since their shapes differ. With `beta=1` the network computes the
+    same and has the weights of the original.
 
     Any functional (or sequential) model of Keras and Larq layers can be transformed, also one with nested
     models. A layer of another kind is built again from its config on the repeated channels; where that does

@@ -15,16 +15,9 @@ import tensorflow as tf
 
 from larq_rep.layers import ChannelShuffle
 from larq_rep.quantizers import AresSign, LeakySign
-from larq_rep.zoo.bireal import PRESB
 from larq_rep.zoo.common import batch_norm, dense, uniform_fan_in
-from larq_rep.zoo.registry import Paper, Preprocessing, Result, Variant, register_network
-
-ARESB = Paper(
-    "AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped "
-    "convolution",
-    "10.7717/peerj-cs.454",
-)
-_STATISTICS = Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+from larq_rep.zoo.papers import ARESB, PRESB
+from larq_rep.zoo.registry import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register_network
 
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -108,14 +101,14 @@ def _variants(cifar10, cifar100, imagenet, retrained, top5, imagenet_top5=()):
     """The published forms, by accuracy; `retrained` and `top5` are those of the PresB paper for CIFAR-100."""
     code = "README of the code"
     return (
-        Variant(results=(Result(cifar100, None, code),), preprocessing=_STATISTICS),
-        Variant({"dataset": "cifar10"}, results=(Result(cifar10, None, code),), preprocessing=_STATISTICS),
+        Variant(results=(Result(cifar100, None, code),), preprocessing=CIFAR10_STATISTICS),
+        Variant({"dataset": "cifar10"}, results=(Result(cifar10, None, code),), preprocessing=CIFAR10_STATISTICS),
         Variant({"dataset": "imagenet"}, results=(Result(imagenet, None, code), *imagenet_top5)),
         Variant(
             {"slope": 0.01},
             results=(Result(retrained, top5, "PresB-Net, Table 3"),),
             paper=PRESB,
-            preprocessing=Preprocessing((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+            preprocessing=CIFAR100_STATISTICS,
             spec="presbnet.md, 2.3",
         ),
     )
@@ -161,7 +154,7 @@ def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
 def AresBNet10(image, num_classes, *, dataset="cifar100", slope=0.0):
     """AresB-Net-10: `AresBNet18` with four blocks.
 
-    4779556 trainable parameters for CIFAR-100, 4718592 of them binary.
+    4779556 trainable parameters for CIFAR-100, 4718592 of them binary; 245366784 BOPs, 1820672 FLOPs, 5654528 OPs.
 
     # Arguments
         dataset, slope: As in `AresBNet18`.
@@ -181,7 +174,8 @@ def AresBNet10(image, num_classes, *, dataset="cifar100", slope=0.0):
 def AresBNet34(image, num_classes, *, dataset="cifar100", slope=0.0):
     """AresB-Net-34: `AresBNet18` with sixteen blocks.
 
-    21169700 trainable parameters for CIFAR-100, 21086208 of them binary.
+    21169700 trainable parameters for CIFAR-100, 21086208 of them binary; 1151336448 BOPs, 1820672 FLOPs,
+    19810304 OPs.
 
     # Arguments
         dataset, slope: As in `AresBNet18`.

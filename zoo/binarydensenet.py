@@ -12,9 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from larq_rep.zoo import bmxnet
-from larq_rep.zoo.bmxnet import BINARYDENSENET, CIFAR10
 from larq_rep.zoo.common import batch_norm
-from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.papers import BINARYDENSENET
+from larq_rep.zoo.registry import CIFAR10_STATISTICS, Result, Variant, choose, register_network, register_rep
 
 _RECORD: dict[str, Any] = {
     "family": "binarydensenet",
@@ -168,12 +168,12 @@ def BinaryDenseNet13(image, num_classes, *, padding="zero"):
         ),
         Variant(
             {"dataset": "cifar10"},
-            preprocessing=CIFAR10,
+            preprocessing=CIFAR10_STATISTICS,
             results=(Result(90.3, None, "BinaryDenseNet, section 4.3"),),
         ),
         Variant(
             {"dataset": "cifar10", "downsampling": "binary"},
-            preprocessing=CIFAR10,
+            preprocessing=CIFAR10_STATISTICS,
             results=(Result(87.6, None, "BinaryDenseNet, section 4.3"),),
         ),
     ),

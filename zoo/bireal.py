@@ -17,19 +17,9 @@ import tensorflow as tf
 
 from larq_rep.quantizers import ScaledSign
 from larq_rep.zoo.common import batch_norm, classifier, hard_tanh
-from larq_rep.zoo.reactnet import REACTNET, SIGNS, activate, binary_conv, real_conv
-from larq_rep.zoo.registry import Paper, Preprocessing, Result, Variant, choose, register_network, register_rep
-
-BIREAL = Paper(
-    "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced "
-    "Training Algorithm",
-    "1808.00278",
-)
-PRESB = Paper(
-    "PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped convolution",
-    "10.7717/peerj-cs.842",
-)
-_CIFAR_STATISTICS = Preprocessing((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+from larq_rep.zoo.papers import BIREAL, BIREAL50, PRESB, REACTNET
+from larq_rep.zoo.reactnet import SIGNS, activate, binary_conv, real_conv
+from larq_rep.zoo.registry import CIFAR100_STATISTICS, Result, Variant, choose, register_network, register_rep
 
 # Binary convolutions of each stage.
 _BLOCKS = {10: (2, 2, 2, 2), 18: (4, 4, 4, 4), 34: (6, 8, 12, 6)}
@@ -128,7 +118,7 @@ def BiRealNet34(image, num_classes):
 
 @register_network(
     family="bireal",
-    paper=Paper("Bi-Real Net: Binarizing Deep Network Towards Real-Network Performance", "1811.01335"),
+    paper=BIREAL50,
     dataset="imagenet",
     source="code",
     spec="reactnet-repbnn.md, 7.2",
@@ -207,7 +197,7 @@ RepBiRealNet34 = register_rep(
 
 def _presb(top1, top5, source):
     """The published forms of a ReActNet in the PresB paper."""
-    common = {"paper": PRESB, "preprocessing": _CIFAR_STATISTICS, "source": source, "spec": "presbnet.md, 3"}
+    common = {"paper": PRESB, "preprocessing": CIFAR100_STATISTICS, "source": source, "spec": "presbnet.md, 3"}
     reason = "The input of the shortcut's convolution is real: only its weights are binary."
     return (
         Variant({"dataset": "cifar100"}, results=(Result(top1, top5, "PresB-Net, Table 3"),), **common),

@@ -8,15 +8,12 @@ import tensorflow as tf
 
 from larq_rep.layers import PopCount, XNORScale
 from larq_rep.zoo.common import batch_norm, he_normal
-from larq_rep.zoo.registry import Paper, Preprocessing, choose
+from larq_rep.zoo.registry import Preprocessing, choose
 
-# arXiv has the preprint, which is called "Back to Simplicity: How to Train Accurate BNNs from Scratch?".
-BINARYDENSENET = Paper("BinaryDenseNet: Developing an Architecture for Binary Neural Networks", "1906.08637")
 IMAGENET = Preprocessing(
     (123.68 / 255, 116.779 / 255, 103.939 / 255),
     (58.393 / 255, 57.12 / 255, 57.375 / 255),
 )
-CIFAR10 = Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
 # A binary convolution: (x, filters, kernel_size, name, strides=1, dilation_rate=1) -> y
 BinaryConv = Callable[..., tf.Tensor]

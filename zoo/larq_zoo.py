@@ -5,20 +5,9 @@
 
 import importlib
 
-from larq_rep.zoo.registry import Paper, Result, add_network
+from larq_rep.zoo.papers import BNN, DOREFA, QUICKNET, REAL_TO_BINARY, XNOR_NET, Paper
+from larq_rep.zoo.registry import Result, add_network
 
-_DOREFA = Paper(
-    "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients", "1606.06160"
-)
-_BNN = Paper(
-    "Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or -1",
-    "1602.02830",
-)
-_XNOR = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")
-_REAL_TO_BINARY = Paper("Training binary neural networks with real-to-binary convolutions", "2003.11535")
-_QUICKNET = Paper(
-    "Larq Compute Engine: Design, Benchmark, and Deploy State-of-the-Art Binarized Neural Networks", "2011.09398"
-)
 _WHOLE_LAYER = "the input has 2 bits, which larq_compute_engine does not pack"
 
 
@@ -59,10 +48,10 @@ def _add(name: str, module: str, paper: Paper, top1: float, top5: float, left_fl
     )
 
 
-RealToBinaryNet = _add("RealToBinaryNet", "literature", _REAL_TO_BINARY, 65.01, 85.72)
-DoReFaNet = _add("DoReFaNet", "literature", _DOREFA, 53.39, 76.50, _WHOLE_LAYER)
-XNORNet = _add("XNORNet", "literature", _XNOR, 44.96, 69.18)
-BinaryAlexNet = _add("BinaryAlexNet", "literature", _BNN, 36.30, 61.53)
-QuickNetSmall = _add("QuickNetSmall", "sota", _QUICKNET, 59.4, 81.8)
-QuickNet = _add("QuickNet", "sota", _QUICKNET, 63.3, 84.6)
-QuickNetLarge = _add("QuickNetLarge", "sota", _QUICKNET, 66.9, 87.0)
+RealToBinaryNet = _add("RealToBinaryNet", "literature", REAL_TO_BINARY, 65.01, 85.72)
+DoReFaNet = _add("DoReFaNet", "literature", DOREFA, 53.39, 76.50, _WHOLE_LAYER)
+XNORNet = _add("XNORNet", "literature", XNOR_NET, 44.96, 69.18)
+BinaryAlexNet = _add("BinaryAlexNet", "literature", BNN, 36.30, 61.53)
+QuickNetSmall = _add("QuickNetSmall", "sota", QUICKNET, 59.4, 81.8)
+QuickNet = _add("QuickNet", "sota", QUICKNET, 63.3, 84.6)
+QuickNetLarge = _add("QuickNetLarge", "sota", QUICKNET, 66.9, 87.0)

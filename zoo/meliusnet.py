@@ -13,11 +13,12 @@ import tensorflow as tf
 
 from larq_rep.zoo import bmxnet
 from larq_rep.zoo.common import batch_norm
-from larq_rep.zoo.registry import Paper, Result, Variant, register_network
+from larq_rep.zoo.papers import MELIUSNET
+from larq_rep.zoo.registry import Result, Variant, register_network
 
 _RECORD: dict[str, Any] = {
     "family": "meliusnet",
-    "paper": Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936"),
+    "paper": MELIUSNET,
     "dataset": "imagenet",
     "source": "code",
     "spec": "binarydensenet-and-survey.md, B2, 23",

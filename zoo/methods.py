@@ -24,18 +24,6 @@ from larq_rep.quantizers import (
     XNORSign,
 )
 from larq_rep.zoo.common import batch_norm, dense, hard_tanh, he_normal
-from larq_rep.zoo.registry import Paper
-
-IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
-RBNN = Paper("Rotated Binary Neural Network", "2009.13055")
-RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.12369")
-FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
-BNN = Paper(
-    "Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or -1",
-    "1602.02830",
-)
-XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")
-RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
 
 
 @dataclass(frozen=True)

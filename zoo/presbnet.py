@@ -19,12 +19,11 @@ import tensorflow as tf
 
 from larq_rep.layers import BiasedPReLU, ChannelShuffle, GroupNormShuffle, RPReLU
 from larq_rep.quantizers import LeakyRSign, ScaledSign
-from larq_rep.zoo.bireal import PRESB
 from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
-from larq_rep.zoo.registry import IMAGENET_STATISTICS, Preprocessing, Result, Variant, choose, register_network
+from larq_rep.zoo.papers import PRESB
+from larq_rep.zoo.registry import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register_network
 
 # The authors take those of CIFAR-100 for CIFAR-10, too.
-_STATISTICS = Preprocessing((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 _LEFT_FLOAT = {
     r"layer\d_0_res_layer_1": "The input of the shortcut's convolution is real: only its weights are binary."
 }
@@ -157,7 +156,7 @@ def _ablation(top1, **arguments):
     source="code",
     spec="presbnet.md, 1",
     multiple=32,
-    preprocessing=_STATISTICS,
+    preprocessing=CIFAR100_STATISTICS,
     left_float=_LEFT_FLOAT,
     variants=(
         *_cifar(93.36, 93.57, 73.84, 73.87, 90.55),
@@ -220,7 +219,7 @@ def PresBNet18(
     source="code",
     spec="presbnet.md, 1",
     multiple=32,
-    preprocessing=_STATISTICS,
+    preprocessing=CIFAR100_STATISTICS,
     left_float=_LEFT_FLOAT,
     variants=_cifar(91.76, 91.81, 67.03, 67.03, 85.83),
 )
@@ -253,7 +252,7 @@ def PresBNet10(
     source="code",
     spec="presbnet.md, 1",
     multiple=32,
-    preprocessing=_STATISTICS,
+    preprocessing=CIFAR100_STATISTICS,
     left_float=_LEFT_FLOAT,
     variants=_cifar(93.64, 93.87, 73.56, 73.93, 90.39),
 )
@@ -270,7 +269,8 @@ def PresBNet34(
 ):
     """PresB-Net-34: `PresBNet18` with sixteen blocks.
 
-    22019172 trainable parameters for CIFAR-100, 21774336 of them binary.
+    22019172 trainable parameters for CIFAR-100, 21774336 of them binary; 1151336448 BOPs, 28807168 FLOPs,
+    46796800 OPs.
 
     # Arguments
         dataset, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.

@@ -19,9 +19,8 @@ import tensorflow as tf
 from larq_rep.layers import RPReLU
 from larq_rep.quantizers import RSign, ScaledSign
 from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
-from larq_rep.zoo.registry import Paper, Result, Variant, choose, register_network, register_rep
-
-REACTNET = Paper("ReActNet: Towards Precise Binary Neural Network with Generalized Activation Functions", "2003.03488")
+from larq_rep.zoo.papers import REACTNET
+from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
 
 # Layers by the words for them, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}

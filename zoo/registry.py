@@ -1,28 +1,20 @@
 """The record of every network, and what all their constructors have in common: input, features, weights."""
 
+import contextlib
 import difflib
 import fnmatch
 import functools
 import inspect
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from larq_rep.reptran import reptran
-
-
-class Paper(NamedTuple):
-    """Where a network was published; `arxiv` is the id, or a DOI where there is none."""
-
-    title: str
-    arxiv: str
-
-    @property
-    def url(self) -> str:
-        return f"https://doi.org/{self.arxiv}" if "/" in self.arxiv else f"https://arxiv.org/abs/{self.arxiv}"
+from larq_rep.zoo.papers import REPBNN, Paper
 
 
 class Dataset(NamedTuple):
@@ -53,6 +45,8 @@ DATASETS = {
     "cifar100": Dataset((32, 32, 3), 100),
 }
 IMAGENET_STATISTICS = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10_STATISTICS = Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+CIFAR100_STATISTICS = Preprocessing((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,9 @@ def register_network(
             defaults = DATASETS[choose(name, "dataset", options.get("dataset", dataset), DATASETS)]
             image = _image_input(name, input_shape, input_tensor, defaults.input_shape, multiple)
             classes = (num_classes or defaults.num_classes) if include_top else None
-            model = tf.keras.Model(tf.keras.utils.get_source_inputs(image), build(image, classes, **options), name=name)
+            with _quiet_larq():
+                outputs = build(image, classes, **options)
+            model = tf.keras.Model(tf.keras.utils.get_source_inputs(image), outputs, name=name)
             return _load_weights(model, weights)
 
         del constructor.__wrapped__
@@ -211,9 +207,6 @@ def _common_arguments(*, input_shape=None, input_tensor=None, weights=None, incl
     pass
 
 
-REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
-
-
 def register_rep(
     base: Callable[..., tf.keras.Model], *, stem: str = "after_bn", doc: str = ""
 ) -> Callable[..., tf.keras.Model]:
@@ -231,7 +224,9 @@ def register_rep(
         if input_tensor is not None:
             arguments = {"input_shape": tuple(input_tensor.shape[1:]), **arguments}
         options = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn, "input_tensor": input_tensor}
-        return _load_weights(reptran(base(**arguments), **options, name=name), weights)
+        with _quiet_larq():
+            model = reptran(base(**arguments), **options, name=name)
+        return _load_weights(model, weights)
 
     own = list(inspect.signature(constructor).parameters.values())[:4]
     constructor.__name__ = constructor.__qualname__ = name
@@ -318,6 +313,18 @@ def choose(name: str, argument: str, value, choices):
         listed = ", ".join(repr(choice) for choice in (sorted(choices) if isinstance(choices, set) else choices))
         raise ValueError(f"{name}: {argument} must be one of {listed}, found {value!r}.")
     return value
+
+
+@contextlib.contextmanager
+def _quiet_larq() -> Iterator[None]:
+    """Larq warns of binary kernels without a clip; most networks of the literature have none on purpose."""
+    logger = logging.getLogger("larq.layers_base")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _image_input(name: str, input_shape, input_tensor, default: tuple[int, int, int], multiple: int) -> tf.Tensor:

@@ -28,16 +28,9 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers import XNORScale
-from larq_rep.zoo.bireal import PRESB
 from larq_rep.zoo.common import dense, uniform_fan_in
 from larq_rep.zoo.methods import (
-    BNN,
-    IR_NET,
     METHODS,
-    RBNN,
-    RECU,
-    RESNET,
-    XNOR_NET,
     Method,
     Shortcut,
     conv_shortcut,
@@ -47,6 +40,7 @@ from larq_rep.zoo.methods import (
     residual_block,
     stages,
 )
+from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
 
 

@@ -27,12 +27,7 @@ from larq_rep.layers import PrecisionGate, RPReLU, ThermometerEncoding
 from larq_rep.quantizers import EDESign, LibraSign, LowBitSign, QuantSign
 from larq_rep.zoo.common import batch_norm, he_normal, uniform_fan_in
 from larq_rep.zoo.methods import (
-    FRACBNN,
-    IR_NET,
     METHODS,
-    RBNN,
-    RECU,
-    RESNET,
     Method,
     Shortcut,
     head,
@@ -41,7 +36,8 @@ from larq_rep.zoo.methods import (
     sampled_shortcut,
     stages,
 )
-from larq_rep.zoo.registry import REPBNN, Preprocessing, Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.papers import FRACBNN, IR_NET, RBNN, RECU, REPBNN, RESNET
+from larq_rep.zoo.registry import Preprocessing, Result, Variant, choose, register_network, register_rep
 
 
 class _Form(NamedTuple):

@@ -18,9 +18,9 @@ from typing import Any
 import tensorflow as tf
 
 from larq_rep.zoo import bmxnet
-from larq_rep.zoo.bmxnet import BINARYDENSENET, CIFAR10
 from larq_rep.zoo.common import batch_norm
-from larq_rep.zoo.registry import Result, Variant, choose, register_network
+from larq_rep.zoo.papers import BINARYDENSENET
+from larq_rep.zoo.registry import CIFAR10_STATISTICS, Result, Variant, choose, register_network
 
 _RECORD: dict[str, Any] = {
     "family": "resnet_e",
@@ -73,7 +73,7 @@ def _resnet_e(name, image, num_classes, blocks, version, downsampling, scaling, 
 def _cifar(top1, top5, **arguments):
     return Variant(
         {"dataset": "cifar10", "version": 2, **arguments},
-        preprocessing=CIFAR10,
+        preprocessing=CIFAR10_STATISTICS,
         results=(Result(top1, top5, "BinaryDenseNet, Table 2"),),
     )
 

@@ -13,7 +13,8 @@ from functools import partial
 import tensorflow as tf
 
 from larq_rep.quantizers import EDESign, LibraSign
-from larq_rep.zoo.methods import IR_NET, METHODS, RBNN, RECU
+from larq_rep.zoo.methods import METHODS
+from larq_rep.zoo.papers import IR_NET, RBNN, RECU
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
 
 _METHODS = {

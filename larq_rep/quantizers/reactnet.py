@@ -69,7 +69,7 @@ class RSign(QuantizerWithVariables):
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(
-                f"RSign '{self.name}' has one shift per channel, but the last axis of its input, shape "
+                f"{type(self).__name__} '{self.name}' has one shift per channel, but the last axis of its input, shape "
                 f"{tuple(input_shape)}, is unknown: give the model's Input a fixed number of channels."
             )
         # Unless it is called "bias", lq.models.summary counts a weight of a convolution as multiplications.
@@ -81,8 +81,8 @@ class RSign(QuantizerWithVariables):
     def call(self, inputs):
         if inputs.shape[-1] != self.bias.shape[0]:
             raise ValueError(
-                f"RSign '{self.name}' has shifts for {self.bias.shape[0]} channels, but was called on an "
-                f"input of shape {tuple(inputs.shape)}: give each convolution an RSign() of its own."
+                f"{type(self).__name__} '{self.name}' has shifts for {self.bias.shape[0]} channels, but was called on an "
+                f"input of shape {tuple(inputs.shape)}: give each convolution one of its own."
             )
         return super().call(approx_sign(inputs + self.bias))
 

@@ -333,8 +333,18 @@ def test_benchmark(converted, tmp_path):
 
 
 def test_zoo_list():
-    assert json.loads(run("zoo", "list", "*RESNET*", "--json").stdout) == ["RepResNet20", "ResNet20"]
+    records = json.loads(run("zoo", "list", "RESNET20", "--json").stdout)
+    assert {(r["name"], r["dataset"], r["num_classes"]) for r in records} == {("ResNet20", "cifar10", 10)}
+    assert len({json.dumps(r["arguments"]) for r in records}) == len(records) > 5
+    first = records[0]
+    assert (first["trainable_params"], first["ops"], first["paper"]["arxiv"]) == (269850, 1069696, "1909.10788")
+    assert first["results"][0]["top1"] == 86.5
+    table = run("zoo", "list", "*", "--family", "reactnet").stdout
+    assert "RepReActNetA" in table and "29,343,592" in table and "ResNet20" not in table
     assert "No network" in refused("zoo", "list", "nothing")
+    assert "family must be one of" in refused("zoo", "list", "--family", "nothing")
+    everything = {r["name"] for r in json.loads(run("zoo", "list", "--json").stdout)}
+    assert everything == set(zoo.list_models())
 
 
 def test_zoo_show():
@@ -346,6 +356,16 @@ def test_zoo_show():
     assert "40,108,032" in table and "layer3_2_conv2" in table
     assert "layer3_2_conv2" not in run("zoo", "show", "ResNet20", "--no-layers").stdout
     assert "Did you mean ResNet20" in refused("zoo", "show", "resnet2")
+
+
+def test_arguments_of_the_constructor():
+    report = json.loads(run("zoo", "show", "ResNet20", "--set", "method=recu", "--no-layers", "--json").stdout)
+    assert report["trainable_params"] == 270522
+    assert "method must be one of 'irnet'" in refused("zoo", "show", "ResNet20", "--set", "method=none")
+    assert "ResNet20 has no argument 'depth'. It has: method, width" in refused(
+        "zoo", "show", "ResNet20", "--set", "depth=3"
+    )
+    assert "Expected KEY=VALUE" in refused("zoo", "show", "ResNet20", "--set", "recu")
 
 
 # What the programs share

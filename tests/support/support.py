@@ -14,9 +14,9 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.BatchNormalization):
-            n = layer.gamma.shape[0]
-            statistics = rng.normal(0, 2, n), rng.uniform(0.5, 2, n)
-            layer.set_weights([rng.normal(1, 0.4, n), rng.normal(0, 0.4, n), *statistics])
+            n = layer.moving_mean.shape[0]
+            factors = [rng.normal(1, 0.4, n)] * layer.scale + [rng.normal(0, 0.4, n)] * layer.center
+            layer.set_weights([*factors, rng.normal(0, 2, n), rng.uniform(0.5, 2, n)])
         elif isinstance(layer, larq_rep.layers.RPReLU):
             layer.set_weights([rng.normal(0.1, 0.2, w.shape) for w in layer.weights])
         elif layer.weights:

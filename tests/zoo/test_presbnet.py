@@ -138,7 +138,7 @@ def test_kernel_shapes(net, name, shape):
 
 
 def test_a_unit_reaches_half_of_the_channels_of_a_basic_block(net):
-    """Zero convolutions leave biases only: what the kernels change lies on the even channels behind the shuffle."""
+    """Another first half changes the even channels behind the shuffle, and no odd one."""
     block = tf.keras.Model(net.get_layer("layer1_0_concat1").input, net.get_layer("layer1_0_shuffle2").output)
     rng = np.random.default_rng(0)
     changed, same = (rng.normal(size=(1, 32, 32, 64)).astype("float32") for _ in range(2))

@@ -70,6 +70,7 @@ NETWORKS = {
     "c-conv": (ReActNetC, {}),
     "c-concat": (ReActNetC, {"downsampling": "concat"}),
     "b-conv-rep": (RepReActNetB, {"beta": 2}),
+    "c-conv-rep": (RepReActNetC, {"beta": 2}),
     "c-concat-rep": (RepReActNetC, {"beta": 2, "downsampling": "concat"}),
     # Table 2 of the ReActNet paper.
     "baseline": (ReActNetA, {**BASELINE, "downsampling": "conv"}),
