@@ -80,7 +80,11 @@ def _ablation(name, image, num_classes, layers, growth, downsampling, padding, d
     return bmxnet.head(x, num_classes)
 
 
-@register_network(**_RECORD, multiple=32, variants=(Variant(results=(Result(60.7, 82.4, "BinaryDenseNet, Table 6"),)),))
+@register_network(
+    **_RECORD,
+    multiple=32,
+    variants=(Variant(results=(Result(60.7, 82.4, "BinaryDenseNet, Table 6"),)), Variant({"padding": "bmxnet"})),
+)
 def BinaryDenseNet28(image, num_classes, *, padding="zero"):
     """BinaryDenseNet28: stages of 6, 6, 6 and 5 layers with growth rate 64.
 

@@ -1,6 +1,6 @@
 """What all networks cost, counted once and kept beside the records, and the page that shows both.
 
-`python -m larq_rep.zoo.catalog` counts the networks that changed and writes `zoo/costs.json` and `docs/zoo.md`.
+`python -m larq_rep.zoo.catalog` counts all networks and writes `zoo/costs.json` and `docs/zoo.md`.
 """
 
 import json
@@ -17,7 +17,7 @@ _COSTS = files("larq_rep.zoo") / "costs.json"
 _COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
 _TITLES = {
     "reactnet": "ReActNet",
-    "bireal": "Bi-Real-Net and ReActNet on ResNets",
+    "bireal": "Bi-Real-Net",
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
     "resnet18": "ResNet-18",
@@ -105,7 +105,7 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}
-        lines += [f"\nStays float in a flatbuffer: {reason}." for reason in sorted(float_layers)]
+        lines += [f"\nStays float in a flatbuffer: {reason.rstrip('.')}." for reason in sorted(float_layers)]
     return "\n".join(lines) + "\n"
 
 

@@ -4,14 +4,16 @@
 """
 
 import importlib
+from collections.abc import Mapping
 
 from larq_rep.zoo.papers import BNN, DOREFA, QUICKNET, REAL_TO_BINARY, XNOR_NET, Paper
 from larq_rep.zoo.registry import Result, add_network
 
-_WHOLE_LAYER = "the input has 2 bits, which larq_compute_engine does not pack"
+_TWO_BITS = "the activations of DoReFaNet have 2 bits"
+_IMAGE = "the input of the first convolution of BinaryAlexNet is the image: only its weights are binary"
 
 
-def _add(name: str, module: str, paper: Paper, top1: float, top5: float, left_float: str = ""):
+def _add(name: str, module: str, paper: Paper, top1: float, top5: float, left_float: Mapping[str, str] | None = None):
     def constructor(*, input_shape=None, input_tensor=None, weights=None, include_top=True, num_classes=1000):
         try:
             networks = importlib.import_module(f"larq_zoo.{module}")
@@ -44,14 +46,14 @@ def _add(name: str, module: str, paper: Paper, top1: float, top5: float, left_fl
         source="larq_zoo",
         spec="binarydensenet-and-survey.md, Part B",
         results=(Result(top1, top5, "larq_zoo 2.4"),),
-        left_float={".*": left_float} if left_float else {},
+        left_float=left_float or {},
     )
 
 
 RealToBinaryNet = _add("RealToBinaryNet", "literature", REAL_TO_BINARY, 65.01, 85.72)
-DoReFaNet = _add("DoReFaNet", "literature", DOREFA, 53.39, 76.50, _WHOLE_LAYER)
+DoReFaNet = _add("DoReFaNet", "literature", DOREFA, 53.39, 76.50, {".*": _TWO_BITS})
 XNORNet = _add("XNORNet", "literature", XNOR_NET, 44.96, 69.18)
-BinaryAlexNet = _add("BinaryAlexNet", "literature", BNN, 36.30, 61.53)
+BinaryAlexNet = _add("BinaryAlexNet", "literature", BNN, 36.30, 61.53, {"quant_conv2d": _IMAGE})
 QuickNetSmall = _add("QuickNetSmall", "sota", QUICKNET, 59.4, 81.8)
 QuickNet = _add("QuickNet", "sota", QUICKNET, 63.3, 84.6)
 QuickNetLarge = _add("QuickNetLarge", "sota", QUICKNET, 66.9, 87.0)

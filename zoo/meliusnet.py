@@ -57,7 +57,7 @@ def _meliusnet(name, image, num_classes, blocks, transitions, padding):
     return bmxnet.head(x, num_classes)
 
 
-@register_network(**_RECORD)
+@register_network(**_RECORD, variants=(Variant(), Variant({"padding": "bmxnet"})))
 def MeliusNet22(image, num_classes, *, padding="zero"):
     """MeliusNet22: stages of 4, 5, 4 and 4 blocks.
 

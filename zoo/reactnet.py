@@ -171,6 +171,7 @@ def ReActNetA(image, num_classes, *, sign="rsign", activation="rprelu", downsamp
 
 RepReActNetA = register_rep(
     ReActNetA,
+    source="code",
     doc="""
     30432072 / 32609032 / 36962952 trainable parameters and 88150016 / 90198016 / 94294016 OPs at 224 x 224
     with beta = 2 / 4 / 8. The stem is repeated after its batch normalisation, as in the authors' code (the

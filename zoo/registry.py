@@ -141,7 +141,7 @@ def register_network(
         multiple: What height and width of the input must be multiples of.
         family, paper, dataset, source, spec, preprocessing, left_float: See `Variant`; each of `variants` may
             have its own.
-        variants: The published forms, the first one with no arguments: the defaults of the function.
+        variants: The published forms, the first one with the defaults of the function.
     """
 
     def decorate(build: Callable[..., tf.Tensor]) -> Callable[..., tf.keras.Model]:
@@ -208,13 +208,14 @@ def _common_arguments(*, input_shape=None, input_tensor=None, weights=None, incl
 
 
 def register_rep(
-    base: Callable[..., tf.keras.Model], *, stem: str = "after_bn", doc: str = ""
+    base: Callable[..., tf.keras.Model], *, stem: str = "after_bn", source: str = "paper", doc: str = ""
 ) -> Callable[..., tf.keras.Model]:
     """Makes and lists the constructor of the Rep network of a network: `RepX = register_rep(X)`.
 
     # Arguments
         base: Constructor of the network.
         stem: Where its first layer is repeated by default, see `larq_rep.reptran`.
+        source: Where its structure comes from if accuracies of it are published; else it is inferred.
         doc: What is to be said about it besides.
     """
     network = _NETWORKS[base.__name__]
@@ -248,7 +249,14 @@ def register_rep(
         - [{REPBNN.title}]({REPBNN.url})
     """
     published = tuple(
-        replace(variant, results=variant.rep_results, rep_results=(), paper=REPBNN)
+        replace(
+            variant,
+            results=variant.rep_results,
+            rep_results=(),
+            paper=REPBNN,
+            source=source if variant.rep_results else "inferred",
+            spec="reactnet-repbnn.md, 8",
+        )
         for variant in network.variants
         if variant.rep_results or variant is network.variants[0]
     )

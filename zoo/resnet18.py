@@ -150,7 +150,7 @@ _INFERRED = dict(source="inferred", spec="cifar-bnns.md, 3.5")
     spec="cifar-bnns.md, 3.3 and 3.4",
     multiple=8,
     variants=(
-        Variant(results=(Result(58.1, 80.0, "RepBNN, Table 8"),)),
+        Variant({"method": "irnet"}, results=(Result(58.1, 80.0, "RepBNN, Table 8"),)),
         Variant({"method": "rbnn"}, paper=RBNN, results=(Result(59.9, 81.9, "RepBNN, Table 8"),)),
         Variant(
             {"method": "recu"},

@@ -104,6 +104,7 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
     multiple=4,
     variants=(
         Variant(
+            {"method": "irnet"},
             results=(Result(86.5, None, "RepBNN, Tables 2 to 5 and 7"),),
             rep_results=(
                 Result(87.59, None, "RepBNN, Tables 2 to 5"),

@@ -90,6 +90,8 @@ def _cifar(top1, top5, **arguments):
         _cifar(87.2, 99.4, downsampling="binary"),
         _cifar(84.7, 99.2, scaling=True),
         _cifar(83.6, 99.2, downsampling="binary", scaling=True),
+        Variant({"padding": "bmxnet"}),
+        Variant({"dataset": "cifar10", "version": 2, "padding": "bmxnet"}, preprocessing=CIFAR10_STATISTICS),
     ),
 )
 def ResNetE18(

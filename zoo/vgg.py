@@ -42,6 +42,7 @@ def _he_normal_fan_out():
     multiple=8,
     variants=(
         Variant(
+            {"method": "irnet"},
             results=(Result(90.4, None, "RepBNN, Tables 5 and 7"),),
             rep_results=(Result(86.95, None, "RepBNN, Table 5"), Result(86.9, None, "RepBNN, Table 7")),
         ),

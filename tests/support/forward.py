@@ -64,6 +64,13 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
+def _tapped(model, layers, image):
+    """What goes in and what comes out of some layers."""
+    ends = {layer: (model.get_layer(layer).input, model.get_layer(layer).output) for layer in layers}
+    values = tf.keras.Model(model.input, ends)(image, training=False)
+    return ({layer: values[layer][i].numpy() for layer in layers} for i in (0, 1))
+
+
 class Float64:
     """A network in float64 with random parameters, an image, and what goes in and out of some layers."""
 
@@ -78,8 +85,46 @@ class Float64:
             values = 0.5 * rng.standard_normal(w.shape)
             w.assign(np.abs(values) + 0.5 if "gamma" in w.name or "moving_variance" in w.name else values)
         self.image = rng.standard_normal((2, *image_shape))
-        taps = {layer: self.model.get_layer(layer) for layer in layers}
-        ends = {layer: (tap.input, tap.output) for layer, tap in taps.items()}
-        values = tf.keras.Model(self.model.input, ends)(self.image, training=False)
-        self.before = {layer: before.numpy() for layer, (before, _) in values.items()}
-        self.after = {layer: after.numpy() for layer, (_, after) in values.items()}
+        self.before, self.after = _tapped(self.model, layers, self.image)
+
+
+class Calibrated:
+    """Like `Float64`, but with statistics near those of the inputs of the batch normalisations.
+
+    A hard tanh lets most values through then, and those show what is done before it.
+    """
+
+    def __init__(self, constructor, layers, image, **kwargs):
+        tf.keras.backend.set_floatx("float64")
+        try:
+            self.model = model = constructor(input_shape=image.shape[1:], **kwargs)
+        finally:
+            tf.keras.backend.set_floatx("float32")
+        self.image = image
+        rng = np.random.default_rng(1)
+        for w in model.weights:
+            w.assign(random_values(rng, w.name.split("/")[-1], w.shape))
+        norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
+        for layer in norms:
+            layer.momentum = 0.0
+        model(image, training=True)
+        for layer in norms:
+            mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+            layer.moving_mean.assign(mean + 0.3 * np.sqrt(variance) * rng.standard_normal(mean.shape))
+            layer.moving_variance.assign(0.01 + variance * rng.uniform(0.5, 1.5, mean.shape))
+        self.before, self.after = _tapped(model, layers, image)
+
+
+def random_values(rng, name, shape):
+    values = rng.standard_normal(shape)
+    if "kernel" in name:
+        # Filters with unequal means; every third has tails that make mean|z| a third of a normal filter's or less.
+        values = np.sign(values) * np.abs(values) ** (1 + 2 * (np.arange(shape[-1]) % 3)) / np.sqrt(np.prod(shape[:-1]))
+        return values + 0.5 * values.std() * rng.standard_normal(shape[-1])
+    if "gamma" in name:
+        return rng.uniform(0.3, 0.8, shape)
+    if "rotate" in name:
+        return 3 * values
+    if "R1" in name or "R2" in name:
+        return values / np.sqrt(shape[0])
+    return 0.5 * values

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import check, forms, without_gradient
+from forms import build, check_conversion, forms, without_gradient
 
 import larq_rep
 from larq_rep import cost, zoo
@@ -16,7 +16,7 @@ larq_zoo = pytest.importorskip("larq_zoo")
 ALEXNETS = ("BinaryAlexNet", "XNORNet", "DoReFaNet")
 
 
-def build(name):
+def from_larq_zoo(name):
     for module in ("literature", "sota"):
         networks = importlib.import_module(f"larq_zoo.{module}")
         if hasattr(networks, name):
@@ -48,7 +48,7 @@ def images(model):
 )
 def test_transformed_and_trained(name, first):
     tf.keras.backend.clear_session()
-    base = build(name)
+    base = from_larq_zoo(name)
     x = images(base)
 
     same = larq_rep.reptran(base, 1)
@@ -66,12 +66,14 @@ def test_transformed_and_trained(name, first):
 
 def test_melius_net_is_refused_for_the_channel_numbers_in_its_lambdas():
     with pytest.raises(larq_rep.ReptranError, match="Lambda 'section_0_block_0_improve_merge'.*2 times the channels"):
-        larq_rep.reptran(build("MeliusNet22"), 2)
+        larq_rep.reptran(from_larq_zoo("MeliusNet22"), 2)
 
 
 @pytest.mark.parametrize("name, variant", forms("larq_zoo"), ids=lambda value: value if isinstance(value, str) else "")
-def test_form(name, variant, tmp_path):
-    check(name, variant, str(tmp_path / "model.h5"), size=224 if name in ALEXNETS else None)
+def test_form(name, variant):
+    tf.keras.backend.clear_session()
+    model = build(name, variant, size=224 if name in ALEXNETS else None)
+    check_conversion(model, variant)
 
 
 def test_costs_are_those_of_the_table():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, hard_tanh, rprelu, rsign, sign, tile, weights
+from forward import Calibrated, Float64, assert_close, batch_norm, conv, hard_tanh, rprelu, rsign, sign, tile, weights
 
 from larq_rep import zoo
 
@@ -85,7 +85,7 @@ def resnet20(request):
     kwargs = {} if beta == 1 else {"beta": beta, "last_layer": last_layer}
     constructor = zoo.ResNet20 if beta == 1 else zoo.RepResNet20
     layers = ["layer1_0_conv1", "layer1_1_conv1", "layer2_0_conv1", "layer2_1_conv1", "pool", "linear"]
-    net = Float64(constructor, layers, (16, 8, 3), width=4, **kwargs)
+    net = Calibrated(constructor, layers, np.random.default_rng(0).standard_normal((2, 16, 8, 3)), width=4, **kwargs)
     net.beta, net.last_layer = request.param
     return net
 

@@ -1,10 +1,11 @@
 """Every network of the zoo in every published form, and the records of them."""
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
-from forms import check, forms
+from forms import build, check_conversion, check_training_and_saving, forms
 
 from larq_rep import zoo
 from larq_rep.zoo import catalog
@@ -15,7 +16,19 @@ each_form = pytest.mark.parametrize("name, variant", FORMS, ids=[catalog.key(*fo
 
 @each_form
 def test_form(name, variant, tmp_path):
-    check(name, variant, str(tmp_path / "model.h5"))
+    model = build(name, variant)
+    check_training_and_saving(model, str(tmp_path / "model.h5"))
+    check_conversion(model, variant)
+
+
+LARGE = [form for form in FORMS if form[1].dataset == "imagenet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, variant", LARGE, ids=[catalog.key(*form) for form in LARGE])
+def test_conversion_at_the_published_size(name, variant):
+    # Those for CIFAR have it above.
+    check_conversion(build(name, variant, size=224), variant)
 
 
 @each_form
@@ -41,8 +54,8 @@ def test_record(name):
     network = zoo.get_network(name)
     assert network.constructor.__name__ == name == getattr(zoo, name).__name__
     assert network.constructor.__doc__
-    if not name.startswith("Rep"):
-        assert not network.variants[0].arguments
+    defaults = inspect.signature(network.constructor).parameters
+    assert all(defaults[key].default == value for key, value in network.variants[0].arguments.items())
     for variant in network.variants:
         assert variant.paper.title
         assert variant.source in ("code", "paper", "inferred", "larq_zoo")
