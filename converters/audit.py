@@ -305,8 +305,6 @@ def _reason(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str
             f"its input has two values, but they are not -1 and +1 or are made by {resolve(site.x).op.type} in a form "
             "LCE does not recognise; use a quantizer of larq or larq_rep, or tf.where(x >= 0, 1.0, -1.0)"
         )
-    if kernel.nbytes > 2**20 and resolve(site.kernel).op.type != "Const":
-        return "its kernel is computed by operators that the converter does not fold for a tensor of this size"
     return "the converter gave no reason" + (f"; it printed: {log.strip()}" if log.strip() else "")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.python.framework.convert_to_constants import (
     _FunctionConverterDataInEager,
     _replace_variables_by_constants,
@@ -197,10 +198,14 @@ class FrozenGraph:
         LCE 0.16 turns explicit symmetric padding before a strided convolution into `SAME`, which pads other
         rows. Padding that no window reads is therefore cut off here: what is left either equals `SAME` or is
         not symmetric and stays as it is. The function that the graph computes does not change.
+
+        Quantized kernels are computed here and become constants. LCE would compute them too, but with its own
+        rounding, which may be another one where a weight is near its threshold, and some large ones not at all.
         """
         graph_def = graph_pb2.GraphDef()
         graph_def.CopyFrom(self.definition)
         by_name = {node.name: node for node in graph_def.node}
+        self._fold_kernels(graph_def, by_name)
         trimmed = []
         for site, amounts in self._padded_sites():
             data = site.x if site.node.get_attr("padding") == b"EXPLICIT" else resolve(site.x).op.inputs[0]
@@ -228,6 +233,20 @@ class FrozenGraph:
                 node.input[0] = pad.name
             trimmed.append(site.layer)
         return graph_def, trimmed
+
+    def _fold_kernels(self, graph_def: graph_pb2.GraphDef, by_name: dict[str, NodeDef]) -> None:
+        computed = {site.kernel.name: site.kernel for site in self.sites if resolve(site.kernel).op.type != "Const"}
+        values = dict(zip(computed, self.run(list(computed.values())), strict=True))
+        for name, value in values.items():
+            constant = graph_def.node.add()
+            constant.name = f"{computed[name].op.name}/folded"
+            constant.op = "Const"
+            constant.attr["dtype"].type = computed[name].dtype.as_datatype_enum
+            constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+        for site in self.sites:
+            if site.kernel.name in values:
+                position = list(site.node.inputs).index(site.kernel)
+                by_name[site.node.name].input[position] = f"{site.kernel.op.name}/folded"
 
     @property
     def unknown_padding(self) -> list[str]:

@@ -37,8 +37,19 @@ _CONV = (
 )
 # Layers that give the same before and after a repetition; it is cheaper after them.
 _COMMUTES = (_keras.Activation, _keras.ReLU, _keras.LeakyReLU, _keras.MaxPooling2D, _keras.AveragePooling2D)
-# Layers and operations behind which the channels may be elsewhere than in the last axis.
-_RESHAPES = ("Reshape", "Permute", "reshape", "transpose")
+# Layers and operations that leave quantized values quantized.
+_KEEP_VALUES = (
+    "ZeroPadding2D",
+    "MaxPooling2D",
+    "Flatten",
+    "Concatenate",
+    "pad",
+    "pad_v2",
+    "concat",
+    "getitem",
+    "split",
+)
+_WEIGHT_QUANTIZERS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
 
 
 class ReptranError(ValueError):
@@ -127,22 +138,44 @@ def reptran(
     graph = _Graph(model)
     firsts = graph.named(first, "first") if first is not None else graph.find_first()
     lasts = graph.named(last, "last") if last is not None else graph.find_last()
+    if input_tensor is not None:
+        _check_input_tensor(model, input_tensor)
+    if beta != 1 and (both := {call.layer.name for call in firsts} & {call.layer.name for call in lasts}):
+        raise ReptranError(
+            f"reptran: layer {min(both)!r} is the first layer as well as the last, so there is nothing to transform "
+            "between. (Layers within others, such as TimeDistributed, are not seen.)"
+        )
     if last_layer != 1 and not lasts:
         raise ValueError(f"reptran: last_layer={last_layer}, but {model.name!r} has no last layer. Name it with last=.")
     transformer = _Transformer(
         beta,
         firsts={id(call.layer) for call in firsts},
         lasts={id(call.layer) for call in lasts},
-        repeated={id(graph.end_of_stem(call, stem)): f"{call.layer.name}_repeat" for call in firsts},
-        cuts={id(graph.start_of_head(call)): beta ** (last_layer - 1) for call in lasts},
+        repeated={graph.end_of_stem(call, stem).outputs[0]: f"{call.layer.name}_repeat" for call in firsts},
+        cuts={graph.start_of_head(call).outputs[0]: beta ** (last_layer - 1) for call in lasts},
         unrepeated=graph.owned(),
         bn_before=bn == "before",
+        names={call.layer.name for call in graph.calls},
     )
     result, _ = transformer.visit(model, [Fraction(1)] * len(model.inputs), name or f"rep_{model.name}", input_tensor)
-    if beta == 1:
-        for old, new in transformer.layers.values():
+    for old, new in transformer.layers.values():
+        # What a normalisation of the image has from `adapt` is no initial value.
+        adapted = isinstance(old, _keras.Normalization) and _count(old) == _count(new)
+        if beta == 1 or adapted:
             new.set_weights(old.get_weights())
     return result
+
+
+def _check_input_tensor(model: tf.keras.Model, tensor) -> None:
+    if len(model.inputs) != 1:
+        raise ValueError(
+            f"reptran: input_tensor is for models of one input, but {model.name!r} has {len(model.inputs)}."
+        )
+    if not hasattr(tensor, "node"):
+        raise ValueError(f"reptran: input_tensor must be a Keras tensor, found {type(tensor).__name__}.")
+    if not model.inputs[0].shape.is_compatible_with(tensor.shape):
+        expected, found = tuple(model.inputs[0].shape), tuple(tensor.shape)
+        raise ValueError(f"reptran: input_tensor must have the shape {expected} of the model's input, found {found}.")
 
 
 class _Call(NamedTuple):
@@ -213,24 +246,31 @@ class _Graph:
         quantized: set[int] = set()
         to_binary: list[frozenset[int]] = []
         convolutions = []
+        # Calls of a shared layer count as one.
+        numbers: dict[int, int] = {}
         for number, call in enumerate(self.calls):
             through = [passed.get(tensor, frozenset()) for tensor in call.inputs]
             every = frozenset.intersection(*through) if through else frozenset()
             if isinstance(call.layer, (*_CONV, *_DEPTHWISE)):
                 convolutions.append(call)
                 quantizes = getattr(call.layer, "input_quantizer", None) or call.inputs[0] in quantized
-                if quantizes and getattr(call.layer, "kernel_quantizer", None):
+                if quantizes and any(getattr(call.layer, name, None) for name in _WEIGHT_QUANTIZERS):
                     to_binary.append(every)
                 else:
-                    every |= {number}
+                    every |= {numbers.setdefault(id(call.layer), number)}
             activation = getattr(call.layer, "activation", None)
-            if isinstance(call.layer, lq.quantizers.Quantizer) or isinstance(activation, lq.quantizers.Quantizer):
+            quantizes = isinstance(call.layer, lq.quantizers.Quantizer) or isinstance(
+                activation, lq.quantizers.Quantizer
+            )
+            keeps = _operation(call.layer) in _KEEP_VALUES and quantized.issuperset(call.inputs)
+            if quantizes or keeps:
                 quantized.update(call.outputs)
             passed.update(dict.fromkeys(call.outputs, every))
         if not convolutions:
             raise ReptranError(f"reptran: {self.name!r} has no convolution and no dense layer.")
         before = frozenset.intersection(*to_binary) if to_binary else frozenset()
-        return [self.calls[max(before)]] if before else convolutions[:1]
+        first = self.calls[max(before)].layer if before else convolutions[0].layer
+        return [call for call in self.calls if call.layer is first]
 
     def find_last(self) -> list[_Call]:
         """The dense layers that the outputs come from, of those outputs that come from nothing else."""
@@ -261,9 +301,9 @@ class _Graph:
             if all(u is not None and _is_owned(u.layer) for us in lists for u in us)
         }
 
-    def end_of_stem(self, call: _Call, stem: str) -> tf.keras.layers.Layer:
-        """The layer behind which the first layer is repeated."""
-        end = call.layer
+    def end_of_stem(self, call: _Call, stem: str) -> _Call:
+        """The call behind which the first layer is repeated."""
+        end = call
         if stem == "before_bn":
             return end
         while True:
@@ -271,29 +311,38 @@ class _Graph:
             if len(users) != 1 or users[0] is None or len(users[0].inputs) != 1:
                 return end
             call = users[0]
-            if isinstance(call.layer, _keras.BatchNormalization) and end is not call.layer and not _is_norm(end):
-                end = call.layer
+            if _is_norm(call.layer) and not _is_norm(end.layer):
+                end = call
             elif not _commutes(call.layer):
                 return end
-            elif _is_norm(end) or _commutes(end):
-                end = call.layer
+            elif _is_norm(end.layer) or _commutes(end.layer):
+                end = call
 
-    def start_of_head(self, call: _Call) -> tf.keras.layers.Layer:
-        """The layer whose input is cut for the last layer: behind the pooling, before what has weights."""
+    def start_of_head(self, call: _Call) -> _Call:
+        """The call whose input is cut for the last layer: behind the pooling, before what has weights."""
         while True:
             maker = self.makers.get(call.inputs[0])
             if maker is None or len(self.users[call.inputs[0]]) > 1 or len(maker.inputs) != 1:
-                return call.layer
+                return call
             if isinstance(maker.layer, (*_CONV, *_DEPTHWISE)) or not _is_vector(maker.output_shapes[0]):
-                return call.layer
+                return call
             if not _is_vector(maker.input_shapes[0]):
                 pooled = maker.input_shapes[0][-1] == maker.output_shapes[0][-1]
-                return call.layer if pooled else maker.layer
+                return call if pooled else maker
             call = maker
 
 
 def _is_norm(layer: tf.keras.layers.Layer) -> bool:
     return isinstance(layer, _keras.BatchNormalization)
+
+
+def _operation(layer: tf.keras.layers.Layer) -> str:
+    """Name of the operation of TensorFlow, or of the class, that a layer is."""
+    return getattr(layer, "symbol", type(layer).__name__).split(".")[-1]
+
+
+def _count(layer: tf.keras.layers.Layer) -> int:
+    return sum(math.prod(weight.shape) for weight in layer.weights)
 
 
 def _is_owned(layer: tf.keras.layers.Layer) -> bool:
@@ -320,7 +369,10 @@ class _Tensor(NamedTuple):
 
 
 class _Transformer:
-    """Builds the new network along the graph of the old one. Layers are known by their `id`."""
+    """Builds the new network along the graph of the old one.
+
+    Layers are known by their `id`, calls (in `repeated` and `cuts`) by that of their first output.
+    """
 
     def __init__(
         self,
@@ -331,7 +383,8 @@ class _Transformer:
         repeated: dict[int, str],
         cuts: dict[int, int],
         unrepeated: set[int],
-        bn_before,
+        bn_before: bool,
+        names: set[str],
     ):
         self.beta = beta
         self.firsts = firsts
@@ -342,6 +395,10 @@ class _Transformer:
         self.bn_before = bn_before and beta != 1
         self.layers: dict[int, tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]] = {}
         self.models: dict[int, tuple[tf.keras.Model, list[Fraction]]] = {}
+        self.names = names
+        self.repeats: dict[str, Repeat] = {}
+        # What each tensor became, next to the tensor itself: it must live as long as its `id` is used.
+        self.tiled: dict[int, tuple[Any, Any]] = {}
 
     def visit(
         self, model: tf.keras.Model, widths: list[Fraction], name: str, input_tensor: tf.Tensor | None = None
@@ -358,39 +415,47 @@ class _Transformer:
             outputs = self._call(node, [known[id(tensor)] for tensor in node.keras_inputs])
             known.update(zip(map(id, tf.nest.flatten(node.outputs)), outputs, strict=True))
         outputs = [self._repeat(known[id(tensor)]) for tensor in model.outputs]
-        tensors = [output.tensor for output in outputs]
-        sources = inputs if input_tensor is None else tf.keras.utils.get_source_inputs(input_tensor)
-        new = tf.keras.Model(sources, tensors if len(tensors) > 1 else tensors[0], name=name)
-        return new, [output.width for output in outputs]
+        # Dictionaries stay such.
+        tensors = tf.nest.pack_sequence_as(model.output, [output.tensor for output in outputs])
+        if input_tensor is not None:
+            sources = tf.keras.utils.get_source_inputs(input_tensor)
+        else:
+            sources = tf.nest.pack_sequence_as(model.input, inputs)
+        return tf.keras.Model(sources, tensors, name=name), [output.width for output in outputs]
 
     def _call(self, node, before: list[_Tensor]) -> list[_Tensor]:
         """What the new network has for one call of a layer."""
         layer = node.layer
+        call = id(tf.nest.flatten(node.outputs)[0])
+        if type(layer).__name__ in ("AddLoss", "AddMetric"):
+            raise _refusal(layer, "add_loss and add_metric of a model are not carried over. Call them on the result")
         # Between a convolution and what stands before its repetition.
         owned = _is_owned(layer)
         stays = owned or (len(before) == 1 and (_is_norm(layer) or _commutes(layer)))
         kept = before[0].unrepeated if stays else None
         if kept is None:
             before = [self._repeat(state) for state in before]
-        if id(layer) in self.cuts and self.cuts[id(layer)] != 1:
-            state, divisor = before[0], self.cuts[id(layer)]
-            channels = int(state.tensor.shape[-1] / divisor)
+        if self.cuts.get(call, 1) != 1:
+            state, divisor = before[0], self.cuts[call]
+            axis = _channel_axis(node.keras_inputs[0].shape, state.tensor.shape)
+            channels = int(state.tensor.shape[axis] / divisor)
             # Not `[..., :channels]`: Keras cannot write an ellipsis to a .keras file.
-            pieces = (*[slice(None)] * (state.tensor.shape.rank - 1), slice(channels))
+            pieces = (*[slice(None)] * axis, slice(channels), *[slice(None)] * (state.tensor.shape.rank - 1 - axis))
             before = [_Tensor(state.tensor[pieces], state.width / divisor)]
         width = self._common_width(node, before)
         if isinstance(layer, tf.keras.Model):
             new_layer, expected = self._nested(layer, [state.width for state in before])
         else:
-            new_layer, out = self._layer(layer, width)
+            axis = _target_axis(node, before[0].tensor.shape) if width != 1 else None
+            new_layer, out = self._layer(layer, width, axis)
             expected = [out] * len(tf.nest.flatten(node.outputs))
         replacements = {id(old): new.tensor for old, new in zip(node.keras_inputs, before, strict=True)}
         args, kwargs = tf.nest.map_structure(
             lambda value: replacements.get(id(value), value), (node.call_args, node.call_kwargs)
         )
-        if width != 1:
-            args, kwargs = _widen_arguments(node, args, kwargs, width)
         try:
+            if width != 1:
+                args, kwargs = _widen_arguments(node, args, kwargs, before[0].tensor.shape, width)
             results = tf.nest.flatten(new_layer(*args, **kwargs))
         except Exception as error:
             if isinstance(error, ReptranError):
@@ -398,6 +463,15 @@ class _Transformer:
             raise _refusal(
                 layer, f"it cannot be called on inputs with {width} times the channels: {_reason(error)}"
             ) from error
+        if len(results) != len(expected):
+            raise _refusal(layer, f"it has {len(results)} outputs now, instead of {len(expected)}")
+        mixes = isinstance(layer, (*_CONV, tf.keras.Model))
+        if not mixes and width != 1 and _count(new_layer) > max(width, 1) * _count(layer):
+            raise _refusal(
+                layer,
+                f"it has {_count(new_layer)} weights instead of {_count(layer)}, more than {width} times as many, so "
+                f"it mixes channels. {_USE_OTHERS}",
+            )
         states = [
             _Tensor(result, _checked_width(node, old, result, want))
             for old, result, want in zip(tf.nest.flatten(node.outputs), results, expected, strict=True)
@@ -408,9 +482,8 @@ class _Transformer:
             states = [state._replace(unrepeated=kept) for state in states]
             if _is_norm(layer) or (owned and not self.bn_before):
                 states = [self._repeat(state) for state in states]
-        if id(layer) in self.repeated and self.beta != 1:
-            repeat = Repeat(self.beta, name=self.repeated[id(layer)])
-            states = [_Tensor(repeat(state.tensor), state.width * self.beta) for state in states]
+        if call in self.repeated and self.beta != 1:
+            states = [self._tiled(state, self.beta, self.repeated[call]) for state in states]
         return states
 
     def _is_folded(self, layer: tf.keras.layers.Layer, width: Fraction) -> bool:
@@ -419,15 +492,27 @@ class _Transformer:
     def _repeat(self, state: _Tensor) -> _Tensor:
         if state.unrepeated is None:
             return state
-        repeat = Repeat(self.beta**2, name=f"{state.unrepeated}_repeat")
-        return _Tensor(repeat(state.tensor), state.width * self.beta**2)
+        return self._tiled(state, self.beta**2, f"{state.unrepeated}_repeat")
+
+    def _tiled(self, state: _Tensor, times: int, name: str) -> _Tensor:
+        """The repetition of a tensor, once for all that take it, and by one layer for all calls of a shared layer."""
+        if id(state.tensor) not in self.tiled:
+            if name not in self.repeats:
+                free = name
+                while free in self.names:
+                    free += "_"
+                # By default a layer casts to the dtype of the global policy.
+                self.repeats[name] = Repeat(times, name=free, dtype=state.tensor.dtype)
+            self.tiled[id(state.tensor)] = state.tensor, self.repeats[name](state.tensor)
+        return _Tensor(self.tiled[id(state.tensor)][1], state.width * times)
 
     def _common_width(self, node, before: list[_Tensor]) -> Fraction:
-        # A single channel, such as a map of weights for each pixel, is broadcast to any number.
+        # A scalar or a single channel, such as a map of weights for each pixel, is broadcast to any number; numbers
+        # such as those of a shape are no channels.
         widths = {
             state.width
             for old, state in zip(node.keras_inputs, before, strict=True)
-            if not (old.shape.rank and old.shape[-1] == 1 and state.width == 1)
+            if state.width != 1 or (old.shape.rank != 0 and old.shape[-1:] != [1] and old.dtype.is_floating)
         }
         if len(widths) > 1 and not isinstance(node.layer, tf.keras.Model):
             found = " and ".join(f"{width}" for width in sorted(widths))
@@ -443,8 +528,13 @@ class _Transformer:
             self.models[id(model)] = self.visit(model, widths, model.name)
         return self.models[id(model)]
 
-    def _layer(self, layer: tf.keras.layers.Layer, width: Fraction) -> tuple[tf.keras.layers.Layer, Fraction]:
-        """The layer that takes the place of a layer on inputs of a width, and the width of its outputs."""
+    def _layer(
+        self, layer: tf.keras.layers.Layer, width: Fraction, axis: int | None
+    ) -> tuple[tf.keras.layers.Layer, Fraction]:
+        """The layer that takes the place of a layer on inputs of a width, and the width of its outputs.
+
+        `axis` is where the channels are in the output, if the layer reshapes.
+        """
         mixes = isinstance(layer, _CONV) and not isinstance(layer, _DEPTHWISE)
         stays = width == 1 or id(layer) in self.lasts
         out = Fraction(1) if mixes else width
@@ -456,16 +546,22 @@ class _Transformer:
                 raise _refusal(layer, f"only layers of exactly these classes have a Rep form: {known}")
             outputs = getattr(layer, _REP[type(layer)]._outputs)
             if outputs % (self.beta * getattr(layer, "groups", 1)):
-                raise _refusal(layer, f"beta={self.beta} does not divide its {outputs} outputs (of each group)")
+                raise _refusal(
+                    layer,
+                    f"beta={self.beta} does not divide its {outputs} outputs (of each group). If it is a last layer, "
+                    "name it with last=",
+                )
             out = Fraction(1, self.beta) if self._is_folded(layer, width) else Fraction(self.beta)
         if isinstance(layer, RepLayer) and layer.beta != 1 and self.beta != 1:
             raise _refusal(layer, f"it is a Rep layer already, with beta={layer.beta}")
         if id(layer) not in self.layers:
-            new = self._rebuilt(layer, width, rep=mixes and not stays)
+            new = self._rebuilt(layer, width, axis, rep=mixes and not stays)
             self.layers[id(layer)] = layer, new
         return self.layers[id(layer)][1], out
 
-    def _rebuilt(self, layer: tf.keras.layers.Layer, width: Fraction, rep: bool) -> tf.keras.layers.Layer:
+    def _rebuilt(
+        self, layer: tf.keras.layers.Layer, width: Fraction, axis: int | None, rep: bool
+    ) -> tf.keras.layers.Layer:
         if type(layer) is _keras.Lambda:
             # Its config would hold the byte code of the function, without what it refers to.
             return _keras.Lambda(layer.function, arguments=layer.arguments, name=layer.name, dtype=layer.dtype_policy)
@@ -473,6 +569,8 @@ class _Transformer:
             config = layer.get_config()
         except NotImplementedError as error:
             raise _refusal(layer, "its class has no get_config, so it cannot be built again") from error
+        except Exception as error:
+            raise _refusal(layer, f"it has no config to be built again from: {_reason(error)}") from error
         if not hasattr(layer, "symbol"):
             # Functions that are not registered cannot be found by the name that the config has.
             config |= {key: vars(layer)[key] for key in config if inspect.isfunction(vars(layer).get(key))}
@@ -482,9 +580,8 @@ class _Transformer:
         elif rep:
             kind = _REP[kind]
             config["beta"] = self.beta
-        elif kind is _keras.Reshape and config["target_shape"][-1] != -1:
-            *rest, channels = config["target_shape"]
-            config["target_shape"] = (*rest, int(channels * width))
+        elif kind is _keras.Reshape and axis is not None:
+            config["target_shape"] = _widened(config["target_shape"], axis - 1, width)
         elif id(layer) in self.lasts and width != 1:
             config = _with_wider_bias(config, layer, width)
         try:
@@ -503,7 +600,44 @@ def _with_wider_bias(config: dict, layer: tf.keras.layers.Layer, width: Fraction
     return {**config, "bias_initializer": tf.keras.initializers.RandomUniform(-bound, bound, initial.seed)}
 
 
-def _widen_arguments(node, args, kwargs, width: Fraction):
+def _channel_axis(old: tf.TensorShape, new: tf.TensorShape) -> int:
+    """The axis of the channels: that in which the new network differs."""
+    sizes = zip(old, new, strict=True)
+    axes = [axis for axis, (size, found) in enumerate(sizes) if None not in (size, found) and size != found]
+    return axes[0] if axes else old.rank - 1
+
+
+def _target_axis(node, found: tf.TensorShape) -> int | None:
+    """Where the channels are after a reshape: in the axis that has the fastest part of them."""
+    if _operation(node.layer) not in ("Reshape", "reshape"):
+        return None
+    before, after = node.keras_inputs[0].shape, node.outputs.shape
+    behind = before[_channel_axis(before, found) + 1 :]
+    if None in behind or after.rank is None:
+        raise _refusal(
+            node.layer, "its channels are not in the last axis, and the sizes of the axes behind are unknown"
+        )
+    inner, stride = math.prod(behind), 1
+    for axis in reversed(range(after.rank)):
+        if after[axis] is None or stride * after[axis] > inner:
+            return axis
+        stride *= after[axis]
+    return after.rank - 1
+
+
+def _widened(sizes, axis: int, width: Fraction):
+    """Sizes with that of one axis multiplied; a tensor of sizes that are known at run time only stays."""
+    if isinstance(sizes, tf.Tensor):
+        sizes = sizes.numpy()
+    if not isinstance(sizes, (list, tuple, np.ndarray)):
+        return sizes
+    sizes = [int(size) if isinstance(size, (int, np.integer)) else size for size in sizes]
+    if isinstance(sizes[axis], int) and sizes[axis] != -1:
+        sizes[axis] = int(sizes[axis] * width)
+    return sizes
+
+
+def _widen_arguments(node, args, kwargs, found: tf.TensorShape, width: Fraction):
     """The arguments of an operation that hold numbers of channels, for inputs of a width."""
     symbol = getattr(node.layer, "symbol", None)
     if symbol is None:
@@ -511,14 +645,18 @@ def _widen_arguments(node, args, kwargs, width: Fraction):
     shape = node.keras_inputs[0].shape
     args, kwargs = list(args), dict(kwargs)
 
-    def times(value):
-        return value if value is None or value == -1 else int(value * width)
-
     def change(position: int, key: str, how) -> None:
         if len(args) > position:
             args[position] = how(args[position])
         elif key in kwargs:
             kwargs[key] = how(kwargs[key])
+
+    def widened_split(sizes):
+        if isinstance(sizes, int):
+            return sizes
+        for number in range(len(sizes)):
+            sizes = _widened(sizes, number, width)
+        return sizes
 
     def widened_slice(spec):
         items = list(spec) if isinstance(spec, (tuple, list)) else [spec]
@@ -534,19 +672,27 @@ def _widen_arguments(node, args, kwargs, width: Fraction):
             items[axes[-1]] = {**piece, **ends}
         return tuple(items)
 
-    operation = symbol.split(".")[-1]
+    operation = _operation(node.layer)
     axis = kwargs.get("axis", args[2] if operation == "split" and len(args) > 2 else None)
-    if operation in ("pad", "pad_v2"):
-        change(1, "paddings", lambda rows: [*rows[:-1], [int(amount * width) for amount in rows[-1]]])
+    if operation == "reshape":
+        change(1, "shape", lambda sizes: _widened(sizes, _target_axis(node, found), width))
+    elif _channel_axis(shape, found) != shape.rank - 1:
+        return args, kwargs
+    elif operation in ("pad", "pad_v2"):
+        change(
+            1,
+            "paddings",
+            lambda rows: [*np.array(rows)[:-1].tolist(), _widened(_widened(rows[-1], 0, width), 1, width)],
+        )
     elif operation == "getitem":
         change(1, "slice_spec", widened_slice)
     elif operation == "split" and axis in (-1, shape.rank - 1):
-        change(1, "num_or_size_splits", lambda sizes: sizes if isinstance(sizes, int) else [times(n) for n in sizes])
-    elif operation == "reshape":
-        change(1, "shape", lambda sizes: [*sizes[:-1], times(sizes[-1])])
+        change(1, "num_or_size_splits", widened_split)
     elif operation == "gather" and axis in (-1, shape.rank - 1):
         raise _refusal(node.layer, "it takes channels by their numbers")
-    elif symbol.startswith(("math.", "__operators__.")) and width.denominator == 1:
+    elif width.denominator == 1 and (
+        symbol.startswith(("math.", "__operators__.")) or operation in ("where", "clip_by_value", "bias_add")
+    ):
 
         def tiled(value):
             is_array = isinstance(value, (np.ndarray, tf.Tensor)) and len(value.shape) > 0
@@ -562,19 +708,27 @@ def _widen_arguments(node, args, kwargs, width: Fraction):
 def _checked_width(node, old, new, expected: Fraction) -> Fraction:
     """The width of an output, if it is the expected one."""
     found, original = new.shape, old.shape
-    sizes = [[size for size in shape if size is not None] for shape in (found, original)]
-    if found.rank == original.rank and len(sizes[0]) == len(sizes[1]):
-        if original.rank and original[-1] == found[-1] == 1 and sizes[0] == sizes[1]:
+    if found.rank is not None and found.rank == original.rank:
+        sizes = enumerate(zip(original, found, strict=True))
+        # Sizes that the original does not know, an `input_tensor` may.
+        changed = {axis: (size, now) for axis, (size, now) in sizes if size is not None and size != now}
+        # Numbers without an axis of channels, such as a scalar or a shape, are those of all channels.
+        if not changed and (expected == 1 or original.rank < 2 or original[-1] == 1):
             return Fraction(1)
-        moves = type(node.layer).__name__ in _RESHAPES or getattr(node.layer, "symbol", "").endswith(_RESHAPES)
-        same_place = moves or list(found[:-1]) == list(original[:-1])
-        if same_place and math.prod(sizes[0]) == math.prod(sizes[1]) * expected:
+        if not changed and original[-1] is None:
             return expected
+        if [now == size * expected for size, now in changed.values() if now is not None] == [True]:
+            if original.rank - 1 in changed or not node.layer.weights:
+                return expected
+            raise _refusal(node.layer, "it has weights, and the channels of its input are not in the last axis")
     raise _refusal(
         node.layer,
         f"its output has the shape {tuple(found)}; expected {expected} times the channels of {tuple(original)}, as "
-        "its input has. If it mixes channels, use Larq's and Keras' own convolutions and dense layers instead",
+        f"its input has. {_USE_OTHERS}",
     )
+
+
+_USE_OTHERS = "If it mixes channels, use Larq's and Keras' own convolutions and dense layers instead"
 
 
 def _reason(error: BaseException) -> str:

@@ -35,6 +35,16 @@ class Mixer(keras.Layer):
         return inputs @ self.matrix
 
 
+class Excitation(keras.Layer):
+    """A matrix from channels to channels, which would get beta squared times the weights."""
+
+    def build(self, input_shape):
+        self.dense = keras.Dense(input_shape[-1])
+
+    def call(self, inputs):
+        return inputs * self.dense(inputs)
+
+
 class NoConfig(keras.Layer):
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)
@@ -358,6 +368,173 @@ def test_several_outputs():
     assert [tuple(rep.get_layer(name).kernel.shape) for name in "ab"] == [(16, 5), (16, 3)]
 
 
+def test_a_last_layer_behind_maps_in_pytorchs_order_takes_the_first_channels():
+    image = tf.keras.Input((8, 8, 3))
+    x = keras.Flatten()(keras.Permute((3, 1, 2))(binary(stem(image), 16, "conv")))
+    rep = reptran(tf.keras.Model(image, keras.Dense(5, name="fc")(x)), 2, last_layer=2)
+    maps = tf.keras.Model(rep.input, rep.get_layer("conv_bn").output)(images()).numpy()
+    kernel, bias = rep.get_layer("fc").get_weights()
+    taken = maps[..., :16].transpose(0, 3, 1, 2).reshape(2, -1)
+    np.testing.assert_allclose(rep(images()), taken @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def tokens(x):
+    """Channels come first and go back."""
+    x = tf.reshape(tf.transpose(x, (0, 3, 1, 2)), (-1, 16, 64))
+    return tf.reshape(tf.transpose(x, (0, 2, 1)), (-1, 8, 8, 16))
+
+
+def layered_tokens(x):
+    x = keras.Reshape((16, -1))(keras.Permute((3, 1, 2))(x))
+    return keras.Reshape((8, 8, 16))(keras.Permute((2, 1))(x))
+
+
+def one_channel(x):
+    weights = keras.Reshape((16, 1))(keras.GlobalAveragePooling2D()(x))
+    return x * 0.0 + keras.Reshape((1, 1, 16))(weights) + x - keras.GlobalAveragePooling2D(keepdims=True)(x)
+
+
+@pytest.mark.parametrize("identity", [tokens, layered_tokens, one_channel])
+def test_reshapes_keep_the_channels_wherever_they_are(identity):
+    """Each of these gives what it takes, also when repeated."""
+    image = tf.keras.Input((8, 8, 3))
+    x = stem(image)
+    base = tf.keras.Model(image, binary(identity(x), 16, "conv"))
+    rep = reptran(base, 2)
+    after = tf.keras.Model(rep.input, [rep.get_layer("stem_repeat").output, rep.get_layer("conv").input])
+    repeated, taken = after(images())
+    np.testing.assert_allclose(taken, repeated, atol=1e-6)
+
+
+def numbers_in_arrays(x):
+    x = tf.pad(x, np.array([[0, 0], [1, 1], [1, 1], [2, 6]]))
+    x = tf.pad(x, tf.constant([[0, 0], [0, 0], [0, 0], [4, 4]]))
+    x = tf.split(x, tf.constant([20, 12]), axis=-1)[0]
+    return binary(tf.reshape(x, tf.constant([-1, 10, 10, 20])), 16, "conv")
+
+
+def numbers_of_tensors(x):
+    y = tf.reshape(x, [tf.shape(x)[0], 64, 16])[:, None]
+    y = tf.image.resize(y / tf.reduce_max(tf.abs(y)), tf.shape(x)[1:3])
+    y = tf.where(y > 0, y, np.arange(16, dtype="float32"))
+    return binary(y, 16, "conv")
+
+
+@pytest.mark.parametrize("middle, channels", [(numbers_in_arrays, 40), (numbers_of_tensors, 32)])
+def test_numbers_of_channels_in_tensors(middle, channels):
+    rep = reptran(small(middle), 2)
+    assert rep.get_layer("conv").kernel.shape == (3, 3, channels, 8)
+    np.testing.assert_array_equal(reptran(rep, 1).output_shape, rep.output_shape)
+
+
+def test_one_activation_for_the_whole_network():
+    image = tf.keras.Input((8, 8, 3))
+    relu = keras.ReLU(name="relu")
+    x = relu(binary(relu(stem(image)), 16, "conv"))
+    base = tf.keras.Model(image, keras.Dense(5, name="fc")(relu(keras.GlobalAveragePooling2D()(x))))
+    rep = reptran(base, 2, last_layer=2)
+    assert rep.get_layer("conv").kernel.shape == (3, 3, 32, 8)
+    assert rep.get_layer("conv_bn").gamma.shape == 32
+    assert rep.get_layer("fc").kernel.shape == (16, 5)
+
+
+def test_two_images_through_the_same_layers():
+    convs = [keras.Conv2D(16, 3, name=name) for name in ("stem1", "stem2")]
+    conv = lq.layers.QuantConv2D(16, 3, name="conv", **BINARY)
+    inputs = [tf.keras.Input((8, 8, 3), name=name) for name in "ab"]
+    a, b = (conv(convs[1](convs[0](image))) for image in inputs)
+    rep = reptran(tf.keras.Model(inputs, keras.Dense(5)(keras.GlobalAveragePooling2D()(a - b))), 2)
+    assert rep.get_layer("stem2").kernel.shape == (3, 3, 16, 16)
+    assert rep.get_layer("conv").kernel.shape == (3, 3, 32, 8)
+    np.testing.assert_array_equal(rep([images(), images()])[0], rep([images(1), images(1)])[0])
+
+
+def test_a_convolution_that_several_layers_take_is_repeated_once():
+    def middle(x):
+        y = lq.layers.QuantConv2D(16, 3, name="conv", **BINARY)(x)
+        return y * tf.sigmoid(y) + x
+
+    rep = reptran(small(middle), 2, bn="before")
+    assert len(rep.get_layer("conv_repeat").inbound_nodes) == 1
+
+
+def test_a_repetition_gets_a_name_of_its_own():
+    rep = reptran(small(lambda x: binary(keras.ReLU(name="stem_repeat")(x), 16, "conv")), 2)
+    assert isinstance(rep.get_layer("stem_repeat"), keras.ReLU)
+    assert isinstance(rep.get_layer("stem_repeat_"), Repeat)
+
+
+@pytest.mark.parametrize("policy", ["float16", "mixed_float16", "float64"])
+def test_repetitions_keep_the_dtype(policy):
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        base = small()
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    rep = reptran(base, 2)
+    assert rep.get_layer("stem_repeat").output.dtype == base.get_layer("stem").output.dtype
+    assert rep.output.dtype == base.output.dtype
+
+
+def binary_depthwise(x):
+    return lq.layers.QuantDepthwiseConv2D(
+        3, padding="same", input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="depthwise"
+    )(x)
+
+
+def padded_signs(x):
+    x = keras.ZeroPadding2D()(lq.quantizers.SteSign()(x))
+    return binary(x, 16, "padded", input_quantizer=None, padding="valid")
+
+
+@pytest.mark.parametrize("middle", [binary_depthwise, padded_signs])
+def test_the_first_layer_is_before_everything_binary(middle):
+    rep = reptran(small(lambda x: binary(middle(x), 16, "conv")), 2)
+    assert rep.get_layer("stem_repeat").output.shape[-1] == 32
+
+
+def test_dictionaries_of_inputs_and_outputs():
+    image, mask = tf.keras.Input((8, 8, 3), name="image"), tf.keras.Input((8, 8, 1), name="mask")
+    x = keras.GlobalAveragePooling2D()(binary(stem(image * mask), 16, "conv"))
+    heads = {name: keras.Dense(size, name=name)(x) for name, size in (("class", 5), ("box", 4))}
+    base = tf.keras.Model({"image": image, "mask": mask}, heads)
+    given = {"image": images(), "mask": np.ones((2, 8, 8, 1), "float32")}
+    for beta in (1, 2):
+        result = reptran(base, beta)(given)
+        assert {name: tuple(value.shape) for name, value in result.items()} == {"class": (2, 5), "box": (2, 4)}
+
+
+def test_a_normalisation_of_the_image_keeps_what_it_was_adapted_to():
+    normalization = keras.Normalization(name="normalization")
+    normalization.adapt(images(8) * 3 + 5)
+    image = tf.keras.Input((8, 8, 3))
+    base = tf.keras.Model(image, keras.Dense(5)(keras.Flatten()(binary(stem(normalization(image)), 16, "conv"))))
+    first = tf.keras.Model((rep := reptran(base, 2)).input, rep.get_layer("normalization").output)
+    np.testing.assert_array_equal(first(images()), normalization(images()))
+
+
+def test_input_tensor():
+    image = tf.keras.Input((None, None, 3))
+    x = keras.GlobalAveragePooling2D()(binary(stem(image), 16, "conv"))
+    any_size = tf.keras.Model(image, keras.Dense(5)(x))
+    large = tf.keras.Input((16, 16, 3))
+    assert reptran(any_size, 2, input_tensor=keras.AveragePooling2D()(large)).input_shape == (None, 16, 16, 3)
+    with pytest.raises(
+        ValueError, match=r"input_tensor must have the shape \(None, 8, 8, 3\) .* found \(None, 16, 16, 3\)"
+    ):
+        reptran(small(), 2, input_tensor=large)
+    with pytest.raises(ValueError, match="input_tensor must be a Keras tensor, found EagerTensor"):
+        reptran(small(), 2, input_tensor=tf.ones((1, 8, 8, 3)))
+    two = tf.keras.Model([a := tf.keras.Input((8,)), b := tf.keras.Input((8,))], keras.Dense(4)(a + b), name="two")
+    with pytest.raises(ValueError, match="models of one input, but 'two' has 2"):
+        reptran(two, 1, input_tensor=large)
+
+
+class Scaled:
+    def __call__(self, x):
+        return 2 * x
+
+
 def functional(x):
     return keras.Lambda(lambda t: t[..., :16] + 0.0, name="takes_16")(x)
 
@@ -371,6 +548,13 @@ def functional(x):
         ),
         (lambda x: keras.SeparableConv2D(16, 3, name="sep")(x), "SeparableConv2D 'sep'"),
         (lambda x: Mixer(name="mixer")(x), r"Mixer 'mixer'.*output has the shape \(None, 8, 8, 16\); expected 2 times"),
+        (lambda x: Excitation(name="se")(x), "'se'.*it has 1056 weights instead of 272.*mixes channels"),
+        (lambda x: tf.stack(tf.unstack(x, axis=-1), -1), "unstack.*it has 32 outputs now, instead of 16"),
+        (
+            lambda x: keras.PReLU(name="moved")(keras.Permute((3, 1, 2))(x)),
+            "'moved'.*it has weights, and the channels of its input are not in the last axis",
+        ),
+        (lambda x: keras.Activation(Scaled(), name="scaled")(x), "Activation 'scaled'.*no config to be built again"),
         (functional, r"Lambda 'takes_16'.*output has the shape"),
         (lambda x: NoConfig(object(), name="bare")(x), "NoConfig 'bare'.*get_config"),
         (lambda x: tf.gather(x, [3, 1, 2], axis=-1), "TFOpLambda 'tf.*gather.*takes channels by their numbers"),
@@ -378,7 +562,21 @@ def functional(x):
         (lambda x: RepQuantConv2D(16, 3, beta=2, name="rep", **BINARY)(x), "'rep'.*Rep layer already, with beta=2"),
         (lambda x: binary(x, 15, "odd"), "QuantConv2D 'odd'.*beta=2 does not divide its 15 outputs"),
     ],
-    ids=["transposed", "separable", "matrix", "lambda", "no_config", "gather", "one_channel", "rep", "odd"],
+    ids=[
+        "transposed",
+        "separable",
+        "matrix",
+        "squares",
+        "unstack",
+        "moved",
+        "callable",
+        "lambda",
+        "no_config",
+        "gather",
+        "one_channel",
+        "rep",
+        "odd",
+    ],
 )
 def test_refused(middle, message):
     with pytest.raises(ReptranError, match=message):
@@ -411,6 +609,21 @@ def test_a_path_around_the_first_layer_is_refused():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         reptran(small(), **options)
+
+
+def test_a_single_dense_layer():
+    image = tf.keras.Input((8, 8, 3))
+    model = tf.keras.Model(image, keras.Dense(4, name="only")(keras.Flatten()(image)))
+    with pytest.raises(ReptranError, match="'only' is the first layer as well as the last"):
+        reptran(model, 2)
+    np.testing.assert_array_equal(reptran(model, 1)(images()), model(images()))
+
+
+def test_losses_of_a_model_are_refused():
+    model = small()
+    model.add_loss(tf.reduce_mean(model.output))
+    with pytest.raises(ReptranError, match="AddLoss.*not carried over"):
+        reptran(model, 2)
 
 
 def test_models_without_a_graph_or_convolution():

@@ -5,14 +5,15 @@ import importlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import build, check_conversion, forms, without_gradient
+from forms import build, check_conversion, forget, forms, without_gradient  # noqa: F401
 
 import larq_rep
 from larq_rep import cost, zoo
 
-larq_zoo = pytest.importorskip("larq_zoo")
+pytest.importorskip("larq_zoo")
+pytestmark = pytest.mark.usefixtures("forget")
 
-# Weights that larq_zoo's networks have without a gradient or with one that is 0.
+# Their strides leave nothing of small images.
 ALEXNETS = ("BinaryAlexNet", "XNORNet", "DoReFaNet")
 
 
@@ -47,7 +48,6 @@ def images(model):
     ],
 )
 def test_transformed_and_trained(name, first):
-    tf.keras.backend.clear_session()
     base = from_larq_zoo(name)
     x = images(base)
 
@@ -71,7 +71,6 @@ def test_melius_net_is_refused_for_the_channel_numbers_in_its_lambdas():
 
 @pytest.mark.parametrize("name, variant", forms("larq_zoo"), ids=lambda value: value if isinstance(value, str) else "")
 def test_form(name, variant):
-    tf.keras.backend.clear_session()
     model = build(name, variant, size=224 if name in ALEXNETS else None)
     check_conversion(model, variant)
 
