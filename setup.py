@@ -13,7 +13,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     package_dir={"larq_rep.zoo": "zoo", "larq_rep.converters": "converters"},
-    packages=["larq_rep", "larq_rep.layers", "larq_rep.quantizers", "larq_rep.zoo", "larq_rep.converters", "larq_rep_cli"],
+    packages=[
+        "larq_rep",
+        "larq_rep.layers",
+        "larq_rep.quantizers",
+        "larq_rep.reptran",
+        "larq_rep.zoo",
+        "larq_rep.converters",
+        "larq_rep_cli",
+    ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
     install_requires=[
         # tf-keras 2.x asks for TensorFlow 2.x itself, so the two always match.

@@ -14,6 +14,8 @@ unit to their first half, the other half stays. It has a shortcut of its own aro
 Where the number of channels doubles, the first line has the pooled \\(\text{shuffle}(x)\\) twice instead.
 """
 
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
@@ -23,7 +25,6 @@ from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register_network
 
-# The authors take those of CIFAR-100 for CIFAR-10, too.
 _LEFT_FLOAT = {
     r"layer\d_0_res_layer_1": "The input of the shortcut's convolution is real: only its weights are binary."
 }
@@ -31,7 +32,7 @@ _LEFT_FLOAT = {
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Any] = {
     "biased_prelu": BiasedPReLU,
     "rprelu": RPReLU,
     "prelu": lambda name: tf.keras.layers.PReLU(

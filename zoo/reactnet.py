@@ -12,6 +12,7 @@ have a real 1x1 convolution of \\(a\\) there.
 """
 
 import functools
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
@@ -24,7 +25,7 @@ from larq_rep.zoo.registry import Result, Variant, choose, register_network, reg
 
 # Layers by the words for them, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}
-ACTIVATIONS = {
+ACTIVATIONS: dict[str | None, Any] = {
     "rprelu": RPReLU,
     "prelu": functools.partial(
         tf.keras.layers.PReLU, alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2]
@@ -113,10 +114,10 @@ def _reactnet(image, num_classes, network, downsampling, sign="rsign", activatio
 
 def _row(top1, source="paper", cross_entropy=None, **arguments):
     """A row of Table 2, or two that differ in the loss only."""
-    results = (Result(top1, None, "ReActNet, Table 2, distributional loss"),)
+    results = [Result(top1, None, "ReActNet, Table 2, distributional loss")]
     if cross_entropy:
-        results += (Result(cross_entropy, None, "ReActNet, Table 2, cross-entropy"),)
-    return Variant(arguments, results=results, source=source, spec="reactnet-repbnn.md, 5")
+        results.append(Result(cross_entropy, None, "ReActNet, Table 2, cross-entropy"))
+    return Variant(arguments, results=tuple(results), source=source, spec="reactnet-repbnn.md, 5")
 
 
 @register_network(

@@ -172,7 +172,8 @@ def register_network(
             return _load_weights(model, weights)
 
         del constructor.__wrapped__
-        constructor.__signature__ = inspect.Signature([*own, *arguments])
+        # For help and completion, and for the commands, which refuse what is no argument.
+        setattr(constructor, "__signature__", inspect.Signature([*own, *arguments]))  # noqa: B010
         references = "\n".join(
             f"        - [{p.title}]({p.url})" for p in dict.fromkeys([paper, *[v.paper for v in variants if v.paper]])
         )
@@ -232,7 +233,8 @@ def register_rep(
     own = list(inspect.signature(constructor).parameters.values())[:4]
     constructor.__name__ = constructor.__qualname__ = name
     constructor.__module__ = base.__module__
-    constructor.__signature__ = inspect.Signature([*own, *inspect.signature(base).parameters.values()])
+    signature = inspect.Signature([*own, *inspect.signature(base).parameters.values()])
+    setattr(constructor, "__signature__", signature)  # noqa: B010
     constructor.__doc__ = f"""`{network.name}` after RepTran: every binary convolution is a RepConv.
 
     All feature maps have beta times the channels; binary weights and BOPs are the same.

@@ -22,7 +22,7 @@ doubles (ReCU for CIFAR: average pooling, and zeros for the new channels).
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import larq as lq
 import tensorflow as tf
@@ -104,8 +104,8 @@ def _bnn(image, num_classes, binary_classifier):
     bound = x.shape[-1] ** -0.5
     x = lq.layers.QuantDense(
         num_classes,
-        input_quantizer=method.input_quantizer(),
-        kernel_quantizer=method.kernel_quantizer(),
+        input_quantizer=lq.quantizers.SteSign(clip_value=None),
+        kernel_quantizer=lq.quantizers.SteSign(clip_value=None),
         kernel_initializer=uniform_fan_in(),
         bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
         name="fc",
@@ -139,7 +139,7 @@ def _xnor(image, num_classes, scale):
 
 _WIDTHS = (64, 128, 256, 512)
 _LEFT_FLOAT = {"conv1": "its input is the real image", "fc": "Larq Compute Engine has no binary dense layer"}
-_INFERRED = dict(source="inferred", spec="cifar-bnns.md, 3.5")
+_INFERRED: dict[str, Any] = dict(source="inferred", spec="cifar-bnns.md, 3.5")
 
 
 @register_network(

@@ -81,8 +81,8 @@ class RSign(QuantizerWithVariables):
     def call(self, inputs):
         if inputs.shape[-1] != self.bias.shape[0]:
             raise ValueError(
-                f"{type(self).__name__} '{self.name}' has shifts for {self.bias.shape[0]} channels, but was called on an "
-                f"input of shape {tuple(inputs.shape)}: give each convolution one of its own."
+                f"{type(self).__name__} '{self.name}' has shifts for {self.bias.shape[0]} channels, but was called on "
+                f"an input of shape {tuple(inputs.shape)}: give each convolution one of its own."
             )
         return super().call(approx_sign(inputs + self.bias))
 
