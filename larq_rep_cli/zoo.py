@@ -74,7 +74,7 @@ def list_(pattern: str, family: str | None, dataset: str | None, as_json: bool) 
 @click.option("--layers/--no-layers", default=True, help="A line for each layer.  [default: layers]")
 @common.json_option
 def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
-    """Counts operations, parameters and bits of the network NAME, for one image.
+    """Counts operations, parameters and bits of the network NAME for one image, and tells what was published of it.
 
     OPs are FLOPs + BOPs / 64. Conventions and sources are in the documentation of larq_rep.cost.
     """
@@ -86,13 +86,25 @@ def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
         raise common.InputError(f"There is no network named {name!r}. {hint}")
     model = common.load_model(name, **options)
     from larq_rep.cost import count
+    from larq_rep.zoo import catalog, get_network
 
     cost = count(model)
+    forms = get_network(name).variants
+    wanted = {**forms[0].arguments, **dict(options["keywords"])}
+    published = next((form for form in forms if {**forms[0].arguments, **form.arguments} == wanted), None)
     if as_json:
-        result = {"name": name, "input_shape": model.input_shape[1:], **cost.to_dict()}
+        record = published and catalog.record(published)
+        result = {"name": name, "input_shape": model.input_shape[1:], "published": record, **cost.to_dict()}
         common.print_json(result if layers else {key: value for key, value in result.items() if key != "rows"})
         return
     click.echo(f"{name}, input {tables.times(model.input_shape[1:])}")
+    if published and published.paper:
+        click.echo(f"{published.paper.title}, {published.paper.url}")
+        click.echo(f"Structure from {catalog.SOURCES[published.source]}.")
+        for result in published.results:
+            click.echo(f"Published top-1 accuracy on {published.dataset}: {catalog.accuracy(result)}")
+        for layer, reason in published.left_float.items():
+            click.echo(f"Stays float in a flatbuffer: {layer}: {reason}")
     out = common.console()
     if layers:
         columns = [

@@ -28,7 +28,7 @@ _TITLES = {
     "meliusnet": "MeliusNet",
     "larq_zoo": "Networks of larq_zoo",
 }
-_SOURCES = {
+SOURCES = {
     "code": "the authors' code",
     "paper": "the paper",
     "inferred": "inferred, see the constructor",
@@ -100,8 +100,8 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                     f"{cost['binary_params']:,}",
                     f"{cost['ops']:,.0f}",
                     f"{cost['trainable_bits'] / 2**23:.3f}",
-                    "; ".join(map(_accuracy, variant.results)) or "–",
-                    f"{_SOURCES[variant.source]} ({variant.spec})",
+                    "; ".join(map(accuracy, variant.results)) or "–",
+                    f"{SOURCES[variant.source]} ({variant.spec})",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}
@@ -109,7 +109,8 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(result: Result) -> str:
+def accuracy(result: Result) -> str:
+    """A published accuracy in words: top-1, top-5 if known, and where."""
     top5 = f" / {result.top5}" if result.top5 else ""
     return f"{result.top1}{top5} ({result.source})"
 

@@ -198,7 +198,7 @@ def test_files_that_are_no_models(sources, source, message, tmp_path):
         (["RepResnet2O"], "Did you mean RepResNet20"),
         (["missing.h5"], "no file or folder missing.h5"),
         (["qqqqqqqq"], "lce zoo list"),
-        (["ResNet20", "--beta", "2"], "ResNet20 has no --beta"),
+        (["ResNet20", "--beta", "2"], "ResNet20 has no argument 'beta'"),
         (["RepResNet20", "--beta", "3"], "beta"),
         (["ResNet20", "--input-size", "12x"], "HxW"),
         (["ResNet20", "--input-size", "13"], "multiples of 4"),

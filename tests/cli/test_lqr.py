@@ -78,7 +78,7 @@ def test_train_writes_other_formats(tmp_path, name):
         (("train", "ResNet20", "--out", "x.tflite"), "suffix .tflite is unknown. Expected .h5, .keras"),
         (("train", "ResNet20", "--out", "missing/x.h5"), "there is no folder missing"),
         (("train", "ResNet20", "--out", "x.h5", "--plot", "missing/x.png"), "there is no folder missing"),
-        (("train", "ResNet20", "--out", "x.h5", "--beta", "2"), "ResNet20 has no --beta"),
+        (("train", "ResNet20", "--out", "x.h5", "--beta", "2"), "ResNet20 has no argument 'beta'"),
         (("train", "ResNet20", "--out", "x.h5", "--set", "width=3"), "width must be a positive even number"),
         (("train", "ResNet20", "--out", "x.h5", "--input-size", "14"), "multiples of 4"),
         (("train", "ResNet20", "--out", "x.h5", "--data", "cifar"), "'cifar' is not"),

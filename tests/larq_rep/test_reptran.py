@@ -476,7 +476,7 @@ def test_repetitions_keep_the_dtype(policy):
     try:
         base = small()
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        tf.keras.mixed_precision.set_global_policy(None)
     rep = reptran(base, 2)
     assert rep.get_layer("stem_repeat").output.dtype == base.get_layer("stem").output.dtype
     assert rep.output.dtype == base.output.dtype

@@ -1,10 +1,8 @@
 """What every published form of every network has to pass."""
 
-import gc
 import re
 
 import numpy as np
-import pytest
 import tensorflow as tf
 from support import images, randomize
 
@@ -34,14 +32,6 @@ def without_gradient(model, x, classes):
     tf.keras.optimizers.legacy.SGD(0.1).apply_gradients(zip(gradients, weights, strict=True))
     assert all(np.isfinite(weight).all() for weight in weights)
     return [w.name for w, g in zip(weights, gradients, strict=True) if g is None or not np.any(g)]
-
-
-@pytest.fixture
-def forget():
-    """Frees the models of a test, which Keras and cycles of references keep."""
-    yield
-    tf.keras.backend.clear_session()
-    gc.collect()
 
 
 def build(name, variant, size=None):

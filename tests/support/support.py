@@ -1,12 +1,28 @@
 """What several tests share: random weights and small models."""
 
+import gc
+
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 import larq_rep
 
 keras = tf.keras.layers
+
+
+def forget() -> None:
+    """Frees the models that nothing refers to any more.
+
+    TensorFlow keeps the gradient of each call of a quantizer for ever, and with it the graph that Keras builds
+    models in, and the weights of all of them.
+    """
+    tf.keras.backend.clear_session()
+    gradients = ops.gradient_registry._registry
+    for name in [name for name in gradients if name.startswith("CustomGradient")]:
+        del gradients[name]
+    gc.collect()
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:

@@ -5,14 +5,14 @@ import importlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import build, check_conversion, forget, forms, without_gradient  # noqa: F401
+from forms import build, check_conversion, forms, without_gradient
+from support import forget
 
 import larq_rep
 from larq_rep import cost, zoo
 from larq_rep.zoo import catalog
 
 pytest.importorskip("larq_zoo")
-pytestmark = pytest.mark.usefixtures("forget")
 
 # Their strides leave nothing of small images.
 ALEXNETS = ("BinaryAlexNet", "XNORNet", "DoReFaNet")
@@ -30,6 +30,12 @@ def from_larq_zoo(name):
 
 def images(model):
     return np.random.default_rng(0).standard_normal((4, *model.input_shape[1:])).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def forget_models():
+    yield
+    forget()
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
-from forms import build, check_conversion, check_training_and_saving, forget, forms  # noqa: F401
+from forms import build, check_conversion, check_training_and_saving, forms
+from support import forget
 
 from larq_rep import zoo
 from larq_rep.zoo import catalog
 
-pytestmark = pytest.mark.usefixtures("forget")
 FORMS = forms(not_family="larq_zoo")
 each_form = pytest.mark.parametrize("name, variant", FORMS, ids=[catalog.key(*form) for form in FORMS])
+
+
+@pytest.fixture(autouse=True)
+def forget_models():
+    yield
+    forget()
 
 
 @each_form
