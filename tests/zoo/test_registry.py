@@ -15,13 +15,22 @@ FORMS = forms(not_family="larq_zoo")
 each_form = pytest.mark.parametrize("name, variant", FORMS, ids=[catalog.key(*form) for form in FORMS])
 
 
+def is_quick(name, variant):
+    """The first form of each network, and the others of the smallest ones; `make test-all` runs all."""
+    network = zoo.get_network(name)
+    return variant is network.variants[0] or network.family in ("resnet20", "vgg")
+
+
 @pytest.fixture(autouse=True)
 def forget_models():
     yield
     forget()
 
 
-@each_form
+@pytest.mark.parametrize(
+    "name, variant",
+    [pytest.param(*form, id=catalog.key(*form), marks=[] if is_quick(*form) else [pytest.mark.slow]) for form in FORMS],
+)
 def test_form(name, variant, tmp_path):
     model = build(name, variant)
     check_training_and_saving(model, str(tmp_path / "model.h5"))
