@@ -101,8 +101,8 @@ def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
     if published and published.paper:
         click.echo(f"{published.paper.title}, {published.paper.url}")
         click.echo(f"Structure from {catalog.SOURCES[published.source]}.")
-        for result in published.results:
-            click.echo(f"Published top-1 accuracy on {published.dataset}: {catalog.accuracy(result)}")
+        for accuracy in published.results:
+            click.echo(f"Published top-1 accuracy on {published.dataset}: {catalog.accuracy(accuracy)}")
         for layer, reason in published.left_float.items():
             click.echo(f"Stays float in a flatbuffer: {layer}: {reason}")
     out = common.console()
