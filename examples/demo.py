@@ -32,7 +32,7 @@ MARK = OUT / ".made-by-larq-rep-demo"
 
 SIZE, WIDTH = 16, 16  # maps of 16, 8 and 4 pixels: LCE needs at least 3 for a 3x3 filter
 RECIPE: dict[str, Any] = {"epochs": 35, "batch_size": 32, "learning_rate": 0.1, "shift": 1, "average": 0.99}
-SEED = 0
+SEED = 1
 TARGET = 0.97
 PROOF_IMAGES = 4
 MODES = ("default", "indirect")
