@@ -245,8 +245,8 @@ class FrozenGraph:
             constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
         for site in self.sites:
             if site.kernel.name in values:
-                position = list(site.node.inputs).index(site.kernel)
-                by_name[site.node.name].input[position] = f"{site.kernel.op.name}/folded"
+                # Second, also in a transposed convolution.
+                by_name[site.node.name].input[1] = f"{site.kernel.op.name}/folded"
 
     @property
     def unknown_padding(self) -> list[str]:

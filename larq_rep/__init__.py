@@ -26,7 +26,7 @@ if os.path.isfile(os.path.join(_checkout, "setup.py")) and os.path.isdir(os.path
     __path__.append(_checkout)
 
 from larq_rep import cost, layers, quantizers  # noqa: E402  (the variable must be set first)
-from larq_rep.reptran import ReptranError, reptran  # noqa: E402
+from larq_rep.reptran import ReptranError, reptran  # noqa: E402  (likewise)
 
 __version__ = "0.1.0"
 

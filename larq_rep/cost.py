@@ -24,6 +24,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers.repeat import Repeat, RepLayer
+from larq_rep.reptran.graph import nodes
 
 _keras = tf.keras.layers
 _DENSE = _keras.Dense
@@ -216,19 +217,15 @@ class _Counter:
         """Counts the calls of all layers of a graph; returns what is known of its outputs."""
         _require_graph(model)
         known = {id(tensor): state for tensor, state in zip(model.inputs, inputs, strict=True)}
-        # Keras sorts the calls of layers by depth, outputs first. It has no public name for this.
-        for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-            for node in nodes:
-                if node.is_input:
-                    continue
-                states = [known[id(tensor)] for tensor in node.keras_inputs]
-                name = prefix + node.layer.name
-                if isinstance(node.layer, tf.keras.Model):
-                    results = self.visit(node.layer, states, f"{name}/")
-                else:
-                    outputs = tf.nest.flatten(node.outputs)
-                    results = [self._call(node, name, states)] * len(outputs)
-                known.update(zip(map(id, tf.nest.flatten(node.outputs)), results, strict=True))
+        for node in nodes(model):
+            states = [known[id(tensor)] for tensor in node.keras_inputs]
+            name = prefix + node.layer.name
+            outputs = tf.nest.flatten(node.outputs)
+            if isinstance(node.layer, tf.keras.Model):
+                results = self.visit(node.layer, states, f"{name}/")
+            else:
+                results = [self._call(node, name, states)] * len(outputs)
+            known.update(zip(map(id, outputs), results, strict=True))
         return [known[id(tensor)] for tensor in model.outputs]
 
     def _call(self, node, name: str, inputs: list[_Tensor]) -> _Tensor:

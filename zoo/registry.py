@@ -172,8 +172,7 @@ def register_network(
             return _load_weights(model, weights)
 
         del constructor.__wrapped__
-        # For help and completion, and for the commands, which refuse what is no argument.
-        setattr(constructor, "__signature__", inspect.Signature([*own, *arguments]))  # noqa: B010
+        _set_signature(constructor, [*own, *arguments])
         references = "\n".join(
             f"        - [{p.title}]({p.url})" for p in dict.fromkeys([paper, *[v.paper for v in variants if v.paper]])
         )
@@ -202,6 +201,11 @@ def add_network(constructor: Callable[..., tf.keras.Model], *, family: str, **re
     variant = Variant(**{"preprocessing": IMAGENET_STATISTICS, **record})
     _NETWORKS[constructor.__name__] = Network(constructor.__name__, family, constructor, (variant,))
     return constructor
+
+
+def _set_signature(constructor: Callable[..., tf.keras.Model], parameters: list[inspect.Parameter]) -> None:
+    """For help and completion, and for the commands, which refuse what is no argument."""
+    setattr(constructor, "__signature__", inspect.Signature(parameters))  # noqa: B010  (mypy knows no such attribute)
 
 
 def _common_arguments(*, input_shape=None, input_tensor=None, weights=None, include_top=True, num_classes=None):
@@ -233,8 +237,7 @@ def register_rep(
     own = list(inspect.signature(constructor).parameters.values())[:4]
     constructor.__name__ = constructor.__qualname__ = name
     constructor.__module__ = base.__module__
-    signature = inspect.Signature([*own, *inspect.signature(base).parameters.values()])
-    setattr(constructor, "__signature__", signature)  # noqa: B010
+    _set_signature(constructor, [*own, *inspect.signature(base).parameters.values()])
     constructor.__doc__ = f"""`{network.name}` after RepTran: every binary convolution is a RepConv.
 
     All feature maps have beta times the channels; binary weights and BOPs are the same.

@@ -37,3 +37,25 @@ class QuantizerWithVariables(_BaseQuantizer):
     def load_own_variables(self, store):
         for index, weight in enumerate(self.weights):
             weight.assign(store[str(index)])
+
+
+class SteepenedQuantizer(QuantizerWithVariables):
+    """Holds `t`, the steepness of an estimator, which grows during training."""
+
+    def __init__(self, t: float, **kwargs):
+        super().__init__(**kwargs)
+        if t <= 0:
+            raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
+        self.initial_t = t
+        self.t = self._add_scheduled("t", t)
+
+    def get_config(self):
+        return {**super().get_config(), "t": self.initial_t}
+
+
+def standardized(kernel: tf.Tensor) -> tf.Tensor:
+    """Weights without the mean and over the (unbiased) standard deviation of their output channel, the last axis."""
+    axes = list(range(kernel.shape.rank - 1))
+    centred = kernel - tf.reduce_mean(kernel, axis=axes)
+    freedom = kernel.shape[:-1].num_elements() - 1
+    return centred / tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)

@@ -3,7 +3,7 @@
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.quantizers.base import QuantizerWithVariables
+from larq_rep.quantizers.base import SteepenedQuantizer, standardized
 
 
 @tf.custom_gradient
@@ -15,21 +15,14 @@ def _ede_sign(x, t):
     return lq.math.sign(x), grad
 
 
-class _EDEQuantizer(QuantizerWithVariables):
-    """Holds `t` of the error decay estimator."""
+class _EDEQuantizer(SteepenedQuantizer):
+    """The sign with the error decay estimator as its gradient."""
 
     def __init__(self, t: float = 0.1, **kwargs):
-        super().__init__(**kwargs)
-        if t <= 0:
-            raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
-        self.initial_t = t
-        self.t = self._add_scheduled("t", t)
+        super().__init__(t, **kwargs)
 
     def _sign(self, x):
         return super().call(_ede_sign(x, tf.cast(self.t, x.dtype)))
-
-    def get_config(self):
-        return {**super().get_config(), "t": self.initial_t}
 
 
 @lq.utils.register_alias("ede_sign")
@@ -112,9 +105,7 @@ class LibraSign(_EDEQuantizer):
 
     def call(self, inputs):
         axes = list(range(inputs.shape.rank - 1))
-        centred = inputs - tf.reduce_mean(inputs, axis=axes)
-        freedom = inputs.shape[:-1].num_elements() - 1
-        z = centred / tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
+        z = standardized(inputs)
         # tf.round rounds halves to even, like the authors'.
         exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
         return tf.stop_gradient(2.0**exponent) * self._sign(z)

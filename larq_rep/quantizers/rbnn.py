@@ -5,23 +5,9 @@ import math
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.quantizers.base import QuantizerWithVariables
+from larq_rep.quantizers.base import SteepenedQuantizer, standardized
 
 _RIGHT_ANGLE = tf.keras.initializers.Constant(math.pi / 2)
-
-
-class _TriangularQuantizer(QuantizerWithVariables):
-    """Holds `t` of RBNN's training-aware approximation of the sign."""
-
-    def __init__(self, t: float = 0.01, **kwargs):
-        super().__init__(**kwargs)
-        if t <= 0:
-            raise ValueError(f"{type(self).__name__} '{self.name}' needs t > 0, but got t={t}.")
-        self.initial_t = t
-        self.t = self._add_scheduled("t", t)
-
-    def get_config(self):
-        return {**super().get_config(), "t": self.initial_t}
 
 
 def _slope(x, t):
@@ -53,7 +39,7 @@ def _standardized_sign(x, t):
 
 @lq.utils.register_alias("standardized_sign")
 @lq.utils.register_keras_custom_object
-class StandardizedSign(_TriangularQuantizer):
+class StandardizedSign(SteepenedQuantizer):
     r"""Input quantizer of RBNN: the sign of each sample's standardised activations.
 
     \\[
@@ -91,6 +77,9 @@ class StandardizedSign(_TriangularQuantizer):
             standardises
     """
 
+    def __init__(self, t: float = 0.01, **kwargs):
+        super().__init__(t, **kwargs)
+
     def call(self, inputs):
         return super().call(_standardized_sign(inputs, tf.cast(self.t, inputs.dtype)))
 
@@ -103,7 +92,7 @@ def _rotation_sizes(size: int) -> tuple[int, int]:
 
 @lq.utils.register_alias("rotated_sign")
 @lq.utils.register_keras_custom_object
-class RotatedSign(_TriangularQuantizer):
+class RotatedSign(SteepenedQuantizer):
     r"""Kernel quantizer of RBNN: the sign of rotated weights, with a learned scale per output channel.
 
     \\[
@@ -193,12 +182,6 @@ class RotatedSign(_TriangularQuantizer):
     def _state(self):
         return [self.R1, self.R2] if self.built else []
 
-    def _standardized(self, kernel):
-        axes = list(range(kernel.shape.rank - 1))
-        centred = kernel - tf.reduce_mean(kernel, axes)
-        freedom = kernel.shape[:-1].num_elements() - 1
-        return centred / tf.sqrt(tf.reduce_sum(centred**2, axes) / freedom)
-
     def _matrices(self, kernel):
         """HWIO to one matrix for each output channel."""
         last = kernel.shape.rank - 1
@@ -217,7 +200,7 @@ class RotatedSign(_TriangularQuantizer):
                 f"RotatedSign '{self.name}' has rotations for a kernel of shape {self._kernel_shape}, but was "
                 f"called on shape {tuple(inputs.shape)}: give each convolution a RotatedSign() of its own."
             )
-        z = self._standardized(inputs)
+        z = standardized(inputs)
         rotated = self._kernel(tf.matmul(tf.matmul(self.R1, self._matrices(z), transpose_a=True), self.R2))
         u = z + tf.abs(tf.sin(self.rotate)) * (tf.stop_gradient(rotated) - z)
         return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype)))
@@ -232,7 +215,7 @@ class RotatedSign(_TriangularQuantizer):
         # Arguments
             kernel: The latent weights that this object quantizes, `layer.kernel`.
         """
-        z = self._matrices(self._standardized(tf.convert_to_tensor(kernel)))
+        z = self._matrices(standardized(tf.convert_to_tensor(kernel)))
         r1, r2 = tf.convert_to_tensor(self.R1), tf.convert_to_tensor(self.R2)
         for _ in range(3):
             signs = lq.math.sign(tf.matmul(tf.matmul(r1, z, transpose_a=True), r2))

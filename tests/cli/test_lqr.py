@@ -3,9 +3,6 @@ import json
 import subprocess
 import sys
 
-import larq_rep  # noqa: F401  (before TensorFlow)
-
-# isort: split
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner

@@ -1,8 +1,5 @@
 import json
 
-import larq_rep  # noqa: F401  (before TensorFlow)
-
-# isort: split
 import larq as lq
 import numpy as np
 import pytest

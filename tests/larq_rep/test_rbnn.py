@@ -1,6 +1,3 @@
-import larq_rep  # noqa: F401  (before TensorFlow)
-
-# isort: split
 import larq as lq
 import numpy as np
 import pytest
