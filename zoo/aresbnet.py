@@ -10,15 +10,25 @@ Where the number of channels doubles, the max-pooled \\(x\\) takes the place of 
 the first half of the last feature map is classified.
 """
 
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers import ChannelShuffle
 from larq_rep.quantizers import AresSign, LeakySign
-from larq_rep.zoo.common import batch_norm, dense, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, dense, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import ARESB, PRESB
 from larq_rep.zoo.registry import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register_network
 
+_RECORD: dict[str, Any] = {
+    "family": "aresbnet",
+    "paper": ARESB,
+    "dataset": "cifar100",
+    "source": "code",
+    "spec": "presbnet.md, 2",
+    "multiple": 32,
+}
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -66,15 +76,7 @@ def _block(x, filters, strides, shuffle, slope, name):
 
 def _aresbnet(image, num_classes, depth, dataset, slope):
     kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
-    x = tf.keras.layers.Conv2D(
-        64,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=uniform_fan_in(),
-        name="conv1",
-    )(image)
+    x = real_conv(image, 64, kernel_size, "conv1", strides)
     if dataset == "imagenet":
         x = batch_norm(x, "bn0")
     x = tf.keras.layers.LeakyReLU(0.01, name="leaky_relu")(x)
@@ -115,12 +117,7 @@ def _variants(cifar10, cifar100, imagenet, retrained, top5, imagenet_top5=()):
 
 
 @register_network(
-    family="aresbnet",
-    paper=ARESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 2",
-    multiple=32,
+    **_RECORD,
     variants=_variants(91.80, 73.01, 54.81, 70.91, 90.04, (Result(54.8, 78.2, "PresB-Net, Table 4"),)),
 )
 def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
@@ -143,12 +140,7 @@ def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
 
 
 @register_network(
-    family="aresbnet",
-    paper=ARESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 2",
-    multiple=32,
+    **_RECORD,
     variants=_variants(90.74, 69.45, 48.51, 65.41, 88.22),
 )
 def AresBNet10(image, num_classes, *, dataset="cifar100", slope=0.0):
@@ -163,12 +155,7 @@ def AresBNet10(image, num_classes, *, dataset="cifar100", slope=0.0):
 
 
 @register_network(
-    family="aresbnet",
-    paper=ARESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 2",
-    multiple=32,
+    **_RECORD,
     variants=_variants(92.71, 74.73, 58.46, 71.63, 88.85),
 )
 def AresBNet34(image, num_classes, *, dataset="cifar100", slope=0.0):

@@ -16,9 +16,9 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.quantizers import ScaledSign
-from larq_rep.zoo.common import batch_norm, classifier, hard_tanh
+from larq_rep.zoo.common import batch_norm, classifier, hard_tanh, real_conv
 from larq_rep.zoo.papers import BIREAL, BIREAL50, PRESB, REACTNET
-from larq_rep.zoo.reactnet import SIGNS, activate, binary_conv, real_conv
+from larq_rep.zoo.reactnet import SIGNS, activate, binary_conv
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, Result, Variant, choose, register_network, register_rep
 
 # Binary convolutions of each stage.

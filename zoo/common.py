@@ -24,6 +24,20 @@ def hard_tanh(x: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(x, -1.0, 1.0)
 
 
+def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
+    """Real convolution without a bias, as the stem and the downsampling have it."""
+    return tf.keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="valid" if kernel_size == 1 else "same",
+        groups=groups,
+        use_bias=False,
+        kernel_initializer=uniform_fan_in(),
+        name=name,
+    )(x)
+
+
 def dense(x: tf.Tensor, units: int, name: str, kernel_initializer=None) -> tf.Tensor:
     """A dense layer with PyTorch's initial values, uniform within 1 / sqrt(inputs); also those of the bias."""
     bound = x.shape[-1] ** -0.5

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from larq_rep.layers import BiasedPReLU, ChannelShuffle, GroupNormShuffle, RPReLU
 from larq_rep.quantizers import LeakyRSign, ScaledSign
-from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, classifier, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register_network
 
@@ -29,6 +29,16 @@ _LEFT_FLOAT = {
     r"layer\d_0_res_layer_1": "The input of the shortcut's convolution is real: only its weights are binary."
 }
 
+_RECORD: dict[str, Any] = {
+    "family": "presbnet",
+    "paper": PRESB,
+    "dataset": "cifar100",
+    "source": "code",
+    "spec": "presbnet.md, 1",
+    "multiple": 32,
+    "preprocessing": CIFAR100_STATISTICS,
+    "left_float": _LEFT_FLOAT,
+}
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -105,15 +115,7 @@ def _presbnet(image, num_classes, depth, dataset, act1, norm1, act2, norm2, stem
     choose(name, "stem_activation", stem_activation, (None, "leaky_relu"))
 
     kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
-    x = tf.keras.layers.Conv2D(
-        128,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=uniform_fan_in(),
-        name="conv1",
-    )(image)
+    x = real_conv(image, 128, kernel_size, "conv1", strides)
     if stem_activation:
         x = tf.keras.layers.LeakyReLU(0.01, name="leaky_relu")(x)
     x = batch_norm(x, "bn1")
@@ -151,14 +153,7 @@ def _ablation(top1, **arguments):
 
 
 @register_network(
-    family="presbnet",
-    paper=PRESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 1",
-    multiple=32,
-    preprocessing=CIFAR100_STATISTICS,
-    left_float=_LEFT_FLOAT,
+    **_RECORD,
     variants=(
         *_cifar(93.36, 93.57, 73.84, 73.87, 90.55),
         Variant(
@@ -214,14 +209,7 @@ def PresBNet18(
 
 
 @register_network(
-    family="presbnet",
-    paper=PRESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 1",
-    multiple=32,
-    preprocessing=CIFAR100_STATISTICS,
-    left_float=_LEFT_FLOAT,
+    **_RECORD,
     variants=_cifar(91.76, 91.81, 67.03, 67.03, 85.83),
 )
 def PresBNet10(
@@ -247,14 +235,7 @@ def PresBNet10(
 
 
 @register_network(
-    family="presbnet",
-    paper=PRESB,
-    dataset="cifar100",
-    source="code",
-    spec="presbnet.md, 1",
-    multiple=32,
-    preprocessing=CIFAR100_STATISTICS,
-    left_float=_LEFT_FLOAT,
+    **_RECORD,
     variants=_cifar(93.64, 93.87, 73.56, 73.93, 90.39),
 )
 def PresBNet34(

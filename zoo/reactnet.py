@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from larq_rep.layers import RPReLU
 from larq_rep.quantizers import RSign, ScaledSign
-from larq_rep.zoo.common import batch_norm, classifier, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, classifier, real_conv
 from larq_rep.zoo.papers import REACTNET
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
 
@@ -49,20 +49,6 @@ def binary_conv(x, filters, kernel_size, name, strides=1):
         kernel_quantizer=ScaledSign(),
         kernel_initializer=tf.keras.initializers.RandomUniform(0.0, 1e-3),
         use_bias=False,
-        name=name,
-    )(x)
-
-
-def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
-    """Real convolution without a bias, as the stem and the downsampling have it."""
-    return tf.keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding="valid" if kernel_size == 1 else "same",
-        groups=groups,
-        use_bias=False,
-        kernel_initializer=uniform_fan_in(),
         name=name,
     )(x)
 
