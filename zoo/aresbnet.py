@@ -28,6 +28,7 @@ _RECORD: dict[str, Any] = {
     "source": "code",
     "spec": "presbnet.md, 2",
     "multiple": 32,
+    "cifar_multiple": 8,
 }
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}

@@ -161,6 +161,7 @@ def BinaryDenseNet13(image, num_classes, *, padding="zero"):
 @register_network(
     **_RECORD,
     multiple=32,
+    cifar_multiple=8,
     variants=(
         Variant(results=(Result(55.9, 78.5, "BinaryDenseNet, Table 4, 16 blocks"),)),
         Variant(

@@ -18,18 +18,18 @@ import tensorflow as tf
 from larq_rep.quantizers import ScaledSign
 from larq_rep.zoo.common import batch_norm, classifier, hard_tanh, real_conv
 from larq_rep.zoo.papers import BIREAL, BIREAL50, PRESB, REACTNET
-from larq_rep.zoo.reactnet import SIGNS, activate, binary_conv
+from larq_rep.zoo.reactnet import ACTIVATIONS, SIGNS, activate, binary_conv
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, Result, Variant, choose, register_network, register_rep
 
 # Binary convolutions of each stage.
 _BLOCKS = {10: (2, 2, 2, 2), 18: (4, 4, 4, 4), 34: (6, 8, 12, 6)}
 
 
-def _stem(image, dataset):
+def _stem(image, dataset, width):
     """First convolution, for ImageNet with stride 4 in all; no activation."""
     if dataset != "imagenet":
-        return batch_norm(real_conv(image, 64, 3, "conv1"), "bn1")
-    x = batch_norm(real_conv(image, 64, 7, "conv1", strides=2), "bn1")
+        return batch_norm(real_conv(image, width, 3, "conv1"), "bn1")
+    x = batch_norm(real_conv(image, width, 7, "conv1", strides=2), "bn1")
     return tf.keras.layers.MaxPool2D(3, 2, padding="same", name="maxpool")(x)
 
 
@@ -51,13 +51,18 @@ def _downsample(x, filters, strides, name, binary=False):
     return batch_norm(x, f"{name}_2")
 
 
-def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="imagenet", shortcut="real"):
+def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="imagenet", shortcut="real", width=64):
     """Bi-Real-Net-18 or -34 or, with "rsign" and "rprelu", ReActNet on it."""
-    choose(f"ReActNet{depth}", "shortcut", shortcut, ("real", "binary"))
-    x = _stem(image, dataset)
+    name = f"ReActNet{depth}"
+    choose(name, "shortcut", shortcut, ("real", "binary"))
+    choose(name, "sign", sign, SIGNS)
+    choose(name, "activation", activation, ACTIVATIONS)
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"{name}: width must be a positive number of channels, found {width!r}.")
+    x = _stem(image, dataset, width)
     for stage, blocks in enumerate(_BLOCKS[depth], start=1):
         for block in range(blocks):
-            filters, strides = 32 * 2**stage, 2 if stage > 1 and block == 0 else 1
+            filters, strides = width * 2 ** (stage - 1), 2 if stage > 1 and block == 0 else 1
             name = f"layer{stage}_{block}"
             y = SIGNS[sign](name=f"{name}_{sign}")(x)
             y = binary_conv(y, filters, 3, f"{name}_binary_conv", strides)
@@ -144,7 +149,7 @@ def BiRealNet50(image, num_classes):
     625836032 OPs. The authors' PyTorch code has 1024 parameters more in a convolution that it never uses.
     Otherwise our choices are those in `BiRealNet18`.
     """
-    x = middle = _stem(image, "imagenet")
+    x = middle = _stem(image, "imagenet", 64)
     layer = 0
     for stage, blocks in enumerate((3, 4, 6, 3)):
         for block in range(blocks):
@@ -214,6 +219,7 @@ def _presb(top1, top5, source):
     source="code",
     spec="reactnet-repbnn.md, 6",
     multiple=32,
+    cifar_multiple=8,
     variants=(
         Variant(
             results=(
@@ -225,7 +231,7 @@ def _presb(top1, top5, source):
         *_presb(70.81, 89.00, "code"),
     ),
 )
-def ReActNet18(image, num_classes, *, dataset="imagenet", shortcut="real"):
+def ReActNet18(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
     """ReActNet on Bi-Real-Net-18: each sign is an RSign, and an RPReLU follows each shortcut.
 
     11704424 trainable parameters, 10985472 of them binary; at 224 x 224: 1676279808 BOPs, 137793536 FLOPs,
@@ -240,8 +246,10 @@ def ReActNet18(image, num_classes, *, dataset="imagenet", shortcut="real"):
             convolution instead of 7x7 with stride 2 and max-pooling.
         shortcut: `"real"`, or `"binary"` for binary weights in the 1x1 convolutions of the shortcuts, whose
             input stays real, as in the PresB-Net authors' development code.
+        sign, activation: As in `ReActNetA`.
+        width: Channels of the first stage. Each of the others has twice as many as the one before.
     """
-    return _bireal(image, num_classes, 18, "rsign", "rprelu", dataset, shortcut)
+    return _bireal(image, num_classes, 18, sign, activation, dataset, shortcut, width)
 
 
 RepReActNet18 = register_rep(
@@ -259,9 +267,10 @@ RepReActNet18 = register_rep(
     source="code",
     spec="reactnet-repbnn.md, 6",
     multiple=32,
+    cifar_multiple=8,
     variants=(Variant(), *_presb(70.89, 89.24, "inferred")),
 )
-def ReActNet34(image, num_classes, *, dataset="imagenet", shortcut="real"):
+def ReActNet34(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
     """ReActNet on Bi-Real-Net-34: each sign is an RSign, and an RPReLU follows each shortcut.
 
     21827432 trainable parameters, 21086208 of them binary; at 224 x 224: 3525967872 BOPs, 137793536 FLOPs,
@@ -269,9 +278,9 @@ def ReActNet34(image, num_classes, *, dataset="imagenet", shortcut="real"):
     trained none. The structure for CIFAR is that of `ReActNet18`.
 
     # Arguments
-        dataset, shortcut: As in `ReActNet18`.
+        dataset, shortcut, sign, activation, width: As in `ReActNet18`.
     """
-    return _bireal(image, num_classes, 34, "rsign", "rprelu", dataset, shortcut)
+    return _bireal(image, num_classes, 34, sign, activation, dataset, shortcut, width)
 
 
 @register_network(
@@ -281,15 +290,16 @@ def ReActNet34(image, num_classes, *, dataset="imagenet", shortcut="real"):
     source="inferred",
     spec="presbnet.md, 3",
     multiple=32,
+    cifar_multiple=8,
     variants=(Variant(), *_presb(66.69, 85.83, "inferred")),
 )
-def ReActNet10(image, num_classes, *, dataset="imagenet", shortcut="real"):
+def ReActNet10(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
     """`ReActNet18` with two binary convolutions in each of its four stages instead of four.
 
     5426024 trainable parameters, 4718592 of them binary; for CIFAR-100 4956644 and 11945984 OPs. The PresB-Net
     paper gives only its name and its accuracy, on CIFAR-100; the structure is our inference.
 
     # Arguments
-        dataset, shortcut: As in `ReActNet18`.
+        dataset, shortcut, sign, activation, width: As in `ReActNet18`.
     """
-    return _bireal(image, num_classes, 10, "rsign", "rprelu", dataset, shortcut)
+    return _bireal(image, num_classes, 10, sign, activation, dataset, shortcut, width)

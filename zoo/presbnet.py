@@ -36,6 +36,7 @@ _RECORD: dict[str, Any] = {
     "source": "code",
     "spec": "presbnet.md, 1",
     "multiple": 32,
+    "cifar_multiple": 8,
     "preprocessing": CIFAR100_STATISTICS,
     "left_float": _LEFT_FLOAT,
 }
@@ -108,14 +109,16 @@ def _block(x, filters, name, activations, norms):
     return batch_norm(y, f"{name}_bn_bottom")
 
 
-def _presbnet(image, num_classes, depth, dataset, act1, norm1, act2, norm2, stem_activation):
+def _presbnet(image, num_classes, depth, dataset, width, act1, norm1, act2, norm2, stem_activation):
     name = f"PresBNet{depth}"
     activations = choose(name, "act1", act1, _ACTIVATIONS), choose(name, "act2", act2, _ACTIVATIONS)
     norms = choose(name, "norm1", norm1, ("layer", None)), choose(name, "norm2", norm2, ("batch", None))
     choose(name, "stem_activation", stem_activation, (None, "leaky_relu"))
+    if not isinstance(width, int) or width < 4 or width % 4:
+        raise ValueError(f"{name}: width must be a positive multiple of 4, found {width!r}.")
 
     kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
-    x = real_conv(image, 128, kernel_size, "conv1", strides)
+    x = real_conv(image, width, kernel_size, "conv1", strides)
     if stem_activation:
         x = tf.keras.layers.LeakyReLU(0.01, name="leaky_relu")(x)
     x = batch_norm(x, "bn1")
@@ -123,7 +126,7 @@ def _presbnet(image, num_classes, depth, dataset, act1, norm1, act2, norm2, stem
         x = tf.keras.layers.MaxPool2D(3, 2, padding="same", name="maxpool")(x)
     for stage, blocks in enumerate(_BLOCKS[depth], start=1):
         for block in range(blocks):
-            x = _block(x, 64 * 2**stage, f"layer{stage}_{block}", activations, norms)
+            x = _block(x, width * 2 ** (stage - 1), f"layer{stage}_{block}", activations, norms)
     return classifier(x, num_classes, "fc")
 
 
@@ -176,6 +179,7 @@ def PresBNet18(
     num_classes,
     *,
     dataset="cifar100",
+    width=128,
     act1="biased_prelu",
     norm1="layer",
     act2="biased_prelu",
@@ -198,6 +202,8 @@ def PresBNet18(
     # Arguments
         dataset: `"cifar100"`, `"cifar10"` or `"imagenet"`; the last one has a stem with 7x7 kernel, stride 2
             and max-pooling.
+        width: Channels of the first stage, a multiple of 4. Each of the others has twice as many as the one
+            before.
         act1, act2: Activation behind the convolutions of a unit, and before its batch normalisation:
             `"biased_prelu"`, `"prelu"`, `"rprelu"` or `"relu"`.
         norm1: `"layer"`, or `None` for no normalisation of the groups.
@@ -205,7 +211,7 @@ def PresBNet18(
         stem_activation: `"leaky_relu"` (slope 0.01) for one between first convolution and normalisation, as in
             an early version of the authors' code.
     """
-    return _presbnet(image, num_classes, 18, dataset, act1, norm1, act2, norm2, stem_activation)
+    return _presbnet(image, num_classes, 18, dataset, width, act1, norm1, act2, norm2, stem_activation)
 
 
 @register_network(
@@ -217,6 +223,7 @@ def PresBNet10(
     num_classes,
     *,
     dataset="cifar100",
+    width=128,
     act1="biased_prelu",
     norm1="layer",
     act2="biased_prelu",
@@ -229,9 +236,9 @@ def PresBNet10(
     32641024 OPs.
 
     # Arguments
-        dataset, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
+        dataset, width, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
     """
-    return _presbnet(image, num_classes, 10, dataset, act1, norm1, act2, norm2, stem_activation)
+    return _presbnet(image, num_classes, 10, dataset, width, act1, norm1, act2, norm2, stem_activation)
 
 
 @register_network(
@@ -243,6 +250,7 @@ def PresBNet34(
     num_classes,
     *,
     dataset="cifar100",
+    width=128,
     act1="biased_prelu",
     norm1="layer",
     act2="biased_prelu",
@@ -255,6 +263,6 @@ def PresBNet34(
     46796800 OPs.
 
     # Arguments
-        dataset, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
+        dataset, width, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
     """
-    return _presbnet(image, num_classes, 34, dataset, act1, norm1, act2, norm2, stem_activation)
+    return _presbnet(image, num_classes, 34, dataset, width, act1, norm1, act2, norm2, stem_activation)

@@ -125,6 +125,7 @@ def register_network(
     source: str,
     spec: str,
     multiple: int,
+    cifar_multiple: int | None = None,
     preprocessing: Preprocessing = IMAGENET_STATISTICS,
     variants: tuple[Variant, ...] = (Variant(),),
     left_float: Mapping[str, str] | None = None,
@@ -139,6 +140,7 @@ def register_network(
 
     # Arguments
         multiple: What height and width of the input must be multiples of.
+        cifar_multiple: The same for the forms for CIFAR, if they differ.
         family, paper, dataset, source, spec, preprocessing, left_float: See `Variant`; each of `variants` may
             have its own.
         variants: The published forms, the first one with the defaults of the function.
@@ -163,8 +165,10 @@ def register_network(
             if unknown:
                 expected = ", ".join(inspect.signature(constructor).parameters)
                 raise TypeError(f"{name} has no argument {sorted(unknown)[0]!r}. Expected: {expected}.")
-            defaults = DATASETS[choose(name, "dataset", options.get("dataset", dataset), DATASETS)]
-            image = _image_input(name, input_shape, input_tensor, defaults.input_shape, multiple)
+            key = choose(name, "dataset", options.get("dataset", dataset), DATASETS)
+            defaults = DATASETS[key]
+            step = multiple if key == "imagenet" else cifar_multiple or multiple
+            image = _image_input(name, input_shape, input_tensor, defaults.input_shape, step)
             classes = (num_classes or defaults.num_classes) if include_top else None
             with _quiet_larq():
                 outputs = build(image, classes, **options)
@@ -179,7 +183,9 @@ def register_network(
         text = (build.__doc__ or "").rstrip()
         text += "" if _OWN_ARGUMENTS in text else f"\n{_OWN_ARGUMENTS}"
         constructor.__doc__ = text + _ARGUMENTS.format(
-            shape=f"`{DATASETS[dataset].input_shape}`", multiple=multiple, references=references
+            shape=f"`{DATASETS[dataset].input_shape}`",
+            multiple=multiple if cifar_multiple is None else f"{multiple} ({cifar_multiple} for CIFAR)",
+            references=references,
         )
         common = Variant({}, dataset, (), (), paper, preprocessing, source, spec, left_float or {})
         _NETWORKS[name] = Network(name, family, constructor, tuple(_completed(v, common) for v in variants))

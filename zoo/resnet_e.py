@@ -30,6 +30,7 @@ _RECORD: dict[str, Any] = {
     "spec": "binarydensenet-and-survey.md, A3",
     "preprocessing": bmxnet.IMAGENET,
     "multiple": 32,
+    "cifar_multiple": 8,
 }
 
 

@@ -60,7 +60,7 @@ def _he_normal_fan_out():
         ),
     ),
 )
-def VGGSmall(image, num_classes, *, method="irnet"):
+def VGGSmall(image, num_classes, *, method="irnet", width=128):
     """VGG-small, five binary convolutions after a real one.
 
     4660106 trainable parameters, 4571136 of them binary; at 32 x 32: 603979776 BOPs, 3620864 FLOPs,
@@ -73,12 +73,15 @@ def VGGSmall(image, num_classes, *, method="irnet"):
 
     # Arguments
         method: `"irnet"`, `"rbnn"` or `"recu"`.
+        width: Channels of the first two convolutions; the others have two and four times as many.
     """
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"VGGSmall: width must be a positive number of channels, found {width!r}.")
     form = replace(_METHODS[choose("VGGSmall", "method", method, _METHODS)], kernel_initializer=_he_normal_fan_out)
-    x = form.real_conv(image, 128, 3, "conv0")
+    x = form.real_conv(image, width, 3, "conv0")
     x = form.activation(form.norm(x, "bn0"))
-    for number, filters in enumerate((128, 256, 256, 512, 512), start=1):
-        x = form.conv(x, filters, 3, f"conv{number}")
+    for number, times in enumerate((1, 2, 2, 4, 4), start=1):
+        x = form.conv(x, times * width, 3, f"conv{number}")
         if number % 2:
             x = tf.keras.layers.MaxPool2D(2, name=f"pool{number}")(x)
         x = form.activation(form.norm(x, f"bn{number}"))
