@@ -134,10 +134,11 @@ def _console(stderr: bool) -> Console:
 # TensorFlow
 
 
-def quiet_tensorflow() -> None:
+def quiet_tensorflow(devices: bool = True) -> None:
     """Imports TensorFlow without its greetings, and silences what is noise in a command.
 
-    Set `TF_CPP_MIN_LOG_LEVEL` to see everything.
+    Set `TF_CPP_MIN_LOG_LEVEL` to see everything. Without `devices` TensorFlow is not started yet, for its workers
+    must be connected first.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
@@ -150,7 +151,8 @@ def quiet_tensorflow() -> None:
             import larq_rep  # noqa: F401, I001  (first, so that TensorFlow takes Keras 2)
             import tensorflow as tf
 
-            tf.config.list_logical_devices()  # the search for GPUs speaks, too
+            if devices:
+                tf.config.list_logical_devices()  # the search for GPUs speaks, too
         finally:
             os.dup2(saved, 2)
             os.close(saved)
@@ -221,7 +223,7 @@ def read_file(path: Path) -> bytes:
 # Models
 
 
-class _InputSize(click.ParamType):
+class InputSize(click.ParamType):
     name = "size"
 
     def convert(self, value, param, ctx) -> tuple[int, int, int]:
@@ -234,7 +236,7 @@ class _InputSize(click.ParamType):
         return int(height), int(width or height), int(channels or 3)
 
 
-class _Keyword(click.ParamType):
+class Keyword(click.ParamType):
     """KEY=VALUE, for an argument of a constructor that no option has."""
 
     name = "key=value"
@@ -243,7 +245,7 @@ class _Keyword(click.ParamType):
         if isinstance(value, tuple):
             return value
         key, equals, text = value.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not re.fullmatch(r"(\d+\.)?[A-Za-z_]\w*", key):
             self.fail(f"{value!r} is no keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
         try:
             return key, ast.literal_eval(text)
@@ -254,7 +256,7 @@ class _Keyword(click.ParamType):
 def set_option(function: _F) -> _F:
     """Arguments of the constructor of a network that are particular to it."""
     text = "Another argument of the network's constructor, such as method=recu; may be repeated."
-    return click.option("--set", "keywords", type=_Keyword(), multiple=True, metavar="KEY=VALUE", help=text)(function)
+    return click.option("--set", "keywords", type=Keyword(), multiple=True, metavar="KEY=VALUE", help=text)(function)
 
 
 def size_options(function: _F) -> _F:
@@ -263,7 +265,7 @@ def size_options(function: _F) -> _F:
     options = [
         click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
         set_option,
-        click.option("--input-size", type=_InputSize(), help=size),
+        click.option("--input-size", type=InputSize(), help=size),
         click.option("--num-classes", type=click.IntRange(min=1), help="Classes of a network of the zoo."),
     ]
     for option in reversed(options):
@@ -292,7 +294,7 @@ def load_model(
     num_classes: int | None = None,
     seed: int = 0,
 ) -> tf.keras.Model:
-    """The model of a Keras file, of a SavedModel folder or of a name of the zoo.
+    """The model of a Keras file, of a SavedModel folder, of a run of `lqr train` or of a name of the zoo.
 
     A name of the zoo is that network even if there is a file of that name: write `./name` for the file. Without
     weights it has its initial values, which `seed` determines, so that two processes have the same.
@@ -328,7 +330,11 @@ def load_model(
 def _load_file(source: str, names: list[str]) -> tf.keras.Model:
     import tensorflow as tf
 
+    from larq_rep_cli import runs
+
     path = Path(source)
+    if runs.is_run(path):
+        return runs.load(path)
     if not path.exists():
         if os.sep in source or path.suffix:
             raise InputError(f"There is no file or folder {source}.")
@@ -358,7 +364,7 @@ def _check_format(path: Path) -> None:
 
     import h5py  # type: ignore[import-untyped]
 
-    expected = "Expected a .h5 or .keras file, a SavedModel folder, or a name of `lce zoo list`."
+    expected = "Expected a .h5 or .keras file, a SavedModel folder, a run of lqr train, or a name of `lce zoo list`."
     if path.is_dir():
         if not (path / "saved_model.pb").is_file():
             raise InputError(f"{path} is no SavedModel: there is no saved_model.pb in it. {expected}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,16 +81,39 @@ def convert(
 ) -> None:
     """Converts SOURCE to a bitpacked .tflite file.
 
-    SOURCE is a Keras file (.h5, .keras), a SavedModel folder or a network of `lce zoo list`. A network without
+    SOURCE is a Keras file (.h5, .keras), a SavedModel folder, a run of lqr train (the weights of its best epoch) or
+    a network of `lce zoo list`. A network without
     --weights is untrained, with initial values that --seed determines; verify finds the same ones.
 
     Ends with one line: file, size, bitpacked convolutions, seconds.
     """
+    write_tflite(
+        source,
+        lambda: _load(source, seed, options),
+        output,
+        float_weights=float_weights,
+        allow_float=allow_float,
+        force=force,
+        as_json=as_json,
+    )
+
+
+def write_tflite(
+    source: str,
+    load: Callable[[], tf.keras.Model],
+    output: Path,
+    *,
+    float_weights: str = "float32",
+    allow_float: bool = False,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Converts the model that `load` returns and prints the result."""
     if output.suffix != ".tflite":
         raise common.InputError(f"--output {output}: expected the name of a .tflite file.")
     common.check_output(output, force)
     start = time.perf_counter()
-    model = _load(source, seed, options)
+    model = load()
     from larq_rep.converters.convert import ConversionError
     from larq_rep.converters.convert import convert as convert_model
 

@@ -1,172 +1,430 @@
-"""The program `lqr`: training and evaluation."""
+"""The program `lqr`: training, evaluation and what one sees of it."""
 
 from __future__ import annotations
 
-import csv
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common
+from larq_rep_cli import common, lce, runs, tables
 
-_DATA = ("digits",)
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-data_option = click.option(
-    "--data",
-    type=click.Choice(_DATA),
-    default="digits",
-    show_default=True,
-    help="digits: the 1797 handwritten digits of scikit-learn, of which 360 are held out.",
-)
+    from larq_rep.training import Config, Recipe
+
+_PLOTTED_IMAGES = 64
 
 
 @click.group(cls=common.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="larq-rep")
 def main() -> None:
-    """Trains binary networks and evaluates them."""
+    """Trains binary networks by the published recipes and evaluates them."""
+
+
+# lqr train, lqr resume
 
 
 @main.command(
     epilog=common.examples(
-        "lqr train RepResNet20 --out rep.h5",
-        "lqr train ResNet20 --set width=8 --input-size 12 --epochs 5 --out small.keras --plot curve.png",
-        "lce convert rep.h5 -o rep.tflite",
+        "lqr train RepResNet20 --recipe irnet --data digits --out runs/digits --set epochs=35 --set batch_size=32",
+        "lqr train RepReActNetA --recipe adambnn --data imagenet2012 --data-dir D --teacher resnet34.keras "
+        "--out runs/rep",
+        "lqr train ResNet20 --set method=recu --set width=8 --recipe recu --data cifar10 --out runs/recu",
+        "lce convert runs/digits -o rep.tflite",
     )
 )
 @click.argument("name")
-@data_option
+@click.option("--recipe", required=True, help="How to train: a name of `lqr recipes`.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
+    "--data",
     required=True,
-    help="Where the model goes: a .h5 or .keras file, or a new SavedModel folder. The metrics of each epoch go "
-    "beside it, to a .csv file of the same name.",
+    help="digits (of scikit-learn), cifar10, cifar100, imagenet2012, or a folder with folders train and test of one "
+    "folder of images a class.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.1,
-    show_default=True,
-    help="Where the cosine to 0 starts.",
-)
-@click.option(
-    "--shift",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Largest random shift of a training image, in pixels.",
-)
+@runs.data_dir_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder for the run.")
 @common.seed_option
-@common.set_option
+@click.option(
+    "--set",
+    "changes",
+    type=common.Keyword(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value of the recipe (2.epochs=5: of its second phase only) or, if it has no such value, of the "
+    "network's constructor; may be repeated.",
+)
 @click.option("--beta", type=click.IntRange(min=1), help="Repeat factor.  [default: as published]")
 @click.option(
     "--input-size",
-    type=click.IntRange(min=8),
-    default=16,
-    show_default=True,
-    help="Height and width to which the digits, of 8 x 8 pixels, are interpolated.",
+    type=common.InputSize(),
+    help="Size of the images: N or HxW.  [default: as published; 16 for digits]",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw loss and accuracy to this .png file.")
-@common.force_option
+@click.option("--teacher", help="Keras file, or run, whose logits are learned where the recipe has a teacher.")
+@click.option(
+    "--strategy", type=click.Choice(("mirrored", "multiworker")), help="Train on several devices or machines."
+)
+@click.option("--sync-batch-norm", is_flag=True, help="Batch normalisations take their statistics over all devices.")
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=True,
+    show_default=True,
+    help="The same weights every time; slower on a GPU.",
+)
+@click.option("--force", is_flag=True, help="Remove the run that is in the folder.")
 def train(
     name: str,
+    recipe: str,
     data: str,
+    data_dir: Path | None,
     out: Path,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    shift: int,
     seed: int,
-    keywords: tuple[tuple[str, Any], ...],
+    changes: tuple[tuple[str, Any], ...],
     beta: int | None,
-    input_size: int,
-    plot: Path | None,
+    input_size: tuple[int, int, int] | None,
+    teacher: str | None,
+    strategy: str | None,
+    sync_batch_norm: bool,
+    deterministic: bool,
     force: bool,
 ) -> None:
-    """Trains the network NAME of the zoo, with SGD and a cosine as IR-Net was.
+    """Trains the network NAME of the zoo by a published recipe.
 
-    Ends with one line: file, size, accuracy on the held-out images, seconds.
+    The folder --out holds the run: configuration, metrics, curves, TensorBoard's files, weights and checkpoints.
+    A run that was stopped goes on with lqr resume. Ends with one line: folder, accuracies, seconds.
     """
-    if out.suffix not in (".h5", ".keras", ""):
-        raise common.InputError(
-            f"--out {out}: the suffix {out.suffix} is unknown. Expected .h5, .keras, or none for a SavedModel folder."
-        )
-    metrics = out.with_suffix(".csv")
-    for path in (out, metrics, *([plot] if plot else [])):
-        common.check_output(path, force)
-
-    common.quiet_tensorflow()
+    if force and runs.is_run(out):
+        shutil.rmtree(out)
+    common.quiet_tensorflow(devices=strategy is None)
     from larq_rep import training, zoo
-    from larq_rep.data import digits
+    from larq_rep.training import recipes
 
     if name not in zoo.list_models():
         hint = common.did_you_mean(name, zoo.list_models()) or "`lce zoo list` names all."
         raise common.InputError(f"There is no network named {name!r}. {hint}")
+    arguments = {"beta": beta, "input_size": input_size and list(input_size[:2])}
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    with common.refusing(ValueError):
+        chosen = training.get_recipe(recipe)
+        for key, value in changes:
+            changed = recipes.changed(chosen, key, value)
+            if changed is None:
+                _check_argument(name, key)
+                arguments[key] = value
+            else:
+                chosen = changed
+    if "beta" in arguments:
+        _check_argument(name, "beta")
+    config = training.Config(
+        name,
+        data,
+        chosen,
+        arguments,
+        data_dir=data_dir and str(data_dir),
+        seed=seed,
+        teacher=teacher,
+        strategy=strategy,
+        sync_batch_norm=sync_batch_norm,
+        deterministic=deterministic,
+    )
+    _train(out, config, resume=False)
 
-    import tensorflow as tf
+
+def _check_argument(name: str, key: str) -> None:
+    import inspect
+
+    from larq_rep import zoo
+
+    known = inspect.signature(zoo.get_network(name).constructor).parameters
+    if key not in known:
+        raise common.InputError(
+            f"Neither the recipe nor {name} has a value {key!r}. The network has: {', '.join(known)}; `lqr recipes "
+            "--json` shows those of recipes."
+        )
+
+
+@main.command(epilog=common.examples("lqr resume runs/digits"))
+@click.argument("run", type=click.Path(path_type=Path))
+def resume(run: Path) -> None:
+    """Goes on with a run that was stopped, after its last whole epoch."""
+    _train(run, _config(run, devices=False), resume=True)
+
+
+def _config(run: Path, devices: bool = True) -> Config:
+    common.quiet_tensorflow(devices=devices)
+    from larq_rep import training
+
+    with common.refusing(training.RunError):
+        return training.Config.read(run)
+
+
+def _train(folder: Path, config: Config, resume: bool) -> None:
+    from larq_rep import training
 
     start = time.perf_counter()
-    model = common.load_model(
-        name, keywords=keywords, beta=beta, input_size=(input_size, input_size, 1), num_classes=10, seed=seed
-    )
-    with common.progress() as bars:
-        task = bars.add_task("training", total=epochs)
-
-        def advance(epoch, logs):
-            known = f"loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}, held out {logs['val_accuracy']:.1%}"
-            bars.update(task, completed=epoch + 1, description=known)
-
-        history = training.train(
-            model,
-            *digits("train", input_size),
-            validation_data=digits("test", input_size),
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            shift=shift,
-            seed=seed,
-            callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=advance)],
-        )
-
-    with common.replacing(out) as unfinished:
-        model.save(unfinished)
-    with common.replacing(metrics) as unfinished, open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *history.history])
-        writer.writerows(zip(range(1, epochs + 1), *history.history.values(), strict=True))
-    if plot:
-        with common.refusing(OSError, prefix=f"{plot} cannot be written: "):
-            training.plot_history({name: history}, plot)
-    size = sum(file.stat().st_size for file in [out, *out.rglob("*")] if file.is_file())
+    with common.progress() as bars, common.refusing(ValueError, FileNotFoundError, OSError, ImportError):
+        callback = _progress(bars, config.recipe)
+        try:
+            training.train(
+                runs.network,
+                folder,
+                config,
+                teacher=(lambda: common.load_model(config.teacher)) if config.teacher else None,
+                resume=resume,
+                callbacks=[callback],
+                report=common.note,
+            )
+        except KeyboardInterrupt:
+            raise common.InputError(f"Interrupted. `lqr resume {folder}` goes on after the last whole epoch.") from None
+    rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
+    best = max(rows, key=lambda row: row["val_accuracy"])
     common.console().print(
-        f"{out}: {size / 1e6:.2f} MB, accuracy {history.history['val_accuracy'][-1]:.2%} on the held-out images, "
-        f"{time.perf_counter() - start:.0f} s"
+        f"{folder}: accuracy {rows[-1]['val_accuracy']:.2%} on the test images, best {best['val_accuracy']:.2%} in "
+        f"epoch {best['epoch']:.0f} of {len(rows)}, {time.perf_counter() - start:.0f} s"
     )
 
 
-@main.command(epilog=common.examples("lqr evaluate rep.h5", "lqr evaluate rep.h5 --json"))
-@click.argument("model")
-@data_option
-@common.json_option
-def evaluate(model: str, data: str, as_json: bool) -> None:
-    """Prints the accuracy of MODEL, a Keras file or SavedModel folder, on the held-out images."""
-    network = common.load_model(model)
-    from larq_rep.data import digits
+def _progress(bars, recipe: Recipe) -> tf.keras.callbacks.Callback:
+    """Bars of epochs and steps on a terminal, and a line for each epoch where there is none."""
+    import tensorflow as tf
 
-    shape, outputs = network.input_shape, network.output_shape
-    if len(shape) != 4 or None in shape[1:3] or shape[3] != 1 or outputs[1:] != (10,):
-        raise common.InputError(
-            f"{model} maps {shape} to {outputs}. For the digits expected a network from (None, height, width, 1) to "
-            "(None, 10): lqr train makes one."
-        )
-    images, labels = digits("test", shape[1:3])
-    with common.working("evaluating"):
-        right = int((network.predict(images, verbose=0).argmax(axis=1) == labels).sum())
+    class Bars(tf.keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.epochs = bars.add_task("training", total=self.params["epochs"])
+            self.steps = bars.add_task("epoch", total=self.params["steps"])
+
+        def on_epoch_begin(self, epoch, logs=None):
+            bars.update(self.epochs, completed=epoch)
+
+        def on_train_batch_end(self, batch, logs=None):
+            bars.update(self.steps, completed=batch + 1)
+
+        def on_epoch_end(self, epoch, logs=None):
+            said = (
+                f"loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}, test {logs['val_accuracy']:.1%}, "
+                f"{logs.get('images_per_second', float('nan')):.0f} images/s"
+            )
+            bars.update(self.epochs, completed=epoch + 1, description=said)
+            if bars.disable:
+                common.note(f"epoch {epoch + 1} of {self.params['epochs']}: {said}")
+
+        def on_train_end(self, logs=None):
+            bars.remove_task(self.epochs)
+            bars.remove_task(self.steps)
+
+    return Bars()
+
+
+# lqr recipes
+
+
+@main.command(name="recipes", epilog=common.examples("lqr recipes", "lqr recipes adambnn", "lqr recipes --json"))
+@click.argument("name", required=False)
+@common.json_option
+def list_recipes(name: str | None, as_json: bool) -> None:
+    """Lists the published recipes, or all values of the one called NAME."""
+    common.quiet_tensorflow()
+    from larq_rep.training import recipes
+
+    with common.refusing(ValueError):
+        chosen = [recipes.get_recipe(name)] if name else list(recipes.RECIPES.values())
+    if as_json or name:
+        values = [recipes.to_json(recipe) for recipe in chosen]
+        common.print_json(values[0] if name else values)
+        return
+    rows = [
+        [
+            recipe.name,
+            recipe.networks,
+            recipe.dataset,
+            " + ".join(str(phase.epochs) for phase in recipe.phases),
+            recipe.phases[0].batch_size,
+            recipe.phases[0].optimizer,
+            f"{recipe.phases[0].learning_rate:g}",
+            "yes" if recipe.phases[0].teacher else "no",
+            recipe.source,
+        ]
+        for recipe in chosen
+    ]
+    columns = ["recipe", "networks", "data", "epochs", "batch", "optimizer", "rate", "teacher", "source"]
+    common.console().print(tables.table("Recipes; `lqr recipes NAME` shows all values of one", columns, rows))
+
+
+# lqr evaluate, lqr export
+
+
+@main.command(
+    epilog=common.examples(
+        "lqr evaluate runs/digits",
+        "lqr evaluate runs/rep --data imagenet2012 --data-dir D --weights last --json",
+        "lqr evaluate model.keras --data cifar10 --recipe irnet",
+    )
+)
+@click.argument("model")
+@click.option("--data", help="As for lqr train.  [default: that of the run, or digits]")
+@runs.data_dir_option
+@click.option("--recipe", help="Whose preparation of the images to use for a file.  [default: images in 0..1]")
+@runs.weights_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
+@common.json_option
+def evaluate(
+    model: str,
+    data: str | None,
+    data_dir: Path | None,
+    recipe: str | None,
+    weights: str,
+    batch_size: int,
+    as_json: bool,
+) -> None:
+    """Prints the accuracy of MODEL, a run or a Keras file, on test images."""
+    common.quiet_tensorflow()
+    from larq_rep import training
+    from larq_rep.training import datasets
+
+    with common.refusing(ValueError, FileNotFoundError, ImportError):
+        augmentation = training.get_recipe(recipe).augmentation if recipe else datasets.Augmentation()
+        if runs.is_run(model):
+            config = training.Config.read(model)
+            augmentation = augmentation if recipe else config.recipe.augmentation
+            data, data_dir = data or config.data, data_dir or (config.data_dir and Path(config.data_dir))
+            network = runs.load(model, weights)
+        else:
+            data = data or "digits"
+            network = common.load_model(model)
+        source = datasets.load(data, data_dir)
+        shape, outputs = network.input_shape, network.output_shape
+        if len(shape) != 4 or None in shape[1:3] or shape[3] != source.channels or outputs[1:] != (source.num_classes,):
+            raise common.InputError(
+                f"{model} maps {shape} to {outputs}. For {data} expected a network from (None, height, width, "
+                f"{source.channels}) to (None, {source.num_classes})."
+            )
+        batches = datasets.batches(source, augmentation, shape[1:3], batch_size, training=False)
+    result = {"model": model, "data": data, **_accuracy(network, batches, source.test_size, batch_size)}
     if as_json:
-        common.print_json({"model": model, "data": data, "images": len(labels), "accuracy": right / len(labels)})
+        common.print_json(result)
     else:
-        common.console().print(f"{model}: accuracy {right / len(labels):.2%}, {right} of {len(labels)} images")
+        common.console().print(
+            f"{model}: accuracy {result['top1']:.2%}, top 5 {result['top5']:.2%}, {result['right']} of "
+            f"{result['images']} images"
+        )
+
+
+def _accuracy(network: tf.keras.Model, batches: tf.data.Dataset, images: int, batch_size: int) -> dict[str, Any]:
+    import numpy as np
+
+    right = among5 = seen = 0
+    for pixels, labels in common.track(batches, "evaluating", -(-images // batch_size)):
+        order = np.argsort(-network.predict_on_batch(pixels), axis=1, kind="stable")[:, :5]
+        matches = order == labels.numpy()[:, None]
+        right, among5, seen = right + int(matches[:, 0].sum()), among5 + int(matches.sum()), seen + len(order)
+    return {"images": seen, "right": right, "top1": right / seen, "top5": among5 / seen}
+
+
+@main.command(epilog=common.examples("lqr export runs/digits -o rep.tflite"))
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .tflite file to write.")
+@runs.weights_option
+@common.force_option
+@common.json_option
+def export(run: Path, output: Path, weights: str, force: bool, as_json: bool) -> None:
+    """Converts the network of a run to a bitpacked .tflite file, as lce convert RUN does."""
+    _config(run)
+    lce.write_tflite(str(run), lambda: runs.load(run, weights), output, force=force, as_json=as_json)
+
+
+# lqr plot
+
+
+@main.command(
+    epilog=common.examples(
+        "lqr plot runs/digits --kind history -o curves.png",
+        "lqr plot runs/digits --kind activations -o activations.png",
+        "lqr plot runs/digits --kind ops -o ops.png",
+    )
+)
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(("history", "coefficients", "activations", "features", "ops")),
+    default="history",
+    show_default=True,
+    help="history: loss, accuracy and learning rate; coefficients: learned shifts and slopes; activations: inputs of "
+    "binary convolutions before and after the sign; features: a feature map before and after its repeat; ops: "
+    "accuracy against OPs, with the published networks for the data set.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .png file to write.")
+@click.option("--layer", help="Name of the layer to look at, for activations and features.")
+@runs.weights_option
+@common.force_option
+def plot(folders: tuple[Path, ...], kind: str, output: Path, layer: str | None, weights: str, force: bool) -> None:
+    """Draws what runs have learned, as the papers' figures show it.
+
+    history and ops take several runs, the other kinds one.
+    """
+    if output.suffix != ".png":
+        raise common.InputError(f"--output {output}: expected the name of a .png file.")
+    if len(folders) > 1 and kind not in ("history", "ops"):
+        raise common.InputError(f"--kind {kind} draws one run, found {len(folders)}.")
+    common.check_output(output, force)
+    configs = {str(folder): _config(folder) for folder in folders}
+    from larq_rep import plots, training
+
+    with common.refusing(ValueError, FileNotFoundError, OSError), common.working(f"drawing {kind}"):
+        if kind == "history":
+            histories = {folder: training.read_metrics(folder) for folder in configs}
+            for folder, rows in histories.items():
+                if not rows:
+                    raise common.InputError(f"{folder} has finished no epoch yet, so there is nothing to draw.")
+            figure = plots.history(histories)
+        elif kind == "ops":
+            figure = plots.accuracy_against_ops(_points(configs, weights))
+        else:
+            [(folder, config)] = configs.items()
+            figure = _figure(kind, config, runs.load(folder, weights), layer)
+        plots.write(figure, output)
+    click.echo(f"{output}: {kind} of {', '.join(configs)}")
+
+
+def _figure(kind: str, config: Config, network: tf.keras.Model, layer: str | None):
+    from larq_rep import plots
+    from larq_rep.training import datasets
+
+    if kind == "coefficients":
+        return plots.coefficients(network)
+    source = datasets.load(config.data, config.data_dir)
+    batches = datasets.batches(
+        source, config.recipe.augmentation, network.input_shape[1:3], _PLOTTED_IMAGES, training=False
+    )
+    images = next(iter(batches))[0].numpy()
+    return (plots.activations if kind == "activations" else plots.feature_maps)(network, images, layer)
+
+
+def _points(configs: dict[str, Config], weights: str) -> list:
+    """The runs, and the published networks for their data."""
+    from larq_rep import cost, plots, training, zoo
+    from larq_rep.zoo import catalog
+    from larq_rep.zoo.registry import DATASETS
+
+    points = []
+    for folder, config in configs.items():
+        network = runs.load(folder, weights)
+        rows = [row["val_accuracy"] for row in training.read_metrics(folder)]
+        last = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
+        accuracy = max(row["val_accuracy"] for row in last) if weights == "best" else rows[-1]
+        points.append(plots.Point(folder, float(cost.count(network).ops), 100 * accuracy, "runs"))
+    forms = {runs.FORMS.get(config.data) for config in configs.values() if config.data != "digits"} & DATASETS.keys()
+    costs = catalog.stored_costs()
+    published = {}
+    for name in zoo.list_models():
+        record = zoo.get_network(name)
+        for variant in record.variants:
+            key = catalog.key(name, variant)
+            if variant.dataset in forms and variant.results and key in costs:
+                published[key] = (record.family, costs[key]["ops"], variant.results[0].top1)
+    for key, (family, ops, top1) in published.items():
+        base = key.removeprefix("Rep")
+        points.append(plots.Point(key, ops, top1, family, base if base != key and base in published else None))
+    return points

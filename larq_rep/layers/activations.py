@@ -6,14 +6,23 @@ import tensorflow as tf
 _QUARTER = tf.keras.initializers.Constant(0.25)
 
 
-@tf.custom_gradient
-def _prelu(u, alpha):
-    def grad(dy):
-        d_alpha = tf.reduce_sum(dy * tf.minimum(u, 0), axis=[0, 1, 2])
-        return tf.where(u > 0, dy, alpha * dy), tf.reshape(d_alpha, alpha.shape)
+def _prelu(u, alpha, training):
+    @tf.custom_gradient
+    def prelu(u, alpha):
+        one = tf.ones((), u.dtype)
 
-    # The one spelling that Larq Compute Engine turns into a PRELU.
-    return tf.nn.relu(u) + (-alpha) * tf.nn.relu(-u), grad
+        # The backward pass needs nothing but u. BiasAddGrad sums faster than tf.reduce_sum.
+        def grad(dy):
+            d_alpha = tf.raw_ops.BiasAddGrad(out_backprop=dy * tf.minimum(u, 0))
+            return dy * tf.where(u > 0, one, alpha), tf.reshape(d_alpha, alpha.shape)
+
+        if training is True:
+            # Equal to the other and faster. Not u > 0: TensorFlow would keep the slopes for the backward pass.
+            return u * tf.where(u < 0, alpha, one), grad
+        # The one spelling that Larq Compute Engine turns into a PRELU.
+        return tf.nn.relu(u) + (-alpha) * tf.nn.relu(-u), grad
+
+    return prelu(u, tf.convert_to_tensor(alpha))
 
 
 @lq.utils.register_keras_custom_object
@@ -99,8 +108,10 @@ class RPReLU(tf.keras.layers.Layer):
         self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
         super().build(input_shape)
 
-    def call(self, inputs):
-        return _prelu(inputs + self.shift_in, tf.convert_to_tensor(self.alpha)) + self.shift_out
+    def call(self, inputs, training=None):
+        # bias_add and not +, whose gradient sums more slowly.
+        y = _prelu(tf.nn.bias_add(inputs, self.shift_in), self.alpha, training)
+        return tf.nn.bias_add(y, self.shift_out)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -186,8 +197,8 @@ class BiasedPReLU(tf.keras.layers.Layer):
         self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
         super().build(input_shape)
 
-    def call(self, inputs):
-        return _prelu(inputs + self.bias, tf.convert_to_tensor(self.alpha))
+    def call(self, inputs, training=None):
+        return _prelu(tf.nn.bias_add(inputs, self.bias), self.alpha, training)
 
     def compute_output_shape(self, input_shape):
         return input_shape

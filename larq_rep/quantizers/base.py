@@ -53,9 +53,18 @@ class SteepenedQuantizer(QuantizerWithVariables):
         return {**super().get_config(), "t": self.initial_t}
 
 
+@tf.custom_gradient
 def standardized(kernel: tf.Tensor) -> tf.Tensor:
     """Weights without the mean and over the (unbiased) standard deviation of their output channel, the last axis."""
     axes = list(range(kernel.shape.rank - 1))
     centred = kernel - tf.reduce_mean(kernel, axis=axes)
     freedom = kernel.shape[:-1].num_elements() - 1
-    return centred / tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
+    deviation = tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
+    z = centred / deviation
+
+    # In fewer passes than that of the operations above, one after the other.
+    def grad(dz):
+        along = tf.reduce_sum(dz * z, axis=axes) / freedom
+        return (dz - tf.reduce_mean(dz, axis=axes) - along * z) / deviation
+
+    return z, grad

@@ -1,0 +1,58 @@
+"""Training as it was published: recipes, their two phases, and runs that can be stopped and go on.
+
+```python
+from larq_rep import training, zoo
+
+config = training.Config("RepResNet20", data="digits", recipe=training.get_recipe("irnet"))
+model = training.train(lambda config: zoo.RepResNet20(input_shape=(16, 16, 1)), "runs/digits", config)
+```
+
+Its parts also serve `model.fit` alone: optimizers, learning rates, the schedules of quantizers, data, losses.
+"""
+
+from larq_rep.training.augmentation import Augmentation
+from larq_rep.training.datasets import PipelineMonitor, Source
+from larq_rep.training.norms import calibrate_batch_norm
+from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
+from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
+from larq_rep.training.recipes import RECIPES, Phase, Recipe, get_recipe
+from larq_rep.training.run import Config, RunError, load, read_metrics, train
+from larq_rep.training.schedules import (
+    EDESchedule,
+    LearningRate,
+    RBNNSchedule,
+    ReCUSchedule,
+    schedules_for,
+)
+from larq_rep.training.statistics import BinaryStatistics
+from larq_rep.training.trainee import Trainee
+
+__all__ = [
+    "RECIPES",
+    "SGD",
+    "Adam",
+    "Augmentation",
+    "BinaryStatistics",
+    "Config",
+    "EDESchedule",
+    "LearningRate",
+    "Phase",
+    "PipelineMonitor",
+    "RAdam",
+    "RBNNSchedule",
+    "ReCUSchedule",
+    "Recipe",
+    "RunError",
+    "Source",
+    "Trainee",
+    "calibrate_batch_norm",
+    "decayed_weights",
+    "get_recipe",
+    "load",
+    "read_metrics",
+    "schedules_for",
+    "train",
+    "transfer",
+    "with_real_weights",
+    "with_synchronized_norms",
+]

@@ -1,0 +1,273 @@
+"""What the published recipes do to an image before a network sees it, in TensorFlow operations."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+Size = int | tuple[int, int]
+
+# Eigenvalues and eigenvectors of the RGB covariance of ImageNet, of images in 0..1.
+_EIGENVALUES = (0.2175, 0.0188, 0.0045)
+_EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+_ATTEMPTS = 10
+_PADDED = 32  # The size that `padding` is for.
+_CROPPED = 224  # The size that `test_resize` is for.
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What one recipe does to images. `dataclasses.asdict` makes it plain values.
+
+    In training, in this order: crop, colour jitter, truncated lighting, flip, scaling to 0..1, ordinary lighting,
+    normalisation, erasing. In evaluation: resize, central crop, scaling to 0..1, normalisation. Grey images have
+    no colours: of jitter they take brightness and contrast, and lighting and normalisation leave them in 0..1.
+
+    # Arguments
+        crop: `"pad"`: the image gets a border of zeros and a random crop of the padded image is taken. `"resized"`:
+            a crop of random area and aspect is resized, see `random_box`. `None`: the image is resized until it
+            just covers the size and cropped in the middle (which `"pad"` also does first, if the size differs).
+        padding: Width of the border at 32 pixels, in proportion at other sizes.
+        scale: Least and greatest area of a resized crop as a share of the image.
+        ratio: Least and greatest width / height of a resized crop.
+        flip: Whether half of the images are mirrored.
+        lighting: `None`, a number or `"truncated"`. A number is the standard deviation s of PCA lighting: the
+            colour V (λ ∘ r), three r ~ N(0, s²), is added to the image in 0..1, with the eigenvectors V and the
+            eigenvalues λ of the colours of ImageNet. `"truncated"` is what ReActNet does: s = 0.1, the
+            colour is added to levels 0..255, which are clipped and truncated to integers. As it is always below
+            1, a channel stays or is one level darker.
+        jitter: `None` or (brightness, contrast, saturation, hue), as in torchvision's ColorJitter: factors
+            uniform in [max(0, 1 - b), 1 + b] and so on, a hue shift uniform in [-h, h], in random order.
+        erasing: Whether half of the images get a rectangle of zeros after the normalisation, of 2 % to 33 % of
+            the area and height / width between 0.3 and 3.3.
+        mean, std: Of each channel of images in 0..1; `None` leaves them in 0..1.
+        test_resize: Shorter side before the central crop in evaluation, for a crop of 224 pixels, in proportion
+            at other sizes. `None`: the size itself.
+
+    # Raises
+        ValueError: If a value is none of these.
+
+    # References
+        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
+          Functions](https://arxiv.org/abs/2003.03488), the code
+        - [Going Deeper with Convolutions](https://arxiv.org/abs/1409.4842), section 6 (resized crop)
+        - [ImageNet Classification with Deep Convolutional Neural
+          Networks](https://doi.org/10.1145/3065386), section 4.1 (lighting)
+        - [Random Erasing Data Augmentation](https://arxiv.org/abs/1708.04896)
+    """
+
+    crop: str | None = None
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
+    lighting: str | float | None = None
+    jitter: tuple[float, float, float, float] | None = None
+    erasing: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    test_resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop not in (None, "pad", "resized"):
+            raise ValueError(f"Augmentation: crop should be 'pad', 'resized' or None, found {self.crop!r}.")
+        if isinstance(self.lighting, str) and self.lighting != "truncated":
+            raise ValueError(
+                f"Augmentation: lighting should be 'truncated', a standard deviation or None, found {self.lighting!r}."
+            )
+        for name in ("scale", "ratio"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise ValueError(f"Augmentation: {name} should be (least, greatest), both over 0, found {pair}.")
+        if self.jitter is not None and len(self.jitter) != 4:
+            raise ValueError(
+                f"Augmentation: jitter should be (brightness, contrast, saturation, hue), found {self.jitter}."
+            )
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(
+                f"Augmentation: mean and std go together, found mean={self.mean} and std={self.std}. "
+                "Give both or neither."
+            )
+        if self.test_resize is not None and self.test_resize < _CROPPED:
+            raise ValueError(
+                f"Augmentation: test_resize is the shorter side before a crop of {_CROPPED} pixels, so at least "
+                f"{_CROPPED}, found {self.test_resize}."
+            )
+
+
+def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, seed: tf.Tensor) -> tf.Tensor:
+    """One image as the network sees it in training.
+
+    # Arguments
+        image: uint8 `(height, width, channels)`.
+        augmentation: What is done.
+        size: Height and width of the result, or `(height, width)`.
+        seed: Two integers, from which alone all random numbers come.
+
+    # Returns
+        float32 `(height, width, channels)`.
+    """
+    height, width = height_width(size)
+    seeds = tf.unstack(tf.random.split(seed, 6))
+    if augmentation.crop == "resized":
+        box = random_box(tf.shape(image)[:2], seeds[0], augmentation.scale, augmentation.ratio)
+        top, left, high, wide = tf.unstack(box)
+        image = _resize(image[top : top + high, left : left + wide], height, width)
+    else:
+        image = _cover(image, height, width, height, width)
+    if augmentation.crop == "pad":
+        up, left = (round(side * augmentation.padding / _PADDED) for side in (height, width))
+        padded = tf.pad(image, [[up, up], [left, left], [0, 0]])
+        image = tf.image.stateless_random_crop(padded, (height, width, image.shape[-1]), seeds[0])
+    if augmentation.jitter is not None:
+        image = _jitter(image, augmentation.jitter, seeds[1])
+    colours = image.shape[-1] == 3
+    if colours and augmentation.lighting == "truncated":
+        light = _light(tf.random.stateless_normal([3], seeds[2], stddev=0.1))
+        image = tf.floor(tf.clip_by_value(image + light, 0, 255))
+    if augmentation.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[3])
+    image = image / 255
+    if colours and augmentation.lighting not in (None, "truncated"):
+        image += _light(tf.random.stateless_normal([3], seeds[4], stddev=augmentation.lighting))
+    image = _normalised(image, augmentation)
+    return _erased(image, seeds[5]) if augmentation.erasing else image
+
+
+def evaluation_image(image: tf.Tensor, augmentation: Augmentation, size: Size) -> tf.Tensor:
+    """One image as the network sees it in evaluation. Arguments and result as in `training_image`."""
+    height, width = height_width(size)
+    share = (augmentation.test_resize or _CROPPED) / _CROPPED
+    image = _cover(image, round(height * share), round(width * share), height, width)
+    return _normalised(image / 255, augmentation)
+
+
+def random_box(shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> tf.Tensor:
+    r"""A random crop of random area and aspect, as torchvision's RandomResizedCrop draws it.
+
+    Ten times an area \\(A = H W u,\\ u \sim U(\text{scale})\\) and an aspect
+    \\(a = e^v,\\ v \sim U(\log \text{ratio})\\) are drawn. The first crop of width \\(\sqrt{A a}\\) and height
+    \\(\sqrt{A / a}\\), both rounded, that fits into the image is put at a random place. If none fits, it is
+    the largest crop in the middle whose aspect is within the ratio.
+
+    # Arguments
+        shape: Height and width of the image, two integers.
+        seed: Two integers.
+        scale, ratio: See `Augmentation`.
+
+    # Returns
+        Top, left, height and width of the crop, four integers.
+    """
+    place, sizes = tf.unstack(tf.random.split(seed, 2))
+    heights, widths = _draw_sizes(shape, sizes, scale, ratio)
+    fits = (heights > 0) & (heights <= shape[0]) & (widths > 0) & (widths <= shape[1])
+
+    def fallback() -> tf.Tensor:
+        whole = tf.cast(shape, tf.float32)
+        highest, widest = tf.round(whole[1] / ratio[0]), tf.round(whole[0] * ratio[1])
+        box = tf.minimum(shape, tf.cast(tf.stack([highest, widest]), tf.int32))
+        return tf.concat([(shape - box) // 2, box], 0)
+
+    first = tf.argmax(fits)
+    box = tf.stack([heights[first], widths[first]])
+    return tf.cond(fits[first], lambda: _placed(box, shape, place), fallback)
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _draw_sizes(
+    shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    draws = tf.random.stateless_uniform([2, _ATTEMPTS], seed)
+    area = tf.cast(shape[0] * shape[1], tf.float32) * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = tf.exp(low + (high - low) * draws[1])
+    sides = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect])))
+    heights, widths = tf.unstack(tf.cast(sides, tf.int32))
+    return heights, widths
+
+
+def _placed(box: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    corner = [
+        tf.random.stateless_uniform([], one, 0, free + 1, tf.int32)
+        for one, free in zip(tf.unstack(tf.random.split(seed, 2)), tf.unstack(shape - box), strict=True)
+    ]
+    return tf.concat([tf.stack(corner), box], 0)
+
+
+def _resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    # Whole levels, which PIL and with it all recipes go on with.
+    return tf.round(tf.cast(tf.image.resize(image, (height, width), antialias=True), tf.float32))
+
+
+def _cover(image: tf.Tensor, least_height: int, least_width: int, height: int, width: int) -> tf.Tensor:
+    """Resizes in proportion until the image just covers the least size, and crops in the middle."""
+    if image.shape[:2] == (height, width) == (least_height, least_width):
+        return tf.cast(image, tf.float32)
+    shape = tf.shape(image)
+    if_high = tf.stack([shape[0] * least_width // shape[1], least_width])
+    if_wide = tf.stack([least_height, shape[1] * least_height // shape[0]])
+    high = shape[0] * least_width >= shape[1] * least_height
+    covering = tf.where(high, if_high, if_wide)
+    image = _resize(image, covering[0], covering[1])
+    top, left = tf.unstack(tf.cast(tf.round((covering - [height, width]) / 2), tf.int32))
+    return tf.ensure_shape(image[top : top + height, left : left + width], (height, width, image.shape[-1]))
+
+
+def _light(random: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.matvec(tf.constant(_EIGENVECTORS), _EIGENVALUES * random)
+
+
+def _jitter(image: tf.Tensor, strengths: tuple[float, float, float, float], seed: tf.Tensor) -> tf.Tensor:
+    order, draws = tf.unstack(tf.random.split(seed, 2))
+    low = tf.constant([*(max(0.0, 1 - strength) for strength in strengths[:3]), -strengths[3]])
+    high = tf.constant([*(1 + strength for strength in strengths[:3]), strengths[3]])
+    brightness, contrast, saturation, hue = tf.unstack(low + (high - low) * tf.random.stateless_uniform([4], draws))
+
+    def blended(image: tf.Tensor, other: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(factor * image + (1 - factor) * other, 0, 255)
+
+    # tf.image's own brightness is a sum, its contrast goes by channel, its saturation is that of HSV.
+    changes = [
+        lambda image: blended(image, tf.zeros_like(image), brightness),
+        lambda image: blended(image, tf.reduce_mean(_grey(image)), contrast),
+        lambda image: blended(image, _grey(image), saturation),
+        lambda image: 255 * tf.image.adjust_hue(image / 255, hue),
+    ]
+    if image.shape[-1] != 3:
+        changes = changes[:2]
+    return tf.foldl(
+        lambda image, index: tf.switch_case(index, [functools.partial(change, image) for change in changes]),
+        tf.random.experimental.stateless_shuffle(tf.range(len(changes)), order),
+        image,
+    )
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    return tf.image.rgb_to_grayscale(image) if image.shape[-1] == 3 else image
+
+
+def _normalised(image: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    if augmentation.mean is None or image.shape[-1] == 1:
+        return image
+    return (image - tf.constant(augmentation.mean)) / tf.constant(augmentation.std)
+
+
+def _erased(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """torchvision's RandomErasing with its defaults: half of the images, area 0.02 to 0.33, aspect 0.3 to 3.3."""
+    whether, place, sizes = tf.unstack(tf.random.split(seed, 3))
+    shape = tf.shape(image)[:2]
+    # Its aspect is height / width, so the two change their places.
+    widths, heights = _draw_sizes(shape, sizes, (0.02, 0.33), (0.3, 3.3))
+    fits = (heights < shape[0]) & (widths < shape[1])
+    first = tf.argmax(fits)
+    box = tf.minimum(tf.stack([heights[first], widths[first]]), shape)
+    top, left, height, width = tf.unstack(_placed(box, shape, place))
+    rows, columns = tf.range(shape[0])[:, None, None], tf.range(shape[1])[None, :, None]
+    inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+    erase = fits[first] & (tf.random.stateless_uniform([], whether) < 0.5)
+    return tf.where(inside & erase, 0.0, image)

@@ -1,0 +1,308 @@
+"""SGD, Adam and RAdam with the L2 penalty of PyTorch, and which weights the recipes penalise."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from larq_rep.layers import BiasedPReLU, RPReLU
+from larq_rep.quantizers import RSign
+
+_RULES = ("all", "conv_and_shifts", "conv_and_fc")
+_register = tf.keras.utils.register_keras_serializable(package="larq_rep")
+
+
+class _Penalised(tf.keras.optimizers.Optimizer):
+    """Adds `l2` times the weight to a gradient that is already clipped and summed over the replicas."""
+
+    def __init__(self, *, l2: float, decayed: Sequence[tf.Variable | str | int] | None, **kwargs):
+        super().__init__(**kwargs)
+        if l2 < 0:
+            raise ValueError(f"{type(self).__name__} needs l2 >= 0, but got l2={l2}.")
+        # A variable, for compiled steps to see it change.
+        self._l2 = self._build_learning_rate(l2)
+        # Variables are kept as keys: they themselves would become part of the optimizer's checkpoints.
+        self._decayed = None
+        if decayed is not None:
+            self._names = {self._var_key(d): d.name for d in decayed if not isinstance(d, (str, int))}
+            self._decayed = [d if isinstance(d, (str, int)) else self._var_key(d) for d in decayed]
+
+    @property
+    def l2(self) -> tf.Variable:
+        """Factor of the penalty. It can be set, to a number."""
+        return self._l2
+
+    @l2.setter
+    def l2(self, value: float):
+        self._l2.assign(value)
+
+    def build(self, var_list):
+        if not getattr(self, "_built", False):
+            self._positions = self._find(var_list)
+        super().build(var_list)
+
+    def _find(self, var_list):
+        """Positions of the penalised variables: a model that is loaded has the same order, but other names."""
+        if self._decayed is None:
+            return list(range(len(var_list)))
+        positions: dict[str | int, list[int]] = {}
+        for position, variable in enumerate(var_list):
+            positions[position] = positions[self._var_key(variable)] = [position]
+            positions[variable.name] = [*positions.get(variable.name, []), position]
+        found = [positions.get(d, []) for d in self._decayed]
+        for decayed, places in zip(self._decayed, found, strict=True):
+            if len(places) != 1:
+                raise ValueError(
+                    f"{type(self).__name__}: the weight decay is to act on the variable "
+                    f"{self._names.get(decayed, decayed)!r}, but {len(places) or 'none'} of the {len(var_list)} "
+                    "variables to train are that one. Choose variables among model.trainable_variables, as "
+                    "decayed_weights(model, rule) does, of the same model and after layers are frozen."
+                )
+        return [place for places in found for place in places]
+
+    def _penalised(self, gradient, variable):
+        if self._index_dict[self._var_key(variable)] not in self._positions:
+            return gradient
+        return tf.convert_to_tensor(gradient) + tf.cast(self._l2, variable.dtype) * variable
+
+    def get_config(self):
+        decayed = self._decayed
+        if decayed is not None:
+            # Positions and names are known from the first step on and before it.
+            built = getattr(self, "_built", False)
+            decayed = list(self._positions) if built else [self._names.get(d, d) for d in decayed]
+        return {**super().get_config(), "l2": float(self._l2.numpy()), "decayed": decayed}
+
+
+@_register
+class SGD(_Penalised, tf.keras.optimizers.SGD):
+    r"""Gradient descent with momentum in PyTorch's form, with an L2 penalty of some weights.
+
+    \\[
+    g \leftarrow g + \lambda w \qquad v \leftarrow \mu v + g \qquad
+    w \leftarrow w - \eta \begin{cases}
+      v & \text{momentum} \\\
+      g + \mu v & \text{Nesterov's}
+    \end{cases}
+    \\]
+
+    The momentum \\(v\\) does not contain the learning rate \\(\eta\\), which acts at once when it changes (that of
+    Keras contains the rates of earlier steps). The penalty goes through the momentum (in Keras `weight_decay` does
+    not).
+
+    # Arguments
+        learning_rate: \\(\eta\\).
+        momentum: \\(\mu\\).
+        nesterov: Whether the momentum is Nesterov's.
+        l2: Factor \\(\lambda\\) of the penalty; `optimizer.l2` can be set between steps.
+        decayed: The penalised variables, such as `decayed_weights(model, rule)`, or their names or their positions
+            among the model's trainable variables; all if `None`. The config keeps the positions.
+        **kwargs: As for Keras' optimizers: `use_ema`, `ema_momentum`, `clipnorm`, `name` and so on.
+
+    # Raises
+        ValueError: If `l2` is negative; in the first step if one of `decayed` is not trained, or is the name of
+            several.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        l2: float = 0.0,
+        decayed: Sequence[tf.Variable | str | int] | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate, momentum=momentum, nesterov=nesterov, l2=l2, decayed=decayed, **kwargs
+        )
+
+    def update_step(self, gradient, variable):
+        gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
+        rate, momentum = tf.cast(self.learning_rate, variable.dtype), tf.cast(self.momentum, variable.dtype)
+        velocity = self.momentums[self._index_dict[self._var_key(variable)]]
+        velocity.assign(momentum * velocity + gradient)
+        variable.assign_sub(rate * (gradient + momentum * velocity if self.nesterov else velocity))
+
+
+@_register
+class Adam(_Penalised, tf.keras.optimizers.Adam):
+    r"""Adam in PyTorch's form, with an L2 penalty of some weights (not AdamW).
+
+    \\[
+    g \leftarrow g + \lambda w \qquad
+    m \leftarrow \beta_1 m + (1 - \beta_1) g \qquad
+    v \leftarrow \beta_2 v + (1 - \beta_2) g^2
+    \\]
+    \\[
+    w \leftarrow w - \eta\, \frac{m / (1 - \beta_1^s)}{\sqrt{v / (1 - \beta_2^s)} + \epsilon}
+    \\]
+
+    in step \\(s = 1, 2, \dots\\) The penalty goes through both moments, and \\(\epsilon\\) is added after the
+    correction of \\(v\\) (in Keras before).
+
+    # Arguments
+        learning_rate: \\(\eta\\).
+        beta_1: Decay \\(\beta_1\\) of the first moment.
+        beta_2: Decay \\(\beta_2\\) of the second moment.
+        epsilon: \\(\epsilon\\).
+        l2: Factor \\(\lambda\\) of the penalty; `optimizer.l2` can be set between steps.
+        decayed: The penalised variables, such as `decayed_weights(model, rule)`, or their names or their positions
+            among the model's trainable variables; all if `None`. The config keeps the positions.
+        **kwargs: As for Keras' optimizers: `use_ema`, `ema_momentum`, `clipnorm`, `name` and so on.
+
+    # Raises
+        ValueError: If `l2` is negative; in the first step if one of `decayed` is not trained, or is the name of
+            several.
+
+    # References
+        - [Adam: A Method for Stochastic Optimization](https://arxiv.org/abs/1412.6980), algorithm 1
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        l2: float = 0.0,
+        decayed: Sequence[tf.Variable | str | int] | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            adaptive_epsilon=True,
+            l2=l2,
+            decayed=decayed,
+            **kwargs,
+        )
+
+    def update_step(self, gradient, variable):
+        super().update_step(self._penalised(gradient, variable), variable)
+
+
+@_register
+class RAdam(_Penalised, tf.keras.optimizers.Adam):
+    r"""Rectified Adam in PyTorch's form, with an L2 penalty of some weights.
+
+    The moments are those of `Adam`. With \\(\rho_\infty = 2 / (1 - \beta_2) - 1\\) and
+    \\(\rho_s = \rho_\infty - 2 s \beta_2^s / (1 - \beta_2^s)\\) step \\(s\\) is
+
+    \\[
+    w \leftarrow w - \eta\, \frac{m}{1 - \beta_1^s} \begin{cases}
+      r_s \frac{\sqrt{1 - \beta_2^s}}{\sqrt{v} + \epsilon} & \rho_s > 5 \\\
+      1 & \rho_s \leq 5
+    \end{cases}
+    \qquad
+    r_s = \sqrt{\frac{(\rho_s - 4) (\rho_s - 2)\, \rho_\infty}{(\rho_\infty - 4) (\rho_\infty - 2)\, \rho_s}}
+    \\]
+
+    # Arguments
+        learning_rate: \\(\eta\\).
+        beta_1: Decay \\(\beta_1\\) of the first moment.
+        beta_2: Decay \\(\beta_2\\) of the second moment.
+        epsilon: \\(\epsilon\\).
+        l2: Factor \\(\lambda\\) of the penalty; `optimizer.l2` can be set between steps.
+        decayed: The penalised variables, as for `Adam`.
+        **kwargs: As for Keras' optimizers: `use_ema`, `ema_momentum`, `clipnorm`, `name` and so on.
+
+    # Raises
+        ValueError: As for `Adam`.
+
+    # References
+        - [On the Variance of the Adaptive Learning Rate and Beyond](https://arxiv.org/abs/1908.03265), with the
+            bound 5 of the authors' code (the paper has 4)
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        l2: float = 0.0,
+        decayed: Sequence[tf.Variable | str | int] | None = None,
+        name: str = "RAdam",
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            l2=l2,
+            decayed=decayed,
+            name=name,
+            **kwargs,
+        )
+
+    def update_step(self, gradient, variable):
+        gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
+        index = self._index_dict[self._var_key(variable)]
+        m, v = self._momentums[index], self._velocities[index]
+        m.assign_add((gradient - m) * (1 - self.beta_1))
+        v.assign_add((gradient**2 - v) * (1 - self.beta_2))
+        # In float64: rho is the difference of two numbers near 2,000 and close to 5 in the fifth step.
+        step = tf.cast(self.iterations + 1, tf.float64)
+        power = tf.constant(self.beta_2, tf.float64) ** step
+        largest = 2 / (1 - self.beta_2) - 1
+        rho = largest - 2 * step * power / (1 - power)
+        # Below the bound, where the other branch is taken, there may be no root.
+        safe = tf.maximum(rho, 5.0)
+        rectified = tf.sqrt((1 - power) * (safe - 4) * (safe - 2) * largest / ((largest - 4) * (largest - 2) * safe))
+        corrected = m / tf.cast(1 - tf.constant(self.beta_1, tf.float64) ** step, variable.dtype)
+        factor = tf.where(rho > 5, tf.cast(rectified, variable.dtype) / (tf.sqrt(v) + self.epsilon), 1)
+        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * corrected * factor)
+
+
+def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:
+    """The trainable variables of a model that a recipe penalises, in the model's order.
+
+    | rule | variables | recipes |
+    |---|---|---|
+    | `"all"` | every one | IR-Net, RBNN, ReCU on CIFAR-10, FracBNN, AresB-Net |
+    | `"conv_and_shifts"` | kernels of convolutions; shifts of `RSign`, `LeakyRSign`, `RPReLU`, `BiasedPReLU`: \
+tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
+    | `"conv_and_fc"` | those of layers with "conv" or "fc" in their name, scales of kernel quantizers included \
+| ReCU on ImageNet |
+
+    # Arguments
+        model: A model that is built.
+        rule: One of the above.
+
+    # Raises
+        ValueError: If there is no such rule, or the model has no such variable.
+    """
+    if rule not in _RULES:
+        raise ValueError(f"decayed_weights: there is no rule {rule!r}. Expected one of {', '.join(map(repr, _RULES))}.")
+    chosen: set[int] = set()
+    for module in model.submodules:
+        if rule == "conv_and_shifts":
+            chosen.update(map(id, _shifts(module)))
+        elif rule == "conv_and_fc" and _is_named(module, ("conv", "fc")):
+            chosen.update(map(id, module.trainable_variables))
+    variables = [
+        variable
+        for variable in model.trainable_variables
+        if rule == "all" or id(variable) in chosen or (rule == "conv_and_shifts" and variable.shape.rank == 4)
+    ]
+    if not variables:
+        raise ValueError(
+            f"decayed_weights: no trainable variable of model '{model.name}' is one of the rule {rule!r}. Build the "
+            "model first, or choose another rule."
+        )
+    return variables
+
+
+def _is_named(module: tf.Module, parts: tuple[str, ...]) -> bool:
+    # The name of a model within the model says nothing of its layers.
+    layer = isinstance(module, tf.keras.layers.Layer) and not isinstance(module, tf.keras.Model)
+    return layer and any(part in module.name for part in parts)
+
+
+def _shifts(module: tf.Module) -> list[tf.Variable]:
+    if isinstance(module, RPReLU):
+        return [module.shift_in, module.shift_out]
+    return [module.bias] if isinstance(module, (RSign, BiasedPReLU)) else []

@@ -1,0 +1,92 @@
+"""What the networks of the two phases have to do with each other."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+_UNIFORM_FAN_IN = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform", "seed": None},
+}
+
+
+def with_real_weights(model: tf.keras.Model, initializer: str | None = None) -> tf.keras.Model:
+    """The network of the first phase: activations are binary as before, latent weights are used as they are.
+
+    A new model of the same layers, with initial values of its own, in which no layer has a kernel quantizer.
+
+    # Arguments
+        model: A functional model.
+        initializer: `"uniform_fan_in"` for kernels that start between \\(\\pm 1 / \\sqrt{\\text{fan in}}\\), as
+            PyTorch's real convolutions do; `None` for the initializers that they have.
+
+    # Raises
+        ValueError: If no layer has a kernel quantizer, or one has weights of its own, which a network without it
+            could not learn.
+    """
+    quantized = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
+    if not quantized:
+        raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
+    for layer in quantized:
+        if weights := layer.kernel_quantizer.weights:
+            raise ValueError(
+                f"with_real_weights: the kernel quantizer of '{layer.name}', {type(layer.kernel_quantizer).__name__}, "
+                f"has weights of its own ({', '.join(weight.name for weight in weights)}), which a network without it "
+                "could not learn. Networks with it are trained in one phase."
+            )
+
+    def change(layer, config):
+        if layer in quantized:
+            config["kernel_quantizer"] = None
+            if initializer == "uniform_fan_in":
+                config["kernel_initializer"] = _UNIFORM_FAN_IN
+        return config
+
+    return rebuilt(model, change)
+
+
+def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
+    """A new model whose batch normalisations take their statistics over all replicas."""
+
+    def change(layer, config):
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            config["synchronized"] = True
+        return config
+
+    return rebuilt(model, change)
+
+
+def rebuilt(model: tf.keras.Model, change: Callable[[tf.keras.layers.Layer, dict], dict]) -> tf.keras.Model:
+    """A new model of the same layers with changed configs; its weights have initial values."""
+    return tf.keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config(change(layer, layer.get_config()))
+    )
+
+
+def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequence[str] = ()) -> None:
+    """Gives every weight of `target` the value of the weight of that name in `source`.
+
+    # Arguments
+        left_behind: Regular expressions of names that only one of the two has.
+
+    # Raises
+        ValueError: If another weight exists in one of them only, or has another shape; all of them are named.
+    """
+    old = {weight.name: weight for weight in source.weights}
+    new = {weight.name: weight for weight in target.weights}
+
+    def unexpected(names):
+        return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in left_behind)]
+
+    problems = [f"{name} is in '{source.name}' only" for name in unexpected(old.keys() - new.keys())]
+    problems += [f"{name} is in '{target.name}' only" for name in unexpected(new.keys() - old.keys())]
+    problems += [
+        f"{name} has shape {tuple(old[name].shape)} in '{source.name}', {tuple(new[name].shape)} in '{target.name}'"
+        for name in old.keys() & new.keys()
+        if old[name].shape != new[name].shape
+    ]
+    if problems:
+        raise ValueError("transfer: not all weights have a place:\n  " + "\n  ".join(sorted(problems)))
+    for name in old.keys() & new.keys():
+        new[name].assign(old[name])

@@ -1,0 +1,114 @@
+"""Training steps that learn from labels or a teacher, and stop at the first loss that is not finite."""
+
+import tensorflow as tf
+
+from larq_rep.reptran.graph import nodes
+
+_NOT_FINITE = "the loss is not finite"
+
+
+class Trainee(tf.keras.Model):
+    """A classifier in training: the same layers and weights, with training steps of its own.
+
+    ```python
+    trainee = Trainee(model.inputs, model.outputs, teacher=teacher)
+    trainee.compile(optimizer, larq_rep.losses.DistributionalLoss(), metrics=["accuracy"])
+    trainee.fit(dataset)  # trains the layers of `model`
+    ```
+
+    With a teacher the loss gets its logits in place of the labels: the teacher is fed the same images in
+    inference mode, and is neither trained nor saved. Metrics are those of the labels. So is the loss of
+    `evaluate` and `validation_data`: the cross-entropy, whatever the network learns from.
+
+    A loss that is not finite raises `tf.errors.InvalidArgumentError` in the step in which it occurs, before it
+    changes a trainable weight; `first_not_finite` says where it comes from.
+
+    # Arguments
+        inputs, outputs: Those of a functional model whose only output are logits.
+        teacher: A model of the same images and as many classes, which answers with logits or ends with a
+            softmax.
+
+    # Raises
+        ValueError: If the teacher's images or classes are not those of the network.
+    """
+
+    def __init__(self, inputs, outputs, teacher: tf.keras.Model | None = None, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        # A function, for Keras would take a model for one of the layers.
+        self._teach = None if teacher is None else _logits_of(teacher, self)
+        self._cross_entropy = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True)
+
+    def train_step(self, data):
+        images, labels = data
+        learned = labels if self._teach is None else self._teach(images)
+        with tf.GradientTape() as tape:
+            logits = self(images, training=True)
+            loss = self.compute_loss(images, learned, logits)
+        # Nothing may be assigned before the check, which the gradients alone would not wait for.
+        with tf.control_dependencies([tf.debugging.check_numerics(loss, _NOT_FINITE)]):
+            self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        results = self.compute_metrics(images, labels, logits, None)
+        del results["cross_entropy"]
+        return results
+
+    def test_step(self, data):
+        images, labels = data
+        logits = self(images, training=False)
+        self._cross_entropy.update_state(labels, logits)
+        results = self.compute_metrics(images, labels, logits, None)
+        results["loss"] = results.pop("cross_entropy")
+        return results
+
+
+def _logits_of(teacher: tf.keras.Model, student: tf.keras.Model):
+    expected, found = student.input_shape[1:], teacher.input_shape[1:]
+    if not tf.TensorShape(found).is_compatible_with(expected):
+        raise ValueError(f"The teacher '{teacher.name}' takes images of shape {found}, the network {expected}.")
+    if teacher.output_shape[-1:] != student.output_shape[-1:] or len(teacher.output_shape) != 2:
+        raise ValueError(
+            f"The teacher '{teacher.name}' answers with shape {teacher.output_shape}, but the network has "
+            f"{student.output_shape[-1]} classes."
+        )
+    last = getattr(teacher.layers[-1], "activation", None)
+    is_softmax = last is tf.keras.activations.softmax or isinstance(teacher.layers[-1], tf.keras.layers.Softmax)
+
+    def logits(images):
+        answers = tf.stop_gradient(teacher(images, training=False))
+        # Logarithms of probabilities are logits that have them.
+        return tf.math.log(answers + 1e-30) if is_softmax else answers
+
+    return logits
+
+
+def is_not_finite(error: Exception) -> bool:
+    """Whether this is the error of a `Trainee` whose loss is not finite."""
+    return isinstance(error, tf.errors.InvalidArgumentError) and _NOT_FINITE in str(error)
+
+
+def first_not_finite(model: tf.keras.Model, images: tf.Tensor) -> str:
+    """The first layer whose weights or, if they all are finite, whose outputs in training are not.
+
+    # Returns
+        A clause for a message, such as `"the output of layer 'bn1' (BatchNormalization)"`.
+    """
+    for layer in model.layers:
+        for weight in layer.trainable_weights:
+            if not _is_finite(weight):
+                return f"weight {weight.name} of layer {_called(layer)}"
+    if not _is_finite(images):
+        return "the images"
+    calls = list(nodes(model))
+    outputs = tf.keras.Model(model.inputs, [tf.nest.flatten(node.outputs) for node in calls])(images, training=True)
+    for node, values in zip(calls, outputs, strict=True):
+        if not all(_is_finite(value) for value in values):
+            return f"the output of layer {_called(node.layer)}"
+    return "the loss itself: all layers' outputs are finite"
+
+
+def _called(layer: tf.keras.layers.Layer) -> str:
+    return f"'{layer.name}' ({type(layer).__name__})"
+
+
+def _is_finite(values) -> bool:
+    values = tf.convert_to_tensor(values)
+    return not values.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(values)))

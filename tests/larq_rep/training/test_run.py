@@ -1,0 +1,293 @@
+"""Runs: what is in their folders, and that they end the same whenever they were stopped."""
+
+import csv
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import h5py
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_rep import training
+from larq_rep.quantizers import EDESign, LibraSign
+from larq_rep.training import run
+from larq_rep.training.augmentation import Augmentation
+from larq_rep.training.phases import with_real_weights
+from larq_rep.training.schedules import Linear, Steps
+
+_PHASE = training.Phase(epochs=3, batch_size=512, optimizer="adam", learning_rate=0.01, schedule=Steps((1, 2), 0.5))
+_RECIPE = training.Recipe(
+    "test",
+    "none",
+    "digits",
+    "inferred",
+    "none",
+    Augmentation(crop="pad"),
+    (
+        replace(_PHASE, weights="real", weight_decay=1e-3, decayed="conv_and_shifts", schedule=Linear(ahead=False)),
+        replace(_PHASE, optimizer="sgd", weight_decay=1e-4, start="best"),
+    ),
+)
+CONFIG = training.Config("tiny", "digits", _RECIPE, seed=3)
+
+
+def tiny(config, broken=False):
+    """All that a checkpoint has to hold: quantizers with schedules, statistics, random masks."""
+    inputs = tf.keras.Input((8, 8, 1))
+    x = tf.keras.layers.Conv2D(6, 3, strides=2, use_bias=False, name="stem")(inputs)
+    x = tf.keras.layers.BatchNormalization(name="bn1")(x)
+    x = lq.layers.QuantConv2D(
+        8, 3, input_quantizer=EDESign(), kernel_quantizer=LibraSign(), use_bias=False, name="conv"
+    )(x)
+    x = tf.keras.layers.BatchNormalization(name="bn2")(x)
+    x = tf.keras.layers.Dropout(0.3, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
+    if broken:
+        x = tf.keras.layers.Rescaling(np.inf, name="broken")(x)
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(config.num_classes, name="dense")(x), name="tiny")
+
+
+def _weights(folder):
+    """All arrays of all weight files of a run."""
+    found = {}
+    for file in sorted(folder.rglob("*.h5")):
+        with h5py.File(file) as content:
+            content.visititems(
+                lambda name, item, file=file: (
+                    found.__setitem__((str(file.relative_to(folder)), name), item[()])
+                    if isinstance(item, h5py.Dataset)
+                    else None
+                )
+            )
+    return found
+
+
+def _metrics(folder):
+    """The rows without what the clock says."""
+    rows = training.read_metrics(folder)
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def _optimizer(folder):
+    latest = tf.train.load_checkpoint(tf.train.latest_checkpoint(folder / "2-binary" / "checkpoints"))
+    return {name: latest.get_tensor(name) for name in latest.get_variable_to_shape_map() if "GRAPH" not in name}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, training.train(tiny, folder, CONFIG)
+
+
+def test_a_run_holds_all(uninterrupted):
+    folder, model = uninterrupted
+    for phase in ("1-real", "2-binary"):
+        assert {path.name for path in (folder / phase).iterdir()} == {"best.h5", "last.h5", "checkpoints"}
+        assert any((folder / "tensorboard" / phase).rglob("events*"))
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(folder.rglob("*unfinished*"))
+
+    written = json.loads((folder / "config.json").read_text())
+    assert written["num_classes"] == 10 and written["seed"] == 3
+    assert set(written["versions"]) >= {"larq_rep", "larq", "tensorflow", "tf_keras", "python"}
+    assert training.Config.read(folder) == replace(CONFIG, num_classes=10, channels=1)
+
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["phase"], row["epoch"]) for row in rows] == [(p, e) for p in "12" for e in "123"]
+    columns = {"loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5", "lr", "flip_ratio", "saturated"}
+    assert columns | {"seconds", "images_per_second"} <= set(rows[-1])
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.01, 0.02 / 3, 0.01 / 3, 0.01, 0.005, 0.0025])
+
+    # Weights and metrics are those of the epochs that they say.
+    images, labels = next(
+        iter(training.datasets.batches(training.datasets.load("digits"), _RECIPE.augmentation, 8, 360, training=False))
+    )
+    for which, expected in (("last", rows[-1]), ("best", max(rows[3:], key=lambda row: float(row["val_accuracy"])))):
+        network = training.load(tiny, folder, which)
+        accuracy = (network.predict(images, verbose=0).argmax(axis=1) == labels.numpy()).mean()
+        assert accuracy == pytest.approx(float(expected["val_accuracy"]), abs=1e-6)
+    np.testing.assert_array_equal(model.get_weights()[0], training.load(tiny, folder, "last").get_weights()[0])
+
+
+class _Stop(BaseException):
+    """Like a signal, it is no error that anything catches."""
+
+
+class _StopAt(tf.keras.callbacks.Callback):
+    def __init__(self, phase, epoch, batch=None):
+        super().__init__()
+        self.place = phase, epoch, batch
+        self.phase = 0
+
+    def on_train_begin(self, logs=None):
+        self.phase += 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.phase, self.epoch, batch) == self.place:
+            raise _Stop
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (self.phase, epoch, None) == self.place:
+            raise _Stop
+
+
+@pytest.mark.parametrize("place", [(1, 0, 1), (1, 1, None), (1, 2, None), (2, 1, 2)])
+def test_a_stopped_run_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, place):
+    folder = tmp_path / "run"
+    with pytest.raises(_Stop):
+        training.train(tiny, folder, CONFIG, callbacks=[_StopAt(*place)])
+    lines = []
+    training.train(tiny, folder, training.Config.read(folder), resume=True, report=lines.append)
+    expected, found = _weights(uninterrupted[0]), _weights(folder)
+    assert expected.keys() == found.keys() and len(expected) > 20
+    for key, values in expected.items():
+        np.testing.assert_array_equal(values, found[key], err_msg=str(key))
+    assert _metrics(folder) == _metrics(uninterrupted[0])
+    expected, found = _optimizer(uninterrupted[0]), _optimizer(folder)
+    assert sum(name.startswith("optimizer/_variables") for name in expected) > 5
+    for name, values in expected.items():
+        if "save_counter" not in name:
+            np.testing.assert_array_equal(values, found[name], err_msg=name)
+    assert any("going on after epoch" in line for line in lines) == (place in [(1, 1, None), (2, 1, 2)])
+
+
+def test_metrics_of_an_epoch_without_a_checkpoint_do_not_count(uninterrupted, tmp_path, monkeypatch):
+    """Killed after the metrics and the weights of an epoch were written, before its checkpoint was."""
+    folder = tmp_path / "run"
+    save = tf.train.CheckpointManager.save
+
+    def killed(self, checkpoint_number):
+        if checkpoint_number == 2:
+            raise _Stop
+        return save(self, checkpoint_number=checkpoint_number)
+
+    with monkeypatch.context() as patch, pytest.raises(_Stop):
+        patch.setattr(tf.train.CheckpointManager, "save", killed)
+        training.train(tiny, folder, CONFIG)
+    assert len(training.read_metrics(folder)) == 2
+    training.train(tiny, folder, training.Config.read(folder), resume=True)
+    assert _metrics(folder) == _metrics(uninterrupted[0])
+    for key, values in _weights(uninterrupted[0]).items():
+        np.testing.assert_array_equal(values, _weights(folder)[key], err_msg=str(key))
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_an_epoch(tmp_path):
+    """SIGKILL in the real program, at another time in each round, until the run is done."""
+    lqr = [sys.executable, "-m", "larq_rep_cli.lqr"]
+    settings = ["epochs=4", "batch_size=128", "width=2", "method=rbnn"]
+    options = ["--recipe", "rbnn", "--data", "digits", "--input-size", "12", "--set", "warmup=1"]
+    options += [part for setting in settings for part in ("--set", setting)]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*lqr, "train", "ResNet20", *options, "--out", whole], check=True, capture_output=True)
+    command = [*lqr, "train", "ResNet20", *options, "--out", killed]
+    for round in range(2):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if line.startswith(f"epoch {round + 1} of 4"):
+                process.send_signal(signal.SIGKILL)
+                break
+        process.stderr.close()
+        assert process.wait() == -signal.SIGKILL
+        assert len(training.read_metrics(killed)) >= round + 1
+        command = [*lqr, "resume", killed]
+    subprocess.run(command, check=True, capture_output=True)
+    assert _metrics(killed) == _metrics(whole)
+    for key, values in _weights(whole).items():
+        np.testing.assert_array_equal(values, _weights(killed)[key], err_msg=str(key))
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_layer(tmp_path):
+    config = replace(CONFIG, recipe=replace(_RECIPE, phases=_RECIPE.phases[:1]))
+    with pytest.raises(training.RunError, match=r"epoch 1 of 3, step 1 of 3.*output of layer 'broken' \(Rescaling\)"):
+        training.train(lambda config: tiny(config, broken=True), tmp_path / "a", config)
+    phases = (replace(_PHASE, optimizer="sgd", learning_rate=1e30, schedule=Steps((9,))),)
+    config = replace(CONFIG, recipe=replace(_RECIPE, phases=phases))
+    with pytest.raises(training.RunError, match=r"epoch 1 of 3, step [23] of 3.*(weight|output).* of layer '"):
+        training.train(tiny, tmp_path / "b", config)
+
+
+def test_refusals_before_training(tmp_path, monkeypatch, uninterrupted):
+    def start(folder, config=CONFIG, **arguments):
+        training.train(tiny, folder, config, callbacks=[_StopAt(1, 0, 0)], **arguments)
+
+    with pytest.raises(training.RunError, match="exists already.*lqr resume"):
+        start(uninterrupted[0])
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(training.RunError, match="exists already"):
+        start(file)
+    with pytest.raises(training.RunError, match="cannot be written to"):
+        start(file / "run")
+    with pytest.raises(training.RunError, match="is no run"):
+        training.Config.read(tmp_path)
+
+    taught = replace(_RECIPE, phases=(replace(_PHASE, teacher="a ResNet"),))
+    with pytest.raises(training.RunError, match="learns the logits of a teacher.*a ResNet.*--teacher"):
+        start(tmp_path / "taught", replace(CONFIG, recipe=taught))
+    with pytest.raises(training.RunError, match="TF_CONFIG is not set"):
+        start(tmp_path / "workers", replace(CONFIG, strategy="multiworker"))
+    with pytest.raises(training.RunError, match="expected mirrored or multiworker"):
+        start(tmp_path / "strategy", replace(CONFIG, strategy="other"))
+
+    folder = tmp_path / "used"
+    folder.mkdir()
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(training.RunError, match="in use by another process"):
+            start(folder, resume=True)
+
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(training.RunError, match=r"needs \d+ MB, but only 1 MB are free"):
+        start(tmp_path / "full")
+
+
+def test_a_damaged_configuration_is_refused(uninterrupted, tmp_path):
+    path = tmp_path / "config.json"
+    for content in ("{", "{}", '{"recipe": 1}', (uninterrupted[0] / "config.json").read_text().replace("seed", "sead")):
+        path.write_text(content)
+        with pytest.raises(training.RunError, match="cannot be read"):
+            training.Config.read(tmp_path)
+
+
+def test_second_phase_begins_with_the_weights_of_the_first(tmp_path):
+    """With a learning rate of 0 the second phase ends where it began, but for its statistics."""
+    phases = (_RECIPE.phases[0], replace(_RECIPE.phases[1], epochs=1, learning_rate=0.0, start="best"))
+    model = training.train(tiny, tmp_path / "run", replace(CONFIG, recipe=replace(_RECIPE, phases=phases)))
+    first = with_real_weights(tiny(replace(CONFIG, num_classes=10)))
+    first.load_weights(tmp_path / "run" / "1-real" / "best.h5")
+    for weight in first.trainable_weights:
+        [same] = [other for other in model.trainable_weights if other.name == weight.name]
+        np.testing.assert_array_equal(weight, same)
+
+
+def test_a_teacher_is_learned_from(tmp_path):
+    """The loss is that of the teacher's logits; a teacher that knows nothing teaches log 10."""
+
+    def teacher():
+        model = tiny(replace(CONFIG, num_classes=10))
+        model.get_layer("dense").set_weights([np.zeros((8, 10)), np.zeros(10)])
+        return model
+
+    phases = (replace(_PHASE, epochs=1, teacher="none", learning_rate=0.05, schedule=Steps((9,))),)
+    config = replace(CONFIG, recipe=replace(_RECIPE, phases=phases))
+    training.train(tiny, tmp_path / "run", config, teacher=teacher)
+    [row] = training.read_metrics(tmp_path / "run")
+    assert row["loss"] >= np.log(10) - 1e-5
+
+
+def test_train_is_deterministic_and_seeds_differ(uninterrupted, tmp_path):
+    training.train(tiny, tmp_path / "same", CONFIG)
+    assert _metrics(tmp_path / "same") == _metrics(uninterrupted[0])
+    training.train(tiny, tmp_path / "other", replace(CONFIG, seed=4))
+    assert _metrics(tmp_path / "other") != _metrics(uninterrupted[0])
