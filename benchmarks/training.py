@@ -32,8 +32,8 @@ from larq_rep.quantizers import RSign
 
 # Image size, batch size and optimizer of each network.
 NETWORKS = {
-    "ReActNetA": (128, 16, tf.keras.optimizers.Adam),
-    "RepReActNetA": (128, 16, tf.keras.optimizers.Adam),
+    "ReActNetA": (128, 8, tf.keras.optimizers.Adam),
+    "RepReActNetA": (128, 8, tf.keras.optimizers.Adam),
     "RepResNet20": (32, 128, partial(tf.keras.optimizers.SGD, momentum=0.9)),
 }
 FORMS = ("larq_rep", "plain")
@@ -168,14 +168,13 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     table = Table(
-        *("network", "image", "batch", "images/s", "plain", "ratio", "peak MB", "plain", "ratio"),
-        title="Training step against the plain Keras and Larq form",
+        *("network", "batch x px", "images/s", "plain", "ratio", "MB", "plain", "ratio"),
+        title="Training step against the plain Keras and Larq form: speed, peak memory",
     )
     for row in rows:
         table.add_row(
             row["network"],
-            f"{row['image']}",
-            f"{row['batch']}",
+            f"{row['batch']} x {row['image']}",
             *(f"{row[key]:.1f}" for key in ("larq_rep_images_s", "plain_images_s")),
             f"{row['speed']:.2f}",
             *(f"{row[key]:.0f}" for key in ("larq_rep_peak_mb", "plain_peak_mb")),

@@ -74,6 +74,7 @@ def main() -> None:
     show_default=True,
     help="The same weights every time; slower on a GPU.",
 )
+@runs.restarts_option
 @click.option("--force", is_flag=True, help="Remove the run that is in the folder.")
 def train(
     name: str,
@@ -89,15 +90,19 @@ def train(
     strategy: str | None,
     sync_batch_norm: bool,
     deterministic: bool,
+    restarts: int,
     force: bool,
 ) -> None:
     """Trains the network NAME of the zoo by a published recipe.
 
     The folder --out holds the run: configuration, metrics, curves, TensorBoard's files, weights and checkpoints.
     A run that was stopped goes on with lqr resume. Ends with one line: folder, accuracies, seconds.
+
+    On several machines the same command is started on each, with the same folder on a disk that they share and
+    TF_CONFIG as TensorFlow documents it. The batch size is that of all together. If one is lost, start the same
+    command there again: all go on from the last checkpoint.
     """
-    if force and runs.is_run(out):
-        shutil.rmtree(out)
+    attempt = runs.supervise(out, restarts) if strategy == "multiworker" else 0
     common.quiet_tensorflow(devices=strategy is None)
     from larq_rep import training, zoo
     from larq_rep.training import recipes
@@ -105,6 +110,9 @@ def train(
     if name not in zoo.list_models():
         hint = common.did_you_mean(name, zoo.list_models()) or "`lce zoo list` names all."
         raise common.InputError(f"There is no network named {name!r}. {hint}")
+    with common.refusing(training.RunError):
+        if force and attempt == 0 and training.run.is_chief(strategy) and runs.is_run(out):
+            shutil.rmtree(out)
     arguments = {"beta": beta, "input_size": input_size and list(input_size[:2])}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     with common.refusing(ValueError):
@@ -148,8 +156,11 @@ def _check_argument(name: str, key: str) -> None:
 
 @main.command(epilog=common.examples("lqr resume runs/digits"))
 @click.argument("run", type=click.Path(path_type=Path))
-def resume(run: Path) -> None:
+@runs.restarts_option
+def resume(run: Path, restarts: int) -> None:
     """Goes on with a run that was stopped, after its last whole epoch."""
+    if runs.strategy(run) == "multiworker":
+        runs.supervise(run, restarts)
     _train(run, _config(run, devices=False), resume=True)
 
 
@@ -178,7 +189,10 @@ def _train(folder: Path, config: Config, resume: bool) -> None:
                 report=common.note,
             )
         except KeyboardInterrupt:
-            raise common.InputError(f"Interrupted. `lqr resume {folder}` goes on after the last whole epoch.") from None
+            raise runs.interrupted(folder) from None
+        except training.run.WorkerLost as error:
+            common.note(str(error))
+            raise SystemExit(runs.WORKER_LOST) from None
     rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
     best = max(rows, key=lambda row: row["val_accuracy"])
     common.console().print(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +28,17 @@ data_dir_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of tensorflow_datasets.  [default: $TFDS_DATA_DIR or ~/tensorflow_datasets]",
 )
+# Exit status of a training that can go on in a new process; EX_TEMPFAIL of sysexits.h.
+WORKER_LOST = 75
+_PAUSE_SECONDS = 5.0
+restarts_option = click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="With --strategy multiworker: how often to go on by itself from the last checkpoint after another worker "
+    "was lost.",
+)
 weights_option = click.option(
     "--weights",
     type=click.Choice(("best", "last")),
@@ -34,6 +50,71 @@ weights_option = click.option(
 
 def is_run(source: str | Path) -> bool:
     return (Path(source) / "config.json").is_file()
+
+
+def strategy(run: Path) -> str | None:
+    """The strategy of a run, without TensorFlow; `None` for what is no run, which is told later."""
+    try:
+        return json.loads((run / "config.json").read_text(encoding="utf-8")).get("strategy")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def interrupted(folder: Path) -> common.InputError:
+    return common.InputError(f"Interrupted. `lqr resume {folder}` goes on after the last whole epoch.")
+
+
+def supervise(folder: Path, restarts: int) -> int:
+    """Goes on in a new process, and in another one when that ends because a worker was lost.
+
+    A TensorFlow whose workers were connected cannot connect them again, and it may abort its process. It must not be
+    imported before: its threads would not live on in the new process. This process waits, and ends as the last of
+    the others does.
+
+    # Returns
+        In the new process: how many there were before it.
+
+    # Raises
+        InputError: In this process, if it is interrupted.
+    """
+    child = 0
+    try:
+        for attempt in range(restarts + 1):
+            alive, held = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(held)
+                # While TensorFlow waits for a worker it reacts to no signal: the other process ends this one.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                threading.Thread(target=_end_with, args=[alive], daemon=True).start()
+                return attempt
+            os.close(alive)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            child = 0
+            os.close(held)
+            if code >= 0 and code != WORKER_LOST:
+                raise SystemExit(code)
+            if code < 0:
+                common.note(f"The training was ended by {signal.Signals(-code).name}.")
+            if attempt < restarts:
+                common.note(
+                    f"Restart {attempt + 1} of {restarts}: going on from the last checkpoint as soon as all workers "
+                    "are there."
+                )
+                time.sleep(_PAUSE_SECONDS)
+    except KeyboardInterrupt:
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        raise interrupted(folder) from None
+    common.note(f"No restart is left. `lqr resume {folder}`, on all workers, goes on after the last whole epoch.")
+    raise SystemExit(1)
+
+
+def _end_with(alive: int) -> None:
+    """Ends this process when the other end of the pipe is closed, which the end of its process does, too."""
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def network(config: Config) -> tf.keras.Model:

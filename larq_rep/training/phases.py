@@ -73,8 +73,7 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
     # Raises
         ValueError: If another weight exists in one of them only, or has another shape; all of them are named.
     """
-    old = {weight.name: weight for weight in source.weights}
-    new = {weight.name: weight for weight in target.weights}
+    old, new = _by_name(source), _by_name(target)
 
     def unexpected(names):
         return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in left_behind)]
@@ -90,3 +89,15 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
         raise ValueError("transfer: not all weights have a place:\n  " + "\n  ".join(sorted(problems)))
     for name in old.keys() & new.keys():
         new[name].assign(old[name])
+
+
+def _by_name(model: tf.keras.Model) -> dict[str, tf.Variable]:
+    """The weights by name, without the numbers that Keras gives to the quantizers within layers."""
+    named = {}
+    for weight in model.weights:
+        layer, slash, rest = weight.name.partition("/")
+        name = layer + slash + re.sub(r"_\d+(?=/)", "", rest)
+        if name in named:
+            raise ValueError(f"transfer: '{model.name}' has two weights named {name}. Give its layers names.")
+        named[name] = weight
+    return named

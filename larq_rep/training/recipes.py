@@ -349,6 +349,7 @@ RECIPES: dict[str, Recipe] = {
             "resnet20",
             "ResNet-20 (methods real, real_bireal)",
             Phase(epochs=200, weight_decay=1e-4, schedule=Steps((100, 150), 0.1)),
+            "There is no code for real_bireal.",
         ),
         _presbnet(
             "presbnet",

@@ -10,11 +10,13 @@ import platform
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 import larq_rep
@@ -34,6 +36,10 @@ _CURVES_EVERY_SECONDS = 30.0
 
 class RunError(ValueError):
     """A run cannot begin or go on. The message says what, where and what to do."""
+
+
+class WorkerLost(RuntimeError):
+    """Another worker has ended or cannot be reached. In a new process the run can go on as soon as it is back."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,8 @@ def train(
         folder: Where the run is kept: a new or empty folder, or with `resume` that of a run.
         config: What the run depends on.
         teacher: Makes the model whose logits are learned in the phases that have a `teacher`.
-        resume: Whether to go on with the run in the folder.
+        resume: Whether to go on with the run in the folder. Several workers also do so if it is a run of the same
+            configuration: one that was lost is started again as it was at first.
         callbacks: More callbacks for `fit`.
         report: Is told what a person should know, a line at a time.
 
@@ -158,6 +165,7 @@ def train(
         RunError: If the folder is in use or cannot be written to, there is not enough space for the run, a teacher
             is missing, or the loss becomes infinite or no number.
         ValueError, FileNotFoundError: If the network does not suit the recipe, or the data are not there.
+        WorkerLost: If one of several workers is lost. TensorFlow may also abort the process.
     """
     folder, recipe = Path(folder), config.recipe
     for phase in recipe.phases:
@@ -166,15 +174,17 @@ def train(
                 f"Recipe {recipe.name} learns the logits of a teacher, as published of {phase.teacher}. Give a Keras "
                 "model as teacher (--teacher FILE), or learn the labels (--set teacher=none)."
             )
-    strategy = _strategy(config.strategy)
-    with _reserved(folder, resume) if _is_chief(strategy) else contextlib.nullcontext():
+    strategy, chief = _strategy(config.strategy), is_chief(config.strategy)
+    resume = resume or (config.strategy == "multiworker" and chief and _holds(folder, config))
+    with _noticing_lost_workers(config.strategy), _reserved(folder, resume) if chief else contextlib.nullcontext():
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         source = datasets.load(config.data, config.data_dir)
         if not resume:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
-            if _is_chief(strategy):
+            if chief:
                 config.write(folder)
+        _check_workers(strategy, folder, config)
         previous, begun = None, 0
         for number, phase in enumerate(recipe.phases):
             tf.keras.utils.set_random_seed(config.seed)
@@ -214,6 +224,8 @@ def load(
 
 
 def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Config) -> tf.keras.Model:
+    # Layers without a name of their own are numbered; each phase begins anew.
+    tf.keras.backend.reset_uids()
     network = build(config)
     if phase.weights == "real":
         network = with_real_weights(network, phase.initializer)
@@ -256,9 +268,10 @@ def _optimizer(phase: Phase, network: tf.keras.Model) -> tf.keras.optimizers.Opt
 def _fit(network, teacher, number, begun, folder, config, source, strategy, callbacks, report) -> None:
     """Trains a phase, which `begun` epochs precede, from its last checkpoint on if there is one."""
     recipe, phase = config.recipe, config.recipe.phases[number]
-    size, path, chief = network.input_shape[1:3], phase_folder(folder, recipe, number), _is_chief(strategy)
+    size, path, chief = network.input_shape[1:3], phase_folder(folder, recipe, number), is_chief(config.strategy)
     with strategy.scope():
-        trainee = Trainee(network.inputs, network.outputs, teacher, name=network.name)
+        kind = Trainee if strategy.num_replicas_in_sync == 1 else _ReplicatedTrainee
+        trainee = kind(network.inputs, network.outputs, teacher, name=network.name)
         loss = DistributionalLoss(phase.temperature) if teacher else CrossEntropy(phase.label_smoothing)
         optimizer = _optimizer(phase, network)
         trainee.compile(
@@ -270,6 +283,11 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         if latest := tf.train.latest_checkpoint(path / "checkpoints"):
             checkpoint.restore(latest).assert_existing_objects_matched()
             epoch = int(latest.rpartition("-")[2])
+    if len(set(epochs := _gather(strategy, epoch))) > 1:
+        raise RunError(
+            f"The workers found different epochs in {path}: {', '.join(map(str, epochs))}. Give all of them the same "
+            "folder, on a disk that they share."
+        )
     if epoch == phase.epochs:
         return
     if chief and not epoch:
@@ -293,7 +311,7 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         datasets.PipelineMonitor(images, phase.batch_size, report),
         BinaryStatistics(probe, board),
         *([tf.keras.callbacks.TensorBoard(board, write_graph=False, profile_batch=0)] if board else []),
-        _Keeper(network, checkpoint, number, folder, recipe, chief, epoch),
+        _Keeper(network, checkpoint, number, folder, recipe, chief, epoch, strategy),
     ]
     try:
         trainee.fit(
@@ -321,14 +339,18 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
 class _Keeper(tf.keras.callbacks.Callback):
     """Writes metrics, weights and a checkpoint after each epoch, the checkpoint last: with it the epoch counts."""
 
-    def __init__(self, network, checkpoint, number: int, folder: Path, recipe: Recipe, chief: bool, epoch: int):
+    def __init__(
+        self, network, checkpoint, number: int, folder: Path, recipe: Recipe, chief: bool, epoch: int, strategy
+    ):
         super().__init__()
+        self._strategy = strategy
         self._network = network
         self._number = number
         self._chief = chief
         self._folder = folder
         # Variables that are averaged over workers have to be read by all of them: the others write, too.
-        self._path = phase_folder(folder if chief else tempfile.mkdtemp(), recipe, number)
+        self._temporary = None if chief else tempfile.TemporaryDirectory()
+        self._path = phase_folder(self._temporary.name if self._temporary else folder, recipe, number)
         self._path.mkdir(parents=True, exist_ok=True)
         self._manager = tf.train.CheckpointManager(
             checkpoint, str(self._path / "checkpoints"), max_to_keep=2, checkpoint_name="epoch"
@@ -361,10 +383,12 @@ class _Keeper(tf.keras.callbacks.Callback):
                 plots.write(plots.history(self._rows), self._folder / "curves.png")
                 self._drawn = time.monotonic()
         self._manager.save(checkpoint_number=epoch + 1)
+        # All workers read what the chief has written: none may go on before.
+        _gather(self._strategy, epoch)
 
     def on_train_end(self, logs=None):
-        if not self._chief:
-            shutil.rmtree(self._path.parent)
+        if self._temporary:
+            self._temporary.cleanup()
 
 
 def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:
@@ -378,31 +402,133 @@ def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:
         writer.writerows(rows)
 
 
+class _ReplicatedTrainee(Trainee):
+    """A trainee of several replicas, whose loss and metrics are those of the whole batch in each of them."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Metrics are summed up over the replicas when they are read. By default Keras then adds their results, too.
+        self.distribute_reduction_method = "first"
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        loss = super().compute_loss(x, y, y_pred, sample_weight)
+        replica = tf.distribute.get_replica_context()
+        images, broken = tf.cast(tf.shape(y_pred)[0], loss.dtype), tf.cast(~tf.math.is_finite(loss), loss.dtype)
+        all_images, broken = tf.unstack(replica.all_reduce("SUM", tf.stack([images, broken])))
+        # The mean of a replica has the weight of its images: the last batch of an epoch is not shared out evenly.
+        loss *= replica.num_replicas_in_sync * images / all_images
+        # All replicas stop in the same step: one that went on would wait for the gradients of the others.
+        return tf.where(broken > 0, np.nan, loss)
+
+
 def _strategy(name: str | None) -> tf.distribute.Strategy:
     if name is None:
         return tf.distribute.get_strategy()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multiworker":
-        if "TF_CONFIG" not in os.environ:
-            raise RunError(
-                "strategy multiworker: the environment variable TF_CONFIG is not set. Each worker needs it, for "
-                'example {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", '
-                '"index": 0}}; see https://www.tensorflow.org/guide/distributed_training.'
-            )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        _check_tf_config()
+        with _noticing_lost_workers(name):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     raise RunError(f"strategy {name!r}: expected {' or '.join(STRATEGIES)}.")
 
 
-def _is_chief(strategy: tf.distribute.Strategy) -> bool:
-    resolver = strategy.cluster_resolver
-    return resolver is None or resolver.task_type in (None, "chief") or resolver.task_id == 0
+def _check_tf_config() -> None:
+    """Refuses what TensorFlow would ignore, or wait for for an hour."""
+    found = os.environ.get("TF_CONFIG")
+    try:
+        values = json.loads(found or "")
+        kind, number = values["task"]["type"], int(values["task"]["index"])
+        if kind in ("chief", "worker") and 0 <= number < len(values["cluster"][kind]):
+            return
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise RunError(
+        "strategy multiworker: the environment variable TF_CONFIG "
+        + ("is not set" if found is None else f"does not say which worker of which this is: {found}")
+        + '. Each worker needs it, for example {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": '
+        '{"type": "worker", "index": 0}}; see https://www.tensorflow.org/guide/distributed_training.'
+    )
+
+
+def is_chief(strategy: str | None) -> bool:
+    """Whether this process is the one of a run that writes."""
+    if strategy != "multiworker":
+        return True
+    _check_tf_config()
+    values = json.loads(os.environ["TF_CONFIG"])
+    chief = "chief" if values["cluster"].get("chief") else "worker"
+    return (values["task"]["type"], int(values["task"]["index"])) == (chief, 0)
+
+
+# What TensorFlow raises if a worker disappears or comes back, or while one cannot be reached.
+_LOST = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
+)
+
+
+@contextlib.contextmanager
+def _noticing_lost_workers(strategy: str | None) -> Iterator[None]:
+    try:
+        yield
+    except _LOST as error:
+        if strategy != "multiworker":
+            raise
+        said = error.message.strip().splitlines() or [type(error).__name__]
+        raise WorkerLost(f"Another worker was lost, or cannot be reached: {said[-1]}") from error
+
+
+def _gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
+    """The number that each replica has. None gets them before all have come so far."""
+
+    def gathered():
+        return tf.distribute.get_replica_context().all_gather(tf.constant([number], tf.int64), axis=0)
+
+    if strategy.num_replicas_in_sync == 1:
+        return [number]
+    return strategy.experimental_local_results(strategy.run(gathered))[0].numpy().tolist()
+
+
+def _check_workers(strategy: tf.distribute.Strategy, folder: Path, config: Config) -> None:
+    """Compares what would otherwise lead to different weights, or to workers that wait for each other for ever."""
+    if len(set(_gather(strategy, zlib.crc32(_in_common(config).encode())))) > 1:
+        raise RunError(
+            "The workers were not started alike: they have different networks, recipes or options. Start all of them "
+            "with the same command; only TF_CONFIG differs."
+        )
+    if not all(_gather(strategy, (folder / "config.json").is_file())):
+        raise RunError(
+            f"{folder} is not the same folder for all workers: the run that the chief has begun in it is not there. "
+            "Give a folder on a disk that they share."
+        )
+
+
+def _in_common(config: Config) -> str:
+    """What is the same for all workers of a run, and whenever they are started; paths may differ."""
+    values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
+    return json.dumps({**values, "recipe": recipes.to_json(config.recipe)}, sort_keys=True)
+
+
+def _holds(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this configuration."""
+    if not (folder / "config.json").is_file():
+        return False
+    begun = Config.read(folder)
+    config = dataclasses.replace(config, num_classes=begun.num_classes, channels=begun.channels)
+    return _in_common(config) == _in_common(begun)
 
 
 @contextlib.contextmanager
 def _reserved(folder: Path, resume: bool) -> Iterator[None]:
     """Prepares the folder, and keeps other processes from using it."""
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A process that was killed may have left nothing but its lock.
+    if not resume and folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".lock"}):
         raise RunError(
             f"{folder} exists already. `lqr resume {folder}` goes on with a run; for a new one give another folder."
         )

@@ -1,0 +1,254 @@
+"""The papers' comparisons in miniature: what `lqr ablate` trains, and what it makes of it."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+SIZE = 16
+# Of the training of every row. They are small so that the rows can differ: a network of the published size and
+# length of training reads practically all digits.
+EPOCHS = 30
+_COMMON = {"batch_size": 32}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network and its recipe."""
+
+    name: str
+    network: str
+    recipe: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim: `better` is more accurate than `worse`, in the paper by so many points."""
+
+    claim: str
+    better: str
+    worse: str
+    published: float | None
+    source: str
+
+
+def _repbnn(method: str, title: str, points: Sequence[float]) -> tuple[list[Row], list[Comparison]]:
+    """The rows of RepBNN's Tables 2 to 5 for one method, and by how much they differ in the paper."""
+    common = {"method": method, "width": 4}
+    rep: dict[str, Any] = {**common, "beta": 2}
+    vgg = {"method": method, "width": 8}
+    forms = [
+        ("ResNet-20", "ResNet20", common),
+        ("Rep, beta 2", "RepResNet20", rep),
+        ("Rep, beta 4", "RepResNet20", {**common, "beta": 4}),
+        ("Rep, BN before repeat", "RepResNet20", {**rep, "bn": "before"}),
+        ("Rep, last layer 2", "RepResNet20", {**rep, "last_layer": 2}),
+        ("Rep, last layer 3", "RepResNet20", {**rep, "last_layer": 3}),
+        ("VGG-small", "VGGSmall", vgg),
+        ("Rep-VGG-small", "RepVGGSmall", {**vgg, "beta": 2}),
+    ]
+    recipes = {"VGGSmall": "irnet-vgg" if method == "irnet" else method}
+    rows = [
+        Row(f"{title}: {name}", network, recipes.get(network.removeprefix("Rep"), method), arguments, _COMMON)
+        for name, network, arguments in forms
+    ]
+    raw, two, four, before, last2, last3, plain, rep_plain = (row.name for row in rows)
+    claims = [
+        ("repeat, beta 2", two, raw, "Table 3"),
+        ("repeat, beta 4", four, raw, "Table 3"),
+        ("batch normalisation behind the repeat", two, before, "Table 4"),
+        ("last layer 1 rather than 2", two, last2, "Table 2"),
+        ("last layer 1 rather than 3", two, last3, "Table 2"),
+        ("repeat without shortcuts", rep_plain, plain, "Table 5"),
+    ]
+    comparisons = [
+        Comparison(f"{title}: {claim}", better, worse, by, f"RepBNN, {table}")
+        for (claim, better, worse, table), by in zip(claims, points, strict=True)
+    ]
+    return rows, comparisons
+
+
+def _rows() -> tuple[list[Row], list[Comparison]]:
+    irnet, of_irnet = _repbnn("irnet", "IR-Net", (1.09, 1.57, 4.85, 0.09, 0.09, -3.45))
+    recu, of_recu = _repbnn("recu", "ReCU", (1.47, 2.09, 3.67, 0.05, 0.15, 0.19))
+    adam = {**_COMMON, "learning_rate": 2e-3}
+    narrow = {"width": 4}
+    others = [
+        Row("ReActNet-18: Sign, PReLU", "ReActNet18", "presbnet", {**narrow, "sign": "sign", "activation": "prelu"}, adam),
+        Row("ReActNet-18: RSign, RPReLU", "ReActNet18", "presbnet", narrow, adam),
+        Row("PresB-Net-10: without layer normalisation", "PresBNet10", "presbnet", {**narrow, "norm1": None}, adam),
+        Row("PresB-Net-10", "PresBNet10", "presbnet", narrow, adam),
+    ]
+    of_others = [
+        Comparison("RSign and RPReLU", others[1].name, others[0].name, 3.9, "ReActNet, Table 2"),
+        Comparison("layer normalisation of the groups", others[3].name, others[2].name, 1.81, "PresB-Net, Table 5"),
+    ]
+    return [*irnet, *recu, *others], [*of_irnet, *of_recu, *of_others]
+
+
+ROWS, COMPARISONS = _rows()
+
+
+def chosen(pattern: str) -> list[Row]:
+    """The rows whose name matches a shell pattern, whatever the case."""
+    return [row for row in ROWS if fnmatch.fnmatchcase(row.name.lower(), pattern.lower())]
+
+
+def folder(out: Path, row: Row, seed: int) -> Path:
+    """Where the run of a row with a seed is."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in row.name.lower())
+    return out / name / f"seed{seed}"
+
+
+def config(row: Row, seed: int, epochs: int) -> Any:
+    from larq_rep import training
+    from larq_rep.training import recipes
+
+    recipe = training.get_recipe(row.recipe)
+    # In two phases half of the epochs are for each.
+    for key, value in {**row.changes, "epochs": epochs // len(recipe.phases)}.items():
+        changed = recipes.changed(recipe, key, value)
+        assert changed is not None, key
+        recipe = changed
+    return training.Config(row.network, "digits", recipe, {**row.arguments, "input_size": [SIZE, SIZE]}, seed=seed)
+
+
+def accuracy(path: Path, phases: int, epochs: int) -> float | None:
+    """Test accuracy after the last epoch of a run, in percent; `None` if it has not come so far."""
+    from larq_rep import training
+
+    rows = training.read_metrics(path)
+    done = bool(rows) and (rows[-1]["phase"], rows[-1]["epoch"]) == (phases, epochs // phases)
+    return 100 * rows[-1]["val_accuracy"] if done else None
+
+
+def train(row: Row, seed: int, epochs: int, out: Path) -> float:
+    """Trains a row with a seed, from where it was stopped if it was, and returns its accuracy."""
+    from larq_rep_cli import common, runs
+
+    common.quiet_tensorflow()
+    from larq_rep import training
+
+    path, wanted = folder(out, row, seed), config(row, seed, epochs)
+    begun = runs.is_run(path)
+    if begun and training.Config.read(path).recipe != wanted.recipe:
+        raise ValueError(f"{path} was begun with other epochs or values. Give another folder.")
+    path.mkdir(parents=True, exist_ok=True)
+    for lock in path.iterdir() if not begun else ():
+        lock.unlink()
+    training.train(
+        runs.network, path, training.Config.read(path) if begun else wanted, resume=begun, report=lambda line: None
+    )
+    result = accuracy(path, len(wanted.recipe.phases), epochs)
+    assert result is not None
+    return result
+
+
+def _one_core() -> None:
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # inherited, it would tell quiet_tensorflow to do nothing
+
+
+def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int) -> Iterator[tuple[Row, int, float]]:
+    """Trains all rows with seeds 0 to `seeds - 1`, each run on one core; yields what is done as it is done."""
+    waiting = []
+    for seed in range(seeds):
+        for row in rows:
+            wanted = config(row, seed, epochs)
+            found = accuracy(folder(out, row, seed), len(wanted.recipe.phases), epochs)
+            if found is None:
+                waiting.append((row, seed))
+            else:
+                yield row, seed, found
+    context = multiprocessing.get_context("spawn")
+    # TensorFlow keeps something of every network, so a process ends after some of them.
+    with ProcessPoolExecutor(jobs, context, initializer=_one_core, max_tasks_per_child=10) as pool:
+        futures = {pool.submit(train, row, seed, epochs, out): (row, seed) for row, seed in waiting}
+        try:
+            for future in as_completed(futures):
+                yield (*futures[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def summary(results: Mapping[tuple[str, int], float]) -> dict[str, list[dict[str, Any]]]:
+    """Mean and deviation of each row, and for each claim the paired difference with its 95 % confidence interval."""
+    from scipy import stats
+
+    names = list(dict.fromkeys(name for name, _ in results))
+    by_row = {name: {seed: value for (row, seed), value in results.items() if row == name} for name in names}
+    rows = [
+        {
+            "name": name,
+            "seeds": len(values),
+            "mean": mean(values.values()),
+            "std": stdev(values.values()) if len(values) > 1 else math.nan,
+        }
+        for name, values in by_row.items()
+    ]
+    comparisons = []
+    for comparison in COMPARISONS:
+        better, worse = by_row.get(comparison.better, {}), by_row.get(comparison.worse, {})
+        differences = [better[seed] - worse[seed] for seed in sorted(better.keys() & worse.keys())]
+        if len(differences) < 2:
+            continue
+        centre, deviation = mean(differences), stdev(differences)
+        half = float(stats.t.ppf(0.975, len(differences) - 1)) * deviation / math.sqrt(len(differences))
+        comparisons.append(
+            {
+                **vars(comparison),
+                "difference": centre,
+                "low": centre - half,
+                "high": centre + half,
+                "shows": "not decided" if centre - half <= 0 <= centre + half else _ordering(centre, comparison),
+            }
+        )
+    return {"rows": rows, "comparisons": comparisons}
+
+
+def _ordering(difference: float, comparison: Comparison) -> str:
+    same = (difference > 0) == (comparison.published is None or comparison.published > 0)
+    return "yes" if same else "no, the opposite"
+
+
+def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str], command: str, epochs: int) -> str:
+    """The page of the results, in Markdown."""
+    lines = [
+        "# The papers' comparisons in miniature",
+        "",
+        f"Printed by `{command}` on {date.today().isoformat()}: "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
+        "",
+        f"Real data, but small: 1,437 handwritten digits of scikit-learn to train on, 360 to test, at {SIZE}x{SIZE} "
+        f"pixels; {epochs} epochs in all, batches of 32, the published recipes otherwise (Adam at 2e-3 in those of two "
+        "phases). Networks are so narrow that they do not read all digits. Accuracies are of the last epoch, in "
+        "percent; a seed chooses initial values, order of the images and augmentation, the same in all rows.",
+        "",
+        "| network | seeds | mean | standard deviation |",
+        "|---|---|---|---|",
+        *(f"| {row['name']} | {row['seeds']} | {row['mean']:.2f} | {row['std']:.2f} |" for row in found["rows"]),
+        "",
+        "Differences of the same seeds, with the 95 % confidence interval of their mean (Student's t). An ordering of "
+        "the paper shows if the interval lies on its side of 0.",
+        "",
+        "| claim | difference | 95 % interval | in the paper | shows here |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {c['claim']} | {c['difference']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | "
+            f"{'–' if c['published'] is None else format(c['published'], '+.2f')} ({c['source']}) | {c['shows']} |"
+            for c in found["comparisons"]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
