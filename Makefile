@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
 
-.PHONY: demo test test-all lint format bench docs install clean
+.PHONY: demo test test-all lint format bench ablation docs install clean
 
 demo: install  ## train, convert, verify and time the networks on real images
 	$(BIN)/python examples/demo.py
@@ -48,6 +48,10 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/training.py
+
+ablation: install  ## the papers' comparisons in miniature; goes on where it was stopped
+	$(BIN)/lqr ablate --out build/ablation --write docs/ablation.md
 
 clean:
 	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info

@@ -16,8 +16,10 @@ setup(
     packages=[
         "larq_rep",
         "larq_rep.layers",
+        "larq_rep.plots",
         "larq_rep.quantizers",
         "larq_rep.reptran",
+        "larq_rep.training",
         "larq_rep.zoo",
         "larq_rep.converters",
         "larq_rep_cli",
@@ -35,6 +37,10 @@ setup(
         "matplotlib>=3.8",
         "pillow>=10",
         "scikit-learn>=1.4",
+        "tensorboard>=2.16",
+        "tensorflow-datasets>=4.9",
+        # tensorflow-datasets needs it and does not say so.
+        "importlib_resources",
     ],
     extras_require={
         # Its protobuf pin holds TensorFlow below 2.20 and slows conversion, hence an extra.

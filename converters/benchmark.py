@@ -14,6 +14,7 @@ import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
 from matplotlib.figure import Figure
 
+from larq_rep import plots
 from larq_rep.converters.describe import Tensor, describe
 
 # Options of LCE's interpreter in each of its modes.
@@ -226,9 +227,4 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     axes.set_xlim(0, 1.3 * widest)
     axes.set_xlabel("latency of one inference, ms (median, 10th to 90th percentile)")
     axes.spines[["top", "right"]].set_visible(False)
-    unfinished = Path(path).with_name(f"{Path(path).name}.unfinished")
-    try:
-        figure.savefig(unfinished, format="png", dpi=150)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    plots.write(figure, path, dpi=150)

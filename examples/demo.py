@@ -1,38 +1,41 @@
 """From networks to verified, bitpacked files in a few minutes; run by `make demo`.
 
-Trains ResNet-20 and Rep-ResNet-20 on the handwritten digits of scikit-learn, converts them, proves that the
-files compute what the networks compute, does the same with Rep-ReActNet-A at its full size (untrained, with
-batch normalisations set on photographs), and measures all of them. What it makes is left in build/demo.
+Trains ResNet-20 and Rep-ResNet-20 on the handwritten digits of scikit-learn with `lqr train`, converts them, proves
+that the files compute what the networks compute, does the same with Rep-ReActNet-A at its full size (untrained,
+with batch normalisations set on photographs), and measures all of them. What it makes is left in build/demo.
 
 Exit code 0 if all targets are met, 1 if one is missed, 2 if build/demo is not the demo's own.
 """
 
-import contextlib
-import multiprocessing
 import os
 import queue
+import re
 import shutil
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from larq_rep_cli import common
+from larq_rep_cli import common, runs
 
 OUT = Path(__file__).resolve().parents[1] / "build" / "demo"
 MARK = OUT / ".made-by-larq-rep-demo"
 
 SIZE, WIDTH = 16, 16  # maps of 16, 8 and 4 pixels: LCE needs at least 3 for a 3x3 filter
-RECIPE: dict[str, Any] = {"epochs": 35, "batch_size": 32, "learning_rate": 0.1, "shift": 1, "average": 0.99}
+EPOCHS = 35
 SEED = 1
+TRAINING = [
+    *("--recipe", "irnet", "--data", "digits", "--input-size", str(SIZE), "--seed", str(SEED)),
+    *("--set", f"width={WIDTH}", "--set", f"epochs={EPOCHS}", "--set", "batch_size=32"),
+]
 TARGET = 0.97
 PROOF_IMAGES = 4
 MODES = ("default", "indirect")
@@ -48,7 +51,6 @@ class Demo:
         self.missed: list[str] = []
         self.rows: dict[str, dict[str, str]] = {}
         self.contents: dict[str, bytes] = {}
-        self.histories: dict[str, Any] = {}
 
     @contextmanager
     def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int, str], None]]:
@@ -65,25 +67,39 @@ class Demo:
         self.console.print(f"{time.perf_counter() - start:6.1f} s  {description}")
 
     def train(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Trains the networks side by side, each in a process of its own; returns them by name."""
-        import tensorflow as tf
+        """Trains the networks side by side with `lqr train`, each on one core; returns them by name.
 
-        context = multiprocessing.get_context("spawn")
+        Small convolutions gain little from a second core.
+        """
+        environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # set by ourselves, it would let the programs speak
         said = dict.fromkeys(names, "...")
         done = dict.fromkeys(names, 0)
-        with (
-            self.step("train", RECIPE["epochs"] * len(names)) as advance,
-            context.Manager() as manager,
-            ProcessPoolExecutor(len(names), context) as pool,
-        ):
-            epochs = manager.Queue()
-            futures = {name: pool.submit(train, name, epochs) for name in names}
-            while not (all(future.done() for future in futures.values()) and epochs.empty()):
-                with contextlib.suppress(queue.Empty):
-                    name, done[name], said[name] = epochs.get(timeout=1)
+        lines: queue.Queue = queue.Queue()
+
+        def read(name: str, process: subprocess.Popen) -> None:
+            for line in process.stderr or ():
+                lines.put((name, line))
+            lines.put((name, None))
+
+        with self.step("train", EPOCHS * len(names)) as advance:
+            processes = {}
+            for name in names:
+                command = [sys.executable, "-m", "larq_rep_cli.lqr", "train", name, "--out", str(OUT / name), *TRAINING]
+                processes[name] = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+                threading.Thread(target=read, args=(name, processes[name]), daemon=True).start()
+            running = set(names)
+            while running:
+                name, line = lines.get()
+                if line is None:
+                    running.remove(name)
+                elif match := re.match(r"epoch (\d+) of .* test ([\d.]+%)", line):
+                    done[name], said[name] = int(match[1]), match[2]
                     advance(sum(done.values()), ", ".join(f"{name} {text}" for name, text in said.items()))
-            self.histories = {name: future.result() for name, future in futures.items()}
-        return {name: tf.keras.models.load_model(OUT / f"{name}.keras", compile=False) for name in names}
+            for name, process in processes.items():
+                if process.wait():
+                    raise SystemExit(f"lqr train {name} ended with exit code {process.returncode}.")
+        return {name: runs.load(OUT / name, "last") for name in names}
 
     def convert(self, name: str, model) -> None:
         from larq_rep.converters.convert import convert
@@ -163,35 +179,6 @@ class Demo:
         return table
 
 
-def train(name: str, epochs: Any) -> SimpleNamespace:
-    """Trains a network on one core, saves it in `OUT` and returns its history, reporting each epoch to a queue.
-
-    Small convolutions gain little from a second core, and one alone always adds in the same order: the same
-    machine ends with the same weights.
-    """
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # inherited, it would tell quiet_tensorflow to do nothing
-    common.quiet_tensorflow()
-    import tensorflow as tf
-
-    from larq_rep import training, zoo
-    from larq_rep.data import digits
-
-    tf.keras.utils.set_random_seed(SEED)
-    model = zoo.get_model(name, width=WIDTH, input_shape=(SIZE, SIZE, 1), num_classes=10)
-    report = tf.keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: epochs.put((name, epoch + 1, f"{logs['val_accuracy']:.1%}"))
-    )
-    train_set = digits("train", SIZE)
-    history = training.train(
-        model, *train_set, validation_data=digits("test", SIZE), seed=SEED, callbacks=[report], **RECIPE
-    )
-    # The averaged weights have statistics of their own.
-    training.calibrate_batch_norm(model, train_set[0])
-    model.save(OUT / f"{name}.keras")
-    return SimpleNamespace(epoch=history.epoch, history=history.history)
-
-
 def draw_digits(path: Path, images, labels, answers: dict[str, tuple[Any, Any]]) -> None:
     """The first digits with what Keras and the file say to each; wrong answers are red."""
     from matplotlib.figure import Figure
@@ -222,7 +209,7 @@ def main() -> int:
         demo = Demo(bars, console, steps=13)
         with demo.step("import TensorFlow"):
             common.quiet_tensorflow()
-            from larq_rep import training, zoo
+            from larq_rep import plots, training, zoo
             from larq_rep.data import digits, sample_photographs
 
             images, labels = digits("test", SIZE)
@@ -233,7 +220,8 @@ def main() -> int:
             demo.verify(name, model, images[:PROOF_IMAGES])
             answers[name] = demo.answers(name, model, images)
             demo.accuracy(name, answers[name], labels)
-        training.plot_history(demo.histories, OUT / "training.png")
+        histories = {name: training.read_metrics(OUT / name) for name in answers}
+        plots.write(plots.history(histories), OUT / "training.png")
         draw_digits(OUT / "digits.png", images, labels, answers)
 
         name = "RepReActNetA"

@@ -30,11 +30,22 @@ from larq_rep.reptran import ReptranError, reptran  # noqa: E402  (likewise)
 
 __version__ = "0.1.0"
 
-__all__ = ["ReptranError", "converters", "cost", "layers", "quantizers", "reptran", "zoo"]
+__all__ = [
+    "ReptranError",
+    "converters",
+    "cost",
+    "layers",
+    "losses",
+    "plots",
+    "quantizers",
+    "reptran",
+    "training",
+    "zoo",
+]
 
 
 def __getattr__(name: str):
-    # Looked up on first use, so that the core does not depend on what is built on it.
-    if name in ("converters", "zoo"):
+    # Looked up on first use: the core does not depend on what is built on it, nor do layers need what trains them.
+    if name in ("converters", "losses", "plots", "training", "zoo"):
         return importlib.import_module(f"larq_rep.{name}")
     raise AttributeError(f"module 'larq_rep' has no attribute {name!r}")

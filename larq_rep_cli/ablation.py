@@ -6,18 +6,21 @@ import fnmatch
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import click
+
+from larq_rep_cli import common, runs, tables
+
 SIZE = 16
 # Of the training of every row. They are small so that the rows can differ: a network of the published size and
 # length of training reads practically all digits.
-EPOCHS = 30
+EPOCHS = 20
 _COMMON = {"batch_size": 32}
 
 
@@ -39,13 +42,13 @@ class Comparison:
     claim: str
     better: str
     worse: str
-    published: float | None
+    published: float
     source: str
 
 
 def _repbnn(method: str, title: str, points: Sequence[float]) -> tuple[list[Row], list[Comparison]]:
     """The rows of RepBNN's Tables 2 to 5 for one method, and by how much they differ in the paper."""
-    common = {"method": method, "width": 4}
+    common = {"method": method, "width": 8}
     rep: dict[str, Any] = {**common, "beta": 2}
     vgg = {"method": method, "width": 8}
     forms = [
@@ -85,7 +88,13 @@ def _rows() -> tuple[list[Row], list[Comparison]]:
     adam = {**_COMMON, "learning_rate": 2e-3}
     narrow = {"width": 4}
     others = [
-        Row("ReActNet-18: Sign, PReLU", "ReActNet18", "presbnet", {**narrow, "sign": "sign", "activation": "prelu"}, adam),
+        Row(
+            "ReActNet-18: Sign, PReLU",
+            "ReActNet18",
+            "presbnet",
+            {**narrow, "sign": "sign", "activation": "prelu"},
+            adam,
+        ),
         Row("ReActNet-18: RSign, RPReLU", "ReActNet18", "presbnet", narrow, adam),
         Row("PresB-Net-10: without layer normalisation", "PresBNet10", "presbnet", {**narrow, "norm1": None}, adam),
         Row("PresB-Net-10", "PresBNet10", "presbnet", narrow, adam),
@@ -100,9 +109,9 @@ def _rows() -> tuple[list[Row], list[Comparison]]:
 ROWS, COMPARISONS = _rows()
 
 
-def chosen(pattern: str) -> list[Row]:
-    """The rows whose name matches a shell pattern, whatever the case."""
-    return [row for row in ROWS if fnmatch.fnmatchcase(row.name.lower(), pattern.lower())]
+def chosen(*patterns: str) -> list[Row]:
+    """The rows whose name matches one of the shell patterns, whatever the case."""
+    return [row for row in ROWS if any(fnmatch.fnmatchcase(row.name.lower(), p.lower()) for p in patterns)]
 
 
 def folder(out: Path, row: Row, seed: int) -> Path:
@@ -135,8 +144,6 @@ def accuracy(path: Path, phases: int, epochs: int) -> float | None:
 
 def train(row: Row, seed: int, epochs: int, out: Path) -> float:
     """Trains a row with a seed, from where it was stopped if it was, and returns its accuracy."""
-    from larq_rep_cli import common, runs
-
     common.quiet_tensorflow()
     from larq_rep import training
 
@@ -171,16 +178,13 @@ def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int
                 waiting.append((row, seed))
             else:
                 yield row, seed, found
-    context = multiprocessing.get_context("spawn")
     # TensorFlow keeps something of every network, so a process ends after some of them.
-    with ProcessPoolExecutor(jobs, context, initializer=_one_core, max_tasks_per_child=10) as pool:
-        futures = {pool.submit(train, row, seed, epochs, out): (row, seed) for row, seed in waiting}
-        try:
-            for future in as_completed(futures):
-                yield (*futures[future], future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with multiprocessing.get_context("spawn").Pool(jobs, _one_core, maxtasksperchild=10) as pool:
+        yield from pool.imap_unordered(_train, [(row, seed, epochs, out) for row, seed in waiting])
+
+
+def _train(job: tuple[Row, int, int, Path]) -> tuple[Row, int, float]:
+    return job[0], job[1], train(*job)
 
 
 def summary(results: Mapping[tuple[str, int], float]) -> dict[str, list[dict[str, Any]]]:
@@ -219,8 +223,7 @@ def summary(results: Mapping[tuple[str, int], float]) -> dict[str, list[dict[str
 
 
 def _ordering(difference: float, comparison: Comparison) -> str:
-    same = (difference > 0) == (comparison.published is None or comparison.published > 0)
-    return "yes" if same else "no, the opposite"
+    return "yes" if (difference > 0) == (comparison.published > 0) else "no, the opposite"
 
 
 def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str], command: str, epochs: int) -> str:
@@ -247,8 +250,86 @@ def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str],
         "|---|---|---|---|---|",
         *(
             f"| {c['claim']} | {c['difference']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | "
-            f"{'–' if c['published'] is None else format(c['published'], '+.2f')} ({c['source']}) | {c['shows']} |"
+            f"{c['published']:+.2f} ({c['source']}) | {c['shows']} |"
             for c in found["comparisons"]
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+@click.command(
+    epilog=common.examples(
+        "lqr ablate --out runs/ablate --write docs/md",
+        "lqr ablate --out runs/short --short",
+        "lqr ablate --out runs/ablate --rows 'ReCU*' --seeds 10 --json",
+    )
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the runs; those in it count.")
+@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Runs of each row.")
+@click.option("--epochs", type=click.IntRange(min=2), default=EPOCHS, show_default=True)
+@click.option(
+    "--rows", default=("*",), multiple=True, show_default=True, help="Shell pattern of rows' names; may be repeated."
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, one core each.  [default: all cores]")
+@click.option("--short", is_flag=True, help="2 seeds, 6 epochs, and three rows only.")
+@click.option("--write", type=click.Path(path_type=Path), help="Write the tables to this .md file, too.")
+@common.json_option
+def ablate(
+    out: Path,
+    seeds: int,
+    epochs: int,
+    rows: tuple[str, ...],
+    jobs: int | None,
+    short: bool,
+    write: Path | None,
+    as_json: bool,
+) -> None:
+    """Compares in miniature what the papers compare: repeats, their place, last layers, activations.
+
+    Trains narrow networks on digits, each with several seeds, and prints mean, deviation and the paired differences
+    with their confidence intervals. Stopped, it goes on where it was when called again.
+    """
+    if short:
+        seeds, epochs, rows = 2, 6, ("IR-Net: ResNet-20", "IR-Net: Rep, beta 2", "IR-Net: Rep, BN*")
+    selected = chosen(*rows)
+    if not selected:
+        names = "\n".join(f"  {row.name}" for row in ROWS)
+        raise common.InputError(f"No row matches {' or '.join(rows)}. There are:\n{names}")
+    if write:
+        common.check_output(write, force=True)
+    common.quiet_tensorflow()
+    from larq_rep import training
+
+    results = {}
+    jobs = jobs or os.cpu_count() or 1
+    with common.refusing(ValueError, OSError):
+        done = train_all(selected, seeds, epochs, out, jobs)
+        for row, seed, accuracy in common.track(done, "training", seeds * len(selected)):
+            results[row.name, seed] = accuracy
+            common.note(f"{row.name}, seed {seed}: {accuracy:.2f} %")
+    ordered = {(row.name, seed): results[row.name, seed] for row in selected for seed in range(seeds)}
+    found = summary(ordered)
+    if write:
+        command = f"lqr ablate --out {out} --seeds {seeds} --epochs {epochs}" + "".join(
+            f" --rows '{pattern}'" for pattern in rows if pattern != "*"
+        )
+        with common.replacing(write) as unfinished:
+            unfinished.write_text(page(found, training.versions(), command, epochs), encoding="utf-8")
+    if as_json:
+        common.print_json({**found, "epochs": epochs, "versions": training.versions()})
+        return
+    columns = ["network", "seeds", "mean", "std"]
+    shown = [(row["name"], row["seeds"], f"{row['mean']:.2f}", f"{row['std']:.2f}") for row in found["rows"]]
+    common.console().print(tables.table("Test accuracy after the last epoch, percent", columns, shown))
+    columns = ["claim", "difference", "95 % interval", "paper", "shows"]
+    lines = [
+        (
+            c["claim"],
+            f"{c['difference']:+.2f}",
+            f"{c['low']:+.2f} to {c['high']:+.2f}",
+            f"{c['published']:+.2f}",
+            c["shows"],
+        )
+        for c in found["comparisons"]
+    ]
+    common.console().print(tables.table("Differences of the same seeds", columns, lines))

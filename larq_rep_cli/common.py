@@ -245,7 +245,7 @@ class Keyword(click.ParamType):
         if isinstance(value, tuple):
             return value
         key, equals, text = value.partition("=")
-        if not equals or not re.fullmatch(r"(\d+\.)?[A-Za-z_]\w*", key):
+        if not equals or not re.fullmatch(r"((\d+|network)\.)?[A-Za-z_]\w*", key):
             self.fail(f"{value!r} is no keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
         try:
             return key, ast.literal_eval(text)

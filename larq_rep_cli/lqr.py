@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common, lce, runs, tables
+from larq_rep_cli import ablation, common, lce, runs, tables
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,7 +55,7 @@ def main() -> None:
     multiple=True,
     metavar="KEY=VALUE",
     help="Another value of the recipe (2.epochs=5: of its second phase only) or, if it has no such value, of the "
-    "network's constructor; may be repeated.",
+    "network's constructor (network.padding=bmxnet: of that in any case); may be repeated.",
 )
 @click.option("--beta", type=click.IntRange(min=1), help="Repeat factor.  [default: as published]")
 @click.option(
@@ -118,10 +118,11 @@ def train(
     with common.refusing(ValueError):
         chosen = training.get_recipe(recipe)
         for key, value in changes:
-            changed = recipes.changed(chosen, key, value)
+            argument = key.removeprefix("network.")
+            changed = recipes.changed(chosen, key, value) if argument == key else None
             if changed is None:
-                _check_argument(name, key)
-                arguments[key] = value
+                _check_argument(name, argument)
+                arguments[argument] = value
             else:
                 chosen = changed
     if "beta" in arguments:
@@ -131,7 +132,7 @@ def train(
         data,
         chosen,
         arguments,
-        data_dir=data_dir and str(data_dir),
+        data_dir=str(data_dir) if data_dir else None,
         seed=seed,
         teacher=teacher,
         strategy=strategy,
@@ -175,7 +176,7 @@ def _config(run: Path, devices: bool = True) -> Config:
 def _train(folder: Path, config: Config, resume: bool) -> None:
     from larq_rep import training
 
-    start = time.perf_counter()
+    start, teacher = time.perf_counter(), config.teacher
     with common.progress() as bars, common.refusing(ValueError, FileNotFoundError, OSError, ImportError):
         callback = _progress(bars, config.recipe)
         try:
@@ -183,7 +184,7 @@ def _train(folder: Path, config: Config, resume: bool) -> None:
                 runs.network,
                 folder,
                 config,
-                teacher=(lambda: common.load_model(config.teacher)) if config.teacher else None,
+                teacher=(lambda: common.load_model(teacher)) if teacher else None,
                 resume=resume,
                 callbacks=[callback],
                 report=common.note,
@@ -303,7 +304,7 @@ def evaluate(
         if runs.is_run(model):
             config = training.Config.read(model)
             augmentation = augmentation if recipe else config.recipe.augmentation
-            data, data_dir = data or config.data, data_dir or (config.data_dir and Path(config.data_dir))
+            data, data_dir = data or config.data, data_dir or (Path(config.data_dir) if config.data_dir else None)
             network = runs.load(model, weights)
         else:
             data = data or "digits"
@@ -442,3 +443,10 @@ def _points(configs: dict[str, Config], weights: str) -> list:
         base = key.removeprefix("Rep")
         points.append(plots.Point(key, ops, top1, family, base if base != key and base in published else None))
     return points
+
+
+main.add_command(ablation.ablate)
+
+
+if __name__ == "__main__":
+    main()

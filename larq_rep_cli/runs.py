@@ -134,8 +134,8 @@ def arguments(config: Config) -> dict[str, Any]:
     record = zoo.get_network(config.network)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in config.arguments.items()}
     given.setdefault("num_classes", config.num_classes)
-    form = given.get("dataset", FORMS.get(config.data))
-    if "dataset" in inspect.signature(record.constructor).parameters and form:
+    form = str(given.get("dataset") or FORMS.get(config.data, ""))
+    if form and "dataset" in inspect.signature(record.constructor).parameters:
         given["dataset"] = form
     else:
         form = record.variants[0].dataset

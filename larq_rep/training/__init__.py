@@ -16,12 +16,17 @@ from larq_rep.training.norms import calibrate_batch_norm
 from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
 from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
 from larq_rep.training.recipes import RECIPES, Phase, Recipe, get_recipe
-from larq_rep.training.run import Config, RunError, load, read_metrics, train
+from larq_rep.training.run import Config, RunError, load, read_metrics, train, versions
 from larq_rep.training.schedules import (
+    Cosine,
     EDESchedule,
     LearningRate,
+    Linear,
     RBNNSchedule,
     ReCUSchedule,
+    Steps,
+    WarmupSteps,
+    WeightDecay,
     schedules_for,
 )
 from larq_rep.training.statistics import BinaryStatistics
@@ -34,8 +39,10 @@ __all__ = [
     "Augmentation",
     "BinaryStatistics",
     "Config",
+    "Cosine",
     "EDESchedule",
     "LearningRate",
+    "Linear",
     "Phase",
     "PipelineMonitor",
     "RAdam",
@@ -44,7 +51,10 @@ __all__ = [
     "Recipe",
     "RunError",
     "Source",
+    "Steps",
     "Trainee",
+    "WarmupSteps",
+    "WeightDecay",
     "calibrate_batch_norm",
     "decayed_weights",
     "get_recipe",
@@ -53,6 +63,7 @@ __all__ = [
     "schedules_for",
     "train",
     "transfer",
+    "versions",
     "with_real_weights",
     "with_synchronized_norms",
 ]

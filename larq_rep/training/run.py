@@ -180,15 +180,15 @@ def train(
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         source = datasets.load(config.data, config.data_dir)
-        if not resume:
+        if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
-            if chief:
-                config.write(folder)
+        if chief and not resume:
+            config.write(folder)
         _check_workers(strategy, folder, config)
         previous, begun = None, 0
         for number, phase in enumerate(recipe.phases):
             tf.keras.utils.set_random_seed(config.seed)
-            with strategy.scope(), _random_state_in_checkpoints():
+            with strategy.scope(), _random_generators():
                 network = _network(build, phase, config)
                 if previous is not None:
                     transfer(previous, network, phase.left_behind)
@@ -235,8 +235,8 @@ def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Co
 
 
 @contextlib.contextmanager
-def _random_state_in_checkpoints() -> Iterator[None]:
-    """Gives layers such as dropout random generators whose state is a variable."""
+def _random_generators() -> Iterator[None]:
+    """Gives layers such as dropout random generators that can be set."""
     backend = tf.keras.backend.experimental
     enabled = backend.is_tf_random_generator_enabled()
     backend.enable_tf_random_generator()
@@ -248,7 +248,7 @@ def _random_state_in_checkpoints() -> Iterator[None]:
 
 
 def _generators(network: tf.keras.Model) -> dict[str, tf.random.Generator]:
-    # Keras has no public name for them, nor does it save them itself.
+    # Keras has no public name for them.
     random = {layer.name: getattr(layer, "_random_generator", None) for layer in network.submodules}
     return {name: generator._generator for name, generator in random.items() if generator is not None}
 
@@ -278,7 +278,7 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             optimizer, loss, metrics=["accuracy", tf.keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")]
         )
         optimizer.build(network.trainable_variables)
-        checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer, random=_generators(network))
+        checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
         epoch = 0
         if latest := tf.train.latest_checkpoint(path / "checkpoints"):
             checkpoint.restore(latest).assert_existing_objects_matched()
@@ -290,6 +290,7 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         )
     if epoch == phase.epochs:
         return
+    _check_shares(source.train_size, phase.batch_size, strategy.num_replicas_in_sync)
     if chief and not epoch:
         _check_space(folder, network, optimizer)
     if epoch:
@@ -311,6 +312,7 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         datasets.PipelineMonitor(images, phase.batch_size, report),
         BinaryStatistics(probe, board),
         *([tf.keras.callbacks.TensorBoard(board, write_graph=False, profile_batch=0)] if board else []),
+        _Draws(_generators(network), config.seed, begun),
         _Keeper(network, checkpoint, number, folder, recipe, chief, epoch, strategy),
     ]
     try:
@@ -328,12 +330,25 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             raise
         at, step = divmod(int(optimizer.iterations), steps)
         batch = next(iter(training_batches(at).skip(step)))[0]
+        before = f"Weights of the epochs before are in {path}. " if at else ""
         raise RunError(
             f"The loss is not finite in phase {number + 1} ({phase.weights} weights), epoch {at + 1} of "
             f"{phase.epochs}, step {step + 1} of {steps}. The first that is not finite: "
-            f"{first_not_finite(network, batch)}. The weights of the epochs before are in {path}; begin a new run "
-            f"with a lower learning rate (--set learning_rate={phase.learning_rate / 10:g})."
+            f"{first_not_finite(network, batch)}. {before}Begin a new run with a lower learning rate (--set "
+            f"learning_rate={phase.learning_rate / 10:g})."
         ) from error
+
+
+class _Draws(tf.keras.callbacks.Callback):
+    """Begins the random numbers of an epoch anew. Replicas have different ones, as many as images were theirs."""
+
+    def __init__(self, generators: dict[str, tf.random.Generator], seed: int, begun: int):
+        super().__init__()
+        self._generators, self._seed, self._begun = generators, seed, begun
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for name, generator in self._generators.items():
+            generator.reset_from_seed(zlib.crc32(f"{self._seed} {self._begun + epoch} {name}".encode()))
 
 
 class _Keeper(tf.keras.callbacks.Callback):
@@ -509,6 +524,16 @@ def _check_workers(strategy: tf.distribute.Strategy, folder: Path, config: Confi
         )
 
 
+def _check_shares(images: int, batch_size: int, replicas: int) -> None:
+    last = images % batch_size or batch_size
+    if min(last, batch_size) < replicas:
+        raise RunError(
+            f"Each of the {replicas} devices needs an image of every batch, but of {images} images in batches of "
+            f"{batch_size} {last} are left for the last batch. Choose another batch size (--set "
+            f"batch_size={max(batch_size, replicas) + 1})."
+        )
+
+
 def _in_common(config: Config) -> str:
     """What is the same for all workers of a run, and whenever they are started; paths may differ."""
     values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
@@ -526,7 +551,7 @@ def _holds(folder: Path, config: Config) -> bool:
 
 @contextlib.contextmanager
 def _reserved(folder: Path, resume: bool) -> Iterator[None]:
-    """Prepares the folder, and keeps other processes from using it."""
+    """Prepares the folder, and keeps other processes from using it. A run that cannot begin leaves nothing."""
     # A process that was killed may have left nothing but its lock.
     if not resume and folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".lock"}):
         raise RunError(
@@ -542,7 +567,12 @@ def _reserved(folder: Path, resume: bool) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"{folder} is in use by another process. Wait for it, or stop it.") from error
-        yield
+        try:
+            yield
+        except Exception:
+            if not resume and not (folder / "metrics.csv").exists():
+                shutil.rmtree(folder)
+            raise
 
 
 def _check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from larq.quantized_variable import QuantizedVariable
 
-from larq_rep.plots import named_layers, shifted, signs
+from larq_rep.signs import named_layers, shifted, signs
 
 
 class BinaryStatistics(tf.keras.callbacks.Callback):
@@ -20,12 +20,12 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
 
     so what a quantizer makes of the weights counts, too: the rotations of RBNN, the centring of IR-Net, the sign of
     a learned scale. \\(w_{-1}\\) are the weights when `fit` begins, which after a resume are those of the epoch
-    before. For each sign of activations, see `larq_rep.plots.signs`,
+    before. For each sign of activations, see `larq_rep.signs.signs`,
 
     \\[ \text{saturated} = \operatorname{mean}\left[\left|v\right| \geq c\right] \\]
 
     over a few images in inference mode. \\(v\\) is what the sign is taken of and \\(c\\) the window beyond which its
-    gradient is 0, or 1 where there is none: see `larq_rep.plots.shifted`. Values that a hard tanh before the sign has
+    gradient is 0, or 1 where there is none: see `larq_rep.signs.shifted`. Values that a hard tanh before the sign has
     clipped count as saturated, for it lets no gradient through either.
 
     The logs of the epoch get the means over the layers, `flip_ratio` and `saturated`, for callbacks after this one,

@@ -8,7 +8,7 @@ from larq.quantizers import NoOp, SteHeaviside, SteSign
 from matplotlib.figure import Figure
 from support import images, randomize
 
-from larq_rep import plots, zoo
+from larq_rep import plots, signs, zoo
 from larq_rep.layers import BiasedPReLU, RepQuantConv2D, RPReLU
 from larq_rep.plots import Point
 from larq_rep.quantizers import LeakyRSign, QuantSign, RSign
@@ -29,7 +29,7 @@ def _panels(figure):
 
 def test_signs_of_networks(network):
     model, count = network
-    found = plots.signs(model)
+    found = signs.signs(model)
     assert len(found) == count
     assert all(sign.quantizer.precision == 1 and not isinstance(sign.quantizer, NoOp) for sign in found)
     names = [layer.name for layer in model.layers]
@@ -40,7 +40,7 @@ def test_signs_of_networks(network):
 def test_signs_of_gated_fracbnn():
     # Two bits for each of 18 convolutions, which themselves only mark them.
     model = zoo.ResNet20(method="fracbnn_gated", width=4, input_shape=(8, 8, 3))
-    names = [sign.name for sign in plots.signs(model)]
+    names = [sign.name for sign in signs.signs(model)]
     assert len(names) == 36
     assert sum(name.endswith("_low") for name in names) == sum(name.endswith("_high") for name in names) == 18
 
@@ -51,13 +51,13 @@ def test_signs_are_computed_by_the_model_they_are_in():
     inputs = tf.keras.Input((3,))
     two_bits = QuantSign(bits=2)(inputs + 1)
     model = tf.keras.Model(inputs, nested(keras.Activation(SteHeaviside(), name="step")(two_bits)))
-    found = plots.signs(model)
+    found = signs.signs(model)
     assert [sign.name for sign in found] == ["step", "nested/sign"]
     x = np.array([[-3, -1, 2]], np.float32)
     values = tf.keras.Model(model.inputs, [sign.inputs for sign in found])(x)
     np.testing.assert_allclose(values[0], [[-1, 1 / 3, 1]], atol=1e-6)
     np.testing.assert_allclose(values[1], [[0, 3, 3]], atol=1e-6)
-    assert [s.name for s in plots.signs(tf.keras.Model(inner, nested(inner)))] == ["nested/sign"]
+    assert [s.name for s in signs.signs(tf.keras.Model(inner, nested(inner)))] == ["nested/sign"]
 
 
 def _learned(rng):
@@ -362,8 +362,8 @@ def test_history_that_cannot_be_drawn():
         plots.history({"a": [dict(epoch=1, loss="much")]})
 
 
-def test_plot_history_writes_a_png(tmp_path):
-    plots.plot_history({"a": _history()}, str(tmp_path / "curves.png"))
+def test_history_is_written_as_a_png(tmp_path):
+    plots.write(plots.history({"a": _history()}), str(tmp_path / "curves.png"))
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,41 @@
+"""What all pictures have in common."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def choose(function: str, argument: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise ValueError(f"{function}: {argument}={name!r} should be of {', '.join(known)}.")
+    return known[name]
+
+
+def write(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:
+    """Writes a figure as a PNG file, which appears complete or not at all.
+
+    # Arguments
+        figure: A figure.
+        path: Where to write. A file that is there is replaced.
+        dpi: Pixels of an inch.
+
+    # Raises
+        OSError: If it cannot be written; what was there stays.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder. Give the name of a file in it.")
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        figure.savefig(unfinished, format="png", dpi=dpi)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
