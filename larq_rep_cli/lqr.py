@@ -111,7 +111,7 @@ def train(
         hint = common.did_you_mean(name, zoo.list_models()) or "`lce zoo list` names all."
         raise common.InputError(f"There is no network named {name!r}. {hint}")
     with common.refusing(training.RunError):
-        if force and attempt == 0 and training.run.is_chief(strategy) and runs.is_run(out):
+        if force and attempt == 0 and training.workers.is_chief(strategy) and runs.is_run(out):
             shutil.rmtree(out)
     arguments = {"beta": beta, "input_size": input_size and list(input_size[:2])}
     arguments = {key: value for key, value in arguments.items() if value is not None}
@@ -191,7 +191,7 @@ def _train(folder: Path, config: Config, resume: bool) -> None:
             )
         except KeyboardInterrupt:
             raise runs.interrupted(folder) from None
-        except training.run.WorkerLost as error:
+        except training.WorkerLost as error:
             common.note(str(error))
             raise SystemExit(runs.WORKER_LOST) from None
     rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
-import threading
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ data_dir_option = click.option(
 # Exit status of a training that can go on in a new process; EX_TEMPFAIL of sysexits.h.
 WORKER_LOST = 75
 _PAUSE_SECONDS = 5.0
+# Of linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
 restarts_option = click.option(
     "--restarts",
     type=click.IntRange(min=0),
@@ -80,18 +83,15 @@ def supervise(folder: Path, restarts: int) -> int:
     child = 0
     try:
         for attempt in range(restarts + 1):
-            alive, held = os.pipe()
+            parent = os.getpid()
             child = os.fork()
             if child == 0:
-                os.close(held)
-                # While TensorFlow waits for a worker it reacts to no signal: the other process ends this one.
+                # While TensorFlow waits for a worker Python reacts to no signal: the other process ends this one.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-                threading.Thread(target=_end_with, args=[alive], daemon=True).start()
+                _end_with(parent)
                 return attempt
-            os.close(alive)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             child = 0
-            os.close(held)
             if code >= 0 and code != WORKER_LOST:
                 raise SystemExit(code)
             if code < 0:
@@ -111,10 +111,12 @@ def supervise(folder: Path, restarts: int) -> int:
     raise SystemExit(1)
 
 
-def _end_with(alive: int) -> None:
-    """Ends this process when the other end of the pipe is closed, which the end of its process does, too."""
-    os.read(alive, 1)
-    os.kill(os.getpid(), signal.SIGKILL)
+def _end_with(parent: int) -> None:
+    """Lets Linux kill this process when its parent ends. Python could not: TensorFlow holds its lock while it waits."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def network(config: Config) -> tf.keras.Model:

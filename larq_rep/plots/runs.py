@@ -166,7 +166,8 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
         raise ValueError(f"history: nothing to draw, no run has an epoch with one of {', '.join(_AXES)}.")
     across = len(metrics) if len(metrics) < 4 else -(-len(metrics) // 2)
     down = -(-len(metrics) // across)
-    figure = Figure((5 * across, 4 * down), layout="constrained")
+    # Of each run a row of the legend, above the curves.
+    figure = Figure((5 * across, 4 * down + 0.2 * len(tables)), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes in grid[len(metrics) :]:
         axes.remove()
@@ -191,7 +192,7 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_ylabel(_AXES[metric])
         axes.grid(alpha=0.3)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2 * across))
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return figure
 
 

@@ -12,11 +12,12 @@ Its parts also serve `model.fit` alone: optimizers, learning rates, the schedule
 
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.datasets import PipelineMonitor, Source
+from larq_rep.training.folder import Config, RunError, read_metrics, versions
 from larq_rep.training.norms import calibrate_batch_norm
 from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
 from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
 from larq_rep.training.recipes import RECIPES, Phase, Recipe, get_recipe
-from larq_rep.training.run import Config, RunError, load, read_metrics, train, versions
+from larq_rep.training.run import load, train
 from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
@@ -31,6 +32,7 @@ from larq_rep.training.schedules import (
 )
 from larq_rep.training.statistics import BinaryStatistics
 from larq_rep.training.trainee import Trainee
+from larq_rep.training.workers import WorkerLost
 
 __all__ = [
     "RECIPES",
@@ -55,6 +57,7 @@ __all__ = [
     "Trainee",
     "WarmupSteps",
     "WeightDecay",
+    "WorkerLost",
     "calibrate_batch_norm",
     "decayed_weights",
     "get_recipe",

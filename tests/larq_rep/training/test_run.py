@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from larq_rep import training
 from larq_rep.quantizers import EDESign, LibraSign
-from larq_rep.training import run
+from larq_rep.training import folder as folder_module
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.phases import with_real_weights
 from larq_rep.training.schedules import Linear, Steps
@@ -186,7 +186,7 @@ def test_a_killed_process_loses_at_most_an_epoch(tmp_path):
     """SIGKILL in the real program, at another time in each round, until the run is done."""
     lqr = [sys.executable, "-m", "larq_rep_cli.lqr"]
     settings = ["epochs=4", "batch_size=128", "width=2", "method=rbnn"]
-    options = ["--recipe", "rbnn", "--data", "digits", "--input-size", "12", "--set", "warmup=1"]
+    options = ["--recipe", "irnet", "--data", "digits", "--input-size", "12"]
     options += [part for setting in settings for part in ("--set", setting)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*lqr, "train", "ResNet20", *options, "--out", whole], check=True, capture_output=True)
@@ -247,7 +247,7 @@ def test_refusals_before_training(tmp_path, monkeypatch, uninterrupted):
         with pytest.raises(training.RunError, match="in use by another process"):
             start(folder, resume=True)
 
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     with pytest.raises(training.RunError, match=r"needs \d+ MB, but only 1 MB are free"):
         start(tmp_path / "full")
 

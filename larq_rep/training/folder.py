@@ -1,0 +1,185 @@
+"""The folder of a run: what is in it, and how it is kept whole."""
+
+import contextlib
+import csv
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import larq_rep
+from larq_rep.training import recipes
+from larq_rep.training.recipes import Recipe
+
+
+class RunError(ValueError):
+    """A run cannot begin or go on. The message says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that a run depends on, as `config.json` in its folder holds it.
+
+    # Attributes
+        network: What is trained, in words or the name of a network of the zoo.
+        arguments: With which keywords it was built.
+        num_classes, channels: Of the data; `train` fills them in.
+        data: Name of a data set or path of a folder, see `larq_rep.training.datasets.load`.
+        data_dir: Where `tensorflow_datasets` finds it.
+        recipe: How it is trained.
+        seed: Seed of everything random.
+        teacher: Where the teacher came from.
+        strategy: `None`, `"mirrored"` or `"multiworker"`, see `tf.distribute`.
+        sync_batch_norm: Whether batch normalisations take their statistics over all replicas.
+        deterministic: Whether TensorFlow is told to compute the same values every time.
+        versions: Of what the run was begun with.
+    """
+
+    network: str
+    data: str
+    recipe: Recipe
+    arguments: dict[str, Any] = field(default_factory=dict)
+    num_classes: int | None = None
+    channels: int | None = None
+    data_dir: str | None = None
+    seed: int = 0
+    teacher: str | None = None
+    strategy: str | None = None
+    sync_batch_norm: bool = False
+    deterministic: bool = True
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def write(self, folder: Path) -> None:
+        values = {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}
+        with replacing(folder / "config.json") as unfinished:
+            unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> "Config":
+        """The configuration of a run.
+
+        # Raises
+            RunError: If the folder is no run, or its configuration cannot be read.
+        """
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise RunError(f"{folder} is no run: there is no config.json in it. `lqr train` makes one.")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**values, "recipe": recipes.from_json(values["recipe"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} cannot be read: {error!r}. Restore it, or begin a new run.") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a training depends on, and the machine."""
+    import larq
+    import tf_keras
+
+    return {
+        "larq_rep": larq_rep.__version__,
+        "larq": getattr(larq, "__version__", "0.14"),
+        "tensorflow": tf.__version__,
+        "tf_keras": tf_keras.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+
+
+def in_common(config: Config) -> str:
+    """What is the same for all workers of a run, and whenever they are started; paths may differ."""
+    values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
+    return json.dumps({**values, "recipe": recipes.to_json(config.recipe)}, sort_keys=True)
+
+
+def holds(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this configuration."""
+    if not (folder / "config.json").is_file():
+        return False
+    begun = Config.read(folder)
+    config = dataclasses.replace(config, num_classes=begun.num_classes, channels=begun.channels)
+    return in_common(config) == in_common(begun)
+
+
+def phase_folder(folder: str | os.PathLike[str], recipe: Recipe, number: int) -> Path:
+    """Where the weights of a phase are; the first has number 0."""
+    return Path(folder) / f"{number + 1}-{recipe.phases[number].weights}"
+
+
+def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of `metrics.csv`, one an epoch; empty before the first one."""
+    path = Path(folder) / "metrics.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{**row, "phase": int(row["phase"]), "epoch": int(row["epoch"])} for row in rows]
+
+
+def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:
+    """Writes `metrics.csv`."""
+    with (
+        replacing(folder / "metrics.csv") as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextlib.contextmanager
+def reserved(folder: Path, resume: bool) -> Iterator[None]:
+    """Prepares the folder, and keeps other processes from using it. A run that cannot begin leaves nothing."""
+    # A process that was killed may have left nothing but its lock.
+    if not resume and folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".lock"}):
+        raise RunError(
+            f"{folder} exists already. `lqr resume {folder}` goes on with a run; for a new one give another folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115  (as long as the run)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written to: {error}. Give another folder.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{folder} is in use by another process. Wait for it, or stop it.") from error
+        try:
+            yield
+        except Exception:
+            if not resume and not (folder / "metrics.csv").exists():
+                shutil.rmtree(folder)
+            raise
+
+
+def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer) -> None:
+    def size(variables):
+        return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
+
+    # Two checkpoints and the next; weights of the last and best epoch, and the next; curves and metrics.
+    needed = 3 * size([*network.variables, *optimizer.variables]) + 3 * size(network.variables) + 5e6
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"{folder}: a run of this network needs {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free. Make "
+            "room, or give a folder on another disk."
+        )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
