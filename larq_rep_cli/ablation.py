@@ -222,6 +222,13 @@ def summary(results: Mapping[tuple[str, int], float]) -> dict[str, list[dict[str
     return {"rows": rows, "comparisons": comparisons}
 
 
+_VERDICTS = {
+    "yes": "Orderings of the papers that show at this size",
+    "no, the opposite": "Orderings that are the opposite here",
+    "not decided": "Not decided by so many seeds",
+}
+
+
 def _ordering(difference: float, comparison: Comparison) -> str:
     return "yes" if (difference > 0) == (comparison.published > 0) else "no, the opposite"
 
@@ -237,7 +244,9 @@ def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str],
         f"Real data, but small: 1,437 handwritten digits of scikit-learn to train on, 360 to test, at {SIZE}x{SIZE} "
         f"pixels; {epochs} epochs in all, batches of 32, the published recipes otherwise (Adam at 2e-3 in those of two "
         "phases). Networks are so narrow that they do not read all digits. Accuracies are of the last epoch, in "
-        "percent; a seed chooses initial values, order of the images and augmentation, the same in all rows.",
+        "percent; a seed chooses initial values, order of the images and augmentation, the same in all rows. Runs that "
+        "end at chance count like the others. ResNet-20 is 8 channels wide: with beta 4 the convolutions of its first "
+        "stage have two filters.",
         "",
         "| network | seeds | mean | standard deviation |",
         "|---|---|---|---|",
@@ -252,6 +261,11 @@ def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str],
             f"| {c['claim']} | {c['difference']:+.2f} | {c['low']:+.2f} to {c['high']:+.2f} | "
             f"{c['published']:+.2f} ({c['source']}) | {c['shows']} |"
             for c in found["comparisons"]
+        ),
+        "",
+        *(
+            f"{introduction}: {'; '.join(c['claim'] for c in found['comparisons'] if c['shows'] == shows) or 'none'}.  "
+            for shows, introduction in _VERDICTS.items()
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -186,7 +186,7 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
             if breaks and len(tables) == 1:
                 for start, phase in phases:
                     place = dict(xycoords=("data", "axes fraction"), textcoords="offset points")
-                    axes.annotate(phase, (epochs[start] - 0.5, 1), (3, 2), size=8, **place)
+                    axes.annotate(phase, (epochs[start] - 0.5, 1), (3, 2), size=8, **place).set_in_layout(False)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         axes.set_ylabel(_AXES[metric])
