@@ -30,11 +30,11 @@ OUT = Path(__file__).resolve().parents[1] / "build" / "demo"
 MARK = OUT / ".made-by-larq-rep-demo"
 
 SIZE, WIDTH = 16, 16  # maps of 16, 8 and 4 pixels: LCE needs at least 3 for a 3x3 filter
-EPOCHS = 35
+EPOCHS = 30
 SEED = 1
 TRAINING = [
-    *("--recipe", "irnet", "--data", "digits", "--input-size", str(SIZE), "--seed", str(SEED)),
-    *("--set", f"width={WIDTH}", "--set", f"epochs={EPOCHS}", "--set", "batch_size=32"),
+    *("--recipe", "recu", "--data", "digits", "--input-size", str(SIZE), "--seed", str(SEED)),
+    *("--set", "method=recu", "--set", f"width={WIDTH}", "--set", f"epochs={EPOCHS}", "--set", "batch_size=32"),
 ]
 TARGET = 0.97
 PROOF_IMAGES = 4

@@ -184,7 +184,7 @@ class Adam(_Penalised, tf.keras.optimizers.Adam):
 
 
 @_register
-class RAdam(_Penalised, tf.keras.optimizers.Adam):
+class RAdam(Adam):
     r"""Rectified Adam in PyTorch's form, with an L2 penalty of some weights.
 
     The moments are those of `Adam`. With \\(\rho_\infty = 2 / (1 - \beta_2) - 1\\) and
@@ -201,12 +201,7 @@ class RAdam(_Penalised, tf.keras.optimizers.Adam):
 
     # Arguments
         learning_rate: \\(\eta\\).
-        beta_1: Decay \\(\beta_1\\) of the first moment.
-        beta_2: Decay \\(\beta_2\\) of the second moment.
-        epsilon: \\(\epsilon\\).
-        l2: Factor \\(\lambda\\) of the penalty; `optimizer.l2` can be set between steps.
-        decayed: The penalised variables, as for `Adam`.
-        **kwargs: As for Keras' optimizers: `use_ema`, `ema_momentum`, `clipnorm`, `name` and so on.
+        **kwargs: As for `Adam`.
 
     # Raises
         ValueError: As for `Adam`.
@@ -216,27 +211,8 @@ class RAdam(_Penalised, tf.keras.optimizers.Adam):
             bound 5 of the authors' code (the paper has 4)
     """
 
-    def __init__(
-        self,
-        learning_rate: float = 1e-3,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        l2: float = 0.0,
-        decayed: Sequence[tf.Variable | str | int] | None = None,
-        name: str = "RAdam",
-        **kwargs,
-    ):
-        super().__init__(
-            learning_rate=learning_rate,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            l2=l2,
-            decayed=decayed,
-            name=name,
-            **kwargs,
-        )
+    def __init__(self, learning_rate: float = 1e-3, *, name: str = "RAdam", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
 
     def update_step(self, gradient, variable):
         gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
