@@ -133,12 +133,21 @@ def config(row: Row, seed: int, epochs: int) -> Any:
     return training.Config(row.network, "digits", recipe, {**row.arguments, "input_size": [SIZE, SIZE]}, seed=seed)
 
 
-def accuracy(path: Path, phases: int, epochs: int) -> float | None:
-    """Test accuracy after the last epoch of a run, in percent; `None` if it has not come so far."""
-    from larq_rep import training
+def accuracy(path: Path, wanted: Any) -> float | None:
+    """Test accuracy after the last epoch of a run, in percent; `None` if it has not come so far.
 
-    rows = training.read_metrics(path)
-    done = bool(rows) and (rows[-1]["phase"], rows[-1]["epoch"]) == (phases, epochs // phases)
+    # Raises
+        ValueError: If it is a run with other values.
+    """
+    from larq_rep.training import folder as folders
+    from larq_rep.training import read_metrics
+
+    if not runs.is_run(path):
+        return None
+    if not folders.holds(path, wanted):
+        raise ValueError(f"{path} was begun with other epochs or values. Give another folder with --out.")
+    rows, phases = read_metrics(path), wanted.recipe.phases
+    done = bool(rows) and (rows[-1]["phase"], rows[-1]["epoch"]) == (len(phases), phases[-1].epochs)
     return 100 * rows[-1]["val_accuracy"] if done else None
 
 
@@ -148,16 +157,8 @@ def train(row: Row, seed: int, epochs: int, out: Path) -> float:
     from larq_rep import training
 
     path, wanted = folder(out, row, seed), config(row, seed, epochs)
-    begun = runs.is_run(path)
-    if begun and training.Config.read(path).recipe != wanted.recipe:
-        raise ValueError(f"{path} was begun with other epochs or values. Give another folder.")
-    path.mkdir(parents=True, exist_ok=True)
-    for lock in path.iterdir() if not begun else ():
-        lock.unlink()
-    training.train(
-        runs.network, path, training.Config.read(path) if begun else wanted, resume=begun, report=lambda line: None
-    )
-    result = accuracy(path, len(wanted.recipe.phases), epochs)
+    training.train(runs.network, path, wanted, resume=runs.is_run(path), report=lambda line: None)
+    result = accuracy(path, wanted)
     assert result is not None
     return result
 
@@ -172,8 +173,7 @@ def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int
     waiting = []
     for seed in range(seeds):
         for row in rows:
-            wanted = config(row, seed, epochs)
-            found = accuracy(folder(out, row, seed), len(wanted.recipe.phases), epochs)
+            found = accuracy(folder(out, row, seed), config(row, seed, epochs))
             if found is None:
                 waiting.append((row, seed))
             else:
@@ -273,7 +273,7 @@ def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str],
 
 @click.command(
     epilog=common.examples(
-        "lqr ablate --out runs/ablate --write docs/md",
+        "lqr ablate --out runs/ablate --write docs/ablation.md",
         "lqr ablate --out runs/short --short",
         "lqr ablate --out runs/ablate --rows 'ReCU*' --seeds 10 --json",
     )

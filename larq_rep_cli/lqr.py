@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +104,8 @@ def train(
     TF_CONFIG as TensorFlow documents it. The batch size is that of all together. If one is lost, start the same
     command there again: all go on from the last checkpoint.
     """
-    attempt = runs.supervise(out, restarts) if strategy == "multiworker" else 0
+    if strategy == "multiworker":
+        runs.supervise(out, restarts)
     common.quiet_tensorflow(devices=strategy is None)
     from larq_rep import training, zoo
     from larq_rep.training import recipes
@@ -110,10 +113,7 @@ def train(
     if name not in zoo.list_models():
         hint = common.did_you_mean(name, zoo.list_models()) or "`lce zoo list` names all."
         raise common.InputError(f"There is no network named {name!r}. {hint}")
-    with common.refusing(training.RunError):
-        if force and attempt == 0 and training.workers.is_chief(strategy) and runs.is_run(out):
-            shutil.rmtree(out)
-    arguments = {"beta": beta, "input_size": input_size and list(input_size[:2])}
+    arguments: dict[str, Any] = {"beta": beta, "input_size": input_size and list(input_size[:2])}
     arguments = {key: value for key, value in arguments.items() if value is not None}
     with common.refusing(ValueError):
         chosen = training.get_recipe(recipe)
@@ -122,6 +122,8 @@ def train(
             changed = recipes.changed(chosen, key, value) if argument == key else None
             if changed is None:
                 _check_argument(name, argument)
+                if not isinstance(value, (str, int, float, list, tuple, type(None))):
+                    raise common.InputError(f"{key}: a {type(value).__name__} is no value of a network: {value!r}.")
                 arguments[argument] = value
             else:
                 chosen = changed
@@ -129,17 +131,17 @@ def train(
         _check_argument(name, "beta")
     config = training.Config(
         name,
-        data,
+        runs.absolute(data),
         chosen,
         arguments,
-        data_dir=str(data_dir) if data_dir else None,
+        data_dir=str(data_dir.resolve()) if data_dir else None,
         seed=seed,
-        teacher=teacher,
+        teacher=runs.absolute(teacher) if teacher else None,
         strategy=strategy,
         sync_batch_norm=sync_batch_norm,
         deterministic=deterministic,
     )
-    _train(out, config, resume=False)
+    _train(out, config, force=force)
 
 
 def _check_argument(name: str, key: str) -> None:
@@ -147,7 +149,8 @@ def _check_argument(name: str, key: str) -> None:
 
     from larq_rep import zoo
 
-    known = inspect.signature(zoo.get_network(name).constructor).parameters
+    known = [*inspect.signature(zoo.get_network(name).constructor).parameters]
+    known = [each for each in known if each not in ("input_shape", "input_tensor", "include_top", "weights")]
     if key not in known:
         raise common.InputError(
             f"Neither the recipe nor {name} has a value {key!r}. The network has: {', '.join(known)}; `lqr recipes "
@@ -157,12 +160,20 @@ def _check_argument(name: str, key: str) -> None:
 
 @main.command(epilog=common.examples("lqr resume runs/digits"))
 @click.argument("run", type=click.Path(path_type=Path))
+@runs.data_dir_option
+@click.option("--teacher", help="Where the teacher is now.  [default: where it was]")
 @runs.restarts_option
-def resume(run: Path, restarts: int) -> None:
+def resume(run: Path, data_dir: Path | None, teacher: str | None, restarts: int) -> None:
     """Goes on with a run that was stopped, after its last whole epoch."""
     if runs.strategy(run) == "multiworker":
         runs.supervise(run, restarts)
-    _train(run, _config(run, devices=False), resume=True)
+    config = _config(run, devices=False)
+    config = replace(
+        config,
+        data_dir=str(data_dir.resolve()) if data_dir else config.data_dir,
+        teacher=runs.absolute(teacher) if teacher else config.teacher,
+    )
+    _train(run, config, resume=True)
 
 
 def _config(run: Path, devices: bool = True) -> Config:
@@ -173,7 +184,7 @@ def _config(run: Path, devices: bool = True) -> Config:
         return training.Config.read(run)
 
 
-def _train(folder: Path, config: Config, resume: bool) -> None:
+def _train(folder: Path, config: Config, resume: bool = False, force: bool = False) -> None:
     from larq_rep import training
 
     start, teacher = time.perf_counter(), config.teacher
@@ -186,6 +197,7 @@ def _train(folder: Path, config: Config, resume: bool) -> None:
                 config,
                 teacher=(lambda: common.load_model(teacher)) if teacher else None,
                 resume=resume,
+                force=force,
                 callbacks=[callback],
                 report=common.note,
             )
@@ -317,7 +329,8 @@ def evaluate(
                 f"{source.channels}) to (None, {source.num_classes})."
             )
         batches = datasets.batches(source, augmentation, shape[1:3], batch_size, training=False)
-    result = {"model": model, "data": data, **_accuracy(network, batches, source.test_size, batch_size)}
+    with _explained():
+        result = {"model": model, "data": data, **_accuracy(network, batches, source.test_size, batch_size)}
     if as_json:
         common.print_json(result)
     else:
@@ -325,6 +338,19 @@ def evaluate(
             f"{model}: accuracy {result['top1']:.2%}, top 5 {result['top5']:.2%}, {result['right']} of "
             f"{result['images']} images"
         )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Images are read while they are needed; what is wrong with one is told by TensorFlow."""
+    import tensorflow as tf
+
+    from larq_rep.training.trainee import explained
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise common.InputError(explained(error)) from error
 
 
 def _accuracy(network: tf.keras.Model, batches: tf.data.Dataset, images: int, batch_size: int) -> dict[str, Any]:
@@ -381,6 +407,8 @@ def plot(folders: tuple[Path, ...], kind: str, output: Path, layer: str | None, 
     """
     if output.suffix != ".png":
         raise common.InputError(f"--output {output}: expected the name of a .png file.")
+    if layer and kind not in ("activations", "features"):
+        raise common.InputError(f"--layer is for activations and features, not for {kind}.")
     if len(folders) > 1 and kind not in ("history", "ops"):
         raise common.InputError(f"--kind {kind} draws one run, found {len(folders)}.")
     common.check_output(output, force)
@@ -413,7 +441,8 @@ def _figure(kind: str, config: Config, network: tf.keras.Model, layer: str | Non
     batches = datasets.batches(
         source, config.recipe.augmentation, network.input_shape[1:3], _PLOTTED_IMAGES, training=False
     )
-    images = next(iter(batches))[0].numpy()
+    with _explained():
+        images = next(iter(batches))[0].numpy()
     return (plots.activations if kind == "activations" else plots.feature_maps)(network, images, layer)
 
 

@@ -51,6 +51,11 @@ weights_option = click.option(
 )
 
 
+def absolute(name: str) -> str:
+    """A file or folder by its whole path, for the run is used from elsewhere, too; another name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() and name not in FORMS else name
+
+
 def is_run(source: str | Path) -> bool:
     return (Path(source) / "config.json").is_file()
 
@@ -131,12 +136,14 @@ def arguments(config: Config) -> dict[str, Any]:
     import inspect
 
     from larq_rep import zoo
-    from larq_rep.zoo.registry import DATASETS
+    from larq_rep.zoo.registry import DATASETS, choose
 
     record = zoo.get_network(config.network)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in config.arguments.items()}
     given.setdefault("num_classes", config.num_classes)
     form = str(given.get("dataset") or FORMS.get(config.data, ""))
+    if form:
+        choose(config.network, "dataset", form, DATASETS)
     if form and "dataset" in inspect.signature(record.constructor).parameters:
         given["dataset"] = form
     else:

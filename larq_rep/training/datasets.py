@@ -135,7 +135,9 @@ def batches(
         epochs: Where it ends.
 
     # Returns
-        A dataset that may be given to `strategy.experimental_distribute_dataset`.
+        A dataset that may be given to `strategy.experimental_distribute_dataset`. Each worker then prepares the
+        whole batch and takes its share: that keeps an epoch the same on any number of workers, but the pipeline
+        gets no faster by them.
     """
     height, width = height_width(size)
 

@@ -136,10 +136,9 @@ def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def reserved(folder: Path, resume: bool) -> Iterator[None]:
+def reserved(folder: Path, resume: bool, force: bool) -> Iterator[None]:
     """Prepares the folder, and keeps other processes from using it. A run that cannot begin leaves nothing."""
-    # A process that was killed may have left nothing but its lock.
-    if not resume and folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {".lock"}):
+    if not resume and folder.exists() and not _is_free(folder) and not (force and _is_run(folder)):
         raise RunError(
             f"{folder} exists already. `lqr resume {folder}` goes on with a run; for a new one give another folder."
         )
@@ -157,16 +156,39 @@ def reserved(folder: Path, resume: bool) -> Iterator[None]:
             yield
         except Exception:
             if not resume and not (folder / "metrics.csv").exists():
-                shutil.rmtree(folder)
+                clear(folder)
+                with contextlib.suppress(OSError):
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
             raise
 
 
-def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer) -> None:
+def _is_free(folder: Path) -> bool:
+    """A process that was killed may have left its lock, or a file that it was writing."""
+    return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def clear(folder: Path) -> None:
+    """Removes a run but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer, phases: int) -> None:
+    """Refuses a run, of which so many phases are left, for which there is no room."""
+
     def size(variables):
         return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
 
     # Two checkpoints and the next; weights of the last and best epoch, and the next; curves and metrics.
-    needed = 3 * size([*network.variables, *optimizer.variables]) + 3 * size(network.variables) + 5e6
+    needed = phases * (3 * size([*network.variables, *optimizer.variables]) + 3 * size(network.variables)) + 5e6
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(

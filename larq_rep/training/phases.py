@@ -58,7 +58,14 @@ def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
 
 
 def rebuilt(model: tf.keras.Model, change: Callable[[tf.keras.layers.Layer, dict], dict]) -> tf.keras.Model:
-    """A new model of the same layers with changed configs; its weights have initial values."""
+    """A new model of the same layers with changed configs; its weights have initial values.
+
+    # Raises
+        ValueError: If a layer is a model itself, whose layers would stay as they are.
+    """
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            raise ValueError(f"Layer '{layer.name}' of '{model.name}' is a model itself. Build one flat model instead.")
     return tf.keras.models.clone_model(
         model, clone_function=lambda layer: type(layer).from_config(change(layer, layer.get_config()))
     )

@@ -5,6 +5,8 @@ A Rep network is trained by the recipe of the network it comes from: RepBNN took
 
 import dataclasses
 import difflib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
@@ -76,6 +78,28 @@ class Phase:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Phase: {name} should be 1 or more, found {getattr(self, name)}.")
+
+    def check(self) -> None:
+        """Finds before a training what would be found in it.
+
+        # Raises
+            ValueError: If a value is outside its range, or the schedule does not suit the epochs.
+        """
+        for name, lowest, highest in (
+            ("learning_rate", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("label_smoothing", 0, 1),
+            ("temperature", 1e-6, math.inf),
+        ):
+            if not lowest <= getattr(self, name) <= highest:
+                raise ValueError(f"Phase: {name} should be {lowest} to {highest}, found {getattr(self, name)}.")
+        for epoch in (0, self.epochs - 1):
+            self.schedule(self.learning_rate, epoch, self.epochs)
+        for pattern in self.left_behind:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"Phase: {pattern!r} of left_behind is no regular expression: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -491,6 +515,8 @@ def changed(recipe: Recipe, key: str, value: Any) -> Recipe | None:
             f"Expected 1{f' to {len(recipe.phases)}' if len(recipe.phases) > 1 else ''}."
         )
     if not dot and name in _names(recipe.augmentation):
+        if name in ("mean", "std") and isinstance(value, str) and value.lower() == "none":
+            return replace(recipe, augmentation=replace(recipe.augmentation, mean=None, std=None))  # never one alone
         return replace(recipe, augmentation=_with(recipe.augmentation, name, value))
     phases = list(recipe.phases)
     known = False

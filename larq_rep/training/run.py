@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ from larq_rep.training.phases import transfer, with_real_weights, with_synchroni
 from larq_rep.training.recipes import Phase, Recipe
 from larq_rep.training.schedules import LearningRate, schedules_for
 from larq_rep.training.statistics import BinaryStatistics
-from larq_rep.training.trainee import Trainee, first_not_finite, is_not_finite
+from larq_rep.training.trainee import Trainee, explained, first_not_finite, is_not_finite
 
 _PROBE_IMAGES = 32
 _CURVES_EVERY_SECONDS = 30.0
@@ -35,6 +36,7 @@ def train(
     *,
     teacher: Callable[[], tf.keras.Model] | None = None,
     resume: bool = False,
+    force: bool = False,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     report: Callable[[str], None] = print,
 ) -> tf.keras.Model:
@@ -56,6 +58,7 @@ def train(
         teacher: Makes the model whose logits are learned in the phases that have a `teacher`.
         resume: Whether to go on with the run in the folder. Several workers also do so if it is a run of the same
             configuration: one that was lost is started again as it was at first.
+        force: Whether to remove the run that is in the folder, once all else is known to be in order.
         callbacks: More callbacks for `fit`.
         report: Is told what a person should know, a line at a time.
 
@@ -70,16 +73,20 @@ def train(
     """
     folder, recipe = Path(folder), config.recipe
     for phase in recipe.phases:
+        phase.check()
         if phase.teacher and teacher is None:
             raise RunError(
                 f"Recipe {recipe.name} learns the logits of a teacher, as published of {phase.teacher}. Give a Keras "
                 "model as teacher (--teacher FILE), or learn the labels (--set teacher=none)."
             )
     strategy, chief = workers.make_strategy(config.strategy), workers.is_chief(config.strategy)
+    if resume and not folders.holds(folder, config):
+        Config.read(folder)  # explains itself if that is no run
+        raise RunError(f"{folder} holds a run with other values. Begin a new one in another folder.")
     resume = resume or (config.strategy == "multiworker" and chief and folders.holds(folder, config))
     with (
         workers.noticing_lost_workers(config.strategy),
-        folders.reserved(folder, resume) if chief else contextlib.nullcontext(),
+        folders.reserved(folder, resume, force) if chief else contextlib.nullcontext(),
     ):
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -87,9 +94,6 @@ def train(
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
         workers.check_alike(strategy, config)
-        if chief and not resume:
-            config.write(folder)
-        workers.check_folder_shared(strategy, folder)
         previous, begun = None, 0
         for number, phase in enumerate(recipe.phases):
             tf.keras.utils.set_random_seed(config.seed)
@@ -98,6 +102,11 @@ def train(
                 if previous is not None:
                     transfer(previous, network, phase.left_behind)
                 taught = teacher() if phase.teacher and teacher else None
+            if number == 0:
+                if chief and not resume:
+                    folders.clear(folder)
+                    config.write(folder)
+                workers.check_folder_shared(strategy, folder)
             _fit(network, taught, number, begun, folder, config, source, strategy, callbacks, report)
             begun += phase.epochs
             if number + 1 < len(recipe.phases):
@@ -194,9 +203,15 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         )
     if epoch == phase.epochs:
         return
+    # Metrics are written before the checkpoint, so a process that was killed may have left one row more.
+    if any((row["phase"], row["epoch"]) > (number + 1, epoch + 1) for row in read_metrics(folder)):
+        raise RunError(
+            f"{path}: a checkpoint is missing. The last one is of epoch {epoch}, but metrics.csv has later ones. Put "
+            "it back, or begin a new run."
+        )
     workers.check_shares(source.train_size, phase.batch_size, strategy.num_replicas_in_sync)
-    if chief and not epoch:
-        folders.check_space(folder, network, optimizer)
+    if chief:
+        folders.check_space(folder, network, optimizer, len(recipe.phases) - number)
     if epoch:
         report(f"Phase {number + 1} of {len(recipe.phases)}: going on after epoch {epoch} of {phase.epochs}.")
 
@@ -229,9 +244,11 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             callbacks=[*always, *callbacks],
             verbose=0,
         )
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         if not is_not_finite(error):
-            raise
+            if config.strategy == "multiworker":
+                raise  # perhaps another worker was lost
+            raise RunError(explained(error)) from error
         at, step = divmod(int(optimizer.iterations.numpy()), steps)
         batch = next(iter(training_batches(at).skip(step)))[0]
         before = f"Weights of the epochs before are in {path}. " if at else ""
@@ -262,7 +279,7 @@ class _Keeper(tf.keras.callbacks.Callback):
         self, network, checkpoint, number: int, folder: Path, recipe: Recipe, chief: bool, epoch: int, strategy
     ):
         super().__init__()
-        self.make_strategy = strategy
+        self._strategy = strategy
         self._network = network
         self._number = number
         self._chief = chief
@@ -289,6 +306,12 @@ class _Keeper(tf.keras.callbacks.Callback):
             **{key: float(value) for key, value in (logs or {}).items()},
         }
         earlier = [row["val_accuracy"] for row in self._rows if row["phase"] == self._number + 1]
+        if not math.isfinite(row["val_loss"]):
+            raise RunError(
+                f"After epoch {epoch + 1} of phase {self._number + 1} the loss of the test images is "
+                f"{row['val_loss']}: its last step broke the weights. Begin a new run with a lower learning rate "
+                "(--set learning_rate=...)."
+            )
         self._rows.append(row)
         with folders.replacing(self._path / "last.h5") as unfinished:
             self._network.save_weights(unfinished, save_format="h5")
@@ -303,7 +326,7 @@ class _Keeper(tf.keras.callbacks.Callback):
                 self._drawn = time.monotonic()
         self._manager.save(checkpoint_number=epoch + 1)
         # All workers read what the chief has written: none may go on before.
-        workers.gather(self.make_strategy, epoch)
+        workers.gather(self._strategy, epoch)
 
     def on_train_end(self, logs=None):
         if self._temporary:

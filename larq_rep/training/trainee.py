@@ -1,5 +1,7 @@
 """Training steps that learn from labels or a teacher, and stop at the first loss that is not finite."""
 
+import re
+
 import tensorflow as tf
 
 from larq_rep.reptran.graph import nodes
@@ -39,23 +41,23 @@ class Trainee(tf.keras.Model):
         self._cross_entropy = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True)
 
     def train_step(self, data):
-        images, labels = data
+        images, labels, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         learned = labels if self._teach is None else self._teach(images)
         with tf.GradientTape() as tape:
             logits = self(images, training=True)
-            loss = self.compute_loss(images, learned, logits)
+            loss = self.compute_loss(images, learned, logits, weights)
         # Nothing may be assigned before the check, which the gradients alone would not wait for.
         with tf.control_dependencies([tf.debugging.check_numerics(loss, _NOT_FINITE)]):
             self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        results = self.compute_metrics(images, labels, logits, None)
+        results = self.compute_metrics(images, labels, logits, weights)
         del results["cross_entropy"]
         return results
 
     def test_step(self, data):
-        images, labels = data
+        images, labels, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         logits = self(images, training=False)
-        self._cross_entropy.update_state(labels, logits)
-        results = self.compute_metrics(images, labels, logits, None)
+        self._cross_entropy.update_state(labels, logits, weights)
+        results = self.compute_metrics(images, labels, logits, weights)
         results["loss"] = results.pop("cross_entropy")
         return results
 
@@ -83,6 +85,13 @@ def _logits_of(teacher: tf.keras.Model, student: tf.keras.Model):
 def is_not_finite(error: Exception) -> bool:
     """Whether this is the error of a `Trainee` whose loss is not finite."""
     return isinstance(error, tf.errors.InvalidArgumentError) and _NOT_FINITE in str(error)
+
+
+def explained(error: tf.errors.OpError) -> str:
+    """The line of an error of TensorFlow that says what is wrong, that of the Python function in it if there is one."""
+    lines = error.message.strip().splitlines() or [type(error).__name__]
+    own = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)]
+    return own[-1].partition(": ")[2] if own else lines[0]
 
 
 def first_not_finite(model: tf.keras.Model, images: tf.Tensor) -> str:

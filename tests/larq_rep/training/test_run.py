@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from larq_rep import training
 from larq_rep.quantizers import EDESign, LibraSign
@@ -242,6 +244,7 @@ def test_refusals_before_training(tmp_path, monkeypatch, uninterrupted):
 
     folder = tmp_path / "used"
     folder.mkdir()
+    CONFIG.write(folder)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(training.RunError, match="in use by another process"):
@@ -291,3 +294,65 @@ def test_train_is_deterministic_and_seeds_differ(uninterrupted, tmp_path):
     assert _metrics(tmp_path / "same") == _metrics(uninterrupted[0])
     training.train(tiny, tmp_path / "other", replace(CONFIG, seed=4))
     assert _metrics(tmp_path / "other") != _metrics(uninterrupted[0])
+
+
+def test_force_removes_a_run_only_when_all_is_in_order(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    before = sorted(folder.rglob("*"))
+    for config, build, message in (
+        (replace(CONFIG, data="nothing"), tiny, "no data set and no folder"),
+        (CONFIG, _fails, "no such network"),
+        (replace(CONFIG, recipe=replace(_RECIPE, phases=(replace(_PHASE, label_smoothing=2.0),))), tiny, "0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            training.train(build, folder, config, force=True)
+        assert sorted(folder.rglob("*")) == before
+    with pytest.raises(_Stop):
+        training.train(tiny, folder, CONFIG, force=True, callbacks=[_StopAt(1, 0, 0)])
+    assert not (folder / "metrics.csv").exists()
+
+
+def _fails(config):
+    raise ValueError("no such network")
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no such network"):
+        training.train(_fails, tmp_path / "run", CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resume_refuses_other_values_and_lost_checkpoints(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    with pytest.raises(training.RunError, match="holds a run with other values"):
+        training.train(tiny, folder, replace(CONFIG, seed=7), resume=True)
+    with pytest.raises(training.RunError, match="is no run"):
+        training.train(tiny, tmp_path / "nothing", CONFIG, resume=True)
+    assert not (tmp_path / "nothing").exists()
+    shutil.rmtree(folder / "1-real" / "checkpoints")
+    with pytest.raises(training.RunError, match="1-real: a checkpoint is missing"):
+        training.train(tiny, folder, training.Config.read(folder), resume=True)
+    assert training.read_metrics(folder) == training.read_metrics(uninterrupted[0])
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    for split, classes in (("train", 2), ("test", 2)):
+        for label in range(classes):
+            place = tmp_path / "data" / split / str(label)
+            place.mkdir(parents=True)
+            for number in range(2):
+                Image.new("L", (8, 8), 40 * label).save(place / f"{number}.png")
+    broken = tmp_path / "data" / "train" / "1" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:30])
+    phases = (replace(_PHASE, epochs=1, batch_size=4),)
+    config = replace(CONFIG, data=str(tmp_path / "data"), recipe=replace(_RECIPE, phases=phases))
+
+    def build(config):
+        inputs = tf.keras.Input((8, 8, 3))
+        x = tf.keras.layers.Flatten(name="flatten")(inputs)
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(config.num_classes, name="dense")(x))
+
+    with pytest.raises(training.RunError, match=r"0\.png cannot be read as an image"):
+        training.train(build, tmp_path / "run", config)

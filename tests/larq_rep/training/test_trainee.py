@@ -97,3 +97,15 @@ def test_first_not_finite():
     assert first_not_finite(model, x) == "weight dense/kernel:0 of layer 'dense' (Dense)"
     finite = _classifier("finite")
     assert first_not_finite(finite, x) == "the loss itself: all layers' outputs are finite"
+
+
+def test_weights_of_images_count():
+    x, y = _data()
+    student = _classifier("student")
+    trainee = Trainee(student.inputs, student.outputs)
+    trainee.compile(tf.keras.optimizers.SGD(0.0), CrossEntropy(), metrics=["accuracy"])
+    weights = np.array([1, 0, 0, 2, 0, 0], np.float32)
+    history = trainee.fit(x, y, sample_weight=weights, batch_size=6, verbose=0).history
+    w, b = student.get_weights()
+    losses = -np.log(_softmax(x.reshape(6, 4) @ w + b))[np.arange(6), y]
+    assert history["loss"][0] == pytest.approx((losses[0] + 2 * losses[3]) / 6, rel=1e-5)
