@@ -85,9 +85,9 @@ def test_a_run_is_converted_and_verified(trained, tmp_path):
     assert result.exit_code == 0 and "18 of 18 binary convolutions bitpacked" in result.stdout
     same = tmp_path / "same.tflite"
     assert _run("convert", folder, "-o", same, program=lce).exit_code == 0
-    assert same.read_bytes() == file.read_bytes()
-    result = _run("verify", folder, file, "--random", 1, program=lce)
-    assert result.exit_code == 0, result.output
+    for converted in (file, same):
+        result = _run("verify", folder, converted, "--random", 1, program=lce)
+        assert result.exit_code == 0, result.output
     result = _run("export", folder, "-o", file)
     assert result.exit_code == 2 and "exists already" in result.stderr
 
