@@ -192,6 +192,7 @@ from dataclasses import replace
 from pathlib import Path
 from larq_rep_cli import runs
 runs._PAUSE_SECONDS = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
 try:
     attempt = runs.supervise(Path("RUN"), int(sys.argv[1]))
 except runs.common.InputError as error:
