@@ -22,6 +22,7 @@ setup(
         "larq_rep.training",
         "larq_rep.zoo",
         "larq_rep.converters",
+        "larq_rep.converters.checkpoint",
         "larq_rep_cli",
     ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
@@ -45,7 +46,8 @@ setup(
     extras_require={
         # Its protobuf pin holds TensorFlow below 2.20 and slows conversion, hence an extra.
         "zoo": ["larq-zoo>=2.4"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11"],
+        "safetensors": ["safetensors>=0.4"],
+        "dev": ["safetensors>=0.4", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11"],
     },
     entry_points={"console_scripts": ["lce = larq_rep_cli.lce:main", "lqr = larq_rep_cli.lqr:main"]},
 )
