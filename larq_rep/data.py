@@ -81,9 +81,9 @@ def image_folder(
     root = Path(path)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder. Expected a folder of images, or of class folders.")
-    flat = _images_in(root)
+    flat = images_in(root)
     classes = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
-    labelled = [(file, label) for label, folder in enumerate(classes) for file in _images_in(folder)]
+    labelled = [(file, label) for label, folder in enumerate(classes) for file in images_in(folder)]
     if flat and labelled:
         raise ValueError(
             f"{root} holds images ({flat[0].name}, ...) and folders of images ({labelled[0][0].parent.name}, "
@@ -129,7 +129,8 @@ def _height_width(size: _Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name; hidden ones are passed over."""
     return sorted(
         file
         for file in folder.iterdir()
@@ -137,13 +138,21 @@ def _images_in(folder: Path) -> list[Path]:
     )
 
 
-def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
+    """An image as PIL reads it, turned as its EXIF data say.
+
+    # Raises
+        ValueError: If it cannot be read.
+    """
     try:
         with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert(_MODES[channels])
+            return ImageOps.exif_transpose(image).convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} cannot be read as an image: {error}. Repair or remove it.") from error
-    return _to_array(ImageOps.fit(upright, size[::-1], Image.Resampling.BILINEAR))
+
+
+def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    return _to_array(ImageOps.fit(open_upright(file, _MODES[channels]), size[::-1], Image.Resampling.BILINEAR))
 
 
 def _to_array(image: Image.Image) -> np.ndarray:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -191,19 +190,15 @@ def check_output(path: Path, force: bool) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path`, with the same suffix, that is renamed to it once the block has succeeded.
+    """As `larq_rep.files.replacing`, for a command.
 
-    So a file appears complete or not at all, and a reader of the old one is not disturbed.
+    # Raises
+        InputError: If the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
-    try:
-        with refusing(OSError, prefix=f"{path} cannot be written: "):
-            yield unfinished
-            os.replace(unfinished, path)
-    finally:
-        if unfinished.is_dir():  # a SavedModel
-            shutil.rmtree(unfinished)
-        unfinished.unlink(missing_ok=True)
+    from larq_rep import files
+
+    with refusing(OSError, prefix=f"{path} cannot be written: "), files.replacing(path) as unfinished:
+        yield unfinished
 
 
 def read_file(path: Path) -> bytes:

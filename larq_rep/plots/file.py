@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from larq_rep.files import replacing
+
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -33,9 +35,5 @@ def write(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder. Give the name of a file in it.")
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
+    with replacing(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

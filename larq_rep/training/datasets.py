@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from larq_rep.data import _images_in, digits
+from larq_rep.data import digits, images_in, open_upright
 from larq_rep.training.augmentation import Augmentation, Size, evaluation_image, height_width, training_image
 
 __all__ = ["Augmentation", "PipelineMonitor", "Source", "batches", "load", "steps_per_epoch"]
@@ -382,7 +381,7 @@ def _folder(root: Path) -> Source:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     children = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    classes = {child.name: images for child in children if (images := _images_in(child))}
+    classes = {child.name: images for child in children if (images := images_in(child))}
     if not classes:
         raise ValueError(f"{folder} holds no images. Expected one folder of images for each class.")
     return classes
@@ -395,9 +394,4 @@ def _picture(file: tf.Tensor) -> tf.Tensor:
 
 def _read(file: bytes) -> np.ndarray:
     """With PIL as `larq_rep.data.image_folder`: all its formats, and upright."""
-    try:
-        with Image.open(os.fsdecode(file)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        message = f"{os.fsdecode(file)} cannot be read as an image: {error}. Repair or remove it."
-        raise ValueError(message) from error
+    return np.asarray(open_upright(os.fsdecode(file)))

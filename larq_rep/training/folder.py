@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 import larq_rep
+from larq_rep.files import replacing
 from larq_rep.training import recipes
 from larq_rep.training.recipes import Recipe
 
@@ -195,13 +196,3 @@ def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optim
             f"{folder}: a run of this network needs {needed / 1e6:.0f} MB, but only {free / 1e6:.0f} MB are free. Make "
             "room, or give a folder on another disk."
         )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
+from larq_rep.data import IMAGENET_MEAN, IMAGENET_STD
 from larq_rep.training import schedules
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.schedules import Cosine, Linear, Steps, WarmupSteps
@@ -131,7 +132,7 @@ class Recipe:
         return sum(phase.epochs for phase in self.phases)
 
 
-_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _CIFAR10: dict[str, Any] = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
 _CIFAR100: dict[str, Any] = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
 _BMXNET: dict[str, Any] = {

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_rep import plots
+from larq_rep.files import replacing
 from larq_rep.losses import CrossEntropy, DistributionalLoss
 from larq_rep.training import datasets, optimizers, workers
 from larq_rep.training import folder as folders
@@ -313,10 +314,10 @@ class _Keeper(tf.keras.callbacks.Callback):
                 "(--set learning_rate=...)."
             )
         self._rows.append(row)
-        with folders.replacing(self._path / "last.h5") as unfinished:
+        with replacing(self._path / "last.h5") as unfinished:
             self._network.save_weights(unfinished, save_format="h5")
         if not earlier or row["val_accuracy"] > max(earlier):
-            with folders.replacing(self._path / "best.h5") as unfinished:
+            with replacing(self._path / "best.h5") as unfinished:
                 shutil.copyfile(self._path / "last.h5", unfinished)
         if self._chief:
             folders.write_metrics(self._rows, self._folder)

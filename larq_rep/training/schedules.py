@@ -5,7 +5,6 @@ continues with `initial_epoch` goes on as if it had not been interrupted.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -404,5 +403,5 @@ def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
 
     An `EDESchedule`, a `ReCUSchedule` and an `RBNNSchedule`, each if the model has a quantizer of its kind.
     """
-    kinds: list[Callable[[], _OfQuantizers]] = [EDESchedule, ReCUSchedule, RBNNSchedule]
-    return [kind() for kind in kinds if _find(model, kind.classes)]  # type: ignore[attr-defined]
+    kinds: tuple[type[_OfQuantizers], ...] = (EDESchedule, ReCUSchedule, RBNNSchedule)
+    return [kind() for kind in kinds if _find(model, kind.classes)]
