@@ -89,10 +89,24 @@ def _pad_channels(x: tf.Tensor, filters: int) -> tf.Tensor:
     return tf.pad(x, [[0, 0], [0, 0], [0, 0], [side, side]])
 
 
+def skipped(x: tf.Tensor) -> tuple[int, int]:
+    """Rows and columns before the first of every second pixel.
+
+    A strided 3x3 convolution has its windows there: with TensorFlow's `"same"` padding the first one of an even
+    size is centred on the second pixel. (In PyTorch it is the first of the other end.)
+    """
+    height, width = ((size + 1) % 2 for size in x.shape[1:3])
+    return height, width
+
+
+def _crop(x: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.keras.layers.Cropping2D([(rows, 0) for rows in skipped(x)], name=f"{name}_crop")(x)
+
+
 def sampled_shortcut(x: tf.Tensor, filters: int, name: str, method: Method) -> tf.Tensor:
     """Every second pixel; half of the new channels, zeros, in front, half behind (option A)."""
     # Pooling of single pixels picks [0::2, 0::2].
-    x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(x)
+    x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(_crop(x, name))
     return _pad_channels(x, filters)
 
 
@@ -106,7 +120,7 @@ def conv_shortcut(
 ) -> tf.Tensor:
     """A strided 1x1 convolution, real unless `binary`, and a normalisation."""
     conv = method.conv if binary else method.real_conv
-    return method.norm(conv(x, filters, 1, f"{name}_{kind}_0", strides=2), f"{name}_{kind}_1")
+    return method.norm(conv(_crop(x, name), filters, 1, f"{name}_{kind}_0", strides=2), f"{name}_{kind}_1")
 
 
 def residual_block(

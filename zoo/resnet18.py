@@ -28,6 +28,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers import XNORScale
+from larq_rep.quantizers import StandardizedSign
 from larq_rep.zoo.common import dense, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
@@ -38,6 +39,7 @@ from larq_rep.zoo.methods import (
     pooled_shortcut,
     relu,
     residual_block,
+    skipped,
     stages,
 )
 from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
@@ -61,10 +63,17 @@ def _he_normal_fan_out():
 
 _DEFAULTS = {name: replace(METHODS[name], kernel_initializer=uniform_fan_in) for name in METHODS}
 _SHORTCUT = partial(conv_shortcut, kind="shortcut")
-_BINARY_SHORTCUT = partial(conv_shortcut, kind="shortcut", binary=True)
+
+
+def _rbnn_shortcut(x, filters, name, method):
+    """A strided binary 1x1 convolution, whose sign is that of the activations less the mean of all of them."""
+    method = replace(method, input_quantizer=partial(StandardizedSign, crop=skipped(x)))
+    return method.norm(method.conv(x, filters, 1, f"{name}_shortcut_0", strides=2), f"{name}_shortcut_1")
+
+
 _CIFAR = {
     "irnet": _Form(_DEFAULTS["irnet"], _SHORTCUT, stem_activation=False),
-    "rbnn": _Form(_DEFAULTS["rbnn"], _BINARY_SHORTCUT, stem_activation=False),
+    "rbnn": _Form(_DEFAULTS["rbnn"], _rbnn_shortcut, stem_activation=False),
     "recu": _Form(METHODS["recu"], pooled_shortcut, stem_activation=False),
     "real": _Form(_DEFAULTS["real"], _SHORTCUT, norm=False),
 }

@@ -3,6 +3,7 @@
 from larq_rep.layers.activations import BiasedPReLU, RPReLU
 from larq_rep.layers.bmxnet import PopCount
 from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
+from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepQuantConv2D, RepQuantDense
 from larq_rep.layers.shuffle import ChannelShuffle, GroupNormShuffle
 from larq_rep.layers.xnor import XNORScale
@@ -11,6 +12,7 @@ __all__ = [
     "BiasedPReLU",
     "ChannelShuffle",
     "GroupNormShuffle",
+    "Mirror",
     "PopCount",
     "PrecisionGate",
     "RPReLU",

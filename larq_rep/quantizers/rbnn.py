@@ -20,21 +20,29 @@ def _triangular_sign(x, t):
     return lq.math.sign(x), lambda dy: (dy * tf.maximum(1 / t, 1) * _slope(x, t), None)
 
 
-@tf.custom_gradient
-def _standardized_sign(x, t):
+def _standardized_sign(x, t, crop):
     axes = list(range(1, x.shape.rank))
-    # The sign needs no division by the standard deviation, so neither does the converted network.
-    centred = x - tf.reduce_mean(x, axes, keepdims=True)
+    rows, columns = crop
 
-    def grad(dy):
-        freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, x.dtype)
-        std = tf.sqrt(tf.reduce_sum(centred**2, axes, keepdims=True) / freedom)
-        z = centred / std
-        dz = dy * _slope(z, tf.maximum(t, 1))
-        along_z = z * tf.reduce_sum(dz * z, axes, keepdims=True) / freedom
-        return (dz - tf.reduce_mean(dz, axes, keepdims=True) - along_z) / std, None
+    @tf.custom_gradient
+    def signs(x, t):
+        # The sign needs no division by the standard deviation, so neither does the converted network.
+        centred = x - tf.reduce_mean(x, axes, keepdims=True)
 
-    return lq.math.sign(centred), grad
+        def grad(dy):
+            if rows or columns:
+                dy = tf.pad(dy, [[0, 0], [rows, 0], [columns, 0], [0, 0]])
+            freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, x.dtype)
+            std = tf.sqrt(tf.reduce_sum(centred**2, axes, keepdims=True) / freedom)
+            z = centred / std
+            dz = dy * _slope(z, tf.maximum(t, 1))
+            along_z = z * tf.reduce_sum(dz * z, axes, keepdims=True) / freedom
+            return (dz - tf.reduce_mean(dz, axes, keepdims=True) - along_z) / std, None
+
+        # Cropped before the sign, since Larq Compute Engine makes no binary convolution of a part of one.
+        return lq.math.sign(centred[:, rows:, columns:] if rows or columns else centred), grad
+
+    return signs(x, t)
 
 
 @lq.utils.register_alias("standardized_sign")
@@ -61,27 +69,35 @@ class StandardizedSign(SteepenedQuantizer):
 
     # Arguments
         t: Initial steepness of the gradient, greater than 0.
+        crop: Rows at the top and columns on the left to leave out of the result, but not of mean and deviation.
+            A strided 1x1 convolution then takes every second pixel from there on.
         metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
-        `(batch, ...)`, usually NHWC.
+        `(batch, ...)`, usually NHWC; with `crop` it must be.
 
     # Output shape
-        Same as the input.
+        Same as the input, less `crop`.
 
     # Raises
-        ValueError: if `t` is not positive.
+        ValueError: if `t` is not positive, or `crop` are not two integers of at least 0.
 
     # References
         - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055), section 3.4, and its code, which
             standardises
     """
 
-    def __init__(self, t: float = 0.01, **kwargs):
+    def __init__(self, t: float = 0.01, crop: tuple[int, int] = (0, 0), **kwargs):
         super().__init__(t, **kwargs)
+        if len(crop) != 2 or not all(isinstance(size, int) and size >= 0 for size in crop):
+            raise ValueError(f"StandardizedSign '{self.name}' needs two integers >= 0 as crop, but got crop={crop!r}.")
+        self.crop = tuple(crop)
 
     def call(self, inputs):
-        return super().call(_standardized_sign(inputs, tf.cast(self.t, inputs.dtype)))
+        return super().call(_standardized_sign(inputs, tf.cast(self.t, inputs.dtype), self.crop))
+
+    def get_config(self):
+        return {**super().get_config(), "crop": self.crop}
 
 
 def _rotation_sizes(size: int) -> tuple[int, int]:

@@ -129,21 +129,26 @@ def test_rotated_sign_matches_formula(t):
         np.testing.assert_allclose(dw[..., o], expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("t", [0.05, 3.0])
-def test_standardized_sign_matches_formula(t):
+@pytest.mark.parametrize("t, crop", [(0.05, (0, 0)), (3.0, (0, 0)), (0.05, (1, 0)), (3.0, (2, 1))])
+def test_standardized_sign_matches_formula(t, crop):
     rng = np.random.default_rng(3)
     x, dy = rng.normal(0.7, 2, size=(2, 3, 4, 5)), rng.normal(size=(2, 3, 4, 5))
+    # Pixels that are left out have no upstream gradient, but they count for mean and deviation.
+    kept = (slice(None), slice(crop[0], None), slice(crop[1], None))
+    outside = np.ones_like(dy)
+    outside[kept] = 0
+    dy[outside == 1] = 0
     inputs = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = StandardizedSign(t, dtype="float64")(inputs)
-        loss = tf.reduce_sum(y * dy)
+        y = StandardizedSign(t, crop, dtype="float64")(inputs)
+        loss = tf.reduce_sum(y * dy[kept])
     dx = tape.gradient(loss, inputs)
 
     for sample in range(2):
         std = x[sample].std(ddof=1)
         z = (x[sample] - x[sample].mean()) / std
-        np.testing.assert_array_equal(y[sample], np.sign(z))
+        np.testing.assert_array_equal(y[sample], np.sign(z)[kept[1:]])
         g = dy[sample] * slope(z, max(t, 1), 1)
         expected = (g - g.mean() - z * (g * z).sum() / (z.size - 1)) / std
         np.testing.assert_allclose(dx[sample], expected, rtol=1e-9, atol=1e-12)
@@ -271,6 +276,12 @@ def test_converts_to_mean_difference_and_binary_convolution():
         "LceBconv2d",
         "MAX_POOL_2D",
     ]
+
+
+@pytest.mark.parametrize("crop", [(1,), (-1, 0), (0.5, 0)])
+def test_bad_crop(crop):
+    with pytest.raises(ValueError, match="two integers >= 0 as crop"):
+        StandardizedSign(crop=crop)
 
 
 @pytest.mark.parametrize("cls", [RotatedSign, StandardizedSign])

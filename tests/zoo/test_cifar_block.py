@@ -64,12 +64,12 @@ def padded(x):
 
 # The convolution, the activation, whether each convolution has its own shortcut, and the shortcut that halves the map.
 METHODS = {
-    "irnet": (ir_net, hard_tanh, True, lambda x: padded(x[:, ::2, ::2])),
-    "rbnn": (rbnn, hard_tanh, False, lambda x: padded(x[:, ::2, ::2])),
-    "rbnn_bireal": (rbnn, hard_tanh, True, lambda x: padded(x[:, ::2, ::2])),
+    "irnet": (ir_net, hard_tanh, True, lambda x: padded(x[:, 1::2, 1::2])),
+    "rbnn": (rbnn, hard_tanh, False, lambda x: padded(x[:, 1::2, 1::2])),
+    "rbnn_bireal": (rbnn, hard_tanh, True, lambda x: padded(x[:, 1::2, 1::2])),
     "recu": (recu, hard_tanh, True, lambda x: padded(pool(x))),
-    "real": (real, relu, False, lambda x: padded(x[:, ::2, ::2])),
-    "real_bireal": (real, relu, True, lambda x: padded(x[:, ::2, ::2])),
+    "real": (real, relu, False, lambda x: padded(x[:, 1::2, 1::2])),
+    "real_bireal": (real, relu, True, lambda x: padded(x[:, 1::2, 1::2])),
     "fracbnn": (plain, None, True, lambda x: tile(pool(x), 2)),
     "fracbnn_gated": (gated, None, True, lambda x: tile(pool(x), 2)),
 }

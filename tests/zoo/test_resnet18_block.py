@@ -87,7 +87,6 @@ def net(request):
     logits = "bn3" if "binary_classifier" in kwargs else "linear" if cifar else "fc"
     constructor = RepResNet18 if "beta" in kwargs else ResNet18
     # Not square: rows and columns must not be mixed up.
-    # Not square: rows and columns must not be mixed up.
     image = np.random.default_rng(0).standard_normal((2, 16, 8, 3) if cifar else (2, 64, 32, 3))
     net = Calibrated(constructor, [*entries, logits], image, **kwargs)
     net.x = dict(zip([*names, "head"], (net.before[layer] for layer in entries), strict=True))

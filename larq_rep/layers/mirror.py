@@ -1,0 +1,36 @@
+"""The image turned by half a turn, which aligns TensorFlow's strided layers as PyTorch's are."""
+
+import larq as lq
+import tensorflow as tf
+
+
+@lq.utils.register_keras_custom_object
+class Mirror(tf.keras.layers.Layer):
+    r"""Mirrors images top to bottom and left to right.
+
+    \\[ y_{i, j} = x_{H - 1 - i,\; W - 1 - j} \\]
+
+    A strided convolution or pooling with an odd window meets an even size at one end: where PyTorch pads at the top
+    and left, TensorFlow's `"same"` pads at the bottom and right. On mirrored images and with mirrored kernels the two
+    compute the same, mirrored. So this layer is the first of a network with the weights of its PyTorch authors, whose
+    kernels are stored mirrored.
+
+    Larq Compute Engine makes one operator of it, `STRIDED_SLICE` with steps of -1. (`REVERSE_V2` of two axes would
+    do as well, but TFLite 2.14 computes it wrongly.)
+
+    # Input shape
+        `(batch, height, width, channels)`
+
+    # Output shape
+        Same as the input.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4)
+
+    def call(self, inputs):
+        return inputs[:, ::-1, ::-1]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
