@@ -22,7 +22,7 @@ setup(
         "larq_rep.training",
         "larq_rep.zoo",
         "larq_rep.converters",
-        "larq_rep.converters.checkpoint",
+        "larq_rep.zoo.checkpoint",
         "larq_rep_cli",
     ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from larq_rep_cli import common, tables
+from larq_rep_cli.weights import evaluate, import_
 from larq_rep_cli.zoo import zoo
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def main() -> None:
     """
 
 
-main.add_command(zoo)
+for command in (import_, evaluate, zoo):
+    main.add_command(command)
 
 
 # lce convert

@@ -89,9 +89,7 @@ def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
     from larq_rep.zoo import catalog, get_network
 
     cost = count(model)
-    forms = get_network(name).variants
-    wanted = {**forms[0].arguments, **dict(options["keywords"])}
-    published = next((form for form in forms if {**forms[0].arguments, **form.arguments} == wanted), None)
+    published = next(iter(get_network(name).forms(dict(options["keywords"]))), None)
     if as_json:
         record = published and catalog.record(published)
         result = {"name": name, "input_shape": model.input_shape[1:], "published": record, **cost.to_dict()}

@@ -32,6 +32,7 @@ from larq_rep.zoo.larq_zoo import (
     XNORNet,
 )
 from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, MeliusNet59
+from larq_rep.zoo.preprocess import preprocess_input
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 from larq_rep.zoo.registry import get_model, get_network, list_models
@@ -39,6 +40,7 @@ from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
 from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
+from larq_rep.zoo.weights import load_weights
 
 __all__ = [
     "AresBNet10",
@@ -92,4 +94,6 @@ __all__ = [
     "get_model",
     "get_network",
     "list_models",
+    "load_weights",
+    "preprocess_input",
 ]

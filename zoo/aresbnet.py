@@ -20,6 +20,7 @@ from larq_rep.quantizers import AresSign, LeakySign
 from larq_rep.zoo.common import batch_norm, dense, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import ARESB, PRESB
 from larq_rep.zoo.registry import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register_network
+from larq_rep.zoo.weights import Published
 
 _RECORD: dict[str, Any] = {
     "family": "aresbnet",
@@ -30,6 +31,7 @@ _RECORD: dict[str, Any] = {
     "multiple": 32,
     "cifar_multiple": 8,
 }
+_WEIGHTS = Published("https://github.com/analog75/AresB-Net")
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -104,9 +106,14 @@ def _variants(cifar10, cifar100, imagenet, retrained, top5, imagenet_top5=()):
     """The published forms, by accuracy; `retrained` and `top5` are those of the PresB paper for CIFAR-100."""
     code = "README of the code"
     return (
-        Variant(results=(Result(cifar100, None, code),), preprocessing=CIFAR10_STATISTICS),
-        Variant({"dataset": "cifar10"}, results=(Result(cifar10, None, code),), preprocessing=CIFAR10_STATISTICS),
-        Variant({"dataset": "imagenet"}, results=(Result(imagenet, None, code), *imagenet_top5)),
+        Variant(results=(Result(cifar100, None, code),), preprocessing=CIFAR10_STATISTICS, weights=_WEIGHTS),
+        Variant(
+            {"dataset": "cifar10"},
+            results=(Result(cifar10, None, code),),
+            preprocessing=CIFAR10_STATISTICS,
+            weights=_WEIGHTS,
+        ),
+        Variant({"dataset": "imagenet"}, results=(Result(imagenet, None, code), *imagenet_top5), weights=_WEIGHTS),
         Variant(
             {"slope": 0.01},
             results=(Result(retrained, top5, "PresB-Net, Table 3"),),

@@ -20,9 +20,11 @@ from larq_rep.zoo.common import batch_norm, classifier, hard_tanh, real_conv
 from larq_rep.zoo.papers import BIREAL, BIREAL50, PRESB, REACTNET
 from larq_rep.zoo.reactnet import ACTIVATIONS, SIGNS, activate, binary_conv
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.weights import Published
 
 # Binary convolutions of each stage.
 _BLOCKS = {10: (2, 2, 2, 2), 18: (4, 4, 4, 4), 34: (6, 8, 12, 6)}
+_WEIGHTS = Published("https://github.com/liuzechun/Bi-Real-net")
 
 
 def _stem(image, dataset, width):
@@ -85,6 +87,7 @@ def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="im
         Variant(
             results=(Result(56.4, 79.5, "RepBNN, Table 8; Bi-Real Net, trained with Caffe"),),
             rep_results=(Result(57.1, 79.5, "RepBNN, Table 8"),),
+            weights=_WEIGHTS,
         ),
     ),
 )
@@ -110,7 +113,7 @@ def BiRealNet18(image, num_classes):
     source="code",
     spec="reactnet-repbnn.md, 7.1",
     multiple=32,
-    variants=(Variant(results=(Result(62.2, 83.9, "Bi-Real Net, trained with Caffe"),)),),
+    variants=(Variant(results=(Result(62.2, 83.9, "Bi-Real Net, trained with Caffe"),), weights=_WEIGHTS),),
 )
 def BiRealNet34(image, num_classes):
     """Bi-Real-Net-34, a ResNet-34 with a shortcut around each binary convolution and no activation function.
@@ -128,7 +131,7 @@ def BiRealNet34(image, num_classes):
     source="code",
     spec="reactnet-repbnn.md, 7.2",
     multiple=32,
-    variants=(Variant(results=(Result(62.6, 83.9, "README of the code"),)),),
+    variants=(Variant(results=(Result(62.6, 83.9, "README of the code"),), weights=_WEIGHTS),),
 )
 def BiRealNet50(image, num_classes):
     """Bi-Real-Net-50, a ResNet-50 with a shortcut around each binary convolution, also the inner ones.
@@ -226,7 +229,8 @@ def _presb(top1, top5, source):
                 Result(65.5, None, "ReActNet, section 5"),
                 Result(65.9, None, "README of the code"),
                 Result(60.4, 82.2, "PresB-Net, Table 4, trained anew for 100 epochs"),
-            )
+            ),
+            weights=Published("https://github.com/liuzechun/ReActNet"),
         ),
         *_presb(70.81, 89.00, "code"),
     ),

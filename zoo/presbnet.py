@@ -24,6 +24,7 @@ from larq_rep.quantizers import LeakyRSign, ScaledSign
 from larq_rep.zoo.common import batch_norm, classifier, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
 from larq_rep.zoo.registry import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register_network
+from larq_rep.zoo.weights import Published
 
 _LEFT_FLOAT = {
     r"layer\d_0_res_layer_1": "The input of the shortcut's convolution is real: only its weights are binary."
@@ -40,6 +41,7 @@ _RECORD: dict[str, Any] = {
     "preprocessing": CIFAR100_STATISTICS,
     "left_float": _LEFT_FLOAT,
 }
+_WEIGHTS = Published("https://github.com/SHINJUNGWOO/PresB-Net")
 # Blocks of each stage.
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -137,7 +139,8 @@ def _cifar(top1_10, best_10, top1_100, best_100, top5_100):
             results=(
                 Result(top1_100, top5_100, "PresB-Net, Table 2"),
                 Result(best_100, None, "PresB-Net, Table 2, best epoch"),
-            )
+            ),
+            weights=_WEIGHTS,
         ),
         Variant(
             {"dataset": "cifar10"},
@@ -145,6 +148,7 @@ def _cifar(top1_10, best_10, top1_100, best_100, top5_100):
                 Result(top1_10, None, "PresB-Net, Table 2"),
                 Result(best_10, None, "PresB-Net, Table 2, best epoch"),
             ),
+            weights=_WEIGHTS,
         ),
     )
 

@@ -22,6 +22,7 @@ from larq_rep.quantizers import RSign, ScaledSign
 from larq_rep.zoo.common import batch_norm, classifier, real_conv
 from larq_rep.zoo.papers import REACTNET
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.weights import Published
 
 # Layers by the words for them, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}
@@ -125,6 +126,7 @@ def _row(top1, source="paper", cross_entropy=None, **arguments):
                 Result(70.2, 89.1, "RepBNN, Table 8"),
                 Result(71.3, 89.8, "RepBNN, Table 8, trained as AdamBNN"),
             ),
+            weights=Published("https://github.com/liuzechun/ReActNet or https://github.com/liuzechun/AdamBNN"),
         ),
         _row(59.6, cross_entropy=58.2, sign="sign", activation=None, downsampling="conv", source="inferred"),
         _row(62.5, cross_entropy=61.1, sign="sign", activation=None),
@@ -159,6 +161,7 @@ def ReActNetA(image, num_classes, *, sign="rsign", activation="rprelu", downsamp
 RepReActNetA = register_rep(
     ReActNetA,
     source="code",
+    weights=Published("https://github.com/imfinethanks/Rep_AdamBNN"),
     doc="""
     30432072 / 32609032 / 36962952 trainable parameters and 88150016 / 90198016 / 94294016 OPs at 224 x 224
     with beta = 2 / 4 / 8. The stem is repeated after its batch normalisation, as in the authors' code (the

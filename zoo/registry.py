@@ -9,12 +9,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from larq_rep.layers import Mirror
 from larq_rep.reptran import reptran
 from larq_rep.zoo.papers import REPBNN, Paper
+from larq_rep.zoo.weights import Published, find, is_mirrored, load_weights
 
 
 class Dataset(NamedTuple):
@@ -64,6 +67,7 @@ class Variant:
         spec: Section of the specification that it was built from.
         left_float: Regular expressions of the names of convolutions that have binary weights and stay float
             in a flatbuffer, with the reason.
+        weights: Published weights. The name of the data set is that of the argument `weights` for them.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Variant:
     source: str = ""
     spec: str = ""
     left_float: Mapping[str, str] = field(default_factory=dict)
+    weights: Published | None = None
 
     @property
     def label(self) -> str:
@@ -91,6 +96,19 @@ class Network:
     constructor: Callable[..., tf.keras.Model]
     variants: tuple[Variant, ...]
 
+    def forms(self, arguments: Mapping[str, Any]) -> list[Variant]:
+        """The published forms that these arguments of the constructor build; they may differ in what follows it.
+
+        All other arguments have their defaults. Those that no form differs in do not count.
+        """
+        parameters = inspect.signature(self.constructor).parameters
+        differ = {key: parameters[key].default for form in self.variants for key in form.arguments}
+
+        def values(given: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: given.get(key, default) for key, default in differ.items()}
+
+        return [form for form in self.variants if values(form.arguments) == values(arguments)]
+
 
 _NETWORKS: dict[str, Network] = {}
 
@@ -98,7 +116,9 @@ _ARGUMENTS = """
         input_shape: `(height, width, channels)`, by default that of the data set, {shape}. Height and width
             must be multiples of {multiple}.
         input_tensor: A Keras tensor to use as image input instead.
-        weights: `None` (initial values) or path of a file written by `save_weights` of the same network.
+        weights: `None` (initial values), a file of weights, or the name of published ones (`"imagenet"`), see
+            `larq_rep.zoo.load_weights`. A checkpoint of the authors gives a network with mirrored kernels behind a
+            `larq_rep.layers.Mirror`, whose outputs are those of their code.
         include_top: Whether the classifier is included. Without it the network ends with its last feature
             map, before the global pooling.
         num_classes: Number of classes, by default that of the data set. The outputs are logits of shape
@@ -109,7 +129,7 @@ _ARGUMENTS = """
 
     # Raises
         ValueError: If an argument or the input does not suit, or the weights do not fit.
-        FileNotFoundError: If there is no file `weights`.
+        FileNotFoundError: If there is no file `weights`; for published ones it says where to get it.
 
     # References
 {references}
@@ -168,12 +188,15 @@ def register_network(
             key = choose(name, "dataset", options.get("dataset", dataset), DATASETS)
             defaults = DATASETS[key]
             step = multiple if key == "imagenet" else cifar_multiple or multiple
+            file = _find_weights(name, weights, options)
             image = _image_input(name, input_shape, input_tensor, defaults.input_shape, step)
             classes = (num_classes or defaults.num_classes) if include_top else None
             with _quiet_larq():
-                outputs = build(image, classes, **options)
+                outputs = build(_mirrored(image, file), classes, **options)
             model = tf.keras.Model(tf.keras.utils.get_source_inputs(image), outputs, name=name)
-            return _load_weights(model, weights)
+            if file is not None:
+                load_weights(model, file)
+            return model
 
         del constructor.__wrapped__
         _set_signature(constructor, [*own, *arguments])
@@ -219,7 +242,12 @@ def _common_arguments(*, input_shape=None, input_tensor=None, weights=None, incl
 
 
 def register_rep(
-    base: Callable[..., tf.keras.Model], *, stem: str = "after_bn", source: str = "paper", doc: str = ""
+    base: Callable[..., tf.keras.Model],
+    *,
+    stem: str = "after_bn",
+    source: str = "paper",
+    weights: Published | None = None,
+    doc: str = "",
 ) -> Callable[..., tf.keras.Model]:
     """Makes and lists the constructor of the Rep network of a network: `RepX = register_rep(X)`.
 
@@ -227,18 +255,27 @@ def register_rep(
         base: Constructor of the network.
         stem: Where its first layer is repeated by default, see `larq_rep.reptran`.
         source: Where its structure comes from if accuracies of it are published; else it is inferred.
+        weights: Published weights of the form with default arguments.
         doc: What is to be said about it besides.
     """
     network = _NETWORKS[base.__name__]
     name = f"Rep{network.name}"
 
+    published_weights = weights
+
     def constructor(*, beta=2, last_layer=1, stem=stem, bn="after", input_tensor=None, weights=None, **arguments):
         if input_tensor is not None:
             arguments = {"input_shape": tuple(input_tensor.shape[1:]), **arguments}
-        options = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn, "input_tensor": input_tensor}
+        file = _find_weights(name, weights, arguments)
         with _quiet_larq():
-            model = reptran(base(**arguments), **options, name=name)
-        return _load_weights(model, weights)
+            model = base(**arguments)
+            if file is not None:
+                image = tf.keras.Input(model.input_shape[1:], name="image") if input_tensor is None else input_tensor
+                input_tensor = _mirrored(image, file)
+            model = reptran(model, beta, last_layer=last_layer, stem=stem, bn=bn, input_tensor=input_tensor, name=name)
+        if file is not None:
+            load_weights(model, file)
+        return model
 
     own = list(inspect.signature(constructor).parameters.values())[:4]
     constructor.__name__ = constructor.__qualname__ = name
@@ -267,6 +304,7 @@ def register_rep(
             paper=REPBNN,
             source=source if variant.rep_results else "inferred",
             spec="reactnet-repbnn.md, 8",
+            weights=published_weights if variant is network.variants[0] else None,
         )
         for variant in network.variants
         if variant.rep_results or variant is network.variants[0]
@@ -365,19 +403,13 @@ def _image_input(name: str, input_shape, input_tensor, default: tuple[int, int, 
     return tf.keras.Input(shape, name="image") if input_tensor is None else input_tensor
 
 
-def _load_weights(model: tf.keras.Model, weights: str | os.PathLike | None) -> tf.keras.Model:
+def _find_weights(name: str, weights: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Path | None:
+    """The file of the argument `weights` of the network `name`."""
     if weights is None:
-        return model
-    if not os.path.isfile(weights):
-        raise FileNotFoundError(
-            f"{model.name}: there is no weights file {os.fspath(weights)!r}. Expected a file that Keras' "
-            "`model.save_weights` wrote."
-        )
-    try:
-        model.load_weights(weights)
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(
-            f"{model.name}: the weights in {os.fspath(weights)!r} do not fit the network. The file must come from "
-            f"the same constructor with the same arguments (beta, num_classes, include_top, ...): {error}"
-        ) from error
-    return model
+        return None
+    published = {form.dataset: form.weights for form in _NETWORKS[name].forms(options) if form.weights}
+    return find(name, weights, published)
+
+
+def _mirrored(image: tf.Tensor, weights: Path | None) -> tf.Tensor:
+    return Mirror(name="mirror")(image) if weights is not None and is_mirrored(weights) else image

@@ -44,6 +44,7 @@ from larq_rep.zoo.methods import (
 )
 from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
 
 class _Form(NamedTuple):
@@ -160,12 +161,13 @@ _INFERRED: dict[str, Any] = dict(source="inferred", spec="cifar-bnns.md, 3.5")
     multiple=8,
     variants=(
         Variant({"method": "irnet"}, results=(Result(58.1, 80.0, "RepBNN, Table 8"),)),
-        Variant({"method": "rbnn"}, paper=RBNN, results=(Result(59.9, 81.9, "RepBNN, Table 8"),)),
+        Variant({"method": "rbnn"}, paper=RBNN, results=(Result(59.9, 81.9, "RepBNN, Table 8"),), weights=RBNN_WEIGHTS),
         Variant(
             {"method": "recu"},
             paper=RECU,
             results=(Result(61.0, 82.6, "RepBNN, Table 8"),),
             rep_results=(Result(62.3, 83.8, "RepBNN, Table 8"),),
+            weights=RECU_WEIGHTS,
         ),
         Variant(
             {"method": "bnn"},
@@ -189,12 +191,14 @@ _INFERRED: dict[str, Any] = dict(source="inferred", spec="cifar-bnns.md, 3.5")
             paper=RBNN,
             results=(Result(92.2, None, "RepBNN, Table 7"),),
             rep_results=(Result(93.1, None, "RepBNN, Table 7"),),
+            weights=RBNN_WEIGHTS,
         ),
         Variant(
             {"method": "recu", "dataset": "cifar10"},
             paper=RECU,
             results=(Result(92.8, None, "RepBNN, Table 7"),),
             rep_results=(Result(93.6, None, "RepBNN, Table 7"),),
+            weights=RECU_WEIGHTS,
         ),
         Variant(
             {"method": "real", "dataset": "cifar100"},

@@ -38,6 +38,7 @@ from larq_rep.zoo.methods import (
 )
 from larq_rep.zoo.papers import FRACBNN, IR_NET, RBNN, RECU, REPBNN, RESNET
 from larq_rep.zoo.registry import Preprocessing, Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS, Published
 
 
 class _Form(NamedTuple):
@@ -119,18 +120,21 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
         Variant(
             {"method": "rbnn"},
             paper=RBNN,
+            weights=RBNN_WEIGHTS,
             results=(Result(86.5, None, "RepBNN, Table 7"),),
             rep_results=(Result(88.6, None, "RepBNN, Table 7"),),
         ),
         Variant(
             {"method": "rbnn_bireal"},
             paper=RBNN,
+            weights=RBNN_WEIGHTS,
             results=(Result(87.8, None, "RepBNN, Table 7"),),
             rep_results=(Result(88.7, None, "RepBNN, Table 7"),),
         ),
         Variant(
             {"method": "recu"},
             paper=RECU,
+            weights=RECU_WEIGHTS,
             results=(Result(87.5, None, "RepBNN, Tables 2 to 5 and 7"),),
             rep_results=(
                 Result(88.97, None, "RepBNN, Tables 2 to 5"),
@@ -156,10 +160,12 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
             paper=FRACBNN,
             preprocessing=_NOT_NORMALISED,
             results=(Result(89.1, None, "FracBNN"),),
+            weights=Published("https://github.com/cornell-zhang/FracBNN"),
         ),
         Variant(
             {"method": "real"},
             paper=RESNET,
+            weights=Published("https://github.com/akamaster/pytorch_resnet_cifar10"),
             spec="cifar-bnns.md, 3.6",
             results=(Result(91.73, None, "RepBNN, Table 6"),),
             rep_results=(Result(90.62, None, "RepBNN, Table 6"),),

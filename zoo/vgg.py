@@ -16,6 +16,7 @@ from larq_rep.quantizers import EDESign, LibraSign
 from larq_rep.zoo.methods import METHODS
 from larq_rep.zoo.papers import IR_NET, RBNN, RECU
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
 _METHODS = {
     "irnet": replace(
@@ -49,12 +50,14 @@ def _he_normal_fan_out():
         Variant(
             {"method": "rbnn"},
             paper=RBNN,
+            weights=RBNN_WEIGHTS,
             results=(Result(91.3, None, "RepBNN, Table 7"),),
             rep_results=(Result(92.3, None, "RepBNN, Table 7"),),
         ),
         Variant(
             {"method": "recu"},
             paper=RECU,
+            weights=RECU_WEIGHTS,
             results=(Result(92.22, None, "RepBNN, Table 5"), Result(92.2, None, "RepBNN, Table 7")),
             rep_results=(Result(92.41, None, "RepBNN, Table 5"), Result(92.4, None, "RepBNN, Table 7")),
         ),

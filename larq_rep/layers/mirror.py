@@ -18,6 +18,9 @@ class Mirror(tf.keras.layers.Layer):
     Larq Compute Engine makes one operator of it, `STRIDED_SLICE` with steps of -1. (`REVERSE_V2` of two axes would
     do as well, but TFLite 2.14 computes it wrongly.)
 
+    It has one weight that no computation uses, so that Keras does not load a file of mirrored kernels into a network
+    without this layer, nor the other way round.
+
     # Input shape
         `(batch, height, width, channels)`
 
@@ -28,6 +31,10 @@ class Mirror(tf.keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.input_spec = tf.keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        self.mirrored = self.add_weight("mirrored", shape=(), initializer="ones", trainable=False)
+        super().build(input_shape)
 
     def call(self, inputs):
         return inputs[:, ::-1, ::-1]

@@ -150,6 +150,8 @@ class RotatedSign(SteepenedQuantizer):
         alpha_initializer: Initializer of `alpha`; if `None` the constant \\(1 / (2 \sqrt{N})\\).
         rotate_initializer: Initializer of `rotate`, by default the constant \\(\pi / 2\\).
         regularizer: Regularizer of `alpha` and of `rotate`.
+        mirrored: Whether the kernel is mirrored in height and width, as that of a network behind a
+            `larq_rep.layers.Mirror` is. The rotations are those of the kernel as it was, \\(Z_o\\) too.
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
             `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
 
@@ -172,9 +174,11 @@ class RotatedSign(SteepenedQuantizer):
         alpha_initializer=None,
         rotate_initializer=_RIGHT_ANGLE,
         regularizer=None,
+        mirrored: bool = False,
         **kwargs,
     ):
         super().__init__(t, **kwargs)
+        self.mirrored = mirrored
         self.alpha_initializer = tf.keras.initializers.get(alpha_initializer)
         self.rotate_initializer = tf.keras.initializers.get(rotate_initializer)
         self.regularizer = tf.keras.regularizers.get(regularizer)
@@ -198,8 +202,12 @@ class RotatedSign(SteepenedQuantizer):
     def _state(self):
         return [self.R1, self.R2] if self.built else []
 
+    def _mirror(self, kernel):
+        return tf.reverse(kernel, list(range(kernel.shape.rank - 2))) if self.mirrored else kernel
+
     def _matrices(self, kernel):
         """HWIO to one matrix for each output channel."""
+        kernel = self._mirror(kernel)
         last = kernel.shape.rank - 1
         kernel = tf.transpose(kernel, [last, last - 1, *range(last - 1)])
         return tf.reshape(kernel, [-1, self.R1.shape[0], self.R2.shape[0]])
@@ -208,7 +216,14 @@ class RotatedSign(SteepenedQuantizer):
         """The inverse of `_matrices`."""
         *spatial, inputs, outputs = self._kernel_shape
         rank = len(self._kernel_shape)
-        return tf.transpose(tf.reshape(matrices, [outputs, inputs, *spatial]), [*range(2, rank), 1, 0])
+        return self._mirror(tf.transpose(tf.reshape(matrices, [outputs, inputs, *spatial]), [*range(2, rank), 1, 0]))
+
+    def rotated(self, kernel) -> tf.Tensor:
+        r"""The weights whose signs are taken, \\(u\\), of latent weights `kernel`."""
+        r1, r2, rotate = (tf.cast(weight, kernel.dtype) for weight in (self.R1, self.R2, self.rotate))
+        z = standardized(kernel)
+        r = self._kernel(tf.matmul(tf.matmul(r1, self._matrices(z), transpose_a=True), r2))
+        return z + tf.abs(tf.sin(rotate)) * (tf.stop_gradient(r) - z)
 
     def call(self, inputs):
         if tuple(inputs.shape) != self._kernel_shape:
@@ -216,9 +231,7 @@ class RotatedSign(SteepenedQuantizer):
                 f"RotatedSign '{self.name}' has rotations for a kernel of shape {self._kernel_shape}, but was "
                 f"called on shape {tuple(inputs.shape)}: give each convolution a RotatedSign() of its own."
             )
-        z = standardized(inputs)
-        rotated = self._kernel(tf.matmul(tf.matmul(self.R1, self._matrices(z), transpose_a=True), self.R2))
-        u = z + tf.abs(tf.sin(self.rotate)) * (tf.stop_gradient(rotated) - z)
+        u = self.rotated(inputs)
         return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype)))
 
     def update_rotations(self, kernel) -> None:
@@ -248,4 +261,5 @@ class RotatedSign(SteepenedQuantizer):
             "alpha_initializer": tf.keras.initializers.serialize(self.alpha_initializer),
             "rotate_initializer": tf.keras.initializers.serialize(self.rotate_initializer),
             "regularizer": tf.keras.regularizers.serialize(self.regularizer),
+            "mirrored": self.mirrored,
         }

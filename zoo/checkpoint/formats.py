@@ -9,7 +9,7 @@ import struct
 import zipfile
 from typing import Any
 
-from larq_rep.converters.checkpoint.tensors import (
+from larq_rep.zoo.checkpoint.tensors import (
     BFLOAT16,
     BOOL,
     DAMAGED,
@@ -21,7 +21,7 @@ from larq_rep.converters.checkpoint.tensors import (
     make_tensor,
     short,
 )
-from larq_rep.converters.checkpoint.unpickle import MAX_PICKLE, unpickle
+from larq_rep.zoo.checkpoint.unpickle import MAX_PICKLE, unpickle
 
 # The first pickle of a file of PyTorch before 1.6, with a number that nothing else begins with.
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from larq_rep.converters.checkpoint.tensors import (
+from larq_rep.zoo.checkpoint.tensors import (
     DAMAGED,
     DTYPES,
     RESAVE,

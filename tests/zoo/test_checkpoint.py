@@ -22,7 +22,7 @@ import pytest
 import torch_files
 from torch_files import Storage, Tensor, legacy_file, state_dict, tensor, zip_file
 
-from larq_rep.converters.checkpoint import STATE_DICT_KEYS, CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint import STATE_DICT_KEYS, CheckpointError, read_state_dict
 
 FORMATS = [pytest.param(zip_file, id="zip"), pytest.param(legacy_file, id="legacy")]
 both = pytest.mark.parametrize("write", FORMATS)

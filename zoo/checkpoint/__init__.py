@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from larq_rep.converters.checkpoint.formats import LEGACY_MAGIC, LimitedFile, open_legacy, open_safetensors, open_zip
-from larq_rep.converters.checkpoint.tensors import (
+from larq_rep.zoo.checkpoint.formats import LEGACY_MAGIC, LimitedFile, open_legacy, open_safetensors, open_zip
+from larq_rep.zoo.checkpoint.tensors import (
     DAMAGED,
     RESAVE,
     CheckpointError,

@@ -1,0 +1,270 @@
+"""From the keys of a PyTorch state dict to the weights of a Keras model: each goes somewhere, or none does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.quantizers import AresSign, LibraSign, ReCUSign, RotatedSign, ScaledSign
+from larq_rep.zoo.checkpoint.tensors import CheckpointError
+
+_SIGNS = (ScaledSign, AresSign, LibraSign, ReCUSign, RotatedSign, lq.quantizers.SteSign)
+_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+class Row(NamedTuple):
+    """Where one weight of the model comes from.
+
+    # Attributes
+        weight: Its name, `<layer>/<weight>`.
+        shape: Its shape.
+        keys: The keys of the file that it is made of.
+        found: Their shapes.
+        how: What was done with them.
+    """
+
+    weight: str
+    shape: tuple[int, ...]
+    keys: tuple[str, ...]
+    found: tuple[tuple[int, ...], ...]
+    how: str
+
+
+@dataclass
+class ImportReport:
+    """What an import did.
+
+    # Attributes
+        network: Name of the network.
+        rows: Where each weight comes from.
+        unused: The keys that have no place in the network, with the reason.
+        zeros: Binary convolutions with latent weights whose sign is that of exactly 0, and how many. It is +1 here
+            and 0 in PyTorch, where such a weight counts for nothing.
+        close: Binary convolutions with latent weights so close to 0 that rounding may decide their sign, and how
+            many.
+    """
+
+    network: str
+    rows: list[Row] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)
+    zeros: dict[str, int] = field(default_factory=dict)
+    close: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "rows": [row._asdict() for row in self.rows]}
+
+
+class StateDict:
+    """A state dict whose arrays are taken one by one; the names of the methods are those of the layers.
+
+    Nothing is assigned before `finish`, and nothing if there is a problem.
+    """
+
+    def __init__(self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray]):
+        self.model = model
+        self._arrays = {key.removeprefix("module."): array for key, array in arrays.items()}
+        self._layers = {layer.name: layer for layer in model.layers}
+        self._values: dict[int, tuple[tf.Variable, np.ndarray]] = {}
+        self._used: set[str] = set()
+        self._rows: list[Row] = []
+        self._problems: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there are arrays of this key or below it."""
+        return any(name == key or name.startswith(f"{key}.") for name in self._arrays)
+
+    def has(self, layer: str) -> bool:
+        """Whether the model has a layer of this name."""
+        return layer in self._layers
+
+    def layer(self, name: str) -> Any:
+        if name not in self._layers:
+            raise self._other(f"no layer {name!r}")
+        return self._layers[name]
+
+    def _other(self, lack: str) -> CheckpointError:
+        return CheckpointError(
+            f"it cannot be imported, for this {self.model.name} has {lack} and is not the network of its authors. "
+            "Build it with the arguments that they used"
+        )
+
+    def _weight(self, layer: str, name: str) -> tf.Variable:
+        owner = self.layer(layer)
+        if name == "bias" and getattr(owner, "input_quantizer", None) is not None:
+            owner = owner.input_quantizer
+        if getattr(owner, name, None) is None:
+            raise self._other(f"no {name} in layer {layer!r}, {type(owner).__name__}")
+        return getattr(owner, name)
+
+    def conv(self, layer: str, key: str, half: int | None = None) -> None:
+        """Kernel of a convolution, and what its quantizers have; `half` (0 or 1) is that of the output channels."""
+        conv = self.layer(layer)
+        height, width, inputs, outputs = conv.kernel.shape
+        shape = (outputs, inputs, height, width) if half is None else (2 * outputs, inputs, height, width)
+        flat = f"{key}.weights" in self._arrays
+        expected = {f"{key}.weights" if flat else f"{key}.weight": (int(np.prod(shape)), 1) if flat else shape}
+
+        def convert(kernel: np.ndarray) -> np.ndarray:
+            kernel = kernel.reshape(shape)
+            if half is not None:
+                kernel = kernel[half * outputs :][:outputs]
+            return kernel.transpose(2, 3, 1, 0)[::-1, ::-1]
+
+        how = "OIHW to HWIO" + (", mirrored" if max(height, width) > 1 else "")
+        self._take(layer, conv.kernel, expected, convert, how if half is None else f"{how}, half {half + 1} of 2")
+        quantizer = getattr(conv, "kernel_quantizer", None)
+        if isinstance(quantizer, (ReCUSign, RotatedSign)):
+            self._vector(layer, quantizer.alpha, f"{key}.alpha")
+        if isinstance(quantizer, RotatedSign):
+            quantizer.mirrored = True
+            self._vector(layer, quantizer.rotate, f"{key}.rotate")
+            for weight, name in ((quantizer.R1, "R1"), (quantizer.R2, "R2")):
+                self._take(layer, weight, {f"{key}.{name}": tuple(weight.shape)}, lambda matrix: matrix, "as it is")
+
+    def norm(self, layer: str, *keys: str) -> None:
+        """Batch normalisation, or what of it a group normalisation has; several keys are concatenated."""
+        for weight in self.layer(layer).weights:
+            self.vector(layer, _name(weight), *(f"{key}.{_NORM[_name(weight)]}" for key in keys))
+
+    def rprelu(self, layer: str, shift_in: str, slope: str, shift_out: str) -> None:
+        self.vector(layer, "shift_in", f"{shift_in}.bias")
+        self.vector(layer, "alpha", f"{slope}.weight")
+        self.vector(layer, "shift_out", f"{shift_out}.bias")
+
+    def biased_prelu(self, layer: str, shifts: Sequence[str], slopes: Sequence[str]) -> None:
+        self.vector(layer, "bias", *(f"{key}.bias" for key in shifts))
+        self.vector(layer, "alpha", *(f"{key}.weight" for key in slopes))
+
+    def shift(self, layer: str, key: str, half: int | None = None) -> None:
+        """Shift of an `RSign`, the layer itself or the input quantizer of one."""
+        self.vector(layer, "bias", f"{key}.bias", half=half)
+
+    def dense(self, layer: str, key: str, image: tuple[int, int] | None = None) -> None:
+        """Dense layer. Behind a flattened feature map of the size `image` its inputs are in another order."""
+        dense = self.layer(layer)
+        inputs, outputs = dense.kernel.shape
+
+        def convert(kernel: np.ndarray) -> np.ndarray:
+            if image is not None:
+                kernel = kernel.reshape(outputs, -1, *image)[:, :, ::-1, ::-1].transpose(0, 2, 3, 1)
+            return kernel.reshape(outputs, inputs).T
+
+        how = "transposed" if image is None else "CHW to HWC, mirrored, transposed"
+        self._take(layer, dense.kernel, {f"{key}.weight": (outputs, inputs)}, convert, how)
+        self.vector(layer, "bias", f"{key}.bias")
+
+    def vector(self, layer: str, weight: str, *keys: str, half: int | None = None) -> None:
+        """A weight of one number a channel, whatever other axes of size 1 it has in the file.
+
+        `bias` is that of the input quantizer if the layer has one. Several keys are concatenated.
+        """
+        self._vector(layer, self._weight(layer, weight), *keys, half=half)
+
+    def _vector(self, layer: str, weight: tf.Variable, *keys: str, half: int | None = None) -> None:
+        channels = int(np.prod(weight.shape))
+        times = 2 if half is not None else 1
+        expected = dict.fromkeys(keys, (channels * times // len(keys),))
+
+        def convert(*parts: np.ndarray) -> np.ndarray:
+            whole = np.concatenate([part.reshape(-1) for part in parts])
+            return whole if half is None else whole[half * channels :][:channels]
+
+        how = "as it is" if len(keys) == 1 else "concatenated"
+        self._take(layer, weight, expected, convert, how if half is None else f"half {half + 1} of 2")
+
+    def _take(
+        self,
+        layer: str,
+        weight: tf.Variable,
+        expected: Mapping[str, tuple[int, ...]],
+        convert: Callable[..., np.ndarray],
+        how: str,
+    ) -> None:
+        """Notes what a weight is made of: arrays of the expected shapes, which may have more axes of size 1."""
+        name = f"{layer}/{_name(weight)}"
+        self._used.update(expected)
+        good = True
+        for key, shape in expected.items():
+            if key not in self._arrays:
+                self._problems.append(f"missing: {key} {shape}, for {name}")
+            elif not _fits(self._arrays[key].shape, shape):
+                self._problems.append(f"wrong shape: {key} {self._arrays[key].shape}, expected {shape} for {name}")
+            elif self._arrays[key].dtype.kind != "f":
+                self._problems.append(f"wrong type: {key} {self._arrays[key].dtype}, expected numbers with a fraction")
+            elif not np.isfinite(self._arrays[key]).all():
+                self._problems.append(f"not finite: {key} has NaN or infinite numbers")
+            else:
+                continue
+            good = False
+        arrays = [self._arrays[key] for key in expected if key in self._arrays]
+        self._rows.append(Row(name, tuple(weight.shape), tuple(expected), tuple(a.shape for a in arrays), how))
+        if good:
+            self._values[id(weight)] = (weight, convert(*arrays).reshape(weight.shape))
+
+    def finish(self, unused: Mapping[str, str]) -> ImportReport:
+        """Assigns all weights.
+
+        # Arguments
+            unused: Regular expressions of the keys that have no place in the network, with the reason.
+
+        # Raises
+            CheckpointError: With every key that is missing, left over or does not fit, and every weight of the
+                model that nothing was taken for.
+        """
+        left = {}
+        for key in self._arrays.keys() - self._used:
+            reason = next((reason for pattern, reason in unused.items() if re.fullmatch(pattern, key)), None)
+            if reason is None:
+                self._problems.append(f"left over: {key} {self._arrays[key].shape}")
+            else:
+                left[key] = reason
+        if not self._problems:
+            known = set(self._values)
+            self._problems += [
+                f"without a key: {weight.name} {tuple(weight.shape)} of the model"
+                for weight in self.model.weights
+                if id(weight) not in known and not weight.name.startswith("mirror/")
+            ]
+        if self._problems:
+            listed = "\n  ".join(sorted(self._problems))
+            raise CheckpointError(f"it does not fit {self.model.name}, nothing was loaded:\n  {listed}\n")
+        for weight, value in self._values.values():
+            weight.assign(value)
+        report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))
+        for layer in self.model.layers:
+            if isinstance(getattr(layer, "kernel_quantizer", None), _SIGNS):
+                zeros, close = _undecided(layer, self._values[id(layer.kernel)][1])
+                report.zeros |= {layer.name: zeros} if zeros else {}
+                report.close |= {layer.name: close} if close else {}
+        return report
+
+
+def _name(weight: tf.Variable) -> str:
+    return weight.name.split("/")[-1].removesuffix(":0")
+
+
+def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    if len(expected) == 1:
+        return [size for size in found if size != 1] == [size for size in expected if size != 1]
+    return found == expected
+
+
+def _undecided(layer: tf.keras.layers.Layer, kernel: np.ndarray) -> tuple[int, int]:
+    """How many latent weights have the sign of exactly 0, and how many others that of a number within rounding."""
+    kernel, quantizer = kernel.astype(np.float64), layer.kernel_quantizer
+    if isinstance(quantizer, RotatedSign):
+        values = quantizer.rotated(tf.constant(kernel)).numpy()
+    elif isinstance(quantizer, (LibraSign, ReCUSign)):
+        values = kernel - kernel.mean(axis=(0, 1, 2))
+    else:
+        # The sign of the number itself, which no rounding changes.
+        return int(np.count_nonzero(kernel == 0)), 0
+    zeros = np.count_nonzero(values == 0)
+    close = np.count_nonzero(np.abs(values) <= 1e-6 * np.abs(values).mean(axis=(0, 1, 2)))
+    return int(zeros), int(close - zeros)

@@ -1,0 +1,155 @@
+"""Weights for the networks of the zoo: files of Keras, checkpoints of the authors, and published ones by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py  # type: ignore[import-untyped]
+import tensorflow as tf
+
+from larq_rep.layers import Mirror
+from larq_rep.quantizers import RotatedSign
+from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint.families import load_state_dict
+from larq_rep.zoo.checkpoint.mapping import ImportReport
+
+
+class Published(NamedTuple):
+    """Weights that their authors offer behind a link which needs a browser.
+
+    # Attributes
+        page: Where the link is.
+        sha256: Hash of the file, if it is known.
+    """
+
+    page: str
+    sha256: str | None = None
+
+
+# Of networks in several families.
+RBNN_WEIGHTS = Published("https://github.com/lmbxmu/RBNN")
+RECU_WEIGHTS = Published("https://github.com/z-hXu/ReCU")
+
+
+def cache_folder() -> Path:
+    """Where published weights are looked for: `models/larq_rep` in Keras' folder, `~/.keras` or `$KERAS_HOME`."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "larq_rep"
+
+
+def find(network: str, weights: str | os.PathLike[str], published: Mapping[str, Published]) -> Path:
+    """The file that an argument `weights` means: its name, or that of published weights in the cache folder.
+
+    # Raises
+        FileNotFoundError: If there is no such file, with the page of published weights and where to put them.
+        ValueError: If the hash of published weights is not the expected one.
+    """
+    name = os.fspath(weights)
+    if name not in published:
+        if not os.path.isfile(name):
+            known = f", or {' or '.join(map(repr, published))}" if published else ""
+            raise FileNotFoundError(
+                f"{network}: there is no weights file {name!r}. Expected a file that Keras' `model.save_weights` or "
+                f"`model.save` wrote, a PyTorch checkpoint of its authors{known}."
+            )
+        return Path(name)
+    file = cache_folder() / f"{network}-{name}.pth.tar"
+    page, sha256 = published[name]
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{network}: its authors offer the weights {name!r} behind a link that needs a browser. Open {page}, "
+            f"download them and save them as {file} (or give the name of the file: weights='...')."
+        )
+    if sha256 is not None and (found := _sha256(file)) != sha256:
+        raise ValueError(
+            f"{network}: {file} is damaged or another file, and was not used: its SHA-256 is {found}, expected "
+            f"{sha256}. Remove it and get it again from {page}."
+        )
+    return file
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while chunk := content.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def is_checkpoint(file: str | os.PathLike[str]) -> bool:
+    """Whether a file is something else than Keras'."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            return "metadata.json" not in archive.namelist()
+    return not h5py.is_hdf5(file)
+
+
+def is_mirrored(file: str | os.PathLike[str]) -> bool:
+    """Whether the kernels in a file are for a network behind a `Mirror`, as those of an import are."""
+    if is_checkpoint(file):
+        return True
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            layers = json.loads(archive.read("config.json"))["config"].get("layers", [])
+        return any(layer.get("class_name") == "Mirror" for layer in layers)
+    with h5py.File(file, "r") as content:
+        if "layers" in content:  # .weights.h5
+            return "mirror" in content["layers"]
+        group = content.get("model_weights", content)
+        names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs.get("layer_names", [])]
+    return "mirror" in names
+
+
+def load_weights(
+    model: tf.keras.Model, weights: str | os.PathLike[str], *, reader: str = "ours"
+) -> ImportReport | None:
+    """Loads weights from a file into a network of the zoo: all of them, or none and an error that lists what is wrong.
+
+    # Arguments
+        model: A network of the zoo. For a PyTorch checkpoint, or a file that was saved after the import of one, its
+            first layer must be a `larq_rep.layers.Mirror` named `mirror`: the constructors take care of it if they
+            get the file, `RepReActNetA(weights=file)`.
+        weights: A file that Keras' `model.save_weights` or `model.save` wrote (`.h5`, `.keras`), or a checkpoint of
+            the network's authors (`.pth`, `.pth.tar`, `.safetensors`, ...), in which nothing is executed.
+        reader: How PyTorch's checkpoints are read, see `larq_rep.zoo.checkpoint.read_state_dict`.
+
+    # Returns
+        What became of the keys of a checkpoint; `None` for a file of Keras.
+
+    # Raises
+        FileNotFoundError: If there is no such file.
+        ValueError: If the weights do not fit, or the file cannot be read; a `CheckpointError` for a checkpoint, with
+            every key that is missing, left over or has another shape.
+    """
+    file = os.fspath(weights)
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"{model.name}: there is no weights file {file!r}.")
+    mirrors = any(isinstance(layer, Mirror) for layer in model.layers)
+    if is_mirrored(file) != mirrors:
+        raise ValueError(
+            f"{model.name}: the kernels in {file} are {'' if not mirrors else 'not '}mirrored, as for a network that "
+            f"begins with a Mirror layer, but this one {'does' if mirrors else 'does not'}. Give the file to the "
+            "constructor, which builds the one that fits: weights=..."
+        )
+    if is_checkpoint(file):
+        arrays = read_state_dict(file, reader=reader)
+        try:
+            return load_state_dict(model, arrays)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file}: {error}") from error.__cause__
+    try:
+        model.load_weights(file)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{model.name}: the weights in {file!r} do not fit the network. The file must come from "
+            f"the same constructor with the same arguments (beta, num_classes, include_top, ...): {error}"
+        ) from error
+    for layer in model.layers:
+        if isinstance(quantizer := getattr(layer, "kernel_quantizer", None), RotatedSign):
+            quantizer.mirrored = mirrors
+    return None
