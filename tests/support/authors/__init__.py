@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import cifar, reactnet
+from . import cifar, presbnet, reactnet
 
 
 class Network(NamedTuple):
@@ -64,8 +64,9 @@ def _cifar():
     for name, method in {"irnet": irnet, "rbnn": rbnn, "recu": recu}.items():
         yield f"{name}_vgg", Network(partial(cifar.vgg_state, method), partial(cifar.vgg_forward, method), CIFAR)
     yield "irnet_resnet20", resnet20(irnet, each(irnet, option_a))
-    yield "irnet_resnet18_cifar", resnet18_cifar(
-        irnet, cifar.real_conv_shortcut("shortcut"), shortcut=("shortcut", False)
+    yield (
+        "irnet_resnet18_cifar",
+        resnet18_cifar(irnet, cifar.real_conv_shortcut("shortcut"), shortcut=("shortcut", False)),
     )
     yield "irnet_resnet18", resnet18(irnet, dead=True)
     yield "rbnn_resnet20", resnet20(rbnn, two(rbnn, option_a))
@@ -84,14 +85,26 @@ def _cifar():
     yield "resnet20", Network(state, cifar.real_forward, CIFAR)
 
 
-NETWORKS: dict[str, Network] = {**dict(_reactnets()), **dict(_cifar())}
+def _presbnets():
+    for layers in (10, 18, 34):
+        state = partial(presbnet.presb_state, layers)
+        yield f"presb{layers}", Network(state, presbnet.presb_forward, CIFAR)
+        yield f"presb{layers}_cifar10", Network(partial(state, 10), presbnet.presb_forward, CIFAR)
+        state = partial(presbnet.aresb_state, layers)
+        yield f"aresb{layers}", Network(state, presbnet.aresb_forward, CIFAR)
+        yield f"aresb{layers}_cifar10", Network(partial(state, 10), presbnet.aresb_forward, CIFAR)
+        state, forward = partial(state, 1000, imagenet=True), partial(presbnet.aresb_forward, imagenet=True)
+        yield f"aresb{layers}_imagenet", Network(state, forward, IMAGENET)
+    state = partial(reactnet.resnet_state, 18, cifar=True, classes=100)
+    yield "react_resnet18_cifar100", Network(state, partial(reactnet.resnet_forward, cifar=True), CIFAR)
+
+
+NETWORKS: dict[str, Network] = {**dict(_reactnets()), **dict(_cifar()), **dict(_presbnets())}
 
 # The keys that ReCU's first release wrote; its forward is not reproduced.
 OLD_RECU_STATES: dict[str, Callable[..., dict[str, np.ndarray]]] = {
     "recu_resnet20": partial(cifar.resnet_state, cifar.ReCU, [16, 32, 64], 3, prelu=True),
-    "recu_resnet18_cifar": partial(
-        cifar.resnet_state, cifar.ReCU, [64, 128, 256, 512], 2, shortcut=("shortcut", True)
-    ),
+    "recu_resnet18_cifar": partial(cifar.resnet_state, cifar.ReCU, [64, 128, 256, 512], 2, shortcut=("shortcut", True)),
 }
 
 

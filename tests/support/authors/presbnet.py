@@ -1,0 +1,177 @@
+"""PresB-Net and AresB-Net.
+
+Source: specs/presbnet.md, sections 1 and 2. It names the tensors of the blocks; the names outside of them (`conv1`,
+`bn1`, `layer1.0`, `linear`, and AresB-Net's `bn2` for ImageNet) and the prefix `module.` are the usual ones of code of
+this kind, not the specification's.
+"""
+
+import numpy as np
+
+from . import primitives as p
+from .tensors import Tensors, Writer
+
+BLOCKS = {10: [1, 1, 1, 1], 18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
+UNITS = ["Grouped3x3", "Grouped1x1"]
+
+
+def shuffle(x):
+    """The first and the second half of the channels, interleaved."""
+    batch, channels, *extent = x.shape
+    return x.reshape(batch, 2, channels // 2, *extent).swapaxes(1, 2).reshape(x.shape)
+
+
+def halves(x):
+    return np.split(x, 2, axis=1)
+
+
+def binary_kernel(kernel):
+    return np.abs(kernel).mean(axis=(1, 2, 3), keepdims=True) * p.sign(kernel)
+
+
+# PresB-Net.
+
+
+def presb_state(layers, classes=100, seed=0, zeros=False, module=True):
+    w = Writer(seed, zeros)
+    w.conv("conv1", 128, 3, 3, 3)
+    w.norm("bn1", 128)
+    inputs = 128
+    for stage, blocks in enumerate(BLOCKS[layers]):
+        for j in range(blocks):
+            outputs = 128 * 2**stage
+            _presb_block(w, f"layer{stage + 1}.{j}", inputs, outputs)
+            inputs = outputs
+    w.linear("linear", classes, inputs)
+    return w.done(module)
+
+
+def _presb_block(w, block, inputs, outputs):
+    half = outputs // 2
+    w.bias(f"{block}.move1_1", inputs)
+    for unit, channels in zip(UNITS, (inputs, outputs), strict=True):
+        for g in (0, 1):
+            w.binary_conv(f"{block}.{unit}.conv_list.{g}", half // 2, channels // 2, 3, 3)
+            w.bias(f"{block}.{unit}.leanable.{g}", half // 2)
+            w.prelu(f"{block}.{unit}.active.{g}", half // 2)
+            w.affine(f"{block}.{unit}.bn.{g}", half // 2)
+    for i, name in enumerate(("prelu1", "prelu3"), start=1):
+        w.bias(f"{block}.act_bias{i}", half)
+        w.prelu(f"{block}.{name}", half)
+    w.norm(f"{block}.bn1", half)
+    w.norm(f"{block}.bn3", half)
+    w.bias(f"{block}.move3_1", outputs)
+    # The third set is never used.
+    for move, slope in (("move2", "prelu2"), ("move4", "prelu4"), ("move5", "prelu5")):
+        w.bias(f"{block}.{move}_1", outputs)
+        w.prelu(f"{block}.{slope}", outputs)
+        w.bias(f"{block}.{move}_2", outputs)
+    w.norm(f"{block}.bn_bottom", outputs)
+    # Never used either.
+    w.norm(f"{block}.bn0", inputs)
+    w.norm(f"{block}.bn_mid", outputs)
+    if inputs != outputs:
+        w.binary_conv(f"{block}.res_layer.1", outputs, inputs, 1, 1)
+        w.norm(f"{block}.res_layer.2", outputs)
+
+
+def presb_forward(state, images):
+    net = Tensors(state)
+    x = p.batch_norm(p.conv2d(images, net["conv1.weight"], padding=1), net.at("bn1"))
+    for stage in range(1, 5):
+        for j, block in enumerate(net.children(f"layer{stage}")):
+            x = presb_block(x, block, stride=2 if stage > 1 and j == 0 else 1)
+    return p.linear(p.global_average(x), net.at("linear"))
+
+
+def presb_block(x, block, stride):
+    shortcut = x
+    x = shuffle(x)
+    a = grouped_unit(p.sign(x + block["move1_1.bias"]), block.at("Grouped3x3"), stride)
+    a = p.batch_norm(p.prelu(a + block["act_bias1.bias"], block.at("prelu1")), block.at("bn1"))
+    if stride == 1:
+        first, second = halves(x)
+    else:
+        first = second = p.avg_pool2d(x)
+        kernel = binary_kernel(block["res_layer.1.weight"])
+        shortcut = p.batch_norm(p.conv2d(p.avg_pool2d(shortcut), kernel), block.at("res_layer.2"))
+    y = np.concatenate([a + first, second], axis=1)
+    y = p.prelu(y + block["move2_1.bias"], block.at("prelu2")) + block["move2_2.bias"]
+    y = shuffle(y)
+    b = grouped_unit(p.sign(y + block["move3_1.bias"]), block.at("Grouped1x1"), 1)
+    b = p.batch_norm(p.prelu(b + block["act_bias2.bias"], block.at("prelu3")), block.at("bn3"))
+    first, second = halves(y)
+    z = np.concatenate([b + first, second], axis=1)
+    z = p.prelu(z + block["move4_1.bias"], block.at("prelu4")) + block["move4_2.bias"]
+    return p.batch_norm(z + shortcut, block.at("bn_bottom"))
+
+
+def grouped_unit(x, unit, stride):
+    out = []
+    for g, part in enumerate(halves(x)):
+        t = p.conv2d(part, binary_kernel(unit[f"conv_list.{g}.weight"]), stride, 1)
+        t = p.prelu(t + unit[f"leanable.{g}.bias"], unit.at(f"active.{g}"))
+        out.append(p.group_norm(t, unit.at(f"bn.{g}")))
+    return np.concatenate(out, axis=1)
+
+
+# AresB-Net.
+
+
+def aresb_state(layers, classes=100, imagenet=False, seed=0, zeros=False, module=True):
+    w = Writer(seed, zeros)
+    if imagenet:
+        w.conv("conv1", 64, 3, 7, 7)
+        w.norm("bn1", 64)
+        w.norm("bn2", 128)
+    else:
+        w.conv("conv1", 64, 3, 3, 3)
+        w.norm("bn1", 128)
+        # Never used.
+        w.norm("bn2", 512)
+    inputs = 128
+    for stage, blocks in enumerate(BLOCKS[layers]):
+        planes = 64 * 2**stage
+        for j in range(blocks):
+            block = f"layer{stage + 1}.{j}"
+            w.binary_conv(f"{block}.conv1", planes, inputs // 2, 3, 3)
+            w.norm(f"{block}.bn1", planes)
+            w.norm(f"{block}.bn2", 2 * planes)
+            w.binary_conv(f"{block}.conv2", planes, planes, 3, 3)
+            w.norm(f"{block}.bn3", planes)
+            inputs = 2 * planes
+    w.linear("linear", classes, 512)
+    return w.done(module)
+
+
+def aresb_forward(state, images, imagenet=False):
+    net = Tensors(state)
+    if imagenet:
+        x = p.batch_norm(p.conv2d(images, net["conv1.weight"], 2, 3), net.at("bn1"))
+        x = p.max_pool2d(p.leaky_relu(x), 3, 2, 1)
+        x = p.batch_norm(np.concatenate([x, x], axis=1), net.at("bn2"))
+    else:
+        x = p.leaky_relu(p.conv2d(images, net["conv1.weight"], padding=1))
+        x = p.batch_norm(np.concatenate([x, x], axis=1), net.at("bn1"))
+    for stage in range(1, 5):
+        for j, block in enumerate(net.children(f"layer{stage}")):
+            # The halves of the very first input are equal, so it is not shuffled.
+            x = x if stage == 1 and j == 0 else shuffle(x)
+            x = aresb_block(x, block, stride=2 if stage > 1 and j == 0 else 1)
+    return p.linear(p.global_average(x[:, :512]), net.at("linear"))
+
+
+def aresb_block(x, block, stride):
+    a = p.batch_norm(p.leaky_relu(grouped_conv(x, block["conv1.weight"], stride)), block.at("bn1"))
+    if stride == 1:
+        first, second = halves(x)
+    else:
+        first = second = p.max_pool2d(x, 3, 2, 1)
+    y = shuffle(p.batch_norm(np.concatenate([a + first, second], axis=1), block.at("bn2")))
+    b = p.batch_norm(p.leaky_relu(grouped_conv(y, block["conv2.weight"], 1)), block.at("bn3"))
+    first, second = halves(y)
+    return np.concatenate([b + first, second], axis=1)
+
+
+def grouped_conv(x, kernel, stride):
+    # The weights are clipped before their mean is taken.
+    return p.conv2d(p.sign(x), binary_kernel(np.clip(kernel, -1, 1)), stride, 1, groups=2)
