@@ -8,8 +8,9 @@ installed. `sign_of_zero` is +1 as everywhere in this project; PyTorch's own is 
 import importlib.util
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-backend = None
+backend: str | None = None
 sign_of_zero = 1.0
 
 EPSILON = 1e-5
@@ -41,13 +42,11 @@ class Numpy:
     @staticmethod
     def max_pool2d(x, size, stride, padding):
         x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)], constant_values=-np.inf)
-        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
-        return windows[:, :, ::stride, ::stride].max(axis=(-2, -1))
+        return _windows(x, size, stride).max(axis=(-2, -1))
 
     @staticmethod
     def avg_pool2d(x, size, stride):
-        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(2, 3))
-        return windows[:, :, ::stride, ::stride].mean(axis=(-2, -1))
+        return _windows(x, size, stride).mean(axis=(-2, -1))
 
     @staticmethod
     def batch_norm(x, mean, variance, gamma, beta):
@@ -68,6 +67,11 @@ class Numpy:
     @staticmethod
     def prelu(x, slope):
         return np.where(x > 0, x, x * _channelwise(slope, x))
+
+
+def _windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
+    windows = sliding_window_view(x, (size, size), axis=(2, 3))  # type: ignore[call-overload]
+    return windows[:, :, ::stride, ::stride]
 
 
 def _channelwise(vector, x):
@@ -107,8 +111,8 @@ class Torch:
 def _functional(name, *arguments, **kwargs):
     import torch
 
-    arguments = (torch.tensor(a) if isinstance(a, np.ndarray) else a for a in arguments)
-    return getattr(torch.nn.functional, name)(*arguments, **kwargs).numpy()
+    converted = (torch.tensor(a) if isinstance(a, np.ndarray) else a for a in arguments)
+    return getattr(torch.nn.functional, name)(*converted, **kwargs).numpy()
 
 
 def _implementation():

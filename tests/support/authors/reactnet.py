@@ -4,6 +4,8 @@ Source: specs/reactnet-repbnn.md, sections 1 to 3 and 6 to 8.3. A binary convolu
 dimensions or `weights` with the shape (N, 1); the forward takes either.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from . import primitives as p
@@ -50,7 +52,7 @@ def mobilenet_state(seed=0, zeros=False, flat=False, beta=1, module=True):
         shape = width // beta, width * beta, size, size
         w.binary_conv(name, *shape, key="weights" if flat else "weight", flat=flat)
 
-    for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), start=1):
+    for i, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
         block, c, d = f"feature.{i}", inputs * beta, outputs * beta
         w.bias(f"{block}.move11", c)
         binary_conv(f"{block}.binary_3x3", inputs, 3)
@@ -87,7 +89,7 @@ def mobilenet_forward(state, images, binary=True):
         kernel = kernel_of(block.at(name), (width // beta, width * beta, size, size))
         return tile(p.conv2d(v, kernel, stride, size // 2), beta**2)
 
-    for i, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False), start=1):
+    for i, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
         block = net.at(f"feature.{i}")
         # The first block doubles the width at full resolution.
         stride = 2 if inputs != outputs and i > 1 else 1

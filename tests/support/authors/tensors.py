@@ -52,7 +52,7 @@ class Writer:
         self.add(f"{name}.weight", self.normal(channels, mean=0.7, deviation=0.7))
         self.add(f"{name}.bias", self.normal(channels))
 
-    def bias(self, name, channels, shape=None):
+    def bias(self, name, channels):
         """A learnable bias, which has the shape (1, C, 1, 1)."""
         self.add(f"{name}.bias", self.normal((1, channels, 1, 1), deviation=0.5))
 
