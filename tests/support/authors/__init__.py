@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import cifar, presbnet, reactnet
+from . import bmxnet, cifar, presbnet, reactnet
 
 
 class Network(NamedTuple):
@@ -99,7 +99,20 @@ def _presbnets():
     yield "react_resnet18_cifar100", Network(state, partial(reactnet.resnet_forward, cifar=True), CIFAR)
 
 
-NETWORKS: dict[str, Network] = {**dict(_reactnets()), **dict(_cifar()), **dict(_presbnets())}
+def _bmxnets():
+    yield "binarydensenet28", Network(partial(bmxnet.densenet_state, 28), bmxnet.densenet_forward, IMAGENET)
+    yield "meliusnet22", Network(partial(bmxnet.meliusnet_state, 22), bmxnet.meliusnet_forward, IMAGENET)
+    for version in (1, 2):
+        state, forward = partial(bmxnet.resnete_state, version), partial(bmxnet.resnete_forward, version)
+        yield f"resnete18_v{version}", Network(state, forward, IMAGENET)
+
+
+NETWORKS: dict[str, Network] = {
+    **dict(_reactnets()),
+    **dict(_cifar()),
+    **dict(_presbnets()),
+    **dict(_bmxnets()),
+}
 
 # The keys that ReCU's first release wrote; its forward is not reproduced.
 OLD_RECU_STATES: dict[str, Callable[..., dict[str, np.ndarray]]] = {

@@ -49,9 +49,9 @@ class Numpy:
         return _windows(x, size, stride).mean(axis=(-2, -1))
 
     @staticmethod
-    def batch_norm(x, mean, variance, gamma, beta):
+    def batch_norm(x, mean, variance, gamma, beta, epsilon):
         mean, variance, gamma, beta = (_channelwise(v, x) for v in (mean, variance, gamma, beta))
-        return (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+        return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
 
     @staticmethod
     def group_norm(x, groups, gamma, beta):
@@ -92,8 +92,8 @@ class Torch:
         return _functional("avg_pool2d", x, size, stride)
 
     @staticmethod
-    def batch_norm(x, mean, variance, gamma, beta):
-        return _functional("batch_norm", x, mean, variance, gamma, beta, eps=EPSILON)
+    def batch_norm(x, mean, variance, gamma, beta, epsilon):
+        return _functional("batch_norm", x, mean, variance, gamma, beta, eps=epsilon)
 
     @staticmethod
     def group_norm(x, groups, gamma, beta):
@@ -136,10 +136,10 @@ def global_average(x):
     return x.mean(axis=(2, 3))
 
 
-def batch_norm(x, tensors):
+def batch_norm(x, tensors, gamma="weight", beta="bias", epsilon=EPSILON):
     """`tensors` holds those of a BatchNorm1d or BatchNorm2d."""
-    parameters = (tensors[name] for name in ("running_mean", "running_var", "weight", "bias"))
-    return _implementation().batch_norm(x, *parameters)
+    parameters = (tensors[name] for name in ("running_mean", "running_var", gamma, beta))
+    return _implementation().batch_norm(x, *parameters, epsilon)
 
 
 def group_norm(x, tensors, groups=1):
