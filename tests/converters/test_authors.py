@@ -168,6 +168,26 @@ def test_counts_and_use(name, monkeypatch):
     assert has_zeros == (name != "resnet20" and "step1" not in name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "irnet_resnet20",
+        "rbnn_resnet20",
+        "fracbnn",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("adambnn", "bireal18", "presb10", "binarydensenet28")),
+    ],
+)
+def test_every_tensor_shows(name):
+    """A tensor that is used moves the logits by far more than 1e-9 where its elements are one place off."""
+    network = authors.NETWORKS[name]
+    state, images = network.state_dict(), small_images(name)
+    logits = network.forward(state, images)
+    for key, values in state.items():
+        if not re.fullmatch(unused(name), key):
+            moved = network.forward({**state, key: np.roll(values, 1)}, images)
+            assert np.abs(moved - logits).max() > 1e-4 * np.abs(logits).max(), key
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is not installed")
 @pytest.mark.parametrize("name", networks(authors.NETWORKS))
 def test_both_implementations(name, monkeypatch):

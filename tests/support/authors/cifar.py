@@ -103,7 +103,7 @@ def vgg_state(method, seed=0, zeros=False, module=False):
             w.conv("conv0", outputs, inputs, 3, 3)
         else:
             method.write(w, f"conv{i}", outputs, inputs, 3, 3)
-        w.norm(f"bn{i}", outputs)
+        w.norm(f"bn{i}", outputs, pairs=9 * inputs if i else 1)
     w.linear("fc", 10, 512 * 16)
     return w.done(module)
 
@@ -137,17 +137,16 @@ def resnet_state(
     for stage, outputs in enumerate(widths, start=1):
         for j in range(blocks):
             block = f"layer{stage}.{j}"
-            method.write(w, f"{block}.conv1", outputs, inputs, 3, 3)
-            w.norm(f"{block}.bn1", outputs)
-            method.write(w, f"{block}.conv2", outputs, outputs, 3, 3)
-            w.norm(f"{block}.bn2", outputs)
+            for i, depth in enumerate((inputs, outputs), start=1):
+                method.write(w, f"{block}.conv{i}", outputs, depth, 3, 3)
+                w.norm(f"{block}.bn{i}", outputs, pairs=1 if method is Real else 9 * depth)
             if prelu:
                 w.prelu(f"{block}.prelu", outputs)
             if shortcut and inputs != outputs:
                 name, binary = shortcut
                 write = method.write if binary else Writer.conv
                 write(w, f"{block}.{name}.0", outputs, inputs, 1, 1)
-                w.norm(f"{block}.{name}.1", outputs)
+                w.norm(f"{block}.{name}.1", outputs, pairs=inputs if binary else 1)
             inputs = outputs
     if method is not Real:
         w.norm("bn2", widths[-1])

@@ -40,16 +40,20 @@ class Writer:
             values[0] = first.reshape(shape[1:])
         self.add(f"{name}.{key}", values.reshape(-1, 1) if flat else values)
 
-    def norm(self, name, channels):
-        """A batch norm."""
-        self.affine(name, channels)
-        self.add(f"{name}.running_mean", self.normal(channels))
+    def norm(self, name, channels, pairs=1):
+        """A batch norm, behind a convolution that sums so many products of signs if `pairs` is given.
+
+        Its outputs are about 1, as else a hard tanh behind it made nearly all of them constant.
+        """
+        deviation = pairs**0.5
+        self.affine(name, channels, 1 / deviation)
+        self.add(f"{name}.running_mean", self.normal(channels, deviation=deviation))
         self.add(f"{name}.running_var", self.rng.uniform(0.5, 2, channels))
         self.add(f"{name}.num_batches_tracked", self.rng.integers(1, 10**6), np.int64)
 
-    def affine(self, name, channels):
+    def affine(self, name, channels, scale=1.0):
         """The part of a norm that is trained: factors of both signs, and offsets."""
-        self.add(f"{name}.weight", self.normal(channels, mean=0.7, deviation=0.7))
+        self.add(f"{name}.weight", scale * self.normal(channels, mean=0.7, deviation=0.7))
         self.add(f"{name}.bias", self.normal(channels))
 
     def bias(self, name, channels):
