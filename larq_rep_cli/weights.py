@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,8 @@ def import_(
     given = {"beta": beta, "num_classes": num_classes, **dict(keywords)}
     arguments |= {key: value for key, value in given.items() if value is not None or key in dict(keywords)}
     with common.refusing(ValueError, TypeError, ImportError):
+        if "padding" in inspect.signature(zoo.get_network(network).constructor).parameters:
+            arguments.setdefault("padding", "bmxnet")
         forms = zoo.get_network(network).forms(arguments) or zoo.get_network(network).variants
         shape = input_size or DATASETS[arguments.get("dataset", forms[0].dataset)].input_shape
         image = tf.keras.Input(shape, name="image")

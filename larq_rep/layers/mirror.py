@@ -18,8 +18,9 @@ class Mirror(tf.keras.layers.Layer):
     Larq Compute Engine makes one operator of it, `STRIDED_SLICE` with steps of -1. (`REVERSE_V2` of two axes would
     do as well, but TFLite 2.14 computes it wrongly.)
 
-    It has one weight that no computation uses, so that Keras does not load a file of mirrored kernels into a network
-    without this layer, nor the other way round.
+    It has one weight that no computation uses, so that Keras' `load_weights` does not load an `.h5` file of mirrored
+    kernels into a network without this layer, nor the other way round. (In its newer formats Keras does not look for
+    layers that are left over; `larq_rep.zoo.load_weights` does.)
 
     # Input shape
         `(batch, height, width, channels)`

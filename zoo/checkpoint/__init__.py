@@ -1,4 +1,4 @@
-"""Reads the weights of a PyTorch checkpoint, without PyTorch and without trusting the file."""
+"""Reads the weights of a checkpoint of PyTorch or MXNet, without either and without trusting the file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import io
 import os
 import re
 import stat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from larq_rep.zoo.checkpoint import mxnet
 from larq_rep.zoo.checkpoint.formats import LEGACY_MAGIC, LimitedFile, open_legacy, open_safetensors, open_zip
 from larq_rep.zoo.checkpoint.tensors import (
     DAMAGED,
@@ -40,11 +42,12 @@ _TORCH_NEEDED = (2, 6)  # In earlier versions a file could run code in spite of 
 def read_state_dict(
     path: str | os.PathLike[str], *, reader: str = "ours", max_bytes: int = 4 * 10**9
 ) -> dict[str, np.ndarray]:
-    """Reads the weights of a PyTorch checkpoint as numpy arrays.
+    """Reads the weights of a PyTorch checkpoint as numpy arrays, or those of MXNet's `save_parameters`.
 
     Nothing in the file is executed. It may be a zip archive as `torch.save` writes it since PyTorch 1.6, a file of
     the format before that (both are often called `.pth.tar`; neither is a tar archive), or `.safetensors`, which is
-    recognised by its name and read with the library of that name (`pip install safetensors`).
+    recognised by its name and read with the library of that name (`pip install safetensors`). Files of MXNet
+    (`.params`) are recognised by their first bytes and are the same whatever the reader.
 
     The state dict is looked for where training scripts put it: under one of `STATE_DICT_KEYS`, or it is the whole
     file. What stands beside it (epoch, accuracy, optimizer) is left out. Keys and their order are those of the file,
@@ -81,6 +84,8 @@ def read_state_dict(
         with LimitedFile(io.FileIO(name)) as file:
             head = file.read(512)
             file.seek(0)
+            if head.startswith(mxnet.MAGIC):
+                return mxnet.read_params(Path(name).read_bytes())
             if name.endswith(".safetensors"):
                 content, read_storage = open_safetensors(file, size)
             elif head.startswith(b"PK\x03\x04"):

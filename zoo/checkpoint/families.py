@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.layers import PopCount
 from larq_rep.zoo.checkpoint.mapping import ImportReport, StateDict
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
@@ -166,6 +167,56 @@ def aresbnet(weights: StateDict) -> dict[str, str]:
     return {r"bn2\..*": "never used", **_classifier(weights, "fc", "linear")}
 
 
+def _in_order(weights: StateDict, layers: Iterable[str]) -> dict[str, str]:
+    """The layers of a network of BMXNet, in the order of its code, each with the next name of the file.
+
+    The names themselves are numbers in the nested blocks of Gluon, which tell nothing.
+    """
+    modules = iter(weights.modules())
+    unused = {}
+    for layer in layers:
+        key = next(modules, f"(nothing is left for {layer})")
+        found = weights.layer(layer)
+        if isinstance(found, tf.keras.layers.BatchNormalization):
+            weights.norm(layer, key)
+            if not found.scale:
+                unused[rf"{re.escape(key)}\.weight"] = "always 1"
+        elif isinstance(found, tf.keras.layers.Dense):
+            weights.dense(layer, key)
+        else:
+            weights.conv(layer, key)
+    return unused
+
+
+def bmxnet(weights: StateDict) -> dict[str, str]:
+    """BinaryDenseNet and MeliusNet."""
+    return _in_order(weights, _bmxnet_layers(weights))
+
+
+def _bmxnet_layers(weights: StateDict) -> list[str]:
+    if not any(isinstance(layer, PopCount) or "_scale" in layer.name for layer in weights.model.layers):
+        raise CheckpointError(
+            f"it cannot be imported, for this {weights.model.name} pads with 0, while BMXNet pads with -1 and counts. "
+            "Build it with padding='bmxnet'"
+        )
+    kinds = (tf.keras.layers.Conv2D, tf.keras.layers.Dense, tf.keras.layers.BatchNormalization)
+    return [layer.name for layer in weights.model.layers if isinstance(layer, kinds)]
+
+
+def resnet_e(weights: StateDict) -> dict[str, str]:
+    """ResNetE, where the shortcut of a block stands behind what it goes around."""
+    layers = _bmxnet_layers(weights)
+
+    def place(layer: str) -> tuple[int, ...]:
+        stage, block = (int(number) for number in re.findall(r"\d+", layer)) if "block" in layer else (0, 0)
+        return stage, block, "_down_" in layer
+
+    blocks = [layer for layer in layers if "block" in layer]
+    start = layers.index(blocks[0])
+    end = len(layers) - 1 - layers[::-1].index(blocks[-1])
+    return _in_order(weights, [*layers[:start], *sorted(blocks, key=place), *layers[end + 1 :]])
+
+
 # By the name of the base network; a Rep network has the layers of its base.
 FAMILIES: dict[str, Callable[[StateDict], dict[str, str]]] = {
     "ReActNetA": reactnet,
@@ -184,6 +235,24 @@ FAMILIES: dict[str, Callable[[StateDict], dict[str, str]]] = {
     "AresBNet10": aresbnet,
     "AresBNet18": aresbnet,
     "AresBNet34": aresbnet,
+    **dict.fromkeys(
+        (
+            "BinaryDenseNet13",
+            "BinaryDenseNet21",
+            "BinaryDenseNet28",
+            "BinaryDenseNet37",
+            "BinaryDenseNet37Ablation",
+            "BinaryDenseNet37Dilated",
+            "BinaryDenseNet45",
+            "MeliusNet22",
+            "MeliusNet29",
+            "MeliusNet42",
+            "MeliusNet59",
+        ),
+        bmxnet,
+    ),
+    "ResNetE18": resnet_e,
+    "ResNetE34": resnet_e,
 }
 
 

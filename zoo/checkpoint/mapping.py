@@ -16,6 +16,8 @@ from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
 _SIGNS = (ScaledSign, AresSign, LibraSign, ReCUSign, RotatedSign, lq.quantizers.SteSign)
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+# What a normalisation is called by MXNet, where PyTorch's names are weight and bias.
+_MXNET = {"gamma": "weight", "beta": "bias"}
 
 
 class Row(NamedTuple):
@@ -68,7 +70,7 @@ class StateDict:
 
     def __init__(self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray]):
         self.model = model
-        self._arrays = {key.removeprefix("module."): array for key, array in arrays.items()}
+        self._arrays = {_pytorch_key(key): array for key, array in arrays.items()}
         self._layers = {layer.name: layer for layer in model.layers}
         self._values: dict[int, tuple[tf.Variable, np.ndarray]] = {}
         self._used: set[str] = set()
@@ -78,6 +80,13 @@ class StateDict:
     def __contains__(self, key: str) -> bool:
         """Whether there are arrays of this key or below it."""
         return any(name == key or name.startswith(f"{key}.") for name in self._arrays)
+
+    def modules(self) -> list[str]:
+        """The keys without their last part, in the order of the file."""
+        return list(dict.fromkeys(key.rpartition(".")[0] for key in self._arrays))
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self._arrays[key].shape if key in self._arrays else ()
 
     def has(self, layer: str) -> bool:
         """Whether the model has a layer of this name."""
@@ -243,6 +252,16 @@ class StateDict:
                 report.zeros |= {layer.name: zeros} if zeros else {}
                 report.close |= {layer.name: close} if close else {}
         return report
+
+
+def _pytorch_key(key: str) -> str:
+    """A key without the prefix of `DataParallel`, as PyTorch would call what is MXNet's."""
+    module, point, name = key.removeprefix("module.").rpartition(".")
+    if not point:
+        # Names of whole exported networks, such as densenet0_batchnorm1_running_mean.
+        match = re.fullmatch(r"(\w+)_(weight|bias|gamma|beta|running_mean|running_var)", name)
+        module, name = match.groups() if match else ("", name)
+    return f"{module}.{_MXNET.get(name, name)}" if module else name
 
 
 def _name(weight: tf.Variable) -> str:

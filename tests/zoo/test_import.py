@@ -1,0 +1,455 @@
+"""Imported checkpoints against independent float64 forwards of the authors' networks, and what is refused."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import authors
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch_files
+from authors import OLD_RECU_STATES
+
+from larq_rep import zoo
+from larq_rep.layers import Mirror
+from larq_rep.training.phases import with_real_weights
+from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
+from larq_rep.zoo.checkpoint.families import load_state_dict
+from larq_rep.zoo.checkpoint.identify import identify
+
+FILES = Path(__file__).parent / "files"
+
+# Those that the keys do not tell.
+ARGUMENTS = {
+    "rbnn_resnet20": ("ResNet20", {"method": "rbnn"}),
+    "rbnn_resnet20_bireal": ("ResNet20", {"method": "rbnn_bireal"}),
+    "resnet20": ("ResNet20", {"method": "real"}),
+    "binarydensenet28": ("BinaryDenseNet28", {"padding": "bmxnet"}),
+    "meliusnet22": ("MeliusNet22", {"padding": "bmxnet"}),
+    "resnete18_v1": ("ResNetE18", {"padding": "bmxnet"}),
+    "resnete18_v2": ("ResNetE18", {"padding": "bmxnet", "version": 2}),
+}
+# What the others should be recognised as.
+IDENTIFIED = {
+    "reactnet_a_step1": ("ReActNetA", {}),
+    "reactnet_a_step2": ("ReActNetA", {}),
+    "adambnn_step1": ("ReActNetA", {}),
+    "adambnn": ("ReActNetA", {}),
+    "rep_adambnn_step1": ("RepReActNetA", {"beta": 2}),
+    "rep_adambnn": ("RepReActNetA", {"beta": 2}),
+    "react_resnet18_step1": ("ReActNet18", {"dataset": "imagenet"}),
+    "react_resnet18": ("ReActNet18", {"dataset": "imagenet"}),
+    "react_resnet18_cifar100": ("ReActNet18", {"dataset": "cifar100"}),
+    "react_resnet34_step1": ("ReActNet34", {"dataset": "imagenet"}),
+    "react_resnet34": ("ReActNet34", {"dataset": "imagenet"}),
+    "bireal18": ("BiRealNet18", {}),
+    "bireal34": ("BiRealNet34", {}),
+    "bireal50": ("BiRealNet50", {}),
+    "fracbnn": ("ResNet20", {"method": "fracbnn_gated"}),
+    "fracbnn_1bit": ("ResNet20", {"method": "fracbnn"}),
+    **{f"{method}_vgg": ("VGGSmall", {"method": method}) for method in ("irnet", "rbnn", "recu")},
+    **{f"{method}_resnet20": ("ResNet20", {"method": method}) for method in ("irnet", "recu")},
+    **{
+        f"{method}_resnet18{suffix}": ("ResNet18", {"method": method, "dataset": dataset})
+        for method in ("irnet", "rbnn", "recu")
+        for suffix, dataset in (("", "imagenet"), ("_cifar", "cifar10"))
+    },
+    **{
+        f"{prefix}{depth}{suffix}": (f"{name}{depth}", {"dataset": dataset})
+        for prefix, name in (("presb", "PresBNet"), ("aresb", "AresBNet"))
+        for depth in (10, 18, 34)
+        for suffix, dataset in (("", "cifar100"), ("_cifar10", "cifar10"), ("_imagenet", "imagenet"))
+        if f"{prefix}{depth}{suffix}" in authors.NETWORKS
+    },
+}
+SMALL = (
+    *(
+        "irnet_resnet20",
+        "rbnn_resnet20",
+        "rbnn_resnet20_bireal",
+        "recu_resnet20",
+        "fracbnn",
+        "fracbnn_1bit",
+        "resnet20",
+    ),
+    *("rbnn_resnet18_cifar", "irnet_resnet18", "recu_vgg", "bireal18", "reactnet_a_step2", "react_resnet18_step1"),
+    *("presb10", "aresb10_imagenet", "resnete18_v2", "meliusnet22"),
+)
+
+
+def test_every_network_is_tested():
+    assert {*ARGUMENTS, *IDENTIFIED} == set(authors.NETWORKS)
+
+
+def small_first(names):
+    return [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("zeros", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+def test_outputs_are_those_of_the_authors(name, zeros):
+    network = authors.NETWORKS[name]
+    state = network.state_dict(seed=1, zeros=zeros)
+    constructor, arguments = ARGUMENTS.get(name) or IDENTIFIED[name]
+    size = min(network.input_shape[1], 64)
+    tf.keras.backend.set_floatx("float64")
+    try:
+        image = Mirror(name="mirror")(tf.keras.Input((size, size, 3)))
+        model = zoo.get_model(constructor, input_tensor=image, **arguments)
+        model = with_real_weights(model) if name.endswith("step1") else model
+    finally:
+        tf.keras.backend.set_floatx("float32")
+    report = load_state_dict(model, state)
+
+    images = authors.images(name, batch=2, size=size)
+    expected = network.forward(state, images)
+    found = model(images.transpose(0, 2, 3, 1), training=False).numpy()
+    assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+    keys = [key for row in report.rows for key in row.keys]
+    assert sorted({*keys, *report.unused}) == sorted(pytorch_key(key) for key in state)
+    binary = any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+    assert bool(report.zeros) or not (zeros and binary)
+
+
+def pytorch_key(key):
+    return key.removeprefix("module.").replace(".gamma", ".weight").replace(".beta", ".bias")
+
+
+@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+def test_identify(name):
+    state = authors.NETWORKS[name].state_dict()
+    if name in IDENTIFIED:
+        assert identify(state) == IDENTIFIED[name]
+    else:
+        message = (
+            "either of 2 methods" if name in ("rbnn_resnet20", "rbnn_resnet20_bireal", "resnet20") else "no network"
+        )
+        with pytest.raises(CheckpointError, match=message):
+            identify(state)
+
+
+def test_identify_tells_the_number_of_classes():
+    state = {**irnet(), "module.linear.weight": np.zeros((7, 64), np.float32)}
+    assert identify(state) == ("ResNet20", {"method": "irnet", "num_classes": 7})
+
+
+@pytest.mark.parametrize("name", OLD_RECU_STATES)
+def test_identify_knows_the_old_networks_of_recu(name):
+    with pytest.raises(CheckpointError, match="ReCU's code before 2021-08-08"):
+        identify(OLD_RECU_STATES[name]())
+
+
+# What is refused, with the smallest network.
+
+
+def irnet(**options):
+    return authors.NETWORKS["irnet_resnet20"].state_dict(**options)
+
+
+@pytest.fixture(scope="module")
+def resnet20():
+    return zoo.ResNet20(method="irnet", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+
+
+def test_all_problems_are_listed_and_nothing_is_loaded(resnet20):
+    before = resnet20.get_weights()
+    state = {key.removeprefix("module."): array for key, array in irnet().items()}
+    del state["layer1.0.conv1.weight"], state["bn2.running_var"]
+    state["layer1.0.conv3.weight"] = np.zeros((16, 16, 3, 3), np.float32)
+    state["layer2.0.conv1.weight"] = state["layer2.0.conv1.weight"].transpose(1, 0, 2, 3)
+    state["linear.bias"] = np.full(10, np.nan, np.float32)
+    state["bn1.weight"] = np.ones(16, np.int64)
+    with pytest.raises(CheckpointError) as error:
+        load_state_dict(resnet20, state)
+    assert str(error.value).splitlines()[1:] == [
+        "  left over: layer1.0.conv3.weight (16, 16, 3, 3)",
+        "  missing: bn2.running_var (64,), for bn2/moving_variance",
+        "  missing: layer1.0.conv1.weight (16, 16, 3, 3), for layer1_0_conv1/kernel",
+        "  not finite: linear.bias has NaN or infinite numbers",
+        "  wrong shape: layer2.0.conv1.weight (16, 32, 3, 3), expected (32, 16, 3, 3) for layer2_0_conv1/kernel",
+        "  wrong type: bn1.weight int64, expected numbers with a fraction",
+    ]
+    for old, new in zip(before, resnet20.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 1, 1), (16, 1, 1), (16,)])
+def test_axes_of_one_element_do_not_matter_for_vectors(resnet20, shape):
+    state = irnet()
+    key = next(key for key in state if key.endswith("layer1.0.bn1.weight"))
+    load_state_dict(resnet20, {**state, key: state[key].reshape(shape)})
+    np.testing.assert_array_equal(resnet20.get_layer("layer1_0_bn1").gamma, state[key].reshape(-1))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 8), (16, 2)])
+def test_other_shapes_are_refused(resnet20, shape):
+    state = irnet()
+    key = next(key for key in state if key.endswith("layer1.0.bn1.weight"))
+    with pytest.raises(CheckpointError, match="wrong shape: layer1.0.bn1.weight"):
+        load_state_dict(resnet20, {**state, key: np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_both_spellings_of_binary_kernels(flat):
+    states = [authors.NETWORKS["bireal18"].state_dict(flat=f) for f in (flat, not flat)]
+    image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
+    model = zoo.BiRealNet18(input_tensor=image)
+    load_state_dict(model, states[0])
+    kernel = model.get_layer("layer1_0_binary_conv").kernel.numpy()
+    load_state_dict(model, states[1])
+    np.testing.assert_array_equal(kernel, model.get_layer("layer1_0_binary_conv").kernel)
+    both = {**states[0], **states[1]}
+    with pytest.raises(CheckpointError, match="left over: layer1.0.binary_conv.weight "):
+        load_state_dict(model, both)
+
+
+def test_without_classifier(resnet20):
+    model = zoo.ResNet20(include_top=False, input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+    report = load_state_dict(model, irnet())
+    assert "include_top=False" in report.unused["linear.weight"] and "bn2.weight" in report.unused
+    with pytest.raises(CheckpointError, match=r"left over: linear\.extra"):
+        load_state_dict(resnet20, {**irnet(), "linear.extra": np.zeros(3, np.float32)})
+
+
+def test_networks_without_a_published_layout():
+    image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
+    with pytest.raises(CheckpointError, match="no checkpoint of ReActNetB has a known layout"):
+        load_state_dict(zoo.ReActNetB(input_tensor=image), irnet())
+    with pytest.raises(CheckpointError, match="no layer 'block1_rsign1'"):
+        load_state_dict(zoo.ReActNetA(sign="sign", input_tensor=image), authors.NETWORKS["adambnn"].state_dict())
+    with pytest.raises(CheckpointError, match="Build it with padding='bmxnet'"):
+        load_state_dict(zoo.MeliusNet22(input_tensor=image), {})
+
+
+def test_counts_of_undecided_signs(resnet20):
+    state = irnet()
+    key = next(key for key in state if key.endswith("layer1.0.conv1.weight"))
+    # Filter 0 has the mean 0 and two weights at it; filter 1 has one that is nearly its mean.
+    kernel = state[key] = np.zeros((16, 16, 3, 3), np.float64)
+    rows = kernel.reshape(16, -1)
+    rows[:] = np.where(np.arange(144) % 2, 1.0, -1.0)
+    rows[0, :2] = 0
+    rows[1, :2] = 1e-9, -1e-9
+    report = load_state_dict(resnet20, state)
+    assert report.zeros["layer1_0_conv1"] == 2 and report.close["layer1_0_conv1"] == 2
+
+
+# Files.
+
+
+def checkpoint(arrays, legacy=False):
+    """The file that a training script of ReActNet writes."""
+    tensors = {key: torch_files.tensor(array, str(i)) for i, (key, array) in enumerate(arrays.items())}
+    content = {
+        "epoch": 127,
+        "state_dict": torch_files.state_dict(tensors),
+        "optimizer": {"state": {}, "param_groups": []},
+    }
+    return (torch_files.legacy_file if legacy else torch_files.zip_file)(content)
+
+
+@pytest.mark.parametrize("name", ["torch-2.15-zip.pth.tar", "torch-2.15-legacy.pth.tar"])
+def test_files_that_pytorch_wrote(name):
+    """PyTorch 2.15 saved both files, with the state of an optimizer after a step, and printed the numbers."""
+    expected = json.loads((FILES / "torch-2.15.json").read_text())
+    arrays = read_state_dict(FILES / name)
+    assert list(arrays) == list(expected)
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array, np.array(expected[key], array.dtype))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_constructors_take_checkpoints(tmp_path, legacy):
+    state = irnet(seed=3)
+    file = tmp_path / "model_best.pth.tar"
+    file.write_bytes(checkpoint(state, legacy))
+    model = zoo.ResNet20(weights=file)
+    images = authors.images("irnet_resnet20", batch=2)
+    expected = authors.NETWORKS["irnet_resnet20"].forward(state, images)
+    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    state = irnet(seed=3)
+    safetensors.save_file(state, tmp_path / "model.safetensors")
+    model = zoo.ResNet20(weights=tmp_path / "model.safetensors")
+    key = next(key for key in state if key.endswith("conv1.weight"))
+    np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5", "-only.h5"])
+@pytest.mark.parametrize("rep", [False, True])
+def test_saved_imports_are_known_again(tmp_path, suffix, rep):
+    """RBNN's rotations, too, must be those of kernels that are mirrored."""
+    state = authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)
+    constructor = zoo.RepResNet20 if rep else zoo.ResNet20
+    arguments = {"method": "rbnn", "beta": 1} if rep else {"method": "rbnn"}
+    (tmp_path / "rbnn.pth").write_bytes(checkpoint(state))
+    model = constructor(weights=tmp_path / "rbnn.pth", **arguments)
+    saved = tmp_path / f"saved{suffix}"
+    if suffix in (".h5", ".keras"):
+        model.save(saved)
+        loaded = tf.keras.models.load_model(saved, compile=False)
+    else:
+        model.save_weights(saved)
+        loaded = model
+    again = constructor(weights=saved, **arguments)
+    images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
+    expected = model.predict(images, verbose=0)
+    for other in (again, loaded):
+        np.testing.assert_array_equal(other.predict(images, verbose=0), expected)
+    # Without a Mirror the kernels would be the wrong way round.
+    plain = constructor(**arguments)
+    with pytest.raises(ValueError, match="are mirrored"):
+        zoo.load_weights(plain, saved)
+    if suffix in (".h5", "-only.h5"):  # Keras does not look for layers that are left over in its newer files.
+        with pytest.raises(ValueError):
+            plain.load_weights(saved)
+
+
+def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):
+    zoo.ResNet20().save_weights(tmp_path / "plain.h5")
+    with pytest.raises(ValueError, match="not mirrored"):
+        zoo.load_weights(resnet20, tmp_path / "plain.h5")
+
+
+def test_published_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    folder = tmp_path / "models" / "larq_rep"
+    with pytest.raises(FileNotFoundError) as error:
+        zoo.RepReActNetA(weights="imagenet")
+    message = str(error.value)
+    assert "https://github.com/imfinethanks/Rep_AdamBNN" in message
+    assert str(folder / "RepReActNetA-imagenet.pth.tar") in message
+    with pytest.raises(FileNotFoundError, match="no weights file 'cifar10'"):
+        zoo.ResNet20(method="irnet", weights="cifar10")
+    with pytest.raises(FileNotFoundError, match="lmbxmu/RBNN"):
+        zoo.ResNet20(method="rbnn", weights="cifar10")
+
+    state = authors.NETWORKS["rbnn_resnet20"].state_dict()
+    folder.mkdir(parents=True)
+    (folder / "ResNet20-cifar10.pth.tar").write_bytes(checkpoint(state))
+    model = zoo.ResNet20(method="rbnn", weights="cifar10")
+    key = next(key for key in state if key.endswith("linear.bias"))
+    np.testing.assert_array_equal(model.get_layer("linear").bias, state[key])
+
+
+def test_published_weights_with_another_hash_are_not_used(tmp_path, monkeypatch):
+    from larq_rep.zoo import weights
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    folder = weights.cache_folder()
+    folder.mkdir(parents=True)
+    (folder / "Net-imagenet.pth.tar").write_bytes(b"abc")
+    page, good = "https://example.org", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    published = {"imagenet": weights.Published(page, good)}
+    assert weights.find("Net", "imagenet", published) == folder / "Net-imagenet.pth.tar"
+    (folder / "Net-imagenet.pth.tar").write_bytes(b"abd")
+    with pytest.raises(ValueError, match=f"was not used: its SHA-256 is .*, expected {good}"):
+        weights.find("Net", "imagenet", published)
+
+
+# MXNet.
+
+
+def params(arrays, version=0xF993FAC9):
+    """A file of `save_parameters`, from the description of the layout in MXNet's sources."""
+    import struct
+
+    kinds = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
+    parts = [struct.pack("<QQQ", 0x112, 0, len(arrays))]
+    for array in arrays.values():
+        parts.append(struct.pack("<I", version) + (struct.pack("<i", 0) if version != 0xF993FAC8 else b""))
+        parts.append(struct.pack(f"<i{array.ndim}q", array.ndim, *array.shape))
+        parts.append(struct.pack("<iii", 1, 0, kinds[str(array.dtype)]) + array.tobytes())
+    parts.append(struct.pack("<Q", len(arrays)))
+    parts += [struct.pack("<Q", len(name)) + name.encode() for name in arrays]
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("style", ["structure", "export"])
+def test_params_of_bmxnet(tmp_path, style):
+    """With names as Gluon gives them; an exported network has the statistics behind all other arrays."""
+    state = authors.NETWORKS["resnete18_v2"].state_dict(seed=5)
+    modules = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
+    named = {}
+    for key, array in state.items():
+        module, _, part = key.rpartition(".")
+        number = modules.index(module)
+        if style == "structure":
+            named[f"features.{number}.{part}"] = array
+        else:
+            named[f"{'aux' if 'running' in part else 'arg'}:resnetev20_layer{number}_{part}"] = array
+    if style == "export":
+        named = dict(sorted(named.items(), key=lambda item: item[0].startswith("aux")))
+    (tmp_path / "net.params").write_bytes(params(named))
+    model = zoo.ResNetE18(version=2, padding="bmxnet", weights=tmp_path / "net.params", input_shape=(64, 64, 3))
+    images = authors.images("resnete18_v2", batch=2, size=64)
+    expected = authors.NETWORKS["resnete18_v2"].forward(state, images)
+    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b.bias": np.array([7], np.int64)}
+
+
+@pytest.mark.parametrize("version", [0xF993FAC8, 0xF993FAC9, 0xF993FACA])
+def test_versions_of_params(version):
+    arrays = mxnet.read_params(params(ARRAYS, version))
+    assert list(arrays) == list(ARRAYS)
+    for key, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[key], array)
+        assert arrays[key].dtype == array.dtype
+
+
+def test_damaged_params(tmp_path):
+    """No change of a byte and no cut gives anything but arrays or one class of errors."""
+    content = params(ARRAYS)
+    rng = np.random.default_rng(0)
+    for end in range(16, len(content)):
+        with pytest.raises(CheckpointError):
+            mxnet.read_params(content[:end])
+    for _ in range(2000):
+        damaged = bytearray(content)
+        for position in rng.integers(16, len(content), rng.integers(1, 4)):
+            damaged[position] = rng.integers(256)
+        with contextlib.suppress(CheckpointError):
+            mxnet.read_params(bytes(damaged))
+    with pytest.raises(CheckpointError, match="not finite|missing"):
+        (tmp_path / "x.params").write_bytes(content)
+        zoo.MeliusNet22(padding="bmxnet", weights=tmp_path / "x.params", input_shape=(32, 32, 3))
+
+
+# Images.
+
+
+def test_preprocess_input():
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    found = zoo.preprocess_input("ResNet20", image, method="recu")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, (image / 255 - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(zoo.preprocess_input("ResNet20", image, method="fracbnn"), image / 255, atol=1e-7)
+    model = zoo.ResNet20(method="recu")
+    with pytest.raises(ValueError, match="prepared differently.*method='fracbnn'"):
+        zoo.preprocess_input(model, image)
+    np.testing.assert_array_equal(zoo.preprocess_input(model, image, method="recu"), found)
+
+
+def test_preprocess_input_resizes_and_crops():
+    """A grey ramp of twice the size: the middle 224 of 256 pixels."""
+    ramp = np.broadcast_to(np.arange(512)[:, None, None] // 2, (512, 700, 3)).astype(np.uint8)
+    found = zoo.preprocess_input("ReActNetA", [ramp])
+    assert found.shape == (1, 224, 224, 3)
+    levels = (found[0, :, 0, 0] * 0.229 + 0.485) * 255
+    np.testing.assert_allclose(levels, np.arange(16, 240), atol=1.01)
+    assert zoo.preprocess_input("ReActNetA", [ramp], input_shape=(64, 96, 3)).shape == (1, 64, 96, 3)
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8)])
+def test_preprocess_input_wants_pixels(image):
+    with pytest.raises(ValueError, match="expected uint8 images"):
+        zoo.preprocess_input("ReActNetA", [image])
