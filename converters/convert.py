@@ -12,10 +12,11 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.types_pb2 import DataType
 
 from larq_rep.converters import float_weights as storage
-from larq_rep.converters import lce
+from larq_rep.converters import lce, metadata
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.layers import Mirror
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
 
@@ -39,6 +40,7 @@ class Report:
         binary: Convolutions with binary input and binary weights.
         float_weights: Storage of the constants that are not binary.
         size_float32: Bytes with these constants as float32.
+        mirrored_input: Whether the file takes mirrored images.
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
         findings: What is worth knowing about the result.
@@ -51,6 +53,7 @@ class Report:
     float_weights: str
     size_float32: int
     logit_change: float
+    mirrored_input: bool
     findings: list[Finding] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +61,7 @@ class Report:
 
 
 def convert(
-    model: tf.keras.Model, *, allow_float: bool = False, float_weights: str = "float32"
+    model: tf.keras.Model, *, allow_float: bool = False, float_weights: str = "float32", mirrored_input: bool = False
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
@@ -75,17 +78,23 @@ def convert(
         model: A built Keras model with fixed input sizes; a free batch size becomes 1.
         allow_float: Report a binary convolution that stayed float instead of raising.
         float_weights: Storage of the constants that are not binary, `"float32"`, `"float16"` or `"int8"`.
+        mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
+            takes images that are mirrored already, top to bottom and left to right, which a camera may do for
+            nothing. The file says so in its metadata.
 
     # Returns
         The bytes of the `.tflite` file and a `Report`.
 
     # Raises
+        ValueError: If `float_weights` is none of these, or there is no `Mirror` to leave out.
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
     if float_weights not in FLOAT_WEIGHTS:
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     start = time.perf_counter()
+    if mirrored_input:
+        model = without_mirror(model)
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)
@@ -118,6 +127,7 @@ def convert(
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
+    content = metadata.attach(content, {"network": model.name, "mirrored_input": mirrored_input})
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
@@ -127,9 +137,25 @@ def convert(
         float_weights=float_weights,
         size_float32=size_float32,
         logit_change=change,
+        mirrored_input=mirrored_input,
         findings=findings,
     )
     return content, report
+
+
+def without_mirror(model: tf.keras.Model) -> tf.keras.Model:
+    """The model from behind its `Mirror` on, which takes mirrored images.
+
+    # Raises
+        ValueError: If it does not begin with one.
+    """
+    mirror = next((layer for layer in model.layers if isinstance(layer, Mirror)), None)
+    if mirror is None or mirror.input is not model.input:
+        raise ValueError(
+            f"mirrored_input: {model.name} does not begin with a Mirror layer, so it takes images as they are. Only "
+            "the networks of imported PyTorch checkpoints do."
+        )
+    return tf.keras.Model(mirror.output, model.output, name=model.name)
 
 
 def logit_change(reference: bytes, content: bytes) -> float:

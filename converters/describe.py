@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from larq_rep.converters import metadata
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.matching import groups
 
@@ -87,6 +88,8 @@ class Description:
             by element type. The rest of `size` is the graph itself.
         binary_convolutions: The binary convolutions in execution order.
         real_operators: The real-valued convolutions and dense layers in execution order.
+        metadata: What `larq_rep.converters.convert` says of the file: the `network` it comes from, and whether it takes
+            mirrored images (`mirrored_input`). Empty for files of others.
     """
 
     size: int
@@ -96,6 +99,7 @@ class Description:
     constants: dict[str, int]
     binary_convolutions: tuple[BinaryConvolution, ...]
     real_operators: tuple[RealOperator, ...]
+    metadata: dict[str, Any]
 
     @property
     def binary_macs(self) -> int:
@@ -148,6 +152,7 @@ def _describe(flatbuffer: Flatbuffer) -> Description:
             for op in flatbuffer.operators
             if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
         ),
+        metadata=metadata.read(flatbuffer),
     )
 
 

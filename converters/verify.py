@@ -24,10 +24,10 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import float_weights, lce
+from larq_rep.converters import float_weights, lce, metadata
 from larq_rep.converters.audit import audit_model
 from larq_rep.converters.comparison import Comparison, Difference, Verification
-from larq_rep.converters.convert import ConversionError, convert
+from larq_rep.converters.convert import ConversionError, convert, without_mirror
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
 
@@ -44,7 +44,8 @@ def verify(
     # Arguments
         model: The Keras model, of one input.
         content: The bytes of the `.tflite` file.
-        images: Float array (N, height, width, channels), preprocessed as for the model.
+        images: Float array (N, height, width, channels), preprocessed as for the model. For a file that takes
+            mirrored images they are mirrored.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
@@ -53,6 +54,8 @@ def verify(
         IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
         RefusedError: If LCE's interpreter does not run the file.
     """
+    if metadata.read(Flatbuffer(content)).get("mirrored_input"):
+        model, images = without_mirror(model), images[:, ::-1, ::-1]
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)

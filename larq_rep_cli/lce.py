@@ -69,6 +69,11 @@ for command in (import_, evaluate, zoo):
     help="Storage of the weights that are not binary.",
 )
 @click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
+@click.option(
+    "--mirrored-input",
+    is_flag=True,
+    help="Leave out the Mirror layer of an imported network: the file takes images that are mirrored already.",
+)
 @common.force_option
 @common.json_option
 def convert(
@@ -77,6 +82,7 @@ def convert(
     seed: int,
     float_weights: str,
     allow_float: bool,
+    mirrored_input: bool,
     force: bool,
     as_json: bool,
     **options: Any,
@@ -95,6 +101,7 @@ def convert(
         output,
         float_weights=float_weights,
         allow_float=allow_float,
+        mirrored_input=mirrored_input,
         force=force,
         as_json=as_json,
     )
@@ -107,6 +114,7 @@ def write_tflite(
     *,
     float_weights: str = "float32",
     allow_float: bool = False,
+    mirrored_input: bool = False,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -121,16 +129,22 @@ def write_tflite(
 
     try:
         with common.working(f"converting {source}"):
-            content, report = convert_model(model, allow_float=allow_float, float_weights=float_weights)
+            content, report = convert_model(
+                model, allow_float=allow_float, float_weights=float_weights, mirrored_input=mirrored_input
+            )
     except ConversionError as error:
         lines = [f"{source} cannot be converted faithfully:", *(f"  {finding}" for finding in error.findings)]
         if all(finding.rule == "silent-float" for finding in error.findings):
             lines.append("Change these layers, or give --allow-float to have them computed in float.")
         raise common.InputError("\n".join(lines)) from error
+    except ValueError as error:
+        raise common.InputError(f"{source}: {error}") from error
     with common.replacing(output) as unfinished:
         unfinished.write_bytes(content)
     for finding in report.findings:
         common.note(str(finding))
+    if mirrored_input:
+        common.note(f"{output} takes images that are mirrored, top to bottom and left to right.")
     seconds = time.perf_counter() - start
     if as_json:
         common.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})
@@ -264,7 +278,8 @@ def _compare_answers(
     """Accuracies, if there are labels, and the images to which model and file give different answers."""
     import numpy as np
 
-    from larq_rep.converters import lce
+    from larq_rep.converters import lce, metadata
+    from larq_rep.converters.flatbuffer import Flatbuffer
 
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
@@ -275,11 +290,12 @@ def _compare_answers(
             "each class of the model, in the alphabetical order of its outputs."
         )
     interpreter = lce.any_interpreter(content)
+    mirrors = -1 if metadata.read(Flatbuffer(content)).get("mirrored_input") else 1
     keras, tflite = [], []
     for start in common.track(range(0, len(images), _BATCH), "comparing answers", -(-len(images) // _BATCH)):
         batch = images[start : start + _BATCH]
         keras.append(network.predict_on_batch(batch).argmax(axis=1))
-        tflite.append(interpreter.predict(batch).argmax(axis=1))
+        tflite.append(interpreter.predict(np.ascontiguousarray(batch[:, ::mirrors, ::mirrors])).argmax(axis=1))
     ours, theirs = np.concatenate(keras), np.concatenate(tflite)
     disagreements = [
         {"image": names[i], "keras": int(ours[i]), "tflite": int(theirs[i])} for i in np.flatnonzero(ours != theirs)
@@ -324,6 +340,8 @@ def inspect(file: Path, as_json: bool) -> None:
     for what, tensors in (("input", about.inputs), ("output", about.outputs)):
         for tensor in tensors:
             click.echo(f"{what} {tensor.name}: {tables.times(tensor.shape)} {tensor.dtype}")
+    if about.metadata.get("mirrored_input"):
+        click.echo("It takes images that are mirrored, top to bottom and left to right.")
     out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))
     rest = about.size - sum(about.constants.values())
     sizes = [(name, f"{size:,}", f"{size / about.size:.1%}") for name, size in about.constants.items()]
