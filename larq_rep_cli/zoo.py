@@ -101,6 +101,8 @@ def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"Structure from {catalog.SOURCES[published.source]}.")
         for accuracy in published.results:
             click.echo(f"Published top-1 accuracy on {published.dataset}: {catalog.accuracy(accuracy)}")
+        if published.weights:
+            click.echo(f"Published weights (weights={published.dataset!r}): {published.weights.page}")
         for layer, reason in published.left_float.items():
             click.echo(f"Stays float in a flatbuffer: {layer}: {reason}")
     out = common.console()

@@ -48,6 +48,7 @@ def record(variant: Variant) -> dict[str, Any]:
         **asdict(variant),
         "paper": {**variant.paper._asdict(), "url": variant.paper.url},
         "preprocessing": variant.preprocessing._asdict(),
+        "weights": variant.weights and variant.weights.page,
         "results": [result._asdict() for result in variant.results],
         "rep_results": [result._asdict() for result in variant.rep_results],
         **DATASETS[variant.dataset]._asdict(),

@@ -1,0 +1,199 @@
+"""`lce import` and `lce evaluate`, on checkpoints in the layout of PyTorch."""
+
+import json
+
+import authors
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch_files
+from click.testing import CliRunner
+from PIL import Image
+
+from larq_rep import zoo
+from larq_rep_cli import lce
+
+
+def run(*args):
+    result = CliRunner().invoke(lce.main, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*args):
+    result = run(*args)
+    assert result.exit_code == 2 and result.stdout == ""
+    return result.stderr
+
+
+def write(path, name, **changes):
+    """What the training script of a network saves."""
+    arrays = authors.NETWORKS[name].state_dict(seed=2) | changes
+    tensors = {key: torch_files.tensor(array, str(i)) for i, (key, array) in enumerate(arrays.items())}
+    best = torch_files.tensor(np.float32(70.5), "best")
+    content = {"epoch": 255, "state_dict": torch_files.state_dict(tensors), "best_top1_acc": best, "optimizer": {}}
+    path.write_bytes(torch_files.zip_file(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder):
+    return write(folder / "model_best.pth.tar", "recu_resnet20")
+
+
+@pytest.fixture(scope="module")
+def imported(folder, checkpoint):
+    """The imported network and what the command printed."""
+    result = run("import", checkpoint, "-o", folder / "recu.h5")
+    assert result.exit_code == 0, result.stderr
+    return folder / "recu.h5", result
+
+
+@pytest.fixture(scope="module")
+def class_folders(folder):
+    """Six pictures of noise, each in the folder of the class that the network of the authors gives it."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    network = authors.NETWORKS["recu_resnet20"]
+    logits = network.forward(network.state_dict(seed=2), ((images / 255 - mean) / std).transpose(0, 3, 1, 2))
+    for number, (image, label) in enumerate(zip(images, logits.argmax(axis=1), strict=True)):
+        place = folder / "images" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    return folder / "images"
+
+
+def forward(images):
+    network = authors.NETWORKS["recu_resnet20"]
+    return network.forward(network.state_dict(seed=2), images)
+
+
+def test_import_recognises_the_network(imported):
+    path, result = imported
+    assert f"{path}: ResNet20(method='recu'), 119 weights, 38 keys unused" in result.stdout
+    images = authors.images("recu_resnet20", batch=2)
+    model = tf.keras.models.load_model(path, compile=False)
+    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
+    expected = forward(images)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_report_and_json(folder, checkpoint):
+    result = run("import", checkpoint, "-o", folder / "report.keras", "--report")
+    assert "layer1.0.conv1.alpha" in result.stdout and "OIHW to HWIO, mirrored" in result.stdout
+    assert "unused: a counter" in result.stdout
+    result = json.loads(run("import", checkpoint, "-o", folder / "report.keras", "--force", "--json").stdout)
+    assert result["network"] == "ResNet20" and result["arguments"] == {"method": "recu"}
+    assert len(result["rows"]) == 119 and len(result["unused"]) == 38
+    row = next(row for row in result["rows"] if row["weight"] == "conv1/kernel")
+    assert row["keys"] == ["conv1.weight"] and row["found"] == [[16, 3, 3, 3]] and row["shape"] == [3, 3, 3, 16]
+
+
+def test_options_of_import(folder):
+    write(folder / "rbnn.pth", "rbnn_resnet20")
+    assert "either of 2 methods" in refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
+    assert not (folder / "rbnn.h5").exists()
+    wanted = ("import", folder / "rbnn.pth", "--network", "ResNet20", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
+    assert "ResNet20(method='rbnn')" in run(*wanted).stdout
+    assert "exists already" in refused(*wanted)
+    assert run(*wanted, "--force", "--input-size", "64").exit_code == 0
+    assert tf.keras.models.load_model(folder / "rbnn.h5", compile=False).input_shape == (None, 64, 64, 3)
+
+
+def test_first_step(folder):
+    """The network of the first phase has real weights, and is no binary network."""
+    path = write(folder / "step1.pth.tar", "react_resnet18_cifar100")
+    assert run("import", path, "--step", "1", "-o", folder / "step1.h5").exit_code == 0
+    model = tf.keras.models.load_model(folder / "step1.h5", compile=False)
+    assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+    assert "no layer of model" not in refused("import", path, "--step", "3", "-o", folder / "x.h5")
+
+
+def test_what_import_refuses(folder, checkpoint):
+    output = folder / "bad.h5"
+    message = refused("import", checkpoint, "--network", "ResNet18", "-o", output)
+    assert "left over: layer3.2.conv2.weight" in message and "missing: layer4.0.conv1.weight" in message
+    assert "Its keys are those of ResNet20." in message
+    assert "Did you mean ResNet20" in refused("import", checkpoint, "--network", "ResNet2", "-o", output)
+    assert "no such file" in refused("import", folder / "none.pth", "-o", output)
+    assert "expected the name of a file in .h5 or .keras" in refused("import", checkpoint, "-o", folder / "x.tflite")
+    assert "'widht'" in refused("import", checkpoint, "--set", "widht=3", "-o", output)
+    (folder / "page.pth").write_text("<!doctype html>")
+    assert "it is a web page" in refused("import", folder / "page.pth", "-o", output)
+    nan = write(folder / "nan.pth", "recu_resnet20", **{"linear.bias": np.full(10, np.nan, np.float32)})
+    assert "not finite: linear.bias" in refused("import", nan, "-o", output)
+    assert not output.exists() and not list(folder.glob(".*"))
+
+
+def test_imported_networks_are_converted_and_evaluated(folder, imported, class_folders):
+    """Also to a file that takes mirrored images."""
+    path, _ = imported
+    assert run("convert", path, "-o", folder / "recu.tflite").exit_code == 0
+    result = run("convert", path, "--mirrored-input", "-o", folder / "mirrored.tflite")
+    assert "takes images that are mirrored" in result.stderr
+    for name in ("recu.tflite", "mirrored.tflite"):
+        assert run("verify", path, folder / name, "--random", 1).exit_code == 0
+    about = json.loads(run("inspect", folder / "mirrored.tflite", "--json").stdout)
+    assert about["metadata"] == {"network": "ResNet20", "mirrored_input": True}
+    assert "STRIDED_SLICE" not in about["operators"]
+    about = json.loads(run("inspect", folder / "recu.tflite", "--json").stdout)
+    assert about["operators"]["STRIDED_SLICE"] == 1
+
+    for source in (path, folder / "recu.tflite", folder / "mirrored.tflite"):
+        options = ("--images", class_folders, "--set", "method=recu")
+        result = json.loads(run("evaluate", source, *options, "--json").stdout)
+        assert (result["images"], result["top1"], result["top5"]) == (6, 1.0, 1.0)
+    result = run("evaluate", folder / "mirrored.tflite", *options, "--limit", 3, "--batch-size", 2)
+    assert result.stdout.endswith("top-1 100.00%, top-5 100.00% of 3 images.\n")
+
+
+def test_evaluate_takes_networks_of_the_zoo(checkpoint, class_folders):
+    result = run(
+        *("evaluate", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "--images", class_folders, "--json")
+    )
+    assert json.loads(result.stdout)["top1"] == 1.0
+
+
+def test_what_evaluate_refuses(folder, imported, class_folders):
+    path, _ = imported
+    assert "prepared differently" in refused("evaluate", path, "--images", class_folders)
+    assert "is not a folder" in refused("evaluate", path, "--images", folder / "none")
+    (folder / "empty").mkdir()
+    assert "no folders with images" in refused("evaluate", path, "--images", folder / "empty")
+    for name in ("cat", "dog"):
+        (folder / "two" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(folder / "two" / name / "1.png")
+    assert "has 2 classes, but" in refused("evaluate", path, "--images", folder / "two", "--set", "method=recu")
+    stranger = tf.keras.Sequential([tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()], name="me")
+    stranger.save(folder / "me.h5")
+    assert "comes from 'me'" in refused("evaluate", folder / "me.h5", "--images", class_folders)
+
+
+def test_mirrored_input_is_for_imported_networks(folder):
+    message = refused("convert", "ResNet20", "--mirrored-input", "-o", folder / "x.tflite")
+    assert "does not begin with a Mirror layer" in message
+
+
+def test_weights_option_takes_checkpoints(folder, checkpoint):
+    output = folder / "direct.tflite"
+    assert run("convert", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "-o", output).exit_code == 0
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme(folder):
+    path = write(folder / "model_best_rep.pth.tar", "rep_adambnn")
+    result = run("import", path, "--network", "RepReActNetA", "-o", folder / "rep_reactnet.h5")
+    assert "RepReActNetA(beta=2), 266 weights, 32 keys unused" in result.stdout
+    result = run("convert", folder / "rep_reactnet.h5", "-o", folder / "rep.tflite")
+    assert "31 of 31 binary convolutions bitpacked" in result.stdout
+    model = zoo.RepReActNetA(weights=path)
+    images = authors.images("rep_adambnn", batch=1)
+    expected = authors.NETWORKS["rep_adambnn"].forward(authors.NETWORKS["rep_adambnn"].state_dict(seed=2), images)
+    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
