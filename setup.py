@@ -23,6 +23,7 @@ setup(
         "larq_rep.zoo",
         "larq_rep.converters",
         "larq_rep.zoo.checkpoint",
+        "larq_rep.converters.folding",
         "larq_rep_cli",
     ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
@@ -47,6 +48,8 @@ setup(
         # Its protobuf pin holds TensorFlow below 2.20 and slows conversion, hence an extra.
         "zoo": ["larq-zoo>=2.4"],
         "safetensors": ["safetensors>=0.4"],
+        # Tests compare with PyTorch's own operations where it is installed.
+        "torch": ["torch>=2.6"],
         "dev": ["safetensors>=0.4", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11"],
     },
     entry_points={"console_scripts": ["lce = larq_rep_cli.lce:main", "lqr = larq_rep_cli.lqr:main"]},

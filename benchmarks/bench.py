@@ -1,4 +1,4 @@
-"""What `make bench` prints: conversion time against LCE's own route, and latency of every engine.
+"""What `make bench` prints: conversion time against LCE's own route, gain of folding, and latency of every engine.
 
 Everything is a ratio within one run: the two routes and all engines take turns.
 """
@@ -22,10 +22,12 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from larq_rep.converters import convert
+from larq_rep.converters import convert, fold
 from larq_rep.converters.benchmark import benchmark
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.lce import interpreter, standard_error
+
+ENGINES = ("default", "indirect", "xnnpack", "indirect+xnnpack")
 
 
 def operators(content: bytes) -> Counter:
@@ -37,7 +39,7 @@ def conversion(model: tf.keras.Model, repeats: int) -> tuple[bytes, dict]:
     seconds: dict[str, list[float]] = {"larq_rep": [], "lce": []}
     files = {}
     for _ in range(repeats):
-        for name, route in (("larq_rep", lambda m: convert(m)[0]), ("lce", lce.convert_keras_model)):
+        for name, route in (("larq_rep", lambda m: convert(m, fold=False)[0]), ("lce", lce.convert_keras_model)):
             start = time.perf_counter()
             with standard_error() if name == "lce" else contextlib.nullcontext():
                 files[name] = route(model)
@@ -66,21 +68,24 @@ def main() -> None:
 
     tf.keras.utils.set_random_seed(0)
     networks = {name: getattr(larq_rep.zoo, name)() for name in ("ReActNetA", "RepReActNetA")}
-    files, conversions = {}, []
+    files, conversions, foldings = {}, [], []
     for name, model in networks.items():
-        # As after training: with untouched batch norms the converter finds operators to leave out.
+        # As after training: with initial values the converter finds operators to leave out, and equal ones to merge.
+        rng = np.random.default_rng(0)
         for layer in model.layers:
             if isinstance(layer, tf.keras.layers.BatchNormalization):
-                layer.set_weights([np.random.default_rng(0).uniform(0.5, 1.5, w.shape) for w in layer.weights])
-            elif hasattr(layer, "kernel_quantizer"):
-                layer.set_weights([np.random.default_rng(1).normal(0, 0.3, w.shape) for w in layer.weights])
-        files[name], row = conversion(model, arguments.repeats)
+                layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+            elif layer.weights:
+                layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
+        unfolded, row = conversion(model, arguments.repeats)
         conversions.append(row)
-    results = benchmark(
-        files, modes=("default", "indirect", "xnnpack"), keras_models=networks, num_runs=arguments.num_runs
-    )
+        files[f"{name} unfolded"] = unfolded
+        files[name], report = fold(unfolded)
+        foldings.append({"network": name, **report.to_dict()})
+    results = benchmark(files, modes=ENGINES, keras_models=networks, num_runs=arguments.num_runs)
     if arguments.json:
-        print(json.dumps({"conversion": conversions, "latency": [vars(result) for result in results]}, indent=2))
+        latency = [vars(result) for result in results]
+        print(json.dumps({"conversion": conversions, "folding": foldings, "latency": latency}, indent=2))
         return
     console = Console()
     console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}")
@@ -94,6 +99,19 @@ def main() -> None:
             str(row["same_operators"]),
             str(row["outputs_bit_equal"]),
         )
+    console.print(table)
+    table = Table("network", "ADD", "MUL", "operators", "engine", "of the unfolded median", title="Folding")
+    medians = {(result.file, result.mode): result.median_ms for result in results}
+    for row in foldings:
+        before, after = row["operators_before"], row["operators_after"]
+        for mode in ENGINES:
+            table.add_row(
+                row["network"],
+                *(f"{before.get(name, 0)} -> {after.get(name, 0)}" for name in ("ADD", "MUL")),
+                f"{sum(before.values())} -> {sum(after.values())}",
+                mode,
+                f"{medians[row['network'], mode] / medians[row['network'] + ' unfolded', mode]:.3f}",
+            )
     console.print(table)
     table = Table("file", "engine", "median ms", "p10", "p90", "ratio", title="Latency, one image, one thread")
     for result in results:

@@ -8,6 +8,7 @@ those who measure: `from larq_rep.converters.benchmark import benchmark`.
 
 from larq_rep.converters.convert import ConversionError, convert
 from larq_rep.converters.describe import describe
+from larq_rep.converters.folding import fold
 from larq_rep.converters.verify import verify
 
-__all__ = ["ConversionError", "convert", "describe", "verify"]
+__all__ = ["ConversionError", "convert", "describe", "fold", "verify"]

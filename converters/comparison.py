@@ -344,6 +344,8 @@ class Comparison:
             found = values[producer.inputs[0]]
             found = -found if sign.negated else found
             error, where = _error(found, expected, magnitude)
+            if not error <= TOLERANCE:
+                error, where = min((error, where), _error(_rescaled(found, expected), expected, magnitude))
             self.result.sign_error = max(self.result.sign_error, error)
             wrong = not error <= TOLERANCE
         else:
@@ -500,6 +502,23 @@ def _error(found: np.ndarray, expected: np.ndarray, magnitude: float | None = No
     where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
     magnitude = float(np.abs(expected).max()) if magnitude is None else magnitude
     return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)
+
+
+def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
+
+    Folding leaves out what changes no sign: positive factors of a channel, and clipping to [-1, 1]. A wrong factor of
+    what also goes elsewhere shows there.
+    """
+    axes = tuple(range(found.ndim - 1))
+    clipped = bool(np.abs(expected).max() <= 1)
+    found64 = found.astype(np.float64)
+    counted = np.where(np.abs(expected) < 1, found64, 0) if clipped else found64
+    squares = (counted**2).sum(axis=axes)
+    factors = (counted * expected).sum(axis=axes) / np.where(squares > 0, squares, 1)
+    # Where all values of a channel are clipped, any large factor shows that they are on the right side.
+    factors = np.where(factors > 0, factors, np.where(squares > 0, 0, 1e6))
+    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors
 
 
 def _at(values: np.ndarray, where: tuple[int, ...]) -> str:

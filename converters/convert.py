@@ -15,6 +15,7 @@ from larq_rep.converters import float_weights as storage
 from larq_rep.converters import lce, metadata
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.layers import Mirror
 
@@ -43,6 +44,7 @@ class Report:
         mirrored_input: Whether the file takes mirrored images.
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
+        folded_away: Operators that folding left out.
         findings: What is worth knowing about the result.
     """
 
@@ -54,6 +56,7 @@ class Report:
     size_float32: int
     logit_change: float
     mirrored_input: bool
+    folded_away: int
     findings: list[Finding] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,12 +64,18 @@ class Report:
 
 
 def convert(
-    model: tf.keras.Model, *, allow_float: bool = False, float_weights: str = "float32", mirrored_input: bool = False
+    model: tf.keras.Model,
+    *,
+    allow_float: bool = False,
+    float_weights: str = "float32",
+    mirrored_input: bool = False,
+    fold: bool = True,
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
-    The model is traced once, frozen and given to LCE's converter as a graph. The result has the operators of
-    `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time.
+    The model is traced once, frozen and given to LCE's converter as a graph. That has the operators of
+    `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time. Then
+    constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding.
 
     !!! example
         ```python
@@ -81,6 +90,7 @@ def convert(
         mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
             takes images that are mirrored already, top to bottom and left to right, which a camera may do for
             nothing. The file says so in its metadata.
+        fold: Fold constants; `False` keeps the operators of LCE's converter.
 
     # Returns
         The bytes of the `.tflite` file and a `Report`.
@@ -117,6 +127,10 @@ def convert(
     findings += audit_flatbuffer(flatbuffer, content, binary.layers)
     if any(finding.error for finding in findings):
         raise ConversionError([finding for finding in findings if finding.error])
+    folded_away = 0
+    if fold:
+        content, folding = fold_constants(content)
+        folded_away = folding.folded_away
     size_float32, change = len(content), 0.0
     if float_weights != "float32":
         reference = content
@@ -138,6 +152,7 @@ def convert(
         size_float32=size_float32,
         logit_change=change,
         mirrored_input=mirrored_input,
+        folded_away=folded_away,
         findings=findings,
     )
     return content, report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -244,6 +245,59 @@ class Flatbuffer:
         builder = _Builder(self.size + 1024)
         builder.Finish(self.model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
         return bytes(builder.Output())
+
+    def add_tensor(self, like: int, suffix: str) -> int:
+        """Appends a tensor of the type and shape of another one, and returns its index."""
+        tensor = copy.copy(self.subgraph.tensors[like])
+        tensor.name = (self.name(like) + suffix).encode()
+        tensor.buffer = 0  # TFLite's empty buffer
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def add_constant(self, value: np.ndarray, name: str) -> int:
+        """Appends a constant tensor and returns its index."""
+        tensor = schema.TensorT()
+        tensor.name = name.encode()
+        tensor.type = next(number for number, dtype in _DTYPES.items() if dtype == value.dtype)
+        tensor.shape = np.asarray(value.shape, np.int32)
+        self.subgraph.tensors.append(tensor)
+        self.set_constant(len(self.subgraph.tensors) - 1, value)
+        return len(self.subgraph.tensors) - 1
+
+    def operator_code(self, builtin: int, version: int) -> int:
+        """Index of TFLite's code of an operator, of at least a version; appended if the file lacks it."""
+        for index, code in enumerate(self.model.operatorCodes):
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= version:
+                return index
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = builtin
+        code.version = version
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
+
+    def drop_unused(self) -> None:
+        """Removes the operators whose results nothing reads, then tensors and data that nothing refers to."""
+        needed = set(self.outputs)
+        operators = []
+        for op in reversed(self.subgraph.operators):
+            if needed.intersection(map(int, op.outputs)):
+                needed.update(() if op.inputs is None else map(int, op.inputs))
+                operators.append(op)
+        self.subgraph.operators = operators[::-1]
+        needed |= {*self.inputs, *(int(t) for op in operators for t in op.outputs)}
+        kept = sorted(needed - {-1})
+        index = {old: new for new, old in enumerate(kept)} | {-1: -1}
+        self.subgraph.tensors = [self.subgraph.tensors[t] for t in kept]
+        for holder in (self.subgraph, *operators):
+            if holder.inputs is not None:
+                holder.inputs = np.array([index[int(t)] for t in holder.inputs], np.int32)
+            holder.outputs = np.array([index[int(t)] for t in holder.outputs], np.int32)
+        for signature in self.model.signatureDefs or []:
+            for mapped in (*signature.inputs, *signature.outputs):
+                mapped.tensorIndex = index[mapped.tensorIndex]
+        for name in ("operators", "producers", "consumers"):
+            self.__dict__.pop(name, None)
+        self.drop_unused_buffers()
 
     def drop_unused_buffers(self) -> None:
         """Empties the buffers that no tensor reads any more, so that `pack` leaves their data out."""

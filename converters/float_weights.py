@@ -123,7 +123,7 @@ def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) ->
     if dtype not in get_args(StorageType):
         raise ValueError(f"dtype should be one of {get_args(StorageType)}, found {dtype!r}.")
     flatbuffer = Flatbuffer(content)
-    if stored := _stored_constants(flatbuffer):
+    if stored := stored_constants(flatbuffer):
         found = next(iter(stored.values())).values.dtype
         raise ValueError(f"The weights of this file are {found} already. Compress the float32 file instead.")
     constants: dict[int, CompressedConstant] = {}
@@ -168,7 +168,7 @@ def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
     flatbuffer = Flatbuffer(content)
-    stored = _stored_constants(flatbuffer)
+    stored = stored_constants(flatbuffer)
     if not stored:
         return content, {}
     subgraph = flatbuffer.subgraph
@@ -191,7 +191,7 @@ def storage(content: bytes) -> str:
     # Raises
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
-    found = {small.values.dtype.name for small in _stored_constants(Flatbuffer(content)).values()}
+    found = {small.values.dtype.name for small in stored_constants(Flatbuffer(content)).values()}
     return next((dtype for dtype in ("int8", "float16") if dtype in found), "float32")
 
 
@@ -228,7 +228,7 @@ def _store(flatbuffer: Flatbuffer, tensor: int, small: _Stored) -> schema.Operat
     tensors[tensor].buffer = 0  # TFLite's empty buffer: this tensor is computed now
 
     operator = schema.OperatorT()
-    operator.opcodeIndex = _dequantize_code(model)
+    operator.opcodeIndex = flatbuffer.operator_code(schema.BuiltinOperator.DEQUANTIZE, _DEQUANTIZE_VERSION)
     operator.inputs = np.array([len(tensors) - 1], np.int32)
     operator.outputs = np.array([tensor], np.int32)
     operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
@@ -236,19 +236,7 @@ def _store(flatbuffer: Flatbuffer, tensor: int, small: _Stored) -> schema.Operat
     return operator
 
 
-def _dequantize_code(model: schema.ModelT) -> int:
-    builtin = schema.BuiltinOperator.DEQUANTIZE
-    for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= _DEQUANTIZE_VERSION:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = _DEQUANTIZE_VERSION
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
-def _stored_constants(flatbuffer: Flatbuffer) -> dict[int, _Stored]:
+def stored_constants(flatbuffer: Flatbuffer) -> dict[int, _Stored]:
     """The weights that DEQUANTIZE operators read, by the tensor that each operator writes."""
     stored = {}
     for op in flatbuffer.operators:

@@ -74,6 +74,7 @@ for command in (import_, evaluate, zoo):
     is_flag=True,
     help="Leave out the Mirror layer of an imported network: the file takes images that are mirrored already.",
 )
+@click.option("--no-fold", is_flag=True, help="Keep the operators of LCE's converter, as before lce fold.")
 @common.force_option
 @common.json_option
 def convert(
@@ -83,6 +84,7 @@ def convert(
     float_weights: str,
     allow_float: bool,
     mirrored_input: bool,
+    no_fold: bool,
     force: bool,
     as_json: bool,
     **options: Any,
@@ -102,6 +104,7 @@ def convert(
         float_weights=float_weights,
         allow_float=allow_float,
         mirrored_input=mirrored_input,
+        fold=not no_fold,
         force=force,
         as_json=as_json,
     )
@@ -115,6 +118,7 @@ def write_tflite(
     float_weights: str = "float32",
     allow_float: bool = False,
     mirrored_input: bool = False,
+    fold: bool = True,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -130,7 +134,11 @@ def write_tflite(
     try:
         with common.working(f"converting {source}"):
             content, report = convert_model(
-                model, allow_float=allow_float, float_weights=float_weights, mirrored_input=mirrored_input
+                model,
+                allow_float=allow_float,
+                float_weights=float_weights,
+                mirrored_input=mirrored_input,
+                fold=fold,
             )
     except ConversionError as error:
         lines = [f"{source} cannot be converted faithfully:", *(f"  {finding}" for finding in error.findings)]
@@ -159,6 +167,44 @@ def write_tflite(
         f"{output}: {tables.megabytes(report.size)}, {report.bitpacked} of {report.binary} binary convolutions "
         f"bitpacked, {seconds:.1f} s"
     )
+
+
+# lce fold
+
+
+@main.command(epilog=common.examples("lce fold lce.tflite -o folded.tflite", "lce fold lce.tflite -o f.tflite --json"))
+@click.argument("file", type=_PATH)
+@click.option("-o", "--output", type=_PATH, required=True, help="The .tflite file to write.")
+@common.force_option
+@common.json_option
+def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
+    """Folds constants of FILE, any .tflite file of LCE, into its convolutions.
+
+    What it adds to or multiplies with each channel goes into biases and thresholds where the result stays the same up
+    to float rounding. lce convert does so by itself.
+    """
+    if output.suffix != ".tflite":
+        raise common.InputError(f"--output {output}: expected the name of a .tflite file.")
+    content = common.read_file(file)
+    common.check_output(output, force)
+    common.quiet_tensorflow()
+    from larq_rep.converters import fold as fold_constants
+    from larq_rep.converters.flatbuffer import InvalidFlatbufferError
+
+    with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
+        content, report = fold_constants(content)
+    with common.replacing(output) as unfinished:
+        unfinished.write_bytes(content)
+    if as_json:
+        common.print_json({"source": str(file), "file": str(output), **report.to_dict()})
+        return
+    names = dict.fromkeys([*report.operators_before, *report.operators_after])
+    rows: list[tuple[Any, ...]] = [
+        (name, report.operators_before.get(name, 0), report.operators_after.get(name, 0)) for name in names
+    ]
+    rows.append(("bytes", f"{report.size_before:,}", f"{report.size_after:,}"))
+    common.console().print(tables.table("Operators", ["operator", "before", "after"], rows))
+    click.echo(f"{output}: {tables.megabytes(report.size_after)}, {report.folded_away} operators folded away")
 
 
 # lce verify

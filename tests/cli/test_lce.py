@@ -87,7 +87,7 @@ def test_help_imports_nothing_heavy():
     assert "benchmark" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["convert", "verify", "inspect", "benchmark", "zoo list", "zoo show"])
+@pytest.mark.parametrize("command", ["convert", "fold", "verify", "inspect", "benchmark", "zoo list", "zoo show"])
 def test_help_has_examples(command):
     assert f"  lce {command} " in run(*command.split(), "--help").stdout.split("Examples:")[1]
 
@@ -126,6 +126,39 @@ def test_convert_takes_weights_of_a_named_network(tmp_path):
     network(seed=7).save_weights(weights)
     assert run("convert", *NETWORK, "--weights", weights, "-o", path).exit_code == 0
     assert run("verify", *NETWORK[:1], path, *NETWORK[1:], "--random", 1, "--seed", 7).exit_code == 0
+
+
+def test_fold_does_to_a_file_what_convert_does(converted, tmp_path):
+    unfolded, folded = tmp_path / "unfolded.tflite", tmp_path / "folded.tflite"
+    assert run("convert", *NETWORK, "--no-fold", "-o", unfolded).exit_code == 0
+    result = run("fold", unfolded, "-o", folded)
+    assert result.exit_code == 0
+    operators = [
+        [(op.name, op.inputs, op.outputs) for op in Flatbuffer(path.read_bytes()).operators]
+        for path in (unfolded, folded, converted[0])
+    ]
+    assert operators[1] == operators[2]
+    counts = [sum(name == "MUL" for name, *_ in operators[i]) for i in (0, 1)]
+    # Behind each tile; before training all copies of a channel have the same factor. That of the stem clips, too.
+    assert counts == [CONVOLUTIONS + 1, 1]
+    assert [cell.strip() for cell in next(x for x in result.stdout.splitlines() if "MUL" in x).split("│")[1:-1]] == [
+        "MUL",
+        *map(str, counts),
+    ]
+    assert result.stdout.splitlines()[-1].startswith(f"{folded}: {folded.stat().st_size / 1e6:.2f} MB, ")
+
+    assert "--force" in refused("fold", unfolded, "-o", folded)
+    assert "expected the name of a .tflite file" in refused("fold", unfolded, "-o", tmp_path / "folded")
+    report = json.loads(run("fold", folded, "-o", folded, "--force", "--json").stdout)
+    assert report["folded_away"] == 0
+    assert report["size_before"] == report["size_after"] == folded.stat().st_size
+    assert report["operators_before"] == report["operators_after"]
+
+
+def test_fold_refuses_other_files(sources, tmp_path):
+    assert "should be b'TFL3'" in refused("fold", sources["text"], "-o", tmp_path / "m.tflite")
+    assert "no file" in refused("fold", tmp_path / "missing.tflite", "-o", tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_file_stays(tmp_path):

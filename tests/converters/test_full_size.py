@@ -22,9 +22,10 @@ REACTNET = {
     "MEAN": 1,
     "FULLY_CONNECTED": 1,
 }
+# Operators and bytes as converted, and the additions that folding leaves: see test_folding.py.
 EXPECTED = {
-    "ReActNetA": (REACTNET, 7_945_484),
-    "RepReActNetA": ({**REACTNET, "TILE": 32, "MUL": 31, "ADD": 140}, 12_342_384),
+    "ReActNetA": (REACTNET, 7_945_484, 31 + 25),
+    "RepReActNetA": ({**REACTNET, "TILE": 32, "MUL": 31, "ADD": 140}, 12_342_384, 31 + 26 + 26),
 }
 
 
@@ -39,10 +40,13 @@ def test_imagenet_network(name):
     assert untrained.ok, untrained.differences
 
     randomize(model)
-    content, report = convert(model)
-    operators, size = EXPECTED[name]
+    content, report = convert(model, fold=False)
+    operators, size, additions = EXPECTED[name]
     assert Counter(op.name for op in Flatbuffer(content).operators) == operators
     assert report.size == pytest.approx(size, rel=1e-3)
+    content, report = convert(model)
+    assert Counter(op.name for op in Flatbuffer(content).operators) == {**operators, "ADD": additions}
+    assert report.folded_away == operators["ADD"] - additions
     trained = verify(model, content, images(model, 2))
     assert trained.ok, trained.differences
     # 26 signs of 112 x 112 x 32 down to 7 x 7 x 1024 activations, twice as many in the Rep network.

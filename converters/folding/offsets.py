@@ -1,0 +1,262 @@
+"""Constants of each channel that are added on the way: where the graph can do without, and what to put instead.
+
+Every float tensor `t` of the file may hold `t - o` instead, with an offset `o` for each channel (the last axis).
+Most operators only carry offsets on:
+
+| operator | offset of the output |
+|---|---|
+| `ADD`, `SUB` of two tensors | sum, difference |
+| `ADD`, `SUB` of a constant `c`, left out | `o + c`, `o - c` |
+| `MUL` by a constant `c` | `c * o` |
+| pooling, `MEAN` over rows and columns, `TILE`, `CONCATENATION`, ... | those of its channels, in the new order |
+| `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: their bias takes it away |
+| the others, `PRELU` and `LceQuantize` among them | none, and their input must have none |
+
+So a plan leaves additions of constants out, gives an unknown offset to each output channel of the convolutions, and
+solves for those that make the offset vanish where it must. Where none does, one addition is put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from larq_rep.converters.flatbuffer import Operator
+from larq_rep.converters.folding.channels import Graph
+
+# An offset is divided by the multiplications behind the convolution that takes it: beyond these, rounding grows.
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-6, 2.0**6
+# The sizes of maps decide; this much is what any operator costs.
+_OPERATOR_COST = 256
+
+
+@dataclass(frozen=True)
+class _Offset:
+    """`constant + sum(factors * unknowns[ids])` for each channel; the unknown 0 is the number 0."""
+
+    constant: np.ndarray
+    ids: np.ndarray
+    factors: np.ndarray
+
+    @classmethod
+    def unknown(cls, first: int, width: int) -> _Offset:
+        return cls(np.zeros(width), np.arange(first, first + width)[None], np.ones((1, width)))
+
+    @classmethod
+    def none(cls, width: int) -> _Offset:
+        return cls(np.zeros(width), np.zeros((0, width), int), np.zeros((0, width)))
+
+    def __add__(self, other: _Offset) -> _Offset:
+        return _Offset(
+            self.constant + other.constant,
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.factors, other.factors]),
+        )
+
+    def plus(self, constant: np.ndarray) -> _Offset:
+        return _Offset(self.constant + constant, self.ids, self.factors)
+
+    def times(self, factor: np.ndarray | float) -> _Offset:
+        return _Offset(self.constant * factor, self.ids, self.factors * factor)
+
+    def at(self, channels: np.ndarray) -> _Offset:
+        outside = channels < 0
+        return _Offset(
+            np.where(outside, 0, self.constant[channels]),
+            np.where(outside, 0, self.ids[:, channels]),
+            self.factors[:, channels],
+        )
+
+    @classmethod
+    def concatenate(cls, offsets: list[_Offset]) -> _Offset:
+        terms = max(len(offset.ids) for offset in offsets)
+        pads = [((0, terms - len(offset.ids)), (0, 0)) for offset in offsets]
+        return cls(
+            np.concatenate([offset.constant for offset in offsets]),
+            np.concatenate([np.pad(o.ids, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
+            np.concatenate([np.pad(o.factors, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
+        )
+
+
+@dataclass
+class _Demand:
+    """An input of an operator whose offset must vanish, or else is added back in front of it."""
+
+    op: Operator
+    position: int
+    offset: _Offset
+    met: bool | None = None
+
+
+@dataclass
+class Plan:
+    """Which additions of constants to leave out, and what the others and the biases become.
+
+    # Attributes
+        left_out: Indices of the operators that are left out.
+        cost: Elements that the remaining additions of constants write, and what the operators cost by themselves.
+        offsets: The offset of each tensor that has one.
+        added: By operator and position of its input: what is added in front.
+    """
+
+    left_out: frozenset[int]
+    cost: float = 0.0
+    offsets: dict[int, np.ndarray] = field(default_factory=dict)
+    added: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+
+def best_plan(graph: Graph) -> Plan | None:
+    """The cheapest plan found; `None` if the file is as good already."""
+    operators = graph.flatbuffer.operators
+    candidates = [op.index for op in operators if graph.adds_constant(op) and graph.plain(op)]
+    everything = frozenset(candidates)
+    best = make_plan(graph, everything)
+    for index in candidates:
+        # Leaving one addition out may take several behind it, or one on a larger map.
+        plan = make_plan(graph, best.left_out - {index})
+        if plan.cost < best.cost:
+            best = plan
+    present = sum(_cost(graph, op.outputs[0]) for op in operators if graph.adds_constant(op))
+    return best if best.cost < present else None
+
+
+def _cost(graph: Graph, tensor: int) -> float:
+    return graph.elements(tensor) + _OPERATOR_COST
+
+
+def make_plan(graph: Graph, left_out: Iterable[int]) -> Plan:
+    """The plan that leaves out the given additions of constants."""
+    left_out = frozenset(left_out)
+    offsets, demands, unknowns = _propagate(graph, left_out)
+    values = _solve(demands, unknowns)
+    plan = Plan(left_out)
+    for tensor, offset in offsets.items():
+        value = _evaluate(offset, values)
+        if value.any():
+            plan.offsets[tensor] = value
+    inserted = set()
+    roots = {op.outputs[0]: data_of(graph, op) for op in graph.flatbuffer.operators if op.index in left_out}
+    for demand in demands:
+        value = _evaluate(demand.offset, values)
+        if not demand.met and value.any():
+            plan.added[demand.op.index, demand.position] = value
+            root = demand.op.inputs[demand.position]
+            while root in roots:
+                root = roots[root]
+            inserted.add((root, value.astype(np.float32).tobytes()))
+    plan.cost = sum(_cost(graph, root) for root, _ in inserted)
+    for op in graph.flatbuffer.operators:
+        if graph.adds_constant(op) and op.index not in left_out:
+            needless = graph.plain(op) and not new_constant(graph, plan, op).any()
+            plan.cost += 0 if needless else _cost(graph, op.outputs[0])
+    return plan
+
+
+def data_of(graph: Graph, op: Operator) -> int:
+    """The tensor that an operator with a constant of each channel is applied to."""
+    vector = graph.vectors[op.index]
+    return op.inputs[vector[0]]
+
+
+def new_constant(graph: Graph, plan: Plan, op: Operator) -> np.ndarray:
+    """What an addition of a constant that stays has to add: as float32."""
+    vector = graph.vectors[op.index]
+    change = plan.offsets.get(op.inputs[vector[0]], 0) - plan.offsets.get(op.outputs[0], 0)
+    result = vector[1] - change if op.name == "SUB" else vector[1] + change
+    return result.astype(np.float32)
+
+
+def _propagate(graph: Graph, left_out: frozenset[int]) -> tuple[dict[int, _Offset], list[_Demand], int]:
+    """The offset of each tensor, where it must vanish, and the number of unknowns."""
+    offsets: dict[int, _Offset] = {}
+    demands: list[_Demand] = []
+    unknowns = 1
+
+    def of(tensor: int) -> _Offset:
+        return offsets.get(tensor) or _Offset.none(graph.width(tensor))
+
+    def require(op: Operator) -> None:
+        demands.extend(_Demand(op, i, offsets[t]) for i, t in enumerate(op.inputs) if t in offsets)
+
+    for op in graph.flatbuffer.operators:
+        output, vector, plain = op.outputs[0], graph.vectors.get(op.index), graph.plain(op)
+        channels = [c for c in graph.maps[op.index] if c is not None]
+        takes_any = graph.adds_constant(op) and op.index not in left_out
+        if graph.bias(op) is not None:
+            takes_any = True
+            if graph.kernels.get(op.index) is None:
+                require(op)
+        if takes_any:
+            if plain:
+                offsets[output] = _Offset.unknown(unknowns, graph.width(output))
+                unknowns += graph.width(output)
+        elif vector is not None and plain:
+            offset = of(op.inputs[vector[0]])
+            offsets[output] = offset.times(vector[1]) if op.name == "MUL" else offset.plus(_sign(op) * vector[1])
+        elif op.name in ("ADD", "SUB") and graph.same_width(op):
+            offset = of(op.inputs[0]) + of(op.inputs[1]).times(_sign(op))
+            if plain:
+                offsets[output] = offset
+            else:
+                demands.append(_Demand(op, 0, offset))
+        elif plain and op.name == "CONCATENATION" and op.options.axis in (-1, len(graph.flatbuffer.shape(output)) - 1):
+            offsets[output] = _Offset.concatenate([of(t) for t in op.inputs])
+        elif plain and len(channels) == len(op.outputs):
+            source = op.inputs[1] if op.name == "SPLIT" else op.inputs[0]
+            offsets.update({t: of(source).at(c) for t, c in zip(op.outputs, channels, strict=True)})
+        else:
+            require(op)
+    return offsets, demands, unknowns
+
+
+def _sign(op: Operator) -> float:
+    return -1.0 if op.name == "SUB" else 1.0
+
+
+def _solve(demands: list[_Demand], unknowns: int) -> np.ndarray:
+    """Values of the unknowns that meet as many demands as found, in the order of execution."""
+    values, fixed = np.zeros(unknowns), np.zeros(unknowns, bool)
+    fixed[0] = True
+    pending = demands
+    while pending:
+        for demand in pending:
+            demand.met = _meet(demand, values, fixed)
+        waiting = [demand for demand in pending if demand.met is None]
+        if len(waiting) == len(pending):
+            # Each of them leaves a choice: the convolution nearest to the first takes the offset.
+            ids = waiting[0].offset.ids
+            free = ~fixed[ids]
+            fixed[ids[free & (ids != np.where(free, ids, 0).max(axis=0))]] = True
+        pending = waiting
+    return values
+
+
+def _meet(demand: _Demand, values: np.ndarray, fixed: np.ndarray) -> bool | None:
+    """Fixes the unknowns of a demand so that it is met: whether that worked; `None` while there is a choice."""
+    offset = demand.offset
+    free = ~fixed[offset.ids]
+    count = free.sum(axis=0)
+    terms = offset.factors * values[offset.ids]
+    rest = offset.constant + terms.sum(axis=0)
+    rest[np.abs(rest) <= 1e-9 * (np.abs(offset.constant) + np.abs(terms).sum(axis=0))] = 0
+    factor = np.where(free, offset.factors, 0).sum(axis=0)
+    far = (np.abs(factor) < _SMALLEST_FACTOR) | (np.abs(factor) > _LARGEST_FACTOR)
+    if np.any((rest != 0) & ((count == 0) | (count == 1) & far)):
+        return False
+    if np.any(count > 1):
+        return None
+    single = count == 1
+    ids = np.where(free, offset.ids, 0).max(axis=0, initial=0)[single]
+    wanted = np.where(rest[single] == 0, 0.0, -rest[single] / np.where(far, 1, factor)[single])
+    values[ids] = wanted
+    if not np.allclose(values[ids], wanted, rtol=1e-9, atol=0):  # copies of one channel want different offsets
+        values[ids] = 0
+        return False
+    fixed[ids] = True
+    return True
+
+
+def _evaluate(offset: _Offset, values: np.ndarray) -> np.ndarray:
+    return offset.constant + (offset.factors * values[offset.ids]).sum(axis=0)

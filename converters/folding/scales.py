@@ -1,0 +1,182 @@
+"""Multiplications of each channel that the graph can do without: the counterpart of `folding.offsets`.
+
+Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` for each channel (the last axis).
+
+| operator | scale of the output |
+|---|---|
+| `MUL` by a constant `c`, left out | `c * s` |
+| `ADD` of two tensors | their scale, if it is the same |
+| `ADD`, `SUB` of a constant `c` | `s`, with `c / s` instead |
+| `PRELU`, `LEAKY_RELU`, `RELU` and max-pooling | `s`, if it is positive |
+| average pooling, `MEAN` over rows and columns, `TILE`, `CONCATENATION`, ... | its channels' scales, in the new order |
+| `LceQuantize` | none: a positive scale changes no sign |
+| `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | their weights take the scale of the input |
+| `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: multiplier or weights, and bias |
+| the others | none, and their input must have none |
+
+A multiplication behind a `TILE`, as a Rep network has for each convolution, goes into the convolution if all copies
+of a channel are multiplied with the same number (as before training), and it goes if only signs see it. Before a
+shortcut addition it must stay otherwise: the convolution has one multiplier for all copies, and to scale the
+shortcut instead takes a multiplication as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from larq_compute_engine.mlir.python import tflite_schema as schema
+
+from larq_rep.converters.flatbuffer import Operator
+from larq_rep.converters.folding.channels import CONVOLUTIONS, Graph
+
+_RELU = schema.ActivationFunctionType.RELU
+_CLIP = schema.ActivationFunctionType.RELU_N1_TO_1
+# Beyond these, constants divided by a factor would leave float32's range sooner or later.
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-16, 2.0**16
+
+
+@dataclass
+class Scaling:
+    """Which multiplications to leave out, and the scales that this gives.
+
+    # Attributes
+        left_out: Indices of the multiplications that are left out.
+        convolutions: The scale that the output of a convolution is given, by the index of the operator.
+        scales: The scale of each tensor that has one.
+    """
+
+    left_out: frozenset[int] = frozenset()
+    convolutions: dict[int, np.ndarray] = field(default_factory=dict)
+    scales: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+def best_scaling(graph: Graph) -> Scaling:
+    """Leaves out every multiplication that it can."""
+    best = Scaling()
+    for op in graph.flatbuffer.operators:
+        vector = graph.vectors.get(op.index)
+        if op.name != "MUL" or vector is None or not graph.plain(op):
+            continue
+        size = np.abs(vector[1])
+        if size.min() < _SMALLEST_FACTOR or size.max() > _LARGEST_FACTOR:
+            continue
+        left_out = best.left_out | {op.index}
+        tried = [best.convolutions]
+        if (source := _source(graph, op)) is not None and source[0].index not in best.convolutions:
+            tried.append({**best.convolutions, source[0].index: 1 / source[1]})
+        for convolutions in tried:
+            scales = _propagate(graph, left_out, convolutions)
+            if scales is not None:
+                best = Scaling(left_out, convolutions, scales)
+                break
+    return best
+
+
+def needless_clip(graph: Graph, op: Operator) -> bool:
+    """Whether an operator clips to [-1, 1] what only signs see."""
+    clips = op.name == "RELU_N1_TO_1" or getattr(op.options, "fusedActivationFunction", 0) == _CLIP
+    readers = graph.flatbuffer.consumers.get(op.outputs[0], [])
+    outside = op.outputs[0] in graph.flatbuffer.outputs or not graph.is_float(op.outputs[0])
+    return clips and not outside and bool(readers) and all(reader.name == "LceQuantize" for reader in readers)
+
+
+def _source(graph: Graph, op: Operator) -> tuple[Operator, np.ndarray] | None:
+    """The convolution whose output a multiplication rearranges, and a factor for each of its channels.
+
+    Where copies of a channel are multiplied with different numbers it is that of one of them.
+    """
+    vector = graph.vectors[op.index]
+    tensor, factor = op.inputs[vector[0]], vector[1]
+    while (producer := graph.flatbuffer.producers.get(tensor)) is not None:
+        if graph.bias(producer) is not None:
+            return (producer, factor) if _scalable(graph, producer, factor) else None
+        channels = graph.maps[producer.index][0]
+        if graph.adds_constant(producer):
+            tensor = producer.inputs[graph.vectors[producer.index][0]]
+        elif channels is not None and len(producer.outputs) == 1 and (channels >= 0).all():
+            tensor = producer.inputs[0]
+            pulled = np.ones(graph.width(tensor))
+            pulled[channels] = factor
+            factor = pulled
+        else:
+            return None
+    return None
+
+
+def _scalable(graph: Graph, op: Operator, factor: np.ndarray) -> bool:
+    if op.name == "LceBconv2d":
+        multiplier = graph.flatbuffer.constant(op.inputs[2])
+        return graph.plain(op) and multiplier is not None and multiplier.shape == factor.shape
+    activation = op.options.fusedActivationFunction
+    return _has_weights(graph, op) and (activation == 0 or (activation == _RELU and bool((factor > 0).all())))
+
+
+def _has_weights(graph: Graph, op: Operator) -> bool:
+    """Whether the weights of a real-valued convolution can be changed."""
+    weights = graph.flatbuffer.constant(op.inputs[1])
+    return weights is not None and weights.dtype == np.float32 and graph.bias(op) is not None
+
+
+def _propagate(
+    graph: Graph, left_out: frozenset[int], convolutions: dict[int, np.ndarray]
+) -> dict[int, np.ndarray] | None:
+    """The scale of each tensor, or `None` if one is where there must be none."""
+    scales: dict[int, np.ndarray] = {}
+    outputs = set(graph.flatbuffer.outputs)
+    for op in graph.flatbuffer.operators:
+        data = [t for t in op.inputs if t in scales]
+        if op.index in convolutions:
+            scales[op.outputs[0]] = convolutions[op.index]
+        if op.index in left_out:
+            vector = graph.vectors[op.index]
+            scales[op.outputs[0]] = vector[1] * scales.get(op.inputs[vector[0]], 1.0)
+        elif data:
+            positive = all((scales[t] > 0).all() for t in data)
+            if op.name in CONVOLUTIONS:
+                # Else it is grouped, or flattens its input.
+                fits = op.name == "DEPTHWISE_CONV_2D" or (
+                    graph.flatbuffer.shape(op.inputs[1])[-1] == graph.width(op.inputs[0])
+                )
+                if not fits or not _has_weights(graph, op) or data != [op.inputs[0]]:
+                    return None
+            elif op.name == "LceQuantize":
+                if not positive:
+                    return None
+            else:
+                result = _scale_of_output(graph, op, scales, positive)
+                if result is None:
+                    return None
+                scales.update(result)
+        for tensor in op.outputs:
+            if tensor in scales and (scales[tensor] == 1).all():
+                del scales[tensor]
+            elif tensor in scales and tensor in outputs:
+                return None
+    return scales
+
+
+def _scale_of_output(
+    graph: Graph, op: Operator, scales: dict[int, np.ndarray], positive: bool
+) -> dict[int, np.ndarray] | None:
+    activation = getattr(op.options, "fusedActivationFunction", 0)
+    if activation not in (0, _RELU) or (activation == _RELU and not positive):
+        return None
+    channels = [c for c in graph.maps[op.index] if c is not None]
+    output = op.outputs[0]
+    if graph.vectors.get(op.index) is not None:
+        return {output: scales[op.inputs[graph.vectors[op.index][0]]]}
+    if op.name in ("ADD", "SUB"):
+        first, second = (scales.get(t) for t in op.inputs)
+        if graph.same_width(op) and first is not None and second is not None:
+            return {output: first} if np.allclose(first, second, rtol=1e-9, atol=0) else None
+    elif op.name in ("PRELU", "LEAKY_RELU", "RELU"):
+        if positive and op.inputs[0] in scales:
+            return {output: scales[op.inputs[0]]}
+    elif op.name == "CONCATENATION":
+        if op.options.axis in (-1, len(graph.flatbuffer.shape(output)) - 1):
+            return {output: np.concatenate([scales.get(t, np.ones(graph.width(t))) for t in op.inputs])}
+    elif len(channels) == len(op.outputs) and (positive or op.name != "MAX_POOL_2D"):
+        scale = scales[op.inputs[1] if op.name == "SPLIT" else op.inputs[0]]
+        return {t: np.where(c < 0, 1, scale[c]) for t, c in zip(op.outputs, channels, strict=True)}
+    return None
