@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import torch_files
 from click.testing import CliRunner
+from mxnet_files import params
 from PIL import Image
 
 from larq_rep import zoo
@@ -113,6 +114,15 @@ def test_first_step(folder):
     model = tf.keras.models.load_model(folder / "step1.h5", compile=False)
     assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
     assert "no layer of model" not in refused("import", path, "--step", "3", "-o", folder / "x.h5")
+
+
+def test_parameters_of_bmxnet(folder):
+    """Their names say nothing of the network, and it pads with -1."""
+    path = folder / "melius.params"
+    path.write_bytes(params(authors.NETWORKS["meliusnet22"].state_dict()))
+    assert "those of no network here" in refused("import", path, "-o", folder / "melius.h5")
+    result = run("import", path, "--network", "MeliusNet22", "--input-size", "32", "-o", folder / "melius.h5")
+    assert "MeliusNet22(padding='bmxnet')" in result.stdout
 
 
 def test_what_import_refuses(folder, checkpoint):
