@@ -19,6 +19,8 @@ from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
 from larq_rep.zoo.checkpoint.families import load_state_dict
 from larq_rep.zoo.checkpoint.mapping import ImportReport
 
+_KERAS = (".h5", ".hdf5", ".keras")
+
 
 class Published(NamedTuple):
     """Weights that their authors offer behind a link which needs a browser.
@@ -83,6 +85,8 @@ def _sha256(file: Path) -> str:
 
 def is_checkpoint(file: str | os.PathLike[str]) -> bool:
     """Whether a file is something else than Keras'."""
+    if Path(file).suffix.lower() in _KERAS:
+        return False
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             return "metadata.json" not in archive.namelist()
@@ -90,19 +94,30 @@ def is_checkpoint(file: str | os.PathLike[str]) -> bool:
 
 
 def is_mirrored(file: str | os.PathLike[str]) -> bool:
-    """Whether the kernels in a file are for a network behind a `Mirror`, as those of an import are."""
+    """Whether the kernels in a file are for a network behind a `Mirror`, as those of an import are.
+
+    # Raises
+        ValueError: If it is a file of Keras that cannot be read.
+    """
     if is_checkpoint(file):
         return True
+    try:
+        return "mirror" in _layers(file)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{os.fspath(file)!r} cannot be read as a file of Keras: {error}. Save it again.") from error
+
+
+def _layers(file: str | os.PathLike[str]) -> list[str]:
+    """Names of the layers in a file of Keras."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            layers = json.loads(archive.read("config.json"))["config"].get("layers", [])
-        return any(layer.get("class_name") == "Mirror" for layer in layers)
+            config = json.loads(archive.read("config.json"))["config"]
+        return [layer["config"]["name"] for layer in config.get("layers", [])]
     with h5py.File(file, "r") as content:
         if "layers" in content:  # .weights.h5
-            return "mirror" in content["layers"]
-        group = content.get("model_weights", content)
-        names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs.get("layer_names", [])]
-    return "mirror" in names
+            return list(content["layers"])
+        names = content.get("model_weights", content).attrs.get("layer_names", [])
+        return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def load_weights(

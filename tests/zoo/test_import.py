@@ -281,8 +281,9 @@ def test_safetensors(tmp_path):
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5", "-only.h5"])
-@pytest.mark.parametrize("rep", [False, True])
+@pytest.mark.parametrize(
+    "suffix, rep", [(".h5", False), (".keras", False), (".weights.h5", False), ("-only.h5", False), ("-only.h5", True)]
+)
 def test_saved_imports_are_known_again(tmp_path, suffix, rep):
     """RBNN's rotations, too, must be those of kernels that are mirrored."""
     state = authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)

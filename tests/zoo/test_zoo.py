@@ -210,7 +210,7 @@ def test_missing_weights_file(tmp_path):
 def test_weights_file_that_is_none(tmp_path):
     file = tmp_path / "weights.h5"
     file.write_text("no weights")
-    with pytest.raises(ValueError, match="ResNet20: the weights in"):
+    with pytest.raises(ValueError, match="weights.h5' cannot be read as a file of Keras"):
         zoo.ResNet20(weights=str(file), **TINY)
 
 
