@@ -24,6 +24,11 @@ def attach(content: bytes, values: dict[str, Any]) -> bytes:
     return flatbuffer.pack()
 
 
+def as_taken(values: dict[str, Any], images: np.ndarray) -> np.ndarray:
+    """Images as the file takes them: mirrored, top to bottom and left to right, if it says so."""
+    return np.ascontiguousarray(images[:, ::-1, ::-1]) if values.get("mirrored_input") else images
+
+
 def read(flatbuffer: Flatbuffer) -> dict[str, Any]:
     """The values that `attach` put into a file; none if it is another's."""
     for entry in flatbuffer.model.metadata or []:

@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from larq_rep.converters import float_weights, lce, metadata
 from larq_rep.converters.audit import audit_model
-from larq_rep.converters.comparison import Comparison, Difference, Verification
+from larq_rep.converters.comparison import Comparison, Difference, IncomparableError, Verification
 from larq_rep.converters.convert import ConversionError, convert, without_mirror
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
@@ -54,8 +54,12 @@ def verify(
         IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
         RefusedError: If LCE's interpreter does not run the file.
     """
-    if metadata.read(Flatbuffer(content)).get("mirrored_input"):
-        model, images = without_mirror(model), images[:, ::-1, ::-1]
+    about = metadata.read(Flatbuffer(content))
+    if about.get("mirrored_input"):
+        try:
+            model, images = without_mirror(model), metadata.as_taken(about, images)
+        except ValueError as error:
+            raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
 from larq_rep.reptran.graph import nodes
 
@@ -288,7 +289,8 @@ def _macs(node, name: str, binary: bool) -> Iterator[tuple[int, tf.Variable, boo
 def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:
     row = LayerCost(name, type(layer).__name__)
     trainable = {id(weight) for weight in layer.trainable_weights}
-    for weight in layer.weights:
+    # The weight of a Mirror is a flag for files.
+    for weight in [] if isinstance(layer, Mirror) else layer.weights:
         size = math.prod(weight.shape)
         bits = size * _precision(weight)
         row.bits += bits

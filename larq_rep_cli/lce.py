@@ -336,12 +336,12 @@ def _compare_answers(
             "each class of the model, in the alphabetical order of its outputs."
         )
     interpreter = lce.any_interpreter(content)
-    mirrors = -1 if metadata.read(Flatbuffer(content)).get("mirrored_input") else 1
+    about = metadata.read(Flatbuffer(content))
     keras, tflite = [], []
     for start in common.track(range(0, len(images), _BATCH), "comparing answers", -(-len(images) // _BATCH)):
         batch = images[start : start + _BATCH]
         keras.append(network.predict_on_batch(batch).argmax(axis=1))
-        tflite.append(interpreter.predict(np.ascontiguousarray(batch[:, ::mirrors, ::mirrors])).argmax(axis=1))
+        tflite.append(interpreter.predict(metadata.as_taken(about, batch)).argmax(axis=1))
     ours, theirs = np.concatenate(keras), np.concatenate(tflite)
     disagreements = [
         {"image": names[i], "keras": int(ours[i]), "tflite": int(theirs[i])} for i in np.flatnonzero(ours != theirs)

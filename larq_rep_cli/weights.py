@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +73,7 @@ def import_(
 
     Ends with one line: file, network, weights, size, seconds.
     """
-    if output.suffix not in _SUFFIXES:
+    if output.suffix not in _SUFFIXES or output.name.endswith(".weights.h5"):
         raise common.InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
     common.check_output(output, force)
     start = time.perf_counter()
@@ -87,7 +86,7 @@ def import_(
     from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
     from larq_rep.zoo.checkpoint.families import load_state_dict
     from larq_rep.zoo.checkpoint.identify import identify
-    from larq_rep.zoo.registry import DATASETS
+    from larq_rep.zoo.registry import DATASETS, choose
 
     with common.refusing(CheckpointError):
         arrays = read_state_dict(file, reader=reader)
@@ -101,13 +100,15 @@ def import_(
     if network not in (None, guess):
         arguments, hint = {}, f"Its keys are those of {guess}."
     network = network or guess
+    for key, value in keywords:
+        if key in ("input_shape", "input_tensor", "weights"):
+            raise common.InputError(f"--set {key}={value!r}: the weights are those of FILE, the size is --input-size.")
     given = {"beta": beta, "num_classes": num_classes, **dict(keywords)}
     arguments |= {key: value for key, value in given.items() if value is not None or key in dict(keywords)}
     with common.refusing(ValueError, TypeError, ImportError):
-        if "padding" in inspect.signature(zoo.get_network(network).constructor).parameters:
-            arguments.setdefault("padding", "bmxnet")
-        forms = zoo.get_network(network).forms(arguments) or zoo.get_network(network).variants
-        shape = input_size or DATASETS[arguments.get("dataset", forms[0].dataset)].input_shape
+        forms = zoo.get_network(network).variants
+        dataset = choose(network, "dataset", arguments.get("dataset", forms[0].dataset), DATASETS)
+        shape = input_size or DATASETS[dataset].input_shape
         image = tf.keras.Input(shape, name="image")
         with common.working(f"building {network}"):
             model = zoo.get_model(network, input_tensor=Mirror(name="mirror")(image), **arguments)
@@ -116,7 +117,7 @@ def import_(
         try:
             report = load_state_dict(model, arrays)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}{hint}") from error
+            raise CheckpointError("\n".join(filter(None, [str(error), hint]))) from error
     with common.working(f"writing {output}"), common.replacing(output) as unfinished:
         model.save(unfinished)
     label = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
@@ -209,8 +210,10 @@ def evaluate(
     import numpy as np
 
     from larq_rep.data import open_upright
-    from larq_rep.zoo import preprocess_input
+    from larq_rep.zoo.preprocess import preparation
 
+    with common.refusing(ValueError, ImportError):
+        prepare = preparation(name, dict(keywords), shape, outputs)
     if max(labels) >= outputs or (classes is not None and classes != outputs):
         raise common.InputError(
             f"{images} has {classes or max(labels) + 1} classes, but {source} knows {outputs}. Expected a folder for "
@@ -219,9 +222,8 @@ def evaluate(
     hits = {1: 0, 5: 0}
     steps = range(0, len(files), batch_size)
     for first in common.track(steps, "classifying", len(steps)):
-        with common.refusing(ValueError, ImportError):
-            pictures = [open_upright(file) for file in files[first : first + batch_size]]
-            batch = preprocess_input(name, pictures, input_shape=shape, num_classes=outputs, **dict(keywords))
+        with common.refusing(ValueError):
+            batch = prepare([open_upright(file) for file in files[first : first + batch_size]])
         truth = np.array(labels[first : first + batch_size])[:, None]
         best = np.argsort(-predict(batch), axis=1, kind="stable")
         for k in hits:
@@ -244,6 +246,10 @@ def _labelled(folder: Path) -> tuple[list[Path], list[int], int | None]:
         raise common.InputError(f"--images: {folder} is not a folder. Expected a folder of one folder for each class.")
     folders = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     numbered = all(child.name.isdecimal() for child in folders)
+    if numbered and len({int(child.name) for child in folders}) < len(folders):
+        raise common.InputError(
+            f"--images: {folder} has two folders with the same number. Expected one for each class."
+        )
     number = {child: int(child.name) if numbered else index for index, child in enumerate(folders)}
     found = [(file, number[child]) for child in folders for file in images_in(child)]
     if not found:
@@ -260,6 +266,14 @@ def _predictor(
 
     from larq_rep import zoo
 
+    in_zoo = source in zoo.list_models()
+    if not in_zoo and any(value is not None for value in options.values()):
+        raise common.InputError(
+            f"{source} is a file and comes with its weights and sizes: leave out --weights, --beta, --input-size and "
+            "--num-classes, which are for networks of the zoo."
+        )
+    if in_zoo and options["weights"] is None:
+        common.note(f"{source} without --weights is untrained: its accuracy is that of chance.")
     if source.endswith(".tflite"):
         from larq_rep.converters import lce, metadata
         from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
@@ -273,10 +287,8 @@ def _predictor(
         shape, out = flatbuffer.shape(flatbuffer.inputs[0])[1:], flatbuffer.shape(flatbuffer.outputs[0])
 
         def predict(images: np.ndarray) -> np.ndarray:
-            images = images[:, ::-1, ::-1] if about.get("mirrored_input") else images
-            return np.asarray(interpreter.predict(np.ascontiguousarray(images)))
+            return np.asarray(interpreter.predict(metadata.as_taken(about, images)))
     else:
-        in_zoo = source in zoo.list_models()
         model = common.load_model(source, keywords=keywords if in_zoo else (), **options)
         name, shape, out = network or model.name, model.input_shape[1:], model.output_shape
         predict = model.predict_on_batch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
         ```
 
     # Arguments
-        network: Name of a network of the zoo, or one that was built (or loaded), which also tells the size.
+        network: Name of a network of the zoo, or one that was built or loaded. With a name all that `arguments` leave
+            out has its default; a network has the size and number of classes that it has.
         images: `uint8` pixels, `(N, height, width, 3)`, or a sequence of images `(height, width, 3)` of any sizes, or
             of PIL.
         **arguments: Arguments of the network's constructor that say which of its published forms is meant, such as
@@ -36,42 +38,88 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
         `float32` images `(N, height, width, 3)`.
 
     # Raises
-        ValueError: If there is no such network, its forms are prepared differently and `arguments` do not say which
-            is meant, or the images are no `uint8` images with three channels.
+        ValueError: If there is no such network, or form of it, its forms are prepared differently and `arguments` do
+            not say which is meant, or the images are no `uint8` images with three channels.
+        ImportError: For a network of larq_zoo, if that is not installed.
     """
-    preparation, dataset, size = _preparation(network, arguments)
-    name = network if isinstance(network, str) else network.name
-    return np.stack([_prepare(_pixels(image), preparation, dataset, size, name) for image in images])
-
-
-def _preparation(
-    network: str | tf.keras.Model, arguments: dict[str, Any]
-) -> tuple[Preprocessing, str, tuple[int, int]]:
-    """How images are normalised, for which data set, and the size they get."""
-    shape = arguments.pop("input_shape", None)
-    classes = arguments.pop("num_classes", None)
     if isinstance(network, str):
-        name = network
+        prepare = preparation(network, arguments)
     else:
-        name, shape = network.name, network.input_shape[1:]
         outputs = network.output_shape
         classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
-    record = get_network(name)
-    forms = record.forms(arguments)
-    if not arguments and classes is not None:
-        forms = [form for form in record.variants if DATASETS[form.dataset].num_classes == classes] or forms
-    forms = forms or [form for form in record.variants if form.dataset == arguments.get("dataset", form.dataset)]
-    found = dict.fromkeys((form.preprocessing, form.dataset) for form in forms)
-    if len({preparation for preparation, _ in found}) > 1:
-        choices = "; ".join(form.label or f"dataset={form.dataset!r}" for form in forms)
+        prepare = preparation(network.name, arguments, network.input_shape[1:], classes)
+    return prepare(images)
+
+
+def preparation(
+    name: str, arguments: Mapping[str, Any], shape: tuple[int, ...] | None = None, classes: int | None = None
+) -> Callable[[np.ndarray | Sequence[Any]], np.ndarray]:
+    """What `preprocess_input` does with the images of a network; `shape` and `classes` are those of one that exists.
+
+    # Raises
+        ValueError, ImportError: As `preprocess_input`.
+    """
+    network = get_network(name)
+    known = inspect.signature(network.constructor).parameters
+    for key in arguments:
+        if key not in known:
+            raise ValueError(f"preprocess_input: {name} has no argument {key!r}. Expected: {', '.join(known)}.")
+    exists = shape is not None
+    shape, classes = shape or arguments.get("input_shape"), classes or arguments.get("num_classes")
+    # A Rep network sees the images of its base, all forms of which can be repeated.
+    base = get_network(name.removeprefix("Rep")) if name.startswith("Rep") and network.family != "larq_zoo" else network
+    forms = base.forms(arguments, partly=exists)
+    if not forms:
+        chosen = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        choices = "; ".join(dict.fromkeys(form.label for form in base.variants if form.label))
+        raise ValueError(f"preprocess_input: {name} has no published form with {chosen}. Its forms: {choices}.")
+    if exists:
+        forms = [form for form in forms if DATASETS[form.dataset].input_shape == tuple(shape or ())] or forms
+        forms = [form for form in forms if DATASETS[form.dataset].num_classes == classes] or forms
+    found = dict.fromkeys((form.preprocessing, form.dataset == "imagenet") for form in forms)
+    if len(found) > 1:
+        choices = "; ".join(dict.fromkeys(form.label or f"dataset={form.dataset!r}" for form in forms))
         raise ValueError(
             f"preprocess_input: the forms of {name} are prepared differently. Say which it is, as to its constructor: "
             f"{choices}."
         )
-    preparation, dataset = next(iter(found))
-    assert preparation is not None
-    height, width, _ = shape or DATASETS[dataset].input_shape
-    return preparation, dataset, (height, width)
+    normalisation, resizes = next(iter(found))
+    assert normalisation is not None
+    height, width, _ = shape or DATASETS[forms[0].dataset].input_shape
+    if network.family == "larq_zoo":
+        one = _larq_zoo(name, (height, width))
+    else:
+        one = _recipe(normalisation, 256 if resizes else None, (height, width))
+
+    def prepare(images: np.ndarray | Sequence[Any]) -> np.ndarray:
+        if len(images) == 0:
+            raise ValueError("preprocess_input: expected at least one image.")
+        return np.stack([one(tf.constant(_pixels(image))).numpy() for image in images])
+
+    return prepare
+
+
+def _recipe(
+    normalisation: Preprocessing, resize: int | None, size: tuple[int, int]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    # Training is not loaded with the zoo.
+    from larq_rep.training.augmentation import Augmentation, evaluation_image
+
+    augmentation = Augmentation(mean=normalisation.mean, std=normalisation.std, test_resize=resize)
+    return lambda image: evaluation_image(image, augmentation, size)
+
+
+def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tensor]:
+    if size[0] != size[1]:
+        raise ValueError(f"preprocess_input: larq_zoo prepares square images only, but {name} takes {size}.")
+    try:
+        data = importlib.import_module("larq_zoo.training.data")
+    except ImportError as error:
+        raise ImportError(
+            f"preprocess_input: the images of {name} are prepared by larq_zoo, which cannot be imported: pip install "
+            "'larq-rep[zoo]'."
+        ) from error
+    return lambda image: data.preprocess_image_tensor(image, image_size=size[0])
 
 
 def _pixels(image: Any) -> np.ndarray:
@@ -82,17 +130,3 @@ def _pixels(image: Any) -> np.ndarray:
             f"{pixels.dtype} {pixels.shape}. Convert it, with PIL by image.convert('RGB')."
         )
     return pixels
-
-
-def _prepare(
-    pixels: np.ndarray, preparation: Preprocessing, dataset: str, size: tuple[int, int], name: str
-) -> np.ndarray:
-    if get_network(name).family == "larq_zoo":
-        data = importlib.import_module("larq_zoo.training.data")
-        return data.preprocess_image_tensor(tf.constant(pixels), image_size=size[0]).numpy()
-    # Training is not loaded with the zoo.
-    from larq_rep.training.augmentation import Augmentation, evaluation_image
-
-    resize = 256 if dataset == "imagenet" else None
-    augmentation = Augmentation(mean=preparation.mean, std=preparation.std, test_resize=resize)
-    return evaluation_image(tf.constant(pixels), augmentation, size).numpy()

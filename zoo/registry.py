@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from larq_rep.layers import Mirror
+from larq_rep.quantizers import RotatedSign
 from larq_rep.reptran import reptran
 from larq_rep.zoo.papers import REPBNN, Paper
-from larq_rep.zoo.weights import Published, find, is_mirrored, load_weights
+from larq_rep.zoo.weights import Published, is_mirrored, load_weights, weights_file
 
 
 class Dataset(NamedTuple):
@@ -96,18 +97,21 @@ class Network:
     constructor: Callable[..., tf.keras.Model]
     variants: tuple[Variant, ...]
 
-    def forms(self, arguments: Mapping[str, Any]) -> list[Variant]:
+    def forms(self, arguments: Mapping[str, Any], partly: bool = False) -> list[Variant]:
         """The published forms that these arguments of the constructor build; they may differ in what follows it.
 
-        All other arguments have their defaults. Those that no form differs in do not count.
+        Arguments that no form differs in do not count. The others have their defaults where they are not given, or
+        with `partly` any value.
         """
         parameters = inspect.signature(self.constructor).parameters
-        differ = {key: parameters[key].default for form in self.variants for key in form.arguments}
-
-        def values(given: Mapping[str, Any]) -> dict[str, Any]:
-            return {key: given.get(key, default) for key, default in differ.items()}
-
-        return [form for form in self.variants if values(form.arguments) == values(arguments)]
+        defaults = {key: parameters[key].default for form in self.variants for key in form.arguments}
+        wanted = {key: arguments.get(key, default) for key, default in defaults.items()}
+        wanted = {key: value for key, value in wanted.items() if key in arguments or not partly}
+        return [
+            form
+            for form in self.variants
+            if all(form.arguments.get(key, defaults[key]) == value for key, value in wanted.items())
+        ]
 
 
 _NETWORKS: dict[str, Network] = {}
@@ -194,9 +198,7 @@ def register_network(
             with _quiet_larq():
                 outputs = build(_mirrored(image, file), classes, **options)
             model = tf.keras.Model(tf.keras.utils.get_source_inputs(image), outputs, name=name)
-            if file is not None:
-                load_weights(model, file)
-            return model
+            return _finished(model, file)
 
         del constructor.__wrapped__
         _set_signature(constructor, [*own, *arguments])
@@ -273,9 +275,7 @@ def register_rep(
                 image = tf.keras.Input(model.input_shape[1:], name="image") if input_tensor is None else input_tensor
                 input_tensor = _mirrored(image, file)
             model = reptran(model, beta, last_layer=last_layer, stem=stem, bn=bn, input_tensor=input_tensor, name=name)
-        if file is not None:
-            load_weights(model, file)
-        return model
+        return _finished(model, file)
 
     own = list(inspect.signature(constructor).parameters.values())[:4]
     constructor.__name__ = constructor.__qualname__ = name
@@ -366,7 +366,7 @@ def choose(name: str, argument: str, value, choices):
     # Raises
         ValueError: If not, with the name of the network and the choices.
     """
-    if value not in choices:
+    if value not in list(choices):
         listed = ", ".join(repr(choice) for choice in (sorted(choices) if isinstance(choices, set) else choices))
         raise ValueError(f"{name}: {argument} must be one of {listed}, found {value!r}.")
     return value
@@ -407,9 +407,24 @@ def _find_weights(name: str, weights: str | os.PathLike[str] | None, options: Ma
     """The file of the argument `weights` of the network `name`."""
     if weights is None:
         return None
-    published = {form.dataset: form.weights for form in _NETWORKS[name].forms(options) if form.weights}
-    return find(name, weights, published)
+    published = {}
+    for form in _NETWORKS[name].forms(options):
+        if form.weights:
+            chosen = [str(value) for key, value in form.arguments.items() if key != "dataset"]
+            published[form.dataset] = ("-".join([name, *chosen, form.dataset]), form.weights)
+    return weights_file(name, weights, published)
 
 
 def _mirrored(image: tf.Tensor, weights: Path | None) -> tf.Tensor:
     return Mirror(name="mirror")(image) if weights is not None and is_mirrored(weights) else image
+
+
+def _finished(model: tf.keras.Model, weights: Path | None) -> tf.keras.Model:
+    """The network with its weights, and quantizers that know whether their kernels are mirrored."""
+    if any(isinstance(layer, Mirror) for layer in model.layers):
+        for layer in model.layers:
+            if isinstance(quantizer := getattr(layer, "kernel_quantizer", None), RotatedSign):
+                quantizer.mirrored = True
+    if weights is not None:
+        load_weights(model, weights)
+    return model

@@ -14,12 +14,12 @@ import h5py  # type: ignore[import-untyped]
 import tensorflow as tf
 
 from larq_rep.layers import Mirror
-from larq_rep.quantizers import RotatedSign
 from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
 from larq_rep.zoo.checkpoint.families import load_state_dict
 from larq_rep.zoo.checkpoint.mapping import ImportReport
 
 _KERAS = (".h5", ".hdf5", ".keras")
+_LARGEST_CONFIG = 10**8
 
 
 class Published(NamedTuple):
@@ -27,7 +27,7 @@ class Published(NamedTuple):
 
     # Attributes
         page: Where the link is.
-        sha256: Hash of the file, if it is known.
+        sha256: Hash of the file, if it is known. Until then only its keys and shapes are compared.
     """
 
     page: str
@@ -44,8 +44,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "larq_rep"
 
 
-def find(network: str, weights: str | os.PathLike[str], published: Mapping[str, Published]) -> Path:
+def weights_file(network: str, weights: str | os.PathLike[str], published: Mapping[str, tuple[str, Published]]) -> Path:
     """The file that an argument `weights` means: its name, or that of published weights in the cache folder.
+
+    # Arguments
+        network: Name of the network, for messages.
+        weights: The argument.
+        published: By the name of published weights the stem of their file, and where they are.
 
     # Raises
         FileNotFoundError: If there is no such file, with the page of published weights and where to put them.
@@ -60,8 +65,8 @@ def find(network: str, weights: str | os.PathLike[str], published: Mapping[str, 
                 f"`model.save` wrote, a PyTorch checkpoint of its authors{known}."
             )
         return Path(name)
-    file = cache_folder() / f"{network}-{name}.pth.tar"
-    page, sha256 = published[name]
+    stem, (page, sha256) = published[name]
+    file = cache_folder() / f"{stem}.pth.tar"
     if not file.is_file():
         raise FileNotFoundError(
             f"{network}: its authors offer the weights {name!r} behind a link that needs a browser. Open {page}, "
@@ -84,13 +89,8 @@ def _sha256(file: Path) -> str:
 
 
 def is_checkpoint(file: str | os.PathLike[str]) -> bool:
-    """Whether a file is something else than Keras'."""
-    if Path(file).suffix.lower() in _KERAS:
-        return False
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            return "metadata.json" not in archive.namelist()
-    return not h5py.is_hdf5(file)
+    """Whether a file is something else than Keras', by its suffix or, as HDF5, by its content."""
+    return Path(file).suffix.lower() not in _KERAS and not h5py.is_hdf5(file)
 
 
 def is_mirrored(file: str | os.PathLike[str]) -> bool:
@@ -99,25 +99,33 @@ def is_mirrored(file: str | os.PathLike[str]) -> bool:
     # Raises
         ValueError: If it is a file of Keras that cannot be read.
     """
-    if is_checkpoint(file):
-        return True
+    return is_checkpoint(file) or "mirror" in _content(file)[0]
+
+
+def _content(file: str | os.PathLike[str]) -> tuple[list[str], int | None]:
+    """Names of the layers in a file of Keras, and the number of its weights if Keras would not compare it."""
     try:
-        return "mirror" in _layers(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if (size := archive.getinfo("config.json").file_size) > _LARGEST_CONFIG:
+                    raise ValueError(f"its config.json claims {size:,} bytes")
+                layers = json.loads(archive.read("config.json"))["config"]["layers"]
+                with archive.open("model.weights.h5") as member, h5py.File(member, "r") as content:
+                    return [layer["config"]["name"] for layer in layers], _count(content)
+        with h5py.File(file, "r") as content:
+            if "layers" in content:  # .weights.h5
+                return list(content["layers"]), _count(content)
+            names = content.get("model_weights", content).attrs.get("layer_names", [])
+            return [name.decode() if isinstance(name, bytes) else name for name in names], None
+    # Whatever a damaged file leads to.
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{os.fspath(file)!r} cannot be read as a file of Keras: {error}. Save it again.") from error
 
 
-def _layers(file: str | os.PathLike[str]) -> list[str]:
-    """Names of the layers in a file of Keras."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
-        return [layer["config"]["name"] for layer in config.get("layers", [])]
-    with h5py.File(file, "r") as content:
-        if "layers" in content:  # .weights.h5
-            return list(content["layers"])
-        names = content.get("model_weights", content).attrs.get("layer_names", [])
-        return [name.decode() if isinstance(name, bytes) else name for name in names]
+def _count(content: h5py.File) -> int:
+    found = []
+    content.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    return len(found)
 
 
 def load_weights(
@@ -157,14 +165,20 @@ def load_weights(
             return load_state_dict(model, arrays)
         except CheckpointError as error:
             raise CheckpointError(f"{file}: {error}") from error.__cause__
+    advice = (
+        f"{model.name}: the weights in {file!r} do not fit the network. The file must come from the same constructor "
+        "with the same arguments (beta, num_classes, include_top, ...): "
+    )
+    if zipfile.is_zipfile(file) and not file.endswith(".keras"):
+        raise ValueError(f"{model.name}: {file!r} is a .keras file by another name. Rename it.")
+    # In its newer formats Keras loads what it finds and leaves the rest.
+    count = _content(file)[1]
+    if count not in (None, len(model.weights)):
+        raise ValueError(f"{advice}it has {count} weights, the network {len(model.weights)}.")
+    before = model.get_weights()
     try:
         model.load_weights(file)
     except (ValueError, KeyError, OSError) as error:
-        raise ValueError(
-            f"{model.name}: the weights in {file!r} do not fit the network. The file must come from "
-            f"the same constructor with the same arguments (beta, num_classes, include_top, ...): {error}"
-        ) from error
-    for layer in model.layers:
-        if isinstance(quantizer := getattr(layer, "kernel_quantizer", None), RotatedSign):
-            quantizer.mirrored = mirrors
+        model.set_weights(before)
+        raise ValueError(f"{advice}{error}") from error
     return None

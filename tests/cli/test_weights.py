@@ -113,7 +113,9 @@ def test_first_step(folder):
     assert run("import", path, "--step", "1", "-o", folder / "step1.h5").exit_code == 0
     model = tf.keras.models.load_model(folder / "step1.h5", compile=False)
     assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
-    assert "no layer of model" not in refused("import", path, "--step", "3", "-o", folder / "x.h5")
+    real = write(folder / "real.pth", "resnet20")
+    wanted = ("--network", "ResNet20", "--set", "method=real", "--step", "1", "-o", folder / "x.h5")
+    assert "no layer of model 'ResNet20' has a kernel quantizer" in refused("import", real, *wanted)
 
 
 def test_parameters_of_bmxnet(folder):
@@ -121,7 +123,9 @@ def test_parameters_of_bmxnet(folder):
     path = folder / "melius.params"
     path.write_bytes(params(authors.NETWORKS["meliusnet22"].state_dict()))
     assert "those of no network here" in refused("import", path, "-o", folder / "melius.h5")
-    result = run("import", path, "--network", "MeliusNet22", "--input-size", "32", "-o", folder / "melius.h5")
+    wanted = ("import", path, "--network", "MeliusNet22", "--input-size", "32", "-o", folder / "melius.h5")
+    assert "Build it with padding='bmxnet'" in refused(*wanted)
+    result = run(*wanted, "--set", "padding=bmxnet")
     assert "MeliusNet22(padding='bmxnet')" in result.stdout
 
 
@@ -135,6 +139,9 @@ def test_what_import_refuses(folder, checkpoint):
     assert "expected the name of a file in .h5 or .keras" in refused("import", checkpoint, "-o", folder / "x.tflite")
     assert "'widht'" in refused("import", checkpoint, "--set", "widht=3", "-o", output)
     (folder / "page.pth").write_text("<!doctype html>")
+    for key, value in (("dataset", "mnist"), ("dataset", "[1]"), ("weights", "x"), ("input_shape", "(8,8,3)")):
+        refused("import", checkpoint, "--network", "ResNet18", "--set", f"{key}={value}", "-o", output)
+    assert "expected the name of a file" in refused("import", checkpoint, "-o", folder / "x.weights.h5")
     assert "it is a web page" in refused("import", folder / "page.pth", "-o", output)
     nan = write(folder / "nan.pth", "recu_resnet20", **{"linear.bias": np.full(10, np.nan, np.float32)})
     assert "not finite: linear.bias" in refused("import", nan, "-o", output)
@@ -163,6 +170,29 @@ def test_imported_networks_are_converted_and_evaluated(folder, imported, class_f
     assert result.stdout.endswith("top-1 100.00%, top-5 100.00% of 3 images.\n")
 
 
+def test_top5(folder, imported, class_folders):
+    """Pictures in the folders of their second and of their last class."""
+    from larq_rep.zoo import preprocess_input
+
+    path, _ = imported
+    pictures = [np.asarray(Image.open(file)) for file in sorted(class_folders.glob("*/*.png"))]
+    order = np.argsort(-forward(preprocess_input("ResNet20", pictures, method="recu").transpose(0, 3, 1, 2)))
+    for number, (picture, ranked) in enumerate(zip(pictures, order, strict=True)):
+        place = folder / "ranked" / str(ranked[1] if number < 4 else ranked[-1])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{number}.png")
+    options = ("--images", folder / "ranked", "--set", "method=recu", "--json")
+    result = json.loads(run("evaluate", path, *options).stdout)
+    assert result["top1"] == 0 and result["top5"] == pytest.approx(4 / 6)
+
+
+def test_files_for_mirrored_images_need_a_mirror(folder, imported):
+    mirrored = folder / "mirrored.tflite"
+    run("convert", imported[0], "--mirrored-input", "--force", "-o", mirrored)
+    message = refused("verify", "ResNet20", mirrored, "--set", "method=recu", "--random", 1)
+    assert "takes mirrored images, but the model has no Mirror layer" in message
+
+
 def test_evaluate_takes_networks_of_the_zoo(checkpoint, class_folders):
     result = run(
         *("evaluate", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "--images", class_folders, "--json")
@@ -180,6 +210,15 @@ def test_what_evaluate_refuses(folder, imported, class_folders):
         (folder / "two" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(folder / "two" / name / "1.png")
     assert "has 2 classes, but" in refused("evaluate", path, "--images", folder / "two", "--set", "method=recu")
+    for arguments, expected in (
+        (("--set", "metod=recu"), "has no argument 'metod'"),
+        (("--set", "method=reku"), "no published form"),
+        (("--beta", "2"), "leave out --weights, --beta"),
+    ):
+        assert expected in refused("evaluate", path, "--images", class_folders, *arguments)
+    for name in ("3", "03"):
+        (folder / "twice" / name).mkdir(parents=True)
+    assert "same number" in refused("evaluate", path, "--images", folder / "twice")
     stranger = tf.keras.Sequential([tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()], name="me")
     stranger.save(folder / "me.h5")
     assert "comes from 'me'" in refused("evaluate", folder / "me.h5", "--images", class_folders)

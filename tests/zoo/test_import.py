@@ -1,10 +1,14 @@
 """Imported checkpoints against independent float64 forwards of the authors' networks, and what is refused."""
 
 import contextlib
+import inspect
 import json
+import struct
+import zipfile
 from pathlib import Path
 
 import authors
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +22,7 @@ from larq_rep.training.phases import with_real_weights
 from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
 from larq_rep.zoo.checkpoint.families import load_state_dict
 from larq_rep.zoo.checkpoint.identify import identify
+from larq_rep.zoo.registry import DATASETS
 
 FILES = Path(__file__).parent / "files"
 
@@ -130,9 +135,18 @@ def test_identify(name):
             identify(state)
 
 
-def test_identify_tells_the_number_of_classes():
-    state = {**irnet(), "module.linear.weight": np.zeros((7, 64), np.float32)}
-    assert identify(state) == ("ResNet20", {"method": "irnet", "num_classes": 7})
+@pytest.mark.parametrize("classes", [7, 100])
+def test_identify_tells_the_number_of_classes(classes):
+    state = {**irnet(), "linear.weight": np.zeros((classes, 64), np.float32)}
+    assert identify(state) == ("ResNet20", {"method": "irnet", "num_classes": classes})
+
+
+def test_identify_does_not_take_a_bottleneck_for_aresbnet():
+    """torchvision's ResNet-50 has the blocks of AresBNet34."""
+    shapes = {f"layer{s}.{b}.bn3.weight": (64,) for s, n in enumerate((3, 4, 6, 3), 1) for b in range(n)}
+    shapes |= {"layer1.0.conv1.weight": (64, 64, 1, 1), "fc.weight": (1000, 2048)}
+    with pytest.raises(CheckpointError, match="not in the zoo"):
+        identify({key: np.zeros(shape, np.float32) for key, shape in shapes.items()})
 
 
 @pytest.mark.parametrize("name", OLD_RECU_STATES)
@@ -173,6 +187,18 @@ def test_all_problems_are_listed_and_nothing_is_loaded(resnet20):
     ]
     for old, new in zip(before, resnet20.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("other", ["module.layer1.0.bn1.weight", "layer1.0.bn1.gamma"])
+def test_two_keys_for_one_place(resnet20, other):
+    state = {key.removeprefix("module."): array for key, array in irnet().items()}
+    with pytest.raises(CheckpointError, match=f"twice: layer1.0.bn1.weight and {other}"):
+        load_state_dict(resnet20, {**state, other: state["layer1.0.bn1.weight"]})
+
+
+def test_networks_without_a_mirror():
+    with pytest.raises(CheckpointError, match="does not begin with a Mirror"):
+        load_state_dict(zoo.ResNet20(), irnet())
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 1, 1), (16, 1, 1), (16,)])
@@ -318,6 +344,52 @@ def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):
         zoo.load_weights(resnet20, tmp_path / "plain.h5")
 
 
+def test_rotations_know_of_the_mirror_before_the_first_prediction(tmp_path):
+    """A network that has predicted already computes the same with weights that come later."""
+    (tmp_path / "rbnn.pth").write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
+    model = zoo.ResNet20(method="rbnn", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+    model.predict(images, verbose=0)
+    zoo.load_weights(model, tmp_path / "rbnn.pth")
+    expected = zoo.ResNet20(method="rbnn", weights=tmp_path / "rbnn.pth").predict(images, verbose=0)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_files_of_keras_with_other_weights(tmp_path, suffix):
+    """Keras loads what it finds in its newer formats, and leaves the rest."""
+    recu = zoo.ResNet20(method="recu", width=4)
+    file = tmp_path / f"recu{suffix}"
+    recu.save(file) if suffix == ".keras" else recu.save_weights(file)
+    model = zoo.ResNet20(method="irnet", width=4)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="it has 119 weights, the network 101"):
+        zoo.load_weights(model, file)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("config", ["[]", '{"config": []}', "{", None])
+def test_damaged_files_of_keras(tmp_path, config):
+    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        if config is not None:
+            archive.writestr("config.json", config)
+    with pytest.raises(ValueError, match="cannot be read as a file of Keras"):
+        zoo.ResNet20(weights=tmp_path / "x.keras")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["layers"] = 3
+    with pytest.raises(ValueError, match="cannot be read as a file of Keras"):
+        zoo.ResNet20(weights=tmp_path / "x.h5")
+
+
+def test_bombs_in_files_of_keras(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * (10**8 + 1))
+    with pytest.raises(ValueError, match="claims 100,000,001 bytes"):
+        zoo.ResNet20(weights=tmp_path / "x.keras")
+
+
 def test_published_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     folder = tmp_path / "models" / "larq_rep"
@@ -333,8 +405,10 @@ def test_published_weights(tmp_path, monkeypatch):
 
     state = authors.NETWORKS["rbnn_resnet20"].state_dict()
     folder.mkdir(parents=True)
-    (folder / "ResNet20-cifar10.pth.tar").write_bytes(checkpoint(state))
+    (folder / "ResNet20-rbnn-cifar10.pth.tar").write_bytes(checkpoint(state))
     model = zoo.ResNet20(method="rbnn", weights="cifar10")
+    with pytest.raises(FileNotFoundError, match="ResNet20-rbnn_bireal-cifar10.pth.tar"):
+        zoo.ResNet20(method="rbnn_bireal", weights="cifar10")
     key = next(key for key in state if key.endswith("linear.bias"))
     np.testing.assert_array_equal(model.get_layer("linear").bias, state[key])
 
@@ -347,11 +421,11 @@ def test_published_weights_with_another_hash_are_not_used(tmp_path, monkeypatch)
     folder.mkdir(parents=True)
     (folder / "Net-imagenet.pth.tar").write_bytes(b"abc")
     page, good = "https://example.org", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    published = {"imagenet": weights.Published(page, good)}
-    assert weights.find("Net", "imagenet", published) == folder / "Net-imagenet.pth.tar"
+    published = {"imagenet": ("Net-imagenet", weights.Published(page, good))}
+    assert weights.weights_file("Net", "imagenet", published) == folder / "Net-imagenet.pth.tar"
     (folder / "Net-imagenet.pth.tar").write_bytes(b"abd")
     with pytest.raises(ValueError, match=f"was not used: its SHA-256 is .*, expected {good}"):
-        weights.find("Net", "imagenet", published)
+        weights.weights_file("Net", "imagenet", published)
 
 
 # MXNet.
@@ -359,7 +433,7 @@ def test_published_weights_with_another_hash_are_not_used(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("style", ["structure", "export"])
 def test_params_of_bmxnet(tmp_path, style):
-    """With names as Gluon gives them; an exported network has the statistics behind all other arrays."""
+    """With names in Gluon's manner, in the order of the layers; an export has the statistics behind the rest."""
     state = authors.NETWORKS["resnete18_v2"].state_dict(seed=5)
     modules = list(dict.fromkeys(key.rpartition(".")[0] for key in state))
     named = {}
@@ -373,11 +447,15 @@ def test_params_of_bmxnet(tmp_path, style):
     if style == "export":
         named = dict(sorted(named.items(), key=lambda item: item[0].startswith("aux")))
     (tmp_path / "net.params").write_bytes(params(named))
-    model = zoo.ResNetE18(version=2, padding="bmxnet", weights=tmp_path / "net.params", input_shape=(64, 64, 3))
-    images = authors.images("resnete18_v2", batch=2, size=64)
+    tf.keras.backend.set_floatx("float64")
+    try:
+        model = zoo.ResNetE18(version=2, padding="bmxnet", weights=tmp_path / "net.params", input_shape=(32, 32, 3))
+    finally:
+        tf.keras.backend.set_floatx("float32")
+    images = authors.images("resnete18_v2", batch=2, size=32)
     expected = authors.NETWORKS["resnete18_v2"].forward(state, images)
-    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+    found = model(images.transpose(0, 2, 3, 1), training=False).numpy()
+    assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b.bias": np.array([7], np.int64)}
@@ -405,7 +483,10 @@ def test_damaged_params(tmp_path):
             damaged[position] = rng.integers(256)
         with contextlib.suppress(CheckpointError):
             mxnet.read_params(bytes(damaged))
-    with pytest.raises(CheckpointError, match="not finite|missing"):
+    huge = struct.pack("<QQQIiiqqqiii", 0x112, 0, 1, 0xF993FAC9, 0, 3, 0, 2**62, 2**62, 1, 0, 0)
+    with pytest.raises(CheckpointError, match="has the shape"):
+        mxnet.read_params(huge)
+    with pytest.raises(CheckpointError, match="missing"):
         (tmp_path / "x.params").write_bytes(content)
         zoo.MeliusNet22(padding="bmxnet", weights=tmp_path / "x.params", input_shape=(32, 32, 3))
 
@@ -424,6 +505,59 @@ def test_preprocess_input():
     with pytest.raises(ValueError, match="prepared differently.*method='fracbnn'"):
         zoo.preprocess_input(model, image)
     np.testing.assert_array_equal(zoo.preprocess_input(model, image, method="recu"), found)
+
+
+def test_forms_are_prepared_as_recorded():
+    """Those of every network by its name, and those of one that exists by the arguments of the form."""
+    from larq_rep.zoo.preprocess import preparation
+
+    mean_grey = np.full((1, 224, 224, 3), 128, np.uint8)
+    for name in zoo.list_models():
+        network = zoo.get_network(name)
+        if network.family == "larq_zoo":
+            continue
+        for form in network.variants:
+            size = DATASETS[form.dataset].input_shape
+            parameters = inspect.signature(network.constructor).parameters
+            arguments = {key: parameters[key].default for other in network.variants for key in other.arguments}
+            expected = (128 / 255 - np.array(form.preprocessing.mean)) / np.array(form.preprocessing.std)
+            for prepare in (
+                preparation(name, form.arguments),
+                preparation(name, {**arguments, **form.arguments}, size, DATASETS[form.dataset].num_classes),
+            ):
+                found = prepare(mean_grey)
+                assert found.shape == (1, *size)
+                np.testing.assert_allclose(found[0, 0, 0], expected, atol=1e-5)
+
+
+def test_preparation_of_networks_that_exist():
+    from larq_rep.zoo.preprocess import preparation
+
+    noise = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), np.uint8)
+    imagenet = zoo.preprocess_input("ReActNet18", noise)
+    # Fine-tuned for ten or a hundred classes it is still the network for ImageNet.
+    for classes in (10, 100):
+        np.testing.assert_array_equal(preparation("ReActNet18", {}, (224, 224, 3), classes)(noise), imagenet)
+    cifar = zoo.preprocess_input("ReActNet18", noise, dataset="cifar100")
+    assert cifar.shape == (1, 32, 32, 3)
+    for name in ("ReActNet18", "RepReActNet18"):
+        np.testing.assert_array_equal(preparation(name, {}, (32, 32, 3), 100)(noise), cifar)
+
+
+@pytest.mark.parametrize(
+    "network, arguments, message",
+    [
+        ("ResNet20", {"metod": "fracbnn"}, "has no argument 'metod'. Expected: method"),
+        ("ReActNet18", {"dataset": "mnist"}, "no published form with dataset='mnist'"),
+        ("RepResNet18", {"method": "real", "dataset": "cifar10"}, "no published form"),
+        ("ResNet21", {}, "Did you mean ResNet20"),
+    ],
+)
+def test_preprocess_input_wants_a_form(network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.preprocess_input(network, np.zeros((1, 32, 32, 3), np.uint8), **arguments)
+    with pytest.raises(ValueError, match="at least one image"):
+        zoo.preprocess_input("ReActNetA", [])
 
 
 def test_preprocess_input_resizes_and_crops():

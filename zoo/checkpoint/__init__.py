@@ -61,7 +61,8 @@ def read_state_dict(
 
     # Arguments
         path: The file.
-        reader: `"ours"`, or `"torch"` for PyTorch's own loader of weights, which needs PyTorch 2.6 or newer.
+        reader: `"ours"`, or `"torch"` for PyTorch's own loader of weights, which needs PyTorch 2.6 or newer and has
+            no limits but `max_bytes`.
             `.safetensors` is read in one and the same way with both.
         max_bytes: Largest file, and most bytes of all arrays together.
 
@@ -79,14 +80,15 @@ def read_state_dict(
     name = os.fsdecode(path)
     try:
         size = _file_size(name, max_bytes)
-        if reader == "torch" and not name.endswith(".safetensors"):
-            return _read_with_torch(name, max_bytes)
+        safetensors = name.lower().endswith(".safetensors")
         with LimitedFile(io.FileIO(name)) as file:
             head = file.read(512)
             file.seek(0)
             if head.startswith(mxnet.MAGIC):
                 return mxnet.read_params(Path(name).read_bytes())
-            if name.endswith(".safetensors"):
+            if reader == "torch" and not safetensors:
+                return _read_with_torch(name, max_bytes)
+            if safetensors:
                 content, read_storage = open_safetensors(file, size)
             elif head.startswith(b"PK\x03\x04"):
                 content, read_storage = open_zip(file, size)

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.layers import PopCount
-from larq_rep.zoo.checkpoint.mapping import ImportReport, StateDict
+from larq_rep.layers import Mirror, PopCount
+from larq_rep.zoo.checkpoint.mapping import Importer, ImportReport
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
 _COUNTER = {r".*\.num_batches_tracked": "a counter that only PyTorch's training uses"}
 
 
-def _blocks(weights: StateDict) -> Iterator[tuple[str, str]]:
+def _blocks(weights: Importer) -> Iterator[tuple[str, str]]:
     """The blocks of a ResNet as the layers are called, `layer1_0`, and as the keys are, `layer1.0`."""
     found = (re.match(r"(layer\d+_\d+|layers_\d+)(?=_)", layer.name) for layer in weights.model.layers)
     for name in dict.fromkeys(match[0] for match in found if match):
         yield name, name.replace("_", ".")
 
 
-def _classifier(weights: StateDict, *names: str, norm: bool = False) -> dict[str, str]:
+def _classifier(weights: Importer, *names: str, norm: bool = False) -> dict[str, str]:
     """The last layer, called by one of these names; what is left over if the model has none."""
     layer = next((name for name in names if weights.has(name)), None)
     if layer is None:
@@ -33,7 +33,7 @@ def _classifier(weights: StateDict, *names: str, norm: bool = False) -> dict[str
     return {}
 
 
-def reactnet(weights: StateDict) -> dict[str, str]:
+def reactnet(weights: Importer) -> dict[str, str]:
     """ReActNet-A, AdamBNN and Rep_AdamBNN."""
     weights.conv("stem_conv", "feature.0.conv1")
     weights.norm("stem_bn", "feature.0.bn1")
@@ -55,7 +55,7 @@ def reactnet(weights: StateDict) -> dict[str, str]:
     return _classifier(weights, "fc")
 
 
-def bireal(weights: StateDict) -> dict[str, str]:
+def bireal(weights: Importer) -> dict[str, str]:
     """Bi-Real-Net-18 and -34, and ReActNet on them."""
     weights.conv("conv1", "conv1")
     weights.norm("bn1", "bn1")
@@ -72,7 +72,7 @@ def bireal(weights: StateDict) -> dict[str, str]:
     return _classifier(weights, "fc")
 
 
-def bireal50(weights: StateDict) -> dict[str, str]:
+def bireal50(weights: Importer) -> dict[str, str]:
     weights.conv("conv1", "conv1")
     weights.norm("bn1", "bn1")
     for block, key in _blocks(weights):
@@ -87,7 +87,7 @@ def bireal50(weights: StateDict) -> dict[str, str]:
     return {r"layers\.0\.down_conv1x1\.weight": "never used", **_classifier(weights, "fc")}
 
 
-def vgg(weights: StateDict) -> dict[str, str]:
+def vgg(weights: Importer) -> dict[str, str]:
     for number in range(6):
         weights.conv(f"conv{number}", f"conv{number}")
         weights.norm(f"bn{number}", f"bn{number}")
@@ -99,7 +99,7 @@ def vgg(weights: StateDict) -> dict[str, str]:
     return unused
 
 
-def resnet(weights: StateDict) -> dict[str, str]:
+def resnet(weights: Importer) -> dict[str, str]:
     """ResNet-20 and -18 of IR-Net, RBNN, ReCU, FracBNN and real ones."""
     weights.conv("conv1", "conv1")
     weights.norm("bn1", "bn1")
@@ -126,7 +126,7 @@ def resnet(weights: StateDict) -> dict[str, str]:
     }
 
 
-def presbnet(weights: StateDict) -> dict[str, str]:
+def presbnet(weights: Importer) -> dict[str, str]:
     weights.conv("conv1", "conv1")
     weights.norm("bn1", "bn1")
     for block, key in _blocks(weights):
@@ -153,7 +153,7 @@ def presbnet(weights: StateDict) -> dict[str, str]:
     }
 
 
-def aresbnet(weights: StateDict) -> dict[str, str]:
+def aresbnet(weights: Importer) -> dict[str, str]:
     weights.conv("conv1", "conv1")
     # For ImageNet there is one more, between convolution and concatenation.
     for layer, key in (("bn0", "bn1"), ("bn1", "bn2")) if weights.has("bn0") else (("bn1", "bn1"),):
@@ -167,7 +167,7 @@ def aresbnet(weights: StateDict) -> dict[str, str]:
     return {r"bn2\..*": "never used", **_classifier(weights, "fc", "linear")}
 
 
-def _in_order(weights: StateDict, layers: Iterable[str]) -> dict[str, str]:
+def _in_order(weights: Importer, layers: Iterable[str]) -> dict[str, str]:
     """The layers of a network of BMXNet, in the order of its code, each with the next name of the file.
 
     The names themselves are numbers in the nested blocks of Gluon, which tell nothing.
@@ -188,22 +188,22 @@ def _in_order(weights: StateDict, layers: Iterable[str]) -> dict[str, str]:
     return unused
 
 
-def bmxnet(weights: StateDict) -> dict[str, str]:
+def bmxnet(weights: Importer) -> dict[str, str]:
     """BinaryDenseNet and MeliusNet."""
     return _in_order(weights, _bmxnet_layers(weights))
 
 
-def _bmxnet_layers(weights: StateDict) -> list[str]:
+def _bmxnet_layers(weights: Importer) -> list[str]:
     if not any(isinstance(layer, PopCount) or "_scale" in layer.name for layer in weights.model.layers):
         raise CheckpointError(
             f"it cannot be imported, for this {weights.model.name} pads with 0, while BMXNet pads with -1 and counts. "
-            "Build it with padding='bmxnet'"
+            "Build it with padding='bmxnet'."
         )
     kinds = (tf.keras.layers.Conv2D, tf.keras.layers.Dense, tf.keras.layers.BatchNormalization)
     return [layer.name for layer in weights.model.layers if isinstance(layer, kinds)]
 
 
-def resnet_e(weights: StateDict) -> dict[str, str]:
+def resnet_e(weights: Importer) -> dict[str, str]:
     """ResNetE, where the shortcut of a block stands behind what it goes around."""
     layers = _bmxnet_layers(weights)
 
@@ -218,7 +218,7 @@ def resnet_e(weights: StateDict) -> dict[str, str]:
 
 
 # By the name of the base network; a Rep network has the layers of its base.
-FAMILIES: dict[str, Callable[[StateDict], dict[str, str]]] = {
+FAMILIES: dict[str, Callable[[Importer], dict[str, str]]] = {
     "ReActNetA": reactnet,
     "BiRealNet18": bireal,
     "BiRealNet34": bireal,
@@ -278,5 +278,10 @@ def load_state_dict(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> 
             f"it cannot be imported, for no checkpoint of {model.name} has a known layout. Networks with one: "
             f"{', '.join(FAMILIES)} and their Rep networks."
         )
-    weights = StateDict(model, arrays)
+    if not any(isinstance(layer, Mirror) and layer.input is model.input for layer in model.layers):
+        raise CheckpointError(
+            f"it cannot be imported, for this {model.name} does not begin with a Mirror layer, and the kernels are "
+            "mirrored. Build it with input_tensor=larq_rep.layers.Mirror(name='mirror')(image)."
+        )
+    weights = Importer(model, arrays)
     return weights.finish(_COUNTER | family(weights))

@@ -10,7 +10,7 @@ import numpy as np
 
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
-_CLASSES = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 # Blocks of the four stages.
 _RESIDUAL: dict[tuple[int, ...], int] = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _BIREAL: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 10, (4, 4, 4, 4): 18, (6, 8, 12, 6): 34}
@@ -42,7 +42,9 @@ class _Keys:
         )
         classes = kernel[0] if kernel else None
         name, arguments = self._name(classes)
-        if classes is not None and classes not in _CLASSES:
+        base = name.removeprefix("Rep")
+        default = arguments.get("dataset", "cifar10" if base in ("VGGSmall", "ResNet20") else "imagenet")
+        if classes not in (None, _CLASSES[default]):
             arguments["num_classes"] = int(classes)
         return name, arguments
 
@@ -90,8 +92,8 @@ class _Keys:
         dataset = self._dataset(classes)
         if depth is None or (not react and (depth == 10 or dataset != "imagenet")):
             raise CheckpointError(
-                f"it has {self.blocks()} binary convolutions in its stages, expected one of {list(_BIREAL)}. Name its "
-                "network with --network NAME"
+                f"it is a Bi-Real-Net with {self.blocks()} binary convolutions in its stages, expected one for ImageNet "
+                f"with {' or '.join(map(str, list(_BIREAL)[1:]))}. Name its network with --network NAME"
             )
         return _rep(f"{'ReActNet' if react else 'BiRealNet'}{depth}", beta, **({"dataset": dataset} if react else {}))
 
@@ -103,7 +105,7 @@ class _Keys:
     def _resnet(self, classes: int | None) -> tuple[str, dict[str, Any]]:
         blocks = self.blocks()
         kernel = self.shapes["layer1.0.conv1.weight"]
-        if self.has(r"layer1\.0\.bn3\..*") and not self.has(r"layer1\.0\.rprelu1\..*"):
+        if kernel[2:] == (3, 3) and self.has(r"layer1\.0\.bn3\..*") and not self.has(r"layer1\.0\.rprelu1\..*"):
             if blocks in _RESIDUAL:
                 return f"AresBNet{_RESIDUAL[blocks]}", {"dataset": self._dataset(classes)}
         elif blocks == (3, 3, 3):

@@ -11,6 +11,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.layers import Mirror
 from larq_rep.quantizers import AresSign, LibraSign, ReCUSign, RotatedSign, ScaledSign
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
@@ -62,7 +63,7 @@ class ImportReport:
         return {**vars(self), "rows": [row._asdict() for row in self.rows]}
 
 
-class StateDict:
+class Importer:
     """A state dict whose arrays are taken one by one; the names of the methods are those of the layers.
 
     Nothing is assigned before `finish`, and nothing if there is a problem.
@@ -70,12 +71,18 @@ class StateDict:
 
     def __init__(self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray]):
         self.model = model
-        self._arrays = {_pytorch_key(key): array for key, array in arrays.items()}
+        self._problems: list[str] = []
+        self._arrays: dict[str, np.ndarray] = {}
+        names: dict[str, str] = {}
+        for key, array in arrays.items():
+            name = _pytorch_key(key)
+            if name in names:
+                self._problems.append(f"twice: {names[name]} and {key}")
+            names[name], self._arrays[name] = key, array
         self._layers = {layer.name: layer for layer in model.layers}
         self._values: dict[int, tuple[tf.Variable, np.ndarray]] = {}
         self._used: set[str] = set()
         self._rows: list[Row] = []
-        self._problems: list[str] = []
 
     def __contains__(self, key: str) -> bool:
         """Whether there are arrays of this key or below it."""
@@ -84,9 +91,6 @@ class StateDict:
     def modules(self) -> list[str]:
         """The keys without their last part, in the order of the file."""
         return list(dict.fromkeys(key.rpartition(".")[0] for key in self._arrays))
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        return self._arrays[key].shape if key in self._arrays else ()
 
     def has(self, layer: str) -> bool:
         """Whether the model has a layer of this name."""
@@ -100,7 +104,7 @@ class StateDict:
     def _other(self, lack: str) -> CheckpointError:
         return CheckpointError(
             f"it cannot be imported, for this {self.model.name} has {lack} and is not the network of its authors. "
-            "Build it with the arguments that they used"
+            "Build it with the arguments that they used."
         )
 
     def _weight(self, layer: str, name: str) -> tf.Variable:
@@ -129,10 +133,9 @@ class StateDict:
         self._take(layer, conv.kernel, expected, convert, how if half is None else f"{how}, half {half + 1} of 2")
         quantizer = getattr(conv, "kernel_quantizer", None)
         if isinstance(quantizer, (ReCUSign, RotatedSign)):
-            self._vector(layer, quantizer.alpha, f"{key}.alpha")
+            self.vector(layer, quantizer.alpha, f"{key}.alpha")
         if isinstance(quantizer, RotatedSign):
-            quantizer.mirrored = True
-            self._vector(layer, quantizer.rotate, f"{key}.rotate")
+            self.vector(layer, quantizer.rotate, f"{key}.rotate")
             for weight, name in ((quantizer.R1, "R1"), (quantizer.R2, "R2")):
                 self._take(layer, weight, {f"{key}.{name}": tuple(weight.shape)}, lambda matrix: matrix, "as it is")
 
@@ -168,14 +171,13 @@ class StateDict:
         self._take(layer, dense.kernel, {f"{key}.weight": (outputs, inputs)}, convert, how)
         self.vector(layer, "bias", f"{key}.bias")
 
-    def vector(self, layer: str, weight: str, *keys: str, half: int | None = None) -> None:
+    def vector(self, layer: str, weight: str | tf.Variable, *keys: str, half: int | None = None) -> None:
         """A weight of one number a channel, whatever other axes of size 1 it has in the file.
 
-        `bias` is that of the input quantizer if the layer has one. Several keys are concatenated.
+        By its name `bias` is that of the input quantizer if the layer has one. Several keys are concatenated.
         """
-        self._vector(layer, self._weight(layer, weight), *keys, half=half)
-
-    def _vector(self, layer: str, weight: tf.Variable, *keys: str, half: int | None = None) -> None:
+        if isinstance(weight, str):
+            weight = self._weight(layer, weight)
         channels = int(np.prod(weight.shape))
         times = 2 if half is not None else 1
         expected = dict.fromkeys(keys, (channels * times // len(keys),))
@@ -235,14 +237,15 @@ class StateDict:
                 left[key] = reason
         if not self._problems:
             known = set(self._values)
+            flags = {id(w) for layer in self.model.layers if isinstance(layer, Mirror) for w in layer.weights}
             self._problems += [
                 f"without a key: {weight.name} {tuple(weight.shape)} of the model"
                 for weight in self.model.weights
-                if id(weight) not in known and not weight.name.startswith("mirror/")
+                if id(weight) not in known and id(weight) not in flags
             ]
         if self._problems:
             listed = "\n  ".join(sorted(self._problems))
-            raise CheckpointError(f"it does not fit {self.model.name}, nothing was loaded:\n  {listed}\n")
+            raise CheckpointError(f"it does not fit {self.model.name}, nothing was loaded:\n  {listed}")
         for weight, value in self._values.values():
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))

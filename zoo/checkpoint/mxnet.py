@@ -96,4 +96,8 @@ class _Reader:
         if any(size < 0 for size in shape):
             raise CheckpointError(f"an array has the shape {short(shape)}. {DAMAGED}")
         dtype = _DTYPES[kind]
-        return np.frombuffer(self.take(math.prod(shape) * dtype.itemsize), dtype).reshape(shape).copy()
+        elements = np.frombuffer(self.take(math.prod(shape) * dtype.itemsize), dtype)
+        try:
+            return elements.reshape(shape).copy()
+        except ValueError as error:  # An axis of 0 beside others that are beyond numpy.
+            raise CheckpointError(f"an array has the shape {short(shape)}. {DAMAGED}") from error
