@@ -92,8 +92,8 @@ class _Keys:
         dataset = self._dataset(classes)
         if depth is None or (not react and (depth == 10 or dataset != "imagenet")):
             raise CheckpointError(
-                f"it is a Bi-Real-Net with {self.blocks()} binary convolutions in its stages, expected one for ImageNet "
-                f"with {' or '.join(map(str, list(_BIREAL)[1:]))}. Name its network with --network NAME"
+                f"it is a Bi-Real-Net with {self.blocks()} binary convolutions in its stages, expected one for "
+                f"ImageNet with {' or '.join(map(str, list(_BIREAL)[1:]))}. Name it with --network NAME"
             )
         return _rep(f"{'ReActNet' if react else 'BiRealNet'}{depth}", beta, **({"dataset": dataset} if react else {}))
 
