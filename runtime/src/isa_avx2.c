@@ -1,0 +1,100 @@
+/* AVX2: 8 output channels a vector, one word a step; bits of nibbles are looked up and summed in bytes. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define FLOATS 8
+#define UNITS_AT_ONCE 2
+typedef __m256 vfloat;
+#define vload(p) _mm256_loadu_ps(p)
+#define vstore(p, v) _mm256_storeu_ps(p, v)
+#define vset1(x) _mm256_set1_ps(x)
+#define vadd(a, b) _mm256_add_ps(a, b)
+#define vsub(a, b) _mm256_sub_ps(a, b)
+#define vmul(a, b) _mm256_mul_ps(a, b)
+#define vmin(a, b) _mm256_min_ps(a, b)
+#define vmax(a, b) _mm256_max_ps(a, b)
+#define vconvert(p) _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+
+static inline __m256 vprelu(__m256 v, __m256 slope) {
+  return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ));
+}
+
+static inline unsigned vsigns(const __m256 *v) {
+  unsigned word = 0;
+  for (int i = 0; i < 4; i++)
+    word |= (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v[i], _mm256_setzero_ps(), _CMP_LT_OQ)) << (8 * i);
+  return word;
+}
+
+#include "algorithms.inc.h"
+
+ALWAYS_INLINE __m256i count_bytes(__m256i bits) {
+  const __m256i table = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m256i low = _mm256_set1_epi8(15);
+  return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(bits, low)),
+                         _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), low)));
+}
+
+ALWAYS_INLINE void flush(__m256i *bytes, int32_t *acc, size_t acc_stride, const int P, const int O) {
+  const __m256i ones8 = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
+  for (int p = 0; p < P; p++)
+    for (int o = 0; o < O; o++) {
+      __m256i *target = (__m256i *)(void *)(acc + (size_t)p * acc_stride + o * 8);
+      const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[p * O + o], ones8), ones16);
+      _mm256_storeu_si256(target, _mm256_add_epi32(_mm256_loadu_si256(target), sums));
+      bytes[p * O + o] = _mm256_setzero_si256();
+    }
+}
+
+ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
+                        int32_t *acc, size_t acc_stride, const int P, const int O) {
+  __m256i sum[8];
+  for (int i = 0; i < P * O; i++) sum[i] = _mm256_setzero_si256();
+  for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 8 * sizeof(int32_t));
+  const size_t vector_words = gemm->vector_words;
+  const int words = gemm->words;
+  int room = 31; /* a byte holds 255, and a step adds 8 at most */
+  for (int t = 0; t < gemm->taps; t++) {
+    const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
+    for (int i = 0; i < words;) {
+      const int end = words - i <= room ? words : i + room;
+      room -= end - i;
+      for (; i < end; i++) {
+        __m256i w[2];
+        for (int o = 0; o < O; o++)
+          w[o] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words));
+        for (int p = 0; p < P; p++) {
+          const __m256i word = _mm256_set1_epi32((int)x[p][offset + i]);
+          for (int o = 0; o < O; o++)
+            sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], count_bytes(_mm256_xor_si256(w[o], word)));
+        }
+        weights += 8;
+      }
+      if (room == 0) {
+        flush(sum, acc, acc_stride, P, O);
+        room = 31;
+      }
+    }
+  }
+  flush(sum, acc, acc_stride, P, O);
+}
+
+#define TILE(P, O)                                                                                             \
+  static void tile_##P##x##O(const struct gemm *gemm, const uint32_t *const *x, int group_offset,             \
+                             const uint32_t *weights, int32_t *acc, size_t acc_stride) {                      \
+    tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                              \
+  }
+TILE(4, 2)
+TILE(4, 1)
+
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
+                       size_t acc_stride) {
+  (void)pixels;
+  accumulate_all(gemm, x, acc, acc_stride, 8, NULL, tile_4x2, tile_4x1);
+}
+
+static bool supported(void) { return __builtin_cpu_supports("avx2"); }
+
+const struct kernels kernels_avx2 = {"avx2", supported, 8, 1, 4, 0, 4, accumulate, run};
+#endif
