@@ -134,7 +134,7 @@ struct step {
   int8_t low, high;        /* DEQUANTIZE to int8: what -1 and +1 become */
   int node;                /* of its first operator, for messages */
   char name[192];
-  double seconds;
+  double seconds, best;    /* with the option profile: sum and shortest of its runs */
 };
 
 struct plan {

@@ -3,7 +3,8 @@
 #include <immintrin.h>
 
 #define FLOATS 8
-#define UNITS_AT_ONCE 2
+#define VECTORS_AT_ONCE 8
+#define PIXELS_AT_ONCE 2
 typedef __m256 vfloat;
 #define vload(p) _mm256_loadu_ps(p)
 #define vstore(p, v) _mm256_storeu_ps(p, v)
@@ -38,8 +39,8 @@ ALWAYS_INLINE __m256i count_bytes(__m256i bits) {
 
 ALWAYS_INLINE void flush(__m256i *bytes, int32_t *acc, size_t acc_stride, const int P, const int O) {
   const __m256i ones8 = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
-  for (int p = 0; p < P; p++)
-    for (int o = 0; o < O; o++) {
+  UNROLL for (int p = 0; p < P; p++)
+    UNROLL for (int o = 0; o < O; o++) {
       __m256i *target = (__m256i *)(void *)(acc + (size_t)p * acc_stride + o * 8);
       const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[p * O + o], ones8), ones16);
       _mm256_storeu_si256(target, _mm256_add_epi32(_mm256_loadu_si256(target), sums));
@@ -50,8 +51,8 @@ ALWAYS_INLINE void flush(__m256i *bytes, int32_t *acc, size_t acc_stride, const 
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                         int32_t *acc, size_t acc_stride, const int P, const int O) {
   __m256i sum[8];
-  for (int i = 0; i < P * O; i++) sum[i] = _mm256_setzero_si256();
-  for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 8 * sizeof(int32_t));
+  UNROLL for (int i = 0; i < P * O; i++) sum[i] = _mm256_setzero_si256();
+  UNROLL for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 8 * sizeof(int32_t));
   const size_t vector_words = gemm->vector_words;
   const int words = gemm->words;
   int room = 31; /* a byte holds 255, and a step adds 8 at most */
@@ -62,11 +63,11 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
       room -= end - i;
       for (; i < end; i++) {
         __m256i w[2];
-        for (int o = 0; o < O; o++)
+        UNROLL for (int o = 0; o < O; o++)
           w[o] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words));
-        for (int p = 0; p < P; p++) {
+        UNROLL for (int p = 0; p < P; p++) {
           const __m256i word = _mm256_set1_epi32((int)x[p][offset + i]);
-          for (int o = 0; o < O; o++)
+          UNROLL for (int o = 0; o < O; o++)
             sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], count_bytes(_mm256_xor_si256(w[o], word)));
         }
         weights += 8;

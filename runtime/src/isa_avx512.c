@@ -3,7 +3,8 @@
 #include <immintrin.h>
 
 #define FLOATS 16
-#define UNITS_AT_ONCE 4
+#define VECTORS_AT_ONCE 16
+#define PIXELS_AT_ONCE 2
 typedef __m512 vfloat;
 #define vload(p) _mm512_loadu_ps(p)
 #define vstore(p, v) _mm512_storeu_ps(p, v)
@@ -27,24 +28,24 @@ static inline unsigned vsigns(const __m512 *v) {
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                         int32_t *acc, size_t acc_stride, const int P, const int O) {
   __m512i sum[MAX_TILE * 2];
-  for (int i = 0; i < P * O; i++) sum[i] = _mm512_setzero_si512();
+  UNROLL for (int i = 0; i < P * O; i++) sum[i] = _mm512_setzero_si512();
   const size_t vector_words = gemm->vector_words;
   const int words = gemm->words;
   for (int t = 0; t < gemm->taps; t++) {
     const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
     for (int i = 0; i < words; i++) {
       __m512i w[4];
-      for (int o = 0; o < O; o++) w[o] = _mm512_loadu_si512(weights + (size_t)o * vector_words);
-      for (int p = 0; p < P; p++) {
+      UNROLL for (int o = 0; o < O; o++) w[o] = _mm512_loadu_si512(weights + (size_t)o * vector_words);
+      UNROLL for (int p = 0; p < P; p++) {
         const __m512i word = _mm512_set1_epi32((int)x[p][offset + i]);
-        for (int o = 0; o < O; o++)
+        UNROLL for (int o = 0; o < O; o++)
           sum[p * O + o] = _mm512_add_epi32(sum[p * O + o], _mm512_popcnt_epi32(_mm512_xor_si512(w[o], word)));
       }
       weights += 16;
     }
   }
-  for (int p = 0; p < P; p++)
-    for (int o = 0; o < O; o++) _mm512_storeu_si512(acc + (size_t)p * acc_stride + o * 16, sum[p * O + o]);
+  UNROLL for (int p = 0; p < P; p++)
+    UNROLL for (int o = 0; o < O; o++) _mm512_storeu_si512(acc + (size_t)p * acc_stride + o * 16, sum[p * O + o]);
 }
 
 #define TILE(P, O)                                                                                             \

@@ -3,7 +3,8 @@
 #include <arm_neon.h>
 
 #define FLOATS 4
-#define UNITS_AT_ONCE 1
+#define VECTORS_AT_ONCE 16
+#define PIXELS_AT_ONCE 2
 typedef float32x4_t vfloat;
 #define vload(p) vld1q_f32(p)
 #define vstore(p, v) vst1q_f32(p, v)
@@ -36,8 +37,8 @@ static inline uint32_t vsigns(const float32x4_t *v) {
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                         int32_t *acc, size_t acc_stride, const int P, const int O) {
   uint8x16_t sum[24];
-  for (int i = 0; i < P * O; i++) sum[i] = vdupq_n_u8(0);
-  for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 4 * sizeof(int32_t));
+  UNROLL for (int i = 0; i < P * O; i++) sum[i] = vdupq_n_u8(0);
+  UNROLL for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 4 * sizeof(int32_t));
   const size_t vector_words = gemm->vector_words;
   const int words = gemm->words;
   int room = 31; /* a byte holds 255, and a step adds 8 at most */
@@ -48,18 +49,18 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
       room -= end - i;
       for (; i < end; i++) {
         uint32x4_t w[4];
-        for (int o = 0; o < O; o++) w[o] = vld1q_u32(weights + (size_t)o * vector_words);
-        for (int p = 0; p < P; p++) {
+        UNROLL for (int o = 0; o < O; o++) w[o] = vld1q_u32(weights + (size_t)o * vector_words);
+        UNROLL for (int p = 0; p < P; p++) {
           const uint32x4_t word = vld1q_dup_u32(x[p] + offset + i);
-          for (int o = 0; o < O; o++)
+          UNROLL for (int o = 0; o < O; o++)
             sum[p * O + o] =
                 vaddq_u8(sum[p * O + o], vcntq_u8(vreinterpretq_u8_u32(veorq_u32(w[o], word))));
         }
         weights += 4;
       }
       if (room == 0 || (t == gemm->taps - 1 && i == words)) {
-        for (int p = 0; p < P; p++)
-          for (int o = 0; o < O; o++) {
+        UNROLL for (int p = 0; p < P; p++)
+          UNROLL for (int o = 0; o < O; o++) {
             uint32_t *target = (uint32_t *)(void *)(acc + (size_t)p * acc_stride) + o * 4;
             vst1q_u32(target, vpadalq_u16(vld1q_u32(target), vpaddlq_u8(sum[p * O + o])));
             sum[p * O + o] = vdupq_n_u8(0);

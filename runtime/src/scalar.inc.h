@@ -2,7 +2,8 @@
 #include <stdint.h>
 
 #define FLOATS 32
-#define UNITS_AT_ONCE 1
+#define VECTORS_AT_ONCE 1
+#define PIXELS_AT_ONCE 1
 typedef struct {
   float f[FLOATS];
 } vfloat;
