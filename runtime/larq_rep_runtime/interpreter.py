@@ -11,7 +11,7 @@ import numpy as np
 
 from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
 
-_ENGINES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+_ENGINES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 
 
 def _engine() -> tuple[Any, Any]:
@@ -23,7 +23,9 @@ def _engine() -> tuple[Any, Any]:
             if error.name not in (name, name.split(".")[0]):
                 raise
             continue
-        return module.Interpreter, getattr(module, "experimental", module).load_delegate
+        if name == "tensorflow":
+            return module.lite.Interpreter, module.lite.experimental.load_delegate
+        return module.Interpreter, module.load_delegate
     raise DelegateError(
         "No TFLite is installed: expected one of ai-edge-litert, tflite-runtime and tensorflow. "
         "Install one, for instance with pip install ai-edge-litert."

@@ -67,7 +67,9 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
         DelegateError: If the shape is another one, or the image cannot be read.
     """
     if len(shape) != 4 or shape[3] not in (1, 3):
-        raise DelegateError(f"--image needs an input of shape (1, height, width, 1 or 3), the model has {tuple(shape)}.")
+        raise DelegateError(
+            f"--image needs an input of shape (1, height, width, 1 or 3), the model has {tuple(shape)}."
+        )
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError:

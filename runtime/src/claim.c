@@ -41,8 +41,8 @@ static void grow(struct graph *graph) {
       const struct operator * op = &graph->ops[i];
       if (graph->claimed[i] || op->kind == NOT_OURS) continue;
       const bool after = follows_claimed(graph, op), before = all_readers_claimed(graph, op->outputs->data[0]);
-      /* A pooling gains nothing by itself; between two claimed operators it would cut the partition in two. */
-      if (op->kind == AVERAGE_POOL ? after && before : after || before) graph->claimed[i] = changed = true;
+      /* A pooling gains nothing by itself, but before claimed operators it would cut the partition in two. */
+      if (before || (after && op->kind != AVERAGE_POOL)) graph->claimed[i] = changed = true;
     }
   }
 }
