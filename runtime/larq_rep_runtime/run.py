@@ -81,7 +81,7 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
         raise DelegateError(f"{path} cannot be read as an image: {error}.") from error
     fitted = ImageOps.fit(upright, (shape[2], shape[1]), Image.Resampling.BILINEAR)
     pixels = np.asarray(fitted, np.float32)[None] / np.float32(255)
-    return pixels[..., None] if shape[3] == 1 else (pixels - np.float32(_MEAN)) / np.float32(_STD)
+    return pixels[..., None] if shape[3] == 1 else (pixels - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def test_destroys_nothing():
 def test_refuses_bad_options(options, words):
     messages = []
     report = ERRORS(lambda text: messages.append(text.decode()))
-    library, delegate = create(options, report)
+    _, delegate = create(options, report)
     assert delegate is None and len(messages) == 1
     assert all(word in messages[0] for word in words), messages
     assert create(options)[1] is None  # nobody to tell it
