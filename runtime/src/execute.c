@@ -303,6 +303,23 @@ static void compact_groups(const struct job *job, int32_t *acc, size_t stride, i
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
+/* Asks for the operands and targets of a tile while its sums are computed, so that the program does not wait. */
+static void prefetch(const struct job *job, int pixel, int count) {
+  const struct step *step = job->step;
+  for (int i = 0; i < step->count; i++) {
+    const struct planned *op = &step->program[i];
+    if (op->buffer < 0 || op->code == OP_STORE_SIGNS || op->code == OP_STORE_INT8) continue;
+    const ptrdiff_t bytes = 4 * (ptrdiff_t)(op->period ? op->period : step->channels);
+    for (int p = 0; p < count; p++) {
+      const char *data = job->program[i].data + (pixel + p) * job->program[i].stride;
+      if (op->code == OP_STORE)
+        for (ptrdiff_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 1);
+      else
+        for (ptrdiff_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0);
+    }
+  }
+}
+
 static void run_convolution(const struct job *job, int thread, int first, int last) {
   const struct step *step = job->step;
   const struct convolution *conv = step->convolution;
@@ -344,6 +361,7 @@ static void run_convolution(const struct job *job, int thread, int first, int la
         }
       }
     }
+    prefetch(job, pixel, count);
     kernels->accumulate(&conv->gemm, job->tile, pointers, acc, conv->acc_stride);
     if (gaps) compact_groups(job, acc, conv->acc_stride, count);
     const float *const *of_pixels = border ? borders : NULL;
