@@ -188,18 +188,18 @@ static void run(const struct instruction *program, int count, int channels, int 
 typedef void (*tile_function)(const struct gemm *gemm, const uint32_t *const *x, int group_offset,
                               const uint32_t *weights, int32_t *acc, size_t acc_stride);
 
-/* Goes through the output channels in the widest tiles there are. */
+/* Goes through the output channels in the widest tiles there are: of 8, 4, 2 and 1 vectors, or NULL. */
 ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const *x, int32_t *acc, size_t acc_stride,
-                                  int lanes, tile_function four, tile_function two, tile_function one) {
+                                  int lanes, const tile_function *tiles) {
   const uint32_t *weights = gemm->weights;
   for (int group = 0; group < gemm->groups; group++) {
-    for (int vector = 0; vector < gemm->vectors;) {
-      const int left = gemm->vectors - vector;
-      const int width = left >= 4 && four ? 4 : left >= 2 && two ? 2 : 1;
-      (width == 4 ? four : width == 2 ? two : one)(gemm, x, group * gemm->words, weights, acc, acc_stride);
-      weights += (size_t)width * gemm->vector_words;
-      acc += width * lanes;
-      vector += width;
+    for (int left = gemm->vectors; left > 0;) {
+      int i = 0;
+      while (left < 8 >> i || !tiles[i]) i++;
+      tiles[i](gemm, x, group * gemm->words, weights, acc, acc_stride);
+      weights += (size_t)(8 >> i) * gemm->vector_words;
+      acc += (8 >> i) * lanes;
+      left -= 8 >> i;
     }
   }
 }

@@ -92,7 +92,8 @@ TILE(4, 1)
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
   (void)pixels;
-  accumulate_all(gemm, x, acc, acc_stride, 8, NULL, tile_4x2, tile_4x1);
+  static const tile_function tiles[] = {NULL, NULL, tile_4x2, tile_4x1};
+  accumulate_all(gemm, x, acc, acc_stride, 8, tiles);
 }
 
 static bool supported(void) { return __builtin_cpu_supports("avx2"); }

@@ -61,10 +61,9 @@ TILE(12, 1)
 
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
-  if (pixels == 6)
-    accumulate_all(gemm, x, acc, acc_stride, 16, tile_6x4, tile_6x2, tile_6x1);
-  else
-    accumulate_all(gemm, x, acc, acc_stride, 16, NULL, tile_12x2, tile_12x1);
+  static const tile_function few[] = {NULL, NULL, tile_12x2, tile_12x1};
+  static const tile_function many[] = {NULL, tile_6x4, tile_6x2, tile_6x1};
+  accumulate_all(gemm, x, acc, acc_stride, 16, pixels == 12 ? few : many);
 }
 
 static bool supported(void) {

@@ -36,7 +36,7 @@ static inline uint32_t vsigns(const float32x4_t *v) {
 
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                         int32_t *acc, size_t acc_stride, const int P, const int O) {
-  uint8x16_t sum[24];
+  uint8x16_t sum[16];
   UNROLL for (int i = 0; i < P * O; i++) sum[i] = vdupq_n_u8(0);
   UNROLL for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 4 * sizeof(int32_t));
   const size_t vector_words = gemm->vector_words;
@@ -48,7 +48,7 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
       const int end = words - i <= room ? words : i + room;
       room -= end - i;
       for (; i < end; i++) {
-        uint32x4_t w[4];
+        uint32x4_t w[8];
         UNROLL for (int o = 0; o < O; o++) w[o] = vld1q_u32(weights + (size_t)o * vector_words);
         UNROLL for (int p = 0; p < P; p++) {
           const uint32x4_t word = vld1q_dup_u32(x[p] + offset + i);
@@ -76,17 +76,22 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
                              const uint32_t *weights, int32_t *acc, size_t acc_stride) {                      \
     tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                              \
   }
-TILE(6, 4)
-TILE(6, 2)
-TILE(6, 1)
+TILE(2, 8)
+TILE(2, 4)
+TILE(2, 2)
+TILE(2, 1)
+TILE(4, 4)
+TILE(4, 2)
+TILE(4, 1)
 
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
-  (void)pixels;
-  accumulate_all(gemm, x, acc, acc_stride, 4, tile_6x4, tile_6x2, tile_6x1);
+  static const tile_function few[] = {NULL, tile_4x4, tile_4x2, tile_4x1};
+  static const tile_function many[] = {tile_2x8, tile_2x4, tile_2x2, tile_2x1};
+  accumulate_all(gemm, x, acc, acc_stride, 4, pixels == 4 ? few : many);
 }
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_neon = {"neon", supported, 4, 1, 6, 0, 6, accumulate, run};
+const struct kernels kernels_neon = {"neon", supported, 4, 1, 4, 7, 2, accumulate, run};
 #endif
