@@ -151,8 +151,9 @@ static bool make_layer(struct layer *l, struct shared *shared, int size, int cha
   TfLiteIntArray *inputs = array(5, (int[]){0, 1, 2, 3, -1}), *outputs = array(1, (int[]){4});
   const struct operator op = {.kind = BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
                               .window = {kernel, kernel, 1, 1, 1, 1, true}};
-  l->buffers[0] = (struct buffer){.tensor = 0, .external = true, .bits = true, .type = kTfLiteInt32, .channels = words};
-  l->buffers[1] = (struct buffer){.tensor = 4, .external = true, .type = kTfLiteFloat32, .channels = channels};
+  l->buffers[0] = (struct buffer){.tensor = 0, .external = true, .bits = true, .type = kTfLiteInt32, .channels = words,
+                                   .view_of = -1};
+  l->buffers[1] = (struct buffer){.tensor = 4, .external = true, .type = kTfLiteFloat32, .channels = channels, .view_of = -1};
   size_t packed = 0;
   l->step = (struct step){.kind = STEP_CONVOLUTION, .target = -1, .repeat = 1, .channels = channels, .count = 2,
                           .convolution = make_convolution(&l->context, &op, shared->options.kernels, &packed),

@@ -84,7 +84,10 @@ struct buffer {
   int n, h, w;      /* the leading dimensions as images; n is their product where the rank is not 4 */
   int top, left, bottom, right; /* a border of zeros around own packed images */
   int pixel_words;
+  int view_of;      /* the buffer that this one is a slice of, or -1 */
+  int view_channel; /* its first channel there */
   size_t offset;    /* in the own memory */
+  size_t stride;    /* bytes from a pixel to the next */
   char *data;
 };
 

@@ -108,14 +108,14 @@ static void place_buffers(struct plan *plan, size_t *total) {
   *total = 0;
   for (int i = 0; i < plan->buffer_count; i++) {
     struct buffer *b = &plan->buffers[i];
-    if (b->external) continue;
+    if (b->external || b->view_of >= 0) continue;
     const size_t bytes = buffer_bytes(b);
     b->offset = 0;
     for (bool moved = true; moved;) {
       moved = false;
       for (int j = 0; j < i; j++) {
         const struct buffer *other = &plan->buffers[j];
-        if (other->external) continue;
+        if (other->external || other->view_of >= 0) continue;
         const bool alive = b->bits || other->bits || (b->first <= other->last && other->first <= b->last);
         const size_t end = other->offset + buffer_bytes(other);
         if (alive && b->offset < end && other->offset < b->offset + bytes) {
@@ -253,9 +253,8 @@ static void start_job(struct job *job, const struct partition *partition, const 
       to->stride = (ptrdiff_t)b->pixel_words * 4;
       job->rows = job->rows || b->top || b->left || b->bottom || b->right;
     } else {
-      const size_t size = element_size(b);
-      to->data = b->data + (from->period ? 0 : (size_t)from->offset * size);
-      to->stride = (ptrdiff_t)((size_t)b->pixel_words * size);
+      to->data = b->data + (from->period ? 0 : (size_t)from->offset * element_size(b));
+      to->stride = (ptrdiff_t)b->stride;
     }
   }
 }
@@ -388,7 +387,7 @@ static void run_average(const struct job *job, int first, int last) {
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const struct buffer *target = &job->partition->plan->buffers[step->target];
   const struct window *w = &step->window;
-  const ptrdiff_t pixel = (ptrdiff_t)step->channels * 4;
+  const ptrdiff_t pixel = (ptrdiff_t)source->stride, target_pixel = (ptrdiff_t)target->stride;
   int size, top, left;
   output_size(source->h, w->height, w->stride_height, 1, w->same, &size, &top);
   output_size(source->w, w->width, w->stride_width, 1, w->same, &size, &left);
@@ -415,7 +414,7 @@ static void run_average(const struct job *job, int first, int last) {
         }
       program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
       program[count + 1] = (struct instruction){
-          .code = OP_STORE, .data = target->data + ((ptrdiff_t)row * target->w + x) * pixel, .stride = pixel};
+          .code = OP_STORE, .data = target->data + ((ptrdiff_t)row * target->w + x) * target_pixel, .stride = target_pixel};
       job->partition->options->kernels->run(program, count + 2, step->channels, run);
       x += run;
     }
@@ -455,10 +454,10 @@ static void run_rows(const struct job *job, int first, int last) {
   const struct image in = image_of(source);
   for (int row = first; row < last; row++)
     for (int x = 0; x < target->w; x++) {
-      char *to = target->data + ((size_t)row * (size_t)target->w + (size_t)x) * (size_t)step->channels * size;
+      char *to = target->data + ((size_t)row * (size_t)target->w + (size_t)x) * target->stride;
       if (step->kind == STEP_TILE) {
         const size_t bytes = (size_t)source->channels * size;
-        const char *from = source->data + ((size_t)row * (size_t)source->w + (size_t)x) * bytes;
+        const char *from = source->data + ((size_t)row * (size_t)source->w + (size_t)x) * source->stride;
         for (size_t c = 0; c < (size_t)step->channels * size; c += bytes) memcpy(to + c, from, bytes);
         continue;
       }
@@ -540,6 +539,7 @@ static void copy_padded(const struct convolution *conv, const struct buffer *sou
 }
 
 static void run_step(const struct partition *partition, const struct step *step) {
+  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* all it would do is done by a view */
   const struct plan *plan = partition->plan;
   const struct buffer *source = &plan->buffers[step->source];
   struct job job = {.partition = partition, .step = step, .h = source->h, .w = source->w, .tile = PIXELS_OF_CHUNK};
@@ -589,8 +589,8 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
   for (int i = 0; i < plan->buffer_count; i++) {
     struct buffer *b = &plan->buffers[i];
     const TfLiteTensor *t = &context->tensors[b->tensor];
-    b->data = b->external ? t->data.data : partition->memory + b->offset;
     if (!b->external) continue;
+    b->data = t->data.data;
     bool same = t->dims && t->dims->size == b->rank && t->bytes >= (size_t)b->n * (size_t)b->h * (size_t)b->w *
                                                                      (size_t)b->pixel_words * element_size(b);
     for (int d = 0; same && d < b->rank; d++) same = t->dims->data[d] == b->dims[d];
@@ -599,6 +599,15 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
                            t->name ? t->name : "");
       return kTfLiteError;
     }
+  }
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    const struct buffer *whole = b;
+    size_t channel = 0;
+    for (; whole->view_of >= 0; whole = &plan->buffers[whole->view_of]) channel += (size_t)whole->view_channel;
+    if (!whole->external) b->data = partition->memory + whole->offset;
+    if (b != whole) b->data = (whole->external ? whole->data : b->data) + channel * element_size(b);
+    b->stride = (size_t)whole->pixel_words * element_size(b);
   }
   const bool profile = partition->options->profile;
   for (int s = 0; s < plan->step_count; s++) {

@@ -62,7 +62,7 @@ static int add_buffer(struct planner *p, int tensor, bool external, int pending)
   struct buffer *b = &p->plan->buffers[p->plan->buffer_count];
   const TfLiteTensor *t = &p->context->tensors[tensor];
   *b = (struct buffer){.tensor = tensor, .external = external, .type = t->type, .channels = last_dimension(t),
-                       .pending = pending, .first = p->plan->step_count - 1, .last = p->plan->step_count - 1};
+                       .pending = pending, .view_of = -1, .first = p->plan->step_count - 1, .last = p->plan->step_count - 1};
   p->buffer_of[tensor] = p->plan->buffer_count;
   return p->plan->buffer_count++;
 }
@@ -513,6 +513,32 @@ static bool read_graph(struct planner *p, const TfLiteDelegateParams *params) {
   return true;
 }
 
+/* Where a step copies a tensor into a concatenation, the tensor is better made there in the first place. */
+static void make_views(struct plan *plan) {
+  for (int s = 0; s < plan->step_count; s++) {
+    struct step *step = &plan->steps[s];
+    if (step->kind != STEP_ELEMENTWISE || step->count < 2 || step->program[0].code != OP_LOAD ||
+        step->program[1].code != OP_STORE)
+      continue;
+    struct buffer *part = &plan->buffers[step->program[0].buffer];
+    struct buffer *whole = &plan->buffers[step->program[1].buffer];
+    if (part->external || part->view_of >= 0) continue;
+    part->view_of = step->program[1].buffer;
+    part->view_channel = step->program[1].offset;
+    if (part->first < whole->first) whole->first = part->first;
+    if (part->last > whole->last) whole->last = part->last;
+    memmove(&step->program[1], &step->program[2], (size_t)(step->count - 2) * sizeof *step->program);
+    step->count--;
+  }
+  /* A view of a view lives as long as what contains both. */
+  for (int i = 0; i < plan->buffer_count; i++)
+    for (int j = i; plan->buffers[j].view_of >= 0; j = plan->buffers[j].view_of) {
+      struct buffer *whole = &plan->buffers[plan->buffers[j].view_of];
+      if (plan->buffers[i].first < whole->first) whole->first = plan->buffers[i].first;
+      if (plan->buffers[i].last > whole->last) whole->last = plan->buffers[i].last;
+    }
+}
+
 struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options) {
   struct planner p = {.context = context, .options = options, .status = kTfLiteOk};
   p.plan = calloc(1, sizeof *p.plan);
@@ -521,6 +547,7 @@ struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *param
   } else {
     for (int i = 0; i < p.count && p.status == kTfLiteOk; i++)
       if (!p.done[i]) plan_operator(&p, i);
+    if (p.status == kTfLiteOk) make_views(p.plan);
   }
   for (int i = 0; p.concatenations && i < p.count; i++) free(p.concatenations[i]);
   free(p.concatenations);
