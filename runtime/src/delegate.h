@@ -86,6 +86,7 @@ struct buffer {
   int pixel_words;
   int view_of;      /* the buffer that this one is a slice of, or -1 */
   int view_channel; /* its first channel there */
+  int ring;         /* rows that are kept: row r lies at r % ring */
   size_t offset;    /* in the own memory */
   size_t stride;    /* bytes from a pixel to the next */
   char *data;
@@ -137,11 +138,17 @@ struct step {
   int8_t low, high;        /* DEQUANTIZE to int8: what -1 and +1 become */
   int node;                /* of its first operator, for messages */
   char name[192];
-  double seconds, best;    /* with the option profile: sum and shortest of its runs */
+  double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the present one */
+};
+
+/* Some rows of a step's output. */
+struct task {
+  int step, first, last;
 };
 
 struct plan {
-  int buffer_count, step_count;
+  int buffer_count, step_count, task_count;
+  struct task *tasks; /* what to do, in this order */
   struct buffer *buffers;
   struct step *steps;
   size_t packed_bytes;
@@ -167,6 +174,14 @@ int tiled_period(const struct step *step);
 
 /* Length of an output axis and the padding before it; false if the window does not fit. */
 bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);
+
+/* ---- Order (schedule.c). ---- */
+
+bool is_store(enum opcode code);
+/* Output images of a step: their number and size. */
+void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w);
+/* Fills plan->tasks; false if there is no memory. To be called when all shapes are known. */
+bool make_schedule(struct plan *plan);
 
 /* ---- Execution (execute.c). ---- */
 

@@ -48,10 +48,6 @@ static bool same_pixels(const struct buffer *a, const struct buffer *b) {
   return (int64_t)a->n * a->h * a->w == (int64_t)b->n * b->h * b->w;
 }
 
-static bool is_store(enum opcode code) {
-  return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS;
-}
-
 static TfLiteStatus refuse(TfLiteContext *context, const struct step *step, const char *why) {
   context->ReportError(context, "larq-rep: operator %d (%s): %s.", step->node, step->name, why);
   return kTfLiteError;
@@ -99,8 +95,18 @@ static size_t element_size(const struct buffer *b) {
 }
 
 static size_t buffer_bytes(const struct buffer *b) {
-  const size_t rows = (size_t)b->n * (size_t)(b->top + b->h + b->bottom);
+  const size_t rows = b->bits ? (size_t)b->n * (size_t)(b->top + b->h + b->bottom) : (size_t)b->ring;
   return (rows * (size_t)(b->left + b->w + b->right) * (size_t)b->pixel_words * element_size(b) + 63) / 64 * 64;
+}
+
+/* Buffers that live at one of the steps from first to last live at all of them. */
+static void widen_lifetimes(struct plan *plan, int first, int last) {
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    if (b->first > last || b->last < first) continue;
+    if (b->first > first) b->first = first;
+    if (b->last < last) b->last = last;
+  }
 }
 
 /* First fit by lifetime. Packed images keep their place for good, so that their borders stay zero. */
@@ -198,6 +204,13 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
     if (context->ResizeTensor(context, t, dims) != kTfLiteOk) return kTfLiteError;
   }
 
+  if (!make_schedule(plan)) {
+    context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
+    return kTfLiteError;
+  }
+  /* Lifetimes are counted in steps; where these take turns, they live together. */
+  for (int i = 0; i + 1 < plan->task_count; i++)
+    if (plan->tasks[i + 1].step < plan->tasks[i].step) widen_lifetimes(plan, plan->tasks[i + 1].step, plan->tasks[i].step);
   place_buffers(plan, &partition->memory_bytes);
   free(partition->memory);
   free(partition->scratch);
@@ -228,11 +241,16 @@ static struct image image_of(const struct buffer *b) {
                         row * (b->top + b->h + b->bottom)};
 }
 
+/* Where a row of a tensor that is not packed, counted through all images, begins. */
+static char *row_of(const struct buffer *b, int row) {
+  return b->data + (size_t)(row % b->ring) * (size_t)b->w * b->stride;
+}
+
 struct job {
   const struct partition *partition;
   const struct step *step;
   int h, w;         /* of the step's output */
-  int pixels;       /* of all images */
+  int first, last;  /* pixels to do, of all images */
   int tile, chunks; /* pixels of a tile, parts of the work */
   bool rows;        /* a run must not cross the end of a row */
   struct image input;
@@ -255,6 +273,7 @@ static void start_job(struct job *job, const struct partition *partition, const 
     } else {
       to->data = b->data + (from->period ? 0 : (size_t)from->offset * element_size(b));
       to->stride = (ptrdiff_t)b->stride;
+      job->rows = job->rows || b->ring < b->n * b->h;
     }
   }
 }
@@ -273,9 +292,12 @@ static void run_pixels(const struct job *job, int pixel, int count, const char *
     for (int i = 0; i < step->count; i++) {
       struct instruction *op = &program[i];
       if (step->program[i].buffer < 0) continue;
+      const struct buffer *b = &plan->buffers[step->program[i].buffer];
       if (op->code == OP_STORE_SIGNS && job->rows) {
-        const struct image image = image_of(&plan->buffers[step->program[i].buffer]);
+        const struct image image = image_of(b);
         op->data += (n * image.plane + y * image.row) * 4 + x * op->stride;
+      } else if (op->code != OP_STORE_SIGNS && b->ring < b->n * b->h) {
+        op->data += (ptrdiff_t)((n * job->h + y) % b->ring * job->w + x) * op->stride;
       } else {
         op->data += pixel * op->stride;
       }
@@ -302,23 +324,6 @@ static void compact_groups(const struct job *job, int32_t *acc, size_t stride, i
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
-/* Asks for the operands and targets of a tile while its sums are computed, so that the program does not wait. */
-static void prefetch(const struct job *job, int pixel, int count) {
-  const struct step *step = job->step;
-  for (int i = 0; i < step->count; i++) {
-    const struct planned *op = &step->program[i];
-    if (op->buffer < 0 || op->code == OP_STORE_SIGNS || op->code == OP_STORE_INT8) continue;
-    const ptrdiff_t bytes = 4 * (ptrdiff_t)(op->period ? op->period : step->channels);
-    for (int p = 0; p < count; p++) {
-      const char *data = job->program[i].data + (pixel + p) * job->program[i].stride;
-      if (op->code == OP_STORE)
-        for (ptrdiff_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 1);
-      else
-        for (ptrdiff_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0);
-    }
-  }
-}
-
 static void run_convolution(const struct job *job, int thread, int first, int last) {
   const struct step *step = job->step;
   const struct convolution *conv = step->convolution;
@@ -333,12 +338,12 @@ static void run_convolution(const struct job *job, int thread, int first, int la
   const ptrdiff_t period_stride = round_up(period, UNIT);
   const bool gaps = conv->gemm.groups > 1 &&
                     conv->gemm.vectors * kernels->lanes * conv->gemm.groups != conv->channels_out;
-  int pixel = first * job->tile;
+  int pixel = job->first + first * job->tile;
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
   for (int t = first; t < last; t++) {
     const uint32_t *pointers[MAX_TILE];
     const float *borders[MAX_TILE];
-    const int count = job->pixels - pixel < job->tile ? job->pixels - pixel : job->tile;
+    const int count = job->last - pixel < job->tile ? job->last - pixel : job->tile;
     bool border = false;
     for (int p = 0; p < job->tile; p++) {
       if (p >= count) { /* the rest of an incomplete tile repeats its last pixel, for nobody */
@@ -360,7 +365,6 @@ static void run_convolution(const struct job *job, int thread, int first, int la
         }
       }
     }
-    prefetch(job, pixel, count);
     kernels->accumulate(&conv->gemm, job->tile, pointers, acc, conv->acc_stride);
     if (gaps) compact_groups(job, acc, conv->acc_stride, count);
     const float *const *of_pixels = border ? borders : NULL;
@@ -370,10 +374,11 @@ static void run_convolution(const struct job *job, int thread, int first, int la
            .constant = conv->shift, .scale = conv->scale, .border = of_pixels, .data = (char *)acc,
            .stride = (ptrdiff_t)(conv->acc_stride * sizeof *acc)},
           {.code = OP_STORE, .data = (char *)tiled, .stride = period_stride * (ptrdiff_t)sizeof *tiled}};
-      kernels->run(finish, 2, conv->channels_out, count);
-      for (int p = 0; p < count && period > conv->channels_out; p++)
-        for (int c = conv->channels_out; c < period; c++)
-          tiled[p * period_stride + c] = tiled[p * period_stride + c - conv->channels_out];
+      /* The scratch memory has room for whole units. */
+      kernels->run(finish, 2, (int)channels, count);
+      for (int p = 0; p < count; p++)
+        for (int c = conv->channels_out; c < period; c += conv->channels_out)
+          memcpy(tiled + p * period_stride + c, tiled + p * period_stride, (size_t)conv->channels_out * sizeof *tiled);
       run_pixels(job, pixel, count, (const char *)tiled, period_stride * (ptrdiff_t)sizeof *tiled, NULL);
     } else {
       run_pixels(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc), of_pixels);
@@ -409,12 +414,12 @@ static void run_average(const struct job *job, int first, int last) {
           if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
           program[count] = (struct instruction){
               .code = count ? OP_ADD_LOADED : OP_LOAD, .stride = pixel * w->stride_width,
-              .data = source->data + (((ptrdiff_t)n * source->h + iy) * source->w + ix) * pixel};
+              .data = row_of(source, n * source->h + iy) + ix * pixel};
           count++;
         }
       program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
       program[count + 1] = (struct instruction){
-          .code = OP_STORE, .data = target->data + ((ptrdiff_t)row * target->w + x) * target_pixel, .stride = target_pixel};
+          .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
       job->partition->options->kernels->run(program, count + 2, step->channels, run);
       x += run;
     }
@@ -454,10 +459,10 @@ static void run_rows(const struct job *job, int first, int last) {
   const struct image in = image_of(source);
   for (int row = first; row < last; row++)
     for (int x = 0; x < target->w; x++) {
-      char *to = target->data + ((size_t)row * (size_t)target->w + (size_t)x) * target->stride;
+      char *to = row_of(target, row) + (size_t)x * target->stride;
       if (step->kind == STEP_TILE) {
         const size_t bytes = (size_t)source->channels * size;
-        const char *from = source->data + ((size_t)row * (size_t)source->w + (size_t)x) * source->stride;
+        const char *from = row_of(source, row) + (size_t)x * source->stride;
         for (size_t c = 0; c < (size_t)step->channels * size; c += bytes) memcpy(to + c, from, bytes);
         continue;
       }
@@ -505,15 +510,17 @@ static void run_chunk(void *argument, int thread, int chunk) {
   const struct job *job = argument;
   const unsigned long long saved = flush_denormals();
   const bool by_pixel = job->step->kind == STEP_CONVOLUTION || job->step->kind == STEP_ELEMENTWISE;
-  const int64_t units = by_pixel ? (job->pixels + job->tile - 1) / job->tile : (int64_t)job->pixels / job->w;
-  const int first = (int)(units * chunk / job->chunks), last = (int)(units * (chunk + 1) / job->chunks);
+  const int64_t pixels = job->last - job->first;
+  const int64_t units = by_pixel ? (pixels + job->tile - 1) / job->tile : pixels / job->w;
+  const int row = by_pixel ? 0 : job->first / job->w;
+  const int first = row + (int)(units * chunk / job->chunks), last = row + (int)(units * (chunk + 1) / job->chunks);
   switch (job->step->kind) {
     case STEP_CONVOLUTION:
       run_convolution(job, thread, first, last);
       break;
     case STEP_ELEMENTWISE: {
-      const int start = first * job->tile, end = last * job->tile < job->pixels ? last * job->tile : job->pixels;
-      run_pixels(job, start, end - start, NULL, 0, NULL);
+      const int start = job->first + first * job->tile, end = job->first + last * job->tile;
+      run_pixels(job, start, (end < job->last ? end : job->last) - start, NULL, 0, NULL);
       break;
     }
     case STEP_AVERAGE_POOL:
@@ -538,43 +545,39 @@ static void copy_padded(const struct convolution *conv, const struct buffer *sou
              source->data + ((size_t)n * (size_t)source->h + (size_t)y) * bytes, bytes);
 }
 
-static void run_step(const struct partition *partition, const struct step *step) {
-  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* all it would do is done by a view */
+static void run_task(const struct partition *partition, const struct task *task) {
   const struct plan *plan = partition->plan;
+  const struct step *step = &plan->steps[task->step];
+  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* all it would do is done by a view */
   const struct buffer *source = &plan->buffers[step->source];
-  struct job job = {.partition = partition, .step = step, .h = source->h, .w = source->w, .tile = PIXELS_OF_CHUNK};
+  struct job job = {.partition = partition, .step = step, .tile = PIXELS_OF_CHUNK};
+  int n;
+  output_images(plan, step, &n, &job.h, &job.w);
   start_job(&job, partition, step);
   if (step->kind == STEP_CONVOLUTION) {
     const struct convolution *conv = step->convolution;
-    struct instruction *head = &job.program[0];
-    output_size(source->h, conv->window.height, conv->window.stride_height, conv->window.dilation_height,
-                conv->window.same, &job.h, &(int){0});
-    output_size(source->w, conv->window.width, conv->window.stride_width, conv->window.dilation_width,
-                conv->window.same, &job.w, &(int){0});
     job.tile = conv->tile_pixels;
-    if (step->repeat > 1) {
-      *head = (struct instruction){.code = OP_LOAD_TILED, .tile = step->copies};
-    } else {
-      *head = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
+    job.program[0] =
+        step->repeat > 1
+            ? (struct instruction){.code = OP_LOAD_TILED, .tile = step->copies}
+            : (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
                                    .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale};
-    }
     if (conv->padded) {
       const ptrdiff_t row = (ptrdiff_t)(conv->left + source->w + conv->right) * source->pixel_words;
       job.input = (struct image){conv->padded, row, row * (conv->top + source->h + conv->bottom)};
-      copy_padded(conv, source, &job.input);
+      if (task->first == 0) copy_padded(conv, source, &job.input);
     } else {
       job.input = image_of(source);
       job.input.data -= conv->top * job.input.row + (ptrdiff_t)conv->left * source->pixel_words;
     }
-  } else if (step->target >= 0) {
-    job.h = plan->buffers[step->target].h;
-    job.w = plan->buffers[step->target].w;
   }
-  job.pixels = source->n * job.h * job.w;
-  if (job.pixels == 0) return;
+  job.first = task->first * job.w;
+  job.last = task->last * job.w;
+  const int pixels = job.last - job.first;
+  if (pixels == 0) return;
+  const int most = step->target >= 0 ? pixels / job.w : (pixels + job.tile - 1) / job.tile;
   job.chunks = partition->num_threads > 1 ? 4 * partition->num_threads : 1;
-  if (job.chunks > (job.pixels + job.tile - 1) / job.tile) job.chunks = (job.pixels + job.tile - 1) / job.tile;
-  if (step->target >= 0 && job.chunks > job.pixels / job.w) job.chunks = job.pixels / job.w;
+  if (job.chunks > most) job.chunks = most;
   run_parallel(partition->shared->threads, partition->num_threads, run_chunk, &job, job.chunks);
 }
 
@@ -610,14 +613,16 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
     b->stride = (size_t)whole->pixel_words * element_size(b);
   }
   const bool profile = partition->options->profile;
-  for (int s = 0; s < plan->step_count; s++) {
+  for (int i = 0; i < plan->task_count; i++) {
     const double start = profile ? seconds() : 0;
-    run_step(partition, &plan->steps[s]);
-    if (profile) {
-      const double taken = seconds() - start;
-      plan->steps[s].seconds += taken;
-      if (!partition->invocations || taken < plan->steps[s].best) plan->steps[s].best = taken;
-    }
+    run_task(partition, &plan->tasks[i]);
+    if (profile) plan->steps[plan->tasks[i].step].now += seconds() - start;
+  }
+  for (int s = 0; profile && s < plan->step_count; s++) {
+    struct step *step = &plan->steps[s];
+    step->seconds += step->now;
+    if (!partition->invocations || step->now < step->best) step->best = step->now;
+    step->now = 0;
   }
   partition->invocations++;
   return kTfLiteOk;

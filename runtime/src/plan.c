@@ -577,6 +577,7 @@ void free_plan(struct plan *plan) {
       free(plan->steps[s].program[i].tile);
     }
   }
+  free(plan->tasks);
   free(plan->steps);
   free(plan->buffers);
   free(plan);
