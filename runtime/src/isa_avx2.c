@@ -29,12 +29,38 @@ static inline unsigned vsigns(const __m256 *v) {
 
 #include "algorithms.inc.h"
 
-ALWAYS_INLINE __m256i count_bytes(__m256i bits) {
-  const __m256i table = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+/* Bits of each byte, times `weight`. */
+ALWAYS_INLINE __m256i count_bytes(__m256i bits, const int weight) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+      0, (char)weight, (char)weight, (char)(2 * weight), (char)weight, (char)(2 * weight), (char)(2 * weight),
+      (char)(3 * weight), (char)weight, (char)(2 * weight), (char)(2 * weight), (char)(3 * weight), (char)(2 * weight),
+      (char)(3 * weight), (char)(3 * weight), (char)(4 * weight)));
   const __m256i low = _mm256_set1_epi8(15);
   return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(bits, low)),
                          _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), low)));
+}
+
+/* Adds three bits in every place: *sum has their parity, *carry what is worth two. */
+ALWAYS_INLINE void add_bits(__m256i *sum, __m256i *carry, __m256i b, __m256i c) {
+  const __m256i parity = _mm256_xor_si256(*sum, b);
+  *carry = _mm256_or_si256(_mm256_and_si256(*sum, b), _mm256_and_si256(parity, c));
+  *sum = _mm256_xor_si256(parity, c);
+}
+
+/* Bits in which eight steps of weights and words differ: seven of them are added in binary before they are counted,
+ * which takes fewer operations than counting each. The words come in two lots of four. */
+ALWAYS_INLINE __m256i count_eight(const uint32_t *weights, const uint32_t *words, const uint32_t *more_words) {
+#define DIFFERING(i)                                                                               \
+  _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)(weights + (i) * 8)),         \
+                   _mm256_set1_epi32((int)((i) < 4 ? words[i] : more_words[(i) - 4])))
+  __m256i ones = DIFFERING(0), twos, twos2, twos3, fours;
+  add_bits(&ones, &twos, DIFFERING(1), DIFFERING(2));
+  add_bits(&ones, &twos2, DIFFERING(3), DIFFERING(4));
+  add_bits(&ones, &twos3, DIFFERING(5), DIFFERING(6));
+  add_bits(&twos, &fours, twos2, twos3);
+  return _mm256_add_epi8(_mm256_add_epi8(count_bytes(DIFFERING(7), 1), count_bytes(ones, 1)),
+                         _mm256_add_epi8(count_bytes(twos, 2), count_bytes(fours, 4)));
+#undef DIFFERING
 }
 
 ALWAYS_INLINE void flush(__m256i *bytes, int32_t *acc, size_t acc_stride, const int P, const int O) {
@@ -59,23 +85,39 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
   for (int t = 0; t < gemm->taps; t++) {
     const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
     for (int i = 0; i < words;) {
-      const int end = words - i <= room ? words : i + room;
-      room -= end - i;
-      for (; i < end; i++) {
-        __m256i w[2];
-        UNROLL for (int o = 0; o < O; o++)
-          w[o] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words));
-        UNROLL for (int p = 0; p < P; p++) {
-          const __m256i word = _mm256_set1_epi32((int)x[p][offset + i]);
-          UNROLL for (int o = 0; o < O; o++)
-            sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], count_bytes(_mm256_xor_si256(w[o], word)));
-        }
-        weights += 8;
-      }
-      if (room == 0) {
+      /* Eight words of one tap, or four of this one and of the next. */
+      const bool pair = words == 4 && i == 0 && t + 1 < gemm->taps, eight = pair || words - i >= 8;
+      const ptrdiff_t next = pair ? gemm->tap_offsets[t + 1] + group_offset : offset + 4;
+      if (room == 0 || (room < 8 && eight)) {
         flush(sum, acc, acc_stride, P, O);
         room = 31;
       }
+      if (eight) {
+        UNROLL for (int p = 0; p < P; p++)
+          UNROLL for (int o = 0; o < O; o++)
+            sum[p * O + o] =
+                _mm256_add_epi8(sum[p * O + o], count_eight(weights + (size_t)o * vector_words, x[p] + offset + i,
+                                                              x[p] + next + i));
+        room -= 8;
+        weights += 8 * 8;
+        if (pair) {
+          t++;
+          break;
+        }
+        i += 8;
+        continue;
+      }
+      __m256i w[2];
+      UNROLL for (int o = 0; o < O; o++)
+        w[o] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words));
+      UNROLL for (int p = 0; p < P; p++) {
+        const __m256i word = _mm256_set1_epi32((int)x[p][offset + i]);
+        UNROLL for (int o = 0; o < O; o++)
+          sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], count_bytes(_mm256_xor_si256(w[o], word), 1));
+      }
+      i++;
+      room--;
+      weights += 8;
     }
   }
   flush(sum, acc, acc_stride, P, O);
