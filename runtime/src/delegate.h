@@ -181,7 +181,7 @@ bool is_store(enum opcode code);
 /* Output images of a step: their number and size. */
 void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w);
 /* Fills plan->tasks; false if there is no memory. To be called when all shapes are known. */
-bool make_schedule(struct plan *plan);
+bool make_schedule(struct plan *plan, int num_threads);
 
 /* ---- Execution (execute.c). ---- */
 

@@ -204,7 +204,11 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
     if (context->ResizeTensor(context, t, dims) != kTfLiteOk) return kTfLiteError;
   }
 
-  if (!make_schedule(plan)) {
+  partition->num_threads = partition->options->num_threads ? partition->options->num_threads
+                           : context->recommended_num_threads > 0 ? context->recommended_num_threads
+                                                                  : 1;
+  if (partition->num_threads > 64) partition->num_threads = 64;
+  if (!make_schedule(plan, partition->num_threads)) {
     context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
     return kTfLiteError;
   }
@@ -214,10 +218,6 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
   place_buffers(plan, &partition->memory_bytes);
   free(partition->memory);
   free(partition->scratch);
-  partition->num_threads = partition->options->num_threads ? partition->options->num_threads
-                           : context->recommended_num_threads > 0 ? context->recommended_num_threads
-                                                                  : 1;
-  if (partition->num_threads > 64) partition->num_threads = 64;
   partition->memory = allocate(partition->memory_bytes, 1);
   partition->scratch = allocate(partition->scratch_bytes, (size_t)partition->num_threads);
   if (!partition->memory || !partition->scratch) {

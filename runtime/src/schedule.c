@@ -133,15 +133,17 @@ static void make_rings(struct plan *plan, struct progress *progress) {
   }
 }
 
-static int band(const struct plan *plan, const struct step *step, int rows, int w) {
+static int band(const struct plan *plan, const struct step *step, int rows, int w, int num_threads) {
   int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].channels * 4 : 0;
   for (int i = 0; i < step->count; i++)
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= LARGE) return rows;
-  return bytes > BAND ? 1 : (int)(BAND / bytes);
+  /* Several threads share a turn: it has to be worth waking them. */
+  const int64_t turn = num_threads > 1 ? (int64_t)8 * BAND * num_threads : BAND;
+  return bytes > turn ? 1 : (int)(turn / bytes);
 }
 
-bool make_schedule(struct plan *plan) {
+bool make_schedule(struct plan *plan, int num_threads) {
   free(plan->tasks);
   plan->task_count = 0;
   struct progress *progress = allocate((size_t)plan->step_count + 1, sizeof *progress);
@@ -149,7 +151,7 @@ bool make_schedule(struct plan *plan) {
   for (int s = 0; progress && s < plan->step_count; s++) {
     int n, h, w;
     output_images(plan, &plan->steps[s], &n, &h, &w);
-    progress[s] = (struct progress){.rows = n * h, .band = band(plan, &plan->steps[s], n * h, w)};
+    progress[s] = (struct progress){.rows = n * h, .band = band(plan, &plan->steps[s], n * h, w, num_threads)};
     total += progress[s].rows;
   }
   plan->tasks = allocate((size_t)total + 1, sizeof *plan->tasks);

@@ -8,18 +8,26 @@
 
 enum { MAX_THREADS = 64, SPINS = 4000 };
 
+struct job {
+  void (*task)(void *argument, int thread, int index);
+  void *argument;
+  int count, helpers;
+};
+
 struct threads {
   pthread_mutex_t owner; /* held by the one caller that uses the workers */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   pthread_t workers[MAX_THREADS];
   int started;
-  atomic_uint generation; /* of the work to do; changes under mutex */
-  atomic_bool stop;
-  void (*task)(void *argument, int thread, int index);
-  void *argument;
-  int count, helpers;
-  atomic_int next, working;
+  bool stop;        /* under mutex, as is the job */
+  struct job job;
+  atomic_uint generation; /* of the job; changes under mutex */
+  /* The generation and the next index of its job in one number: who takes an index of a job that still has some left
+   * may use it until that index is done, since the caller waits for it, and nobody waits for a worker that comes too
+   * late to take one. */
+  _Atomic uint64_t ticket;
+  atomic_int undone;
 };
 
 struct worker {
@@ -35,8 +43,14 @@ static void relax(void) {
 #endif
 }
 
-static void work(struct threads *threads, int thread) {
-  for (int i; (i = atomic_fetch_add(&threads->next, 1)) < threads->count;) threads->task(threads->argument, thread, i);
+static void work(struct threads *threads, const struct job *job, unsigned generation, int thread) {
+  uint64_t ticket = atomic_load(&threads->ticket);
+  while (ticket >> 32 == generation && (int)(uint32_t)ticket < job->count) {
+    if (!atomic_compare_exchange_weak(&threads->ticket, &ticket, ticket + 1)) continue;
+    job->task(job->argument, thread, (int)(uint32_t)ticket);
+    atomic_fetch_sub(&threads->undone, 1);
+    ticket = atomic_load(&threads->ticket);
+  }
 }
 
 static void *worker_main(void *argument) {
@@ -47,19 +61,14 @@ static void *worker_main(void *argument) {
   for (;;) {
     for (int i = 0; i < SPINS && atomic_load(&threads->generation) == seen; i++) relax();
     pthread_mutex_lock(&threads->mutex);
-    while (atomic_load(&threads->generation) == seen && !atomic_load(&threads->stop))
+    while (atomic_load(&threads->generation) == seen && !threads->stop)
       pthread_cond_wait(&threads->wake, &threads->mutex);
-    if (atomic_load(&threads->stop)) {
-      pthread_mutex_unlock(&threads->mutex);
-      return NULL;
-    }
+    const bool stop = threads->stop;
+    const struct job job = threads->job;
     seen = atomic_load(&threads->generation);
-    const bool helps = self.thread <= threads->helpers;
     pthread_mutex_unlock(&threads->mutex);
-    if (helps) {
-      work(threads, self.thread);
-      atomic_fetch_sub(&threads->working, 1);
-    }
+    if (stop) return NULL;
+    if (self.thread <= job.helpers) work(threads, &job, seen, self.thread);
   }
 }
 
@@ -75,7 +84,7 @@ struct threads *make_threads(void) {
 void stop_threads(struct threads *threads) {
   if (!threads) return;
   pthread_mutex_lock(&threads->mutex);
-  atomic_store(&threads->stop, true);
+  threads->stop = true;
   pthread_cond_broadcast(&threads->wake);
   pthread_mutex_unlock(&threads->mutex);
   /* A worker that still spins sees the stop after its next look at the mutex. */
@@ -108,18 +117,17 @@ void run_parallel(struct threads *threads, int num_threads, void (*task)(void *a
   }
   start_workers(threads, num_threads - 1);
   const int helpers = threads->started < num_threads - 1 ? threads->started : num_threads - 1;
+  const struct job job = {task, argument, count, helpers};
   pthread_mutex_lock(&threads->mutex);
-  threads->task = task;
-  threads->argument = argument;
-  threads->count = count;
-  threads->helpers = helpers;
-  atomic_store(&threads->next, 0);
-  atomic_store(&threads->working, helpers);
-  atomic_fetch_add(&threads->generation, 1);
+  threads->job = job;
+  const unsigned generation = atomic_load(&threads->generation) + 1;
+  atomic_store(&threads->undone, count);
+  atomic_store(&threads->ticket, (uint64_t)generation << 32);
+  atomic_store(&threads->generation, generation);
   pthread_cond_broadcast(&threads->wake);
   pthread_mutex_unlock(&threads->mutex);
-  work(threads, 0);
-  for (int i = 0; atomic_load(&threads->working) > 0; i++)
+  work(threads, &job, generation, 0);
+  for (int i = 0; atomic_load(&threads->undone) > 0; i++)
     if (i < SPINS)
       relax();
     else

@@ -31,7 +31,7 @@ def test_engine(engine, tmp_path):
     x = graph.input((1, 12, 12, 64))
     y = graph.tile(graph.bconv(graph.quantize(x), rng, 64, 16), 4)
     y = graph.elementwise("ADD", graph.elementwise("MUL", y, graph.constant(rng.normal(size=64).astype("f4"))), x)
-    content = graph.content(graph.average_pool(graph.prelu(y, rng.normal(size=64))))
+    content = graph.content(graph.prelu(y, rng.normal(size=64)))
     images = rng.normal(size=(3, 12, 12, 64)).astype(np.float32)
     (tmp_path / "network.tflite").write_bytes(content)
     np.save(tmp_path / "x.npy", images)
@@ -42,4 +42,4 @@ def test_engine(engine, tmp_path):
     command = [python, "-c", _PROGRAM, tmp_path, engine]
     subprocess.run(command, check=True, env={"PYTHONPATH": str(RUNTIME)})
     expected = np.concatenate([graphs.run(content, image[None], implementation="portable")[0] for image in images])
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
