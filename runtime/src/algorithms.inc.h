@@ -77,7 +77,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
   break
 
   for (const struct instruction *op = program; op < program + count; op++) {
-    char *data = op->data + pixel * op->stride;
+    char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride)); /* may be NULL and is not used then */
     switch (op->code) {
       case OP_ACCUMULATED:
       case OP_CLAMPED:

@@ -361,6 +361,7 @@ static void plan_window(struct planner *p, const struct operator * op, enum step
   touch(p, source);
   step->target = add_buffer(p, output, p->is_output[output], 0);
   touch(p, step->target);
+  p->plan->buffers[source].bits = kind == STEP_MAXPOOL || kind == STEP_DEQUANTIZE;
   p->plan->buffers[step->target].bits = kind == STEP_MAXPOOL;
   const TfLiteQuantizationParams *q = &p->context->tensors[output].params;
   if (kind == STEP_DEQUANTIZE && p->context->tensors[output].type == kTfLiteInt8) {
@@ -411,11 +412,9 @@ static void plan_operator(struct planner *p, int position) {
       return;
     case DEQUANTIZE:
       plan_window(p, op, STEP_DEQUANTIZE);
-      p->plan->buffers[p->plan->steps[p->plan->step_count - 1].source].bits = true;
       return;
     case BMAXPOOL:
       plan_window(p, op, STEP_MAXPOOL);
-      p->plan->buffers[p->plan->steps[p->plan->step_count - 1].source].bits = true;
       return;
     case AVERAGE_POOL:
       plan_window(p, op, STEP_AVERAGE_POOL);
