@@ -31,11 +31,7 @@ def test_under_sanitizers():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("aarch64-linux-gnu-gcc") is None or shutil.which("qemu-aarch64-static") is None,
-    reason="needs Debian's gcc-aarch64-linux-gnu and qemu-user-static",
-)
-def test_on_64_bit_arm():
-    result = make("test-arm")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("cases of neon,portable") == 2 and "failed" not in result.stdout
+@pytest.mark.skipif(shutil.which("clang-14") is None, reason="needs Debian's clang-14 and libclang-rt-14-dev")
+def test_fuzzing():
+    result = make("fuzz", "FUZZ_SECONDS=20")
+    assert result.returncode == 0, result.stderr[-3000:]

@@ -1,12 +1,13 @@
 """Whole networks of the zoo: by LCE's interpreter, and by stock TFLite with the delegate in all its ways."""
 
 import graphs
-import larq_rep.zoo
 import numpy as np
 import pytest
 import support
-from larq_rep.converters import convert, lce
 from larq_rep_runtime import Interpreter, available_implementations
+
+import larq_rep.zoo
+from larq_rep.converters import convert, lce
 
 
 def check(content, shape):
