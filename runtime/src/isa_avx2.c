@@ -48,11 +48,11 @@ ALWAYS_INLINE void add_bits(__m256i *sum, __m256i *carry, __m256i b, __m256i c) 
 }
 
 /* Bits in which eight steps of weights and words differ: seven of them are added in binary before they are counted,
- * which takes fewer operations than counting each. The words come in two lots of four. */
-ALWAYS_INLINE __m256i count_eight(const uint32_t *weights, const uint32_t *words, const uint32_t *more_words) {
+ * which takes fewer operations than counting each. The words come in pairs, from `at`. */
+ALWAYS_INLINE __m256i count_eight(const uint32_t *weights, const uint32_t *x, const ptrdiff_t *at) {
 #define DIFFERING(i)                                                                               \
   _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)(weights + (i) * 8)),         \
-                   _mm256_set1_epi32((int)((i) < 4 ? words[i] : more_words[(i) - 4])))
+                   _mm256_set1_epi32((int)x[at[(i) / 2] + (i) % 2]))
   __m256i ones = DIFFERING(0), twos, twos2, twos3, fours;
   add_bits(&ones, &twos, DIFFERING(1), DIFFERING(2));
   add_bits(&ones, &twos2, DIFFERING(3), DIFFERING(4));
@@ -85,27 +85,26 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
   for (int t = 0; t < gemm->taps; t++) {
     const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
     for (int i = 0; i < words;) {
-      /* Eight words of one tap, or four of this one and of the next. */
-      const bool pair = words == 4 && i == 0 && t + 1 < gemm->taps, eight = pair || words - i >= 8;
-      const ptrdiff_t next = pair ? gemm->tap_offsets[t + 1] + group_offset : offset + 4;
+      /* Eight words of one tap, or all those of two or four taps. */
+      const int span = i == 0 && words == 2 ? 4 : i == 0 && words == 4 ? 2 : 1;
+      const bool eight = span > 1 ? t + span <= gemm->taps : words - i >= 8;
       if (room == 0 || (room < 8 && eight)) {
         flush(sum, acc, acc_stride, P, O);
         room = 31;
       }
       if (eight) {
+        ptrdiff_t at[4];
+        UNROLL for (int k = 0; k < 4; k++)
+          at[k] = gemm->tap_offsets[t + k * span / 4] + group_offset + i + (span == 1 ? 2 * k : span == 2 ? k % 2 * 2 : 0);
         UNROLL for (int p = 0; p < P; p++)
           UNROLL for (int o = 0; o < O; o++)
             sum[p * O + o] =
-                _mm256_add_epi8(sum[p * O + o], count_eight(weights + (size_t)o * vector_words, x[p] + offset + i,
-                                                              x[p] + next + i));
+                _mm256_add_epi8(sum[p * O + o], count_eight(weights + (size_t)o * vector_words, x[p], at));
         room -= 8;
         weights += 8 * 8;
-        if (pair) {
-          t++;
-          break;
-        }
         i += 8;
-        continue;
+        t += span - 1;
+        continue; /* several taps are done, or the rest of this one follows */
       }
       __m256i w[2];
       UNROLL for (int o = 0; o < O; o++)
