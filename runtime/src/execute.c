@@ -628,6 +628,36 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
   return kTfLiteOk;
 }
 
+/* Bytes of tensors that a step reads and writes; those of the sums stay in the cache. */
+static double moved_bytes(const struct plan *plan, const struct step *step) {
+  const struct buffer *source = &plan->buffers[step->source];
+  int n, h, w;
+  output_images(plan, step, &n, &h, &w);
+  const double pixels = (double)n * h * w;
+  double bytes = 0;
+  if (step->kind != STEP_ELEMENTWISE)
+    bytes += (double)source->n * source->h * source->w * source->pixel_words * (double)element_size(source);
+  if (step->target >= 0)
+    bytes += pixels * plan->buffers[step->target].pixel_words * (double)element_size(&plan->buffers[step->target]);
+  for (int i = 0; i < step->count; i++) {
+    const struct planned *op = &step->program[i];
+    if (op->buffer < 0) continue;
+    if (op->code == OP_STORE_SIGNS)
+      bytes += pixels * (step->channels + 7) / 8;
+    else
+      bytes += pixels * (op->period ? op->period : step->channels) * (double)element_size(&plan->buffers[op->buffer]);
+  }
+  return bytes;
+}
+
+static double macs(const struct plan *plan, const struct step *step) {
+  if (step->kind != STEP_CONVOLUTION) return 0;
+  const struct convolution *conv = step->convolution;
+  int n, h, w;
+  output_images(plan, step, &n, &h, &w);
+  return (double)n * h * w * conv->channels_out * conv->gemm.taps * conv->channels_in / conv->gemm.groups;
+}
+
 void print_profile(const struct partition *partition) {
   const struct plan *plan = partition->plan;
   if (!partition->invocations) return;
@@ -638,8 +668,8 @@ void print_profile(const struct partition *partition) {
           partition->memory_bytes + partition->scratch_bytes * (size_t)partition->num_threads);
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
-    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f}", s ? ", " : "", step->node, step->name,
-            1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best);
+    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->node, step->name,
+            1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
   }
   fprintf(stderr, "]}\n");
 }
