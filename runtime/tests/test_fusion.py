@@ -77,6 +77,35 @@ def test_block_with_a_larger_batch():
     np.testing.assert_array_equal(found, one_by_one)
 
 
+def large_graph(rng):
+    """Maps so large that the steps take turns by rows, in rings: two blocks and a pooling between them."""
+    graph = graphs.Graph()
+    x = activated(graph, rng, graph.input((1, 70, 67, 64)))
+    for _ in range(2):
+        y = graph.tile(graph.bconv(signs(graph, rng, x), rng, 64, 32), 2)
+        x = activated(graph, rng, graph.elementwise("ADD", graph.elementwise("MUL", y, constant(graph, rng, 64)), x))
+    pooled = graph.average_pool(x, padding=0)
+    y = graph.bconv(signs(graph, rng, x), rng, 64, 64, strides=(2, 2))
+    y = graph.bconv(signs(graph, rng, graph.elementwise("ADD", y, pooled)), rng, 64, 40, dilations=(2, 1))
+    return graph.content(activated(graph, rng, y))
+
+
+def test_steps_that_take_turns():
+    rng = np.random.default_rng(11)
+    content = large_graph(rng)
+    x = rng.normal(size=(1, 70, 67, 64)).astype(np.float32)
+    check(content, x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steps_that_take_turns_over_several_images(threads):
+    rng = np.random.default_rng(12)
+    content = large_graph(rng)
+    x = rng.normal(size=(3, 70, 67, 64)).astype(np.float32)
+    one_by_one = np.concatenate([graphs.run(content, image[None], fuse=0)[0] for image in x])
+    np.testing.assert_array_equal(graphs.run(content, x, threads, batch=3)[0], one_by_one)
+
+
 def random_graph(rng):
     """Operators in any order, most of which the delegate claims, on tensors of one size."""
     graph = graphs.Graph()
