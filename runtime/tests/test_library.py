@@ -272,5 +272,11 @@ def test_interpreter_of_the_package(tmp_path):
         Interpreter(tmp_path / "no.tflite")
 
 
+def test_says_that_the_library_was_not_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(larq_rep_runtime.library, "__file__", str(tmp_path / "library.py"))
+    with pytest.raises(DelegateError, match="was not built.*C compiler"):
+        delegate_path()
+
+
 def test_portable_is_always_there():
     assert available_implementations()[-1] == "portable"
