@@ -1,0 +1,231 @@
+/* libFuzzer: graphs, shapes, types and options of any kind, as a damaged file might bring them, claimed, planned,
+ * prepared and run. Whatever comes in, the delegate may only refuse it.
+ *   make fuzz
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "../src/delegate.h"
+
+enum { TENSORS = 14, NODES = 8, MOST = 1 << 18 };
+
+struct input {
+  const uint8_t *data;
+  size_t size;
+};
+
+static int next(struct input *in) {
+  if (!in->size) return 0;
+  in->size--;
+  return *in->data++;
+}
+
+static int pick(struct input *in, const int *values, int count) { return values[next(in) % count]; }
+
+struct host {
+  TfLiteContext context;
+  TfLiteTensor tensors[TENSORS];
+  TfLiteNode nodes[NODES];
+  TfLiteRegistration registrations[NODES];
+  uint8_t parameters[NODES][64];
+  TfLiteIntArray *plan;
+  int count;
+};
+
+static TfLiteIntArray *array(int size) {
+  TfLiteIntArray *a = calloc(1, sizeof *a + (size_t)size * sizeof(int));
+  a->size = size;
+  return a;
+}
+
+static TfLiteStatus get_plan(TfLiteContext *context, TfLiteIntArray **plan) {
+  *plan = ((struct host *)context->impl_)->plan;
+  return kTfLiteOk;
+}
+
+static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
+  struct host *host = context->impl_;
+  *node = &host->nodes[index];
+  *registration = &host->registrations[index];
+  return kTfLiteOk;
+}
+
+static TfLiteStatus resize(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *dims) {
+  (void)context;
+  free(tensor->dims);
+  tensor->dims = dims;
+  return kTfLiteOk;
+}
+
+static void report(TfLiteContext *context, const char *message, ...) {
+  (void)context;
+  (void)message;
+}
+
+static size_t bytes_of(const TfLiteTensor *t) {
+  size_t bytes = t->type == kTfLiteInt8 || t->type == kTfLiteBool ? 1 : t->type == kTfLiteInt64 ? 8 : 4;
+  for (int i = 0; i < t->dims->size; i++) {
+    if (t->dims->data[i] < 0 || bytes > MOST) return MOST + 1;
+    bytes *= (size_t)t->dims->data[i];
+  }
+  return bytes;
+}
+
+static void make_tensor(struct input *in, TfLiteTensor *t) {
+  static const int types[] = {kTfLiteFloat32, kTfLiteFloat32, kTfLiteFloat32, kTfLiteInt32, kTfLiteInt32, kTfLiteInt8,
+                              kTfLiteBool, 4};
+  static const int ranks[] = {4, 4, 4, 4, 4, 1, 1, 2, 3, 0, 5, 8};
+  static const int sizes[] = {1, 1, 1, 2, 3, 4, 5, 8, 16, 32, 33, 64, 64, 96, 0, -1, 1 << 20, INT32_MAX};
+  t->type = (TfLiteType)pick(in, types, 8);
+  t->dims = array(pick(in, ranks, 12));
+  for (int i = 0; i < t->dims->size; i++) t->dims->data[i] = pick(in, sizes, next(in) % 8 ? 14 : 18);
+  t->name = "tensor";
+  t->params = (TfLiteQuantizationParams){(float)next(in) / 64, next(in) - 128};
+  const size_t bytes = bytes_of(t);
+  t->allocation_type = next(in) % 2 ? kTfLiteMmapRo : (TfLiteAllocationType)2;
+  t->bytes = bytes > MOST ? 0 : bytes;
+  if (t->allocation_type == kTfLiteMmapRo) {
+    if (next(in) % 16 == 0) t->bytes /= 2; /* a constant that lacks data */
+    uint8_t *data = t->data.data = malloc(t->bytes + (t->bytes == 0));
+    for (size_t i = 0; i < t->bytes; i++) data[i] = (uint8_t)(i * 37 + i / 5);
+    /* Multiples of TILE are small numbers. */
+    if (t->type == kTfLiteInt32 && t->dims->size == 1 && t->bytes == 16) {
+      for (int i = 0; i < 4; i++) t->data.i32[i] = i < 3 ? 1 : next(in) % 5;
+    }
+  }
+}
+
+static void make_node(struct input *in, struct host *host, int index) {
+  static const int builtins[] = {kTfLiteBuiltinAdd, kTfLiteBuiltinAdd, kTfLiteBuiltinMul, kTfLiteBuiltinSub,
+                                 kTfLiteBuiltinPrelu, kTfLiteBuiltinTile, kTfLiteBuiltinConcatenation,
+                                 kTfLiteBuiltinAveragePool2d, kTfLiteBuiltinRelu, kTfLiteBuiltinRelu6, 3};
+  static const char *const customs[] = {"LceQuantize", "LceBconv2d", "LceQuantize", "LceBconv2d", "LceDequantize",
+                                        "LceBMaxPool2d", "Other"};
+  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
+                                     "filter_width", "fused_activation_function", "pad_values", "padding",
+                                     "stride_height", "stride_width"};
+  TfLiteNode *node = &host->nodes[index];
+  const bool custom = next(in) % 2;
+  const char *name = custom ? customs[next(in) % 7] : NULL;
+  host->registrations[index] = (TfLiteRegistration){
+      .builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 11), .custom_name = name};
+  const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
+  node->inputs = array(inputs);
+  for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;
+  node->outputs = array(next(in) % 16 ? 1 : next(in) % 3);
+  for (int i = 0; i < node->outputs->size; i++) node->outputs->data[i] = next(in) % TENSORS;
+  uint8_t *p = host->parameters[index];
+  if (!custom) {
+    const int params[] = {next(in) % 4, next(in) % 4, 1 + next(in) % 2, 1 + next(in) % 2, 1 + next(in) % 2, 0};
+    memcpy(p, params, sizeof params);
+    if (host->registrations[index].builtin_code == kTfLiteBuiltinConcatenation) memset(p + 4, 0, 4);
+    if (host->registrations[index].builtin_code == kTfLiteBuiltinAveragePool2d) ((int *)(void *)p)[0] = 1 + params[0] % 2;
+    node->builtin_data = next(in) % 16 ? p : NULL;
+    return;
+  }
+  if (next(in) % 4 == 0) { /* bytes of any kind */
+    static uint8_t raw[NODES][64];
+    const int size = next(in) % 64;
+    for (int i = 0; i < size; i++) raw[index][i] = (uint8_t)next(in);
+    node->custom_initial_data = raw[index];
+    node->custom_initial_data_size = size;
+    return;
+  }
+  static uint8_t maps[NODES][320];
+  uint8_t *out = maps[index];
+  int size = 0, places[10];
+  for (int i = 0; i < 10; i++) {
+    places[i] = size;
+    memcpy(out + size, keys[i], strlen(keys[i]) + 1);
+    size += (int)strlen(keys[i]) + 1;
+  }
+  out[size++] = 10;
+  const int vector = size;
+  for (int i = 0; i < 10; i++, size++) out[size] = (uint8_t)(size - places[i]);
+  out[size] = (uint8_t)(size - vector);
+  size++;
+  out[size++] = 1;
+  out[size++] = 10;
+  const int map = size;
+  static const int channels[] = {1, 16, 32, 33, 64, 96, 100, 0};
+  const int values[] = {pick(in, channels, 8), 1 + next(in) % 3, 1 + next(in) % 3, 1 + next(in) % 3, 1 + next(in) % 3,
+                        next(in) % 8 ? 0 : next(in) % 4, next(in) % 2, next(in) % 2, 1 + next(in) % 3, 1 + next(in) % 3};
+  for (int i = 0; i < 10; i++) out[size++] = (uint8_t)values[i];
+  for (int i = 0; i < 10; i++) out[size++] = 1 << 2;
+  out[size] = (uint8_t)(size - map);
+  size++;
+  out[size++] = 9 << 2;
+  out[size++] = 1;
+  node->custom_initial_data = out;
+  node->custom_initial_data_size = size;
+}
+
+static void run(struct host *host, const TfLiteIntArray *nodes) {
+  bool produced[TENSORS] = {false};
+  TfLiteDelegateParams params = {.nodes_to_replace = (TfLiteIntArray *)(uintptr_t)nodes,
+                                 .input_tensors = array(TENSORS),
+                                 .output_tensors = array(TENSORS)};
+  params.input_tensors->size = params.output_tensors->size = 0;
+  for (int i = 0; i < nodes->size; i++) {
+    const TfLiteNode *node = &host->nodes[nodes->data[i]];
+    const int output = node->outputs->data[0];
+    /* The runtime hands over graphs in which nobody writes a tensor twice, nor a constant. */
+    if (produced[output] || host->tensors[output].allocation_type == kTfLiteMmapRo) goto end;
+    produced[output] = true;
+    if (output % 3 == 0) params.output_tensors->data[params.output_tensors->size++] = output;
+  }
+  const struct kernels *const *k = all_kernels;
+  struct shared shared = {.options = {.kernels = *k, .fuse = true}};
+  while (!(*k)->supported()) shared.options.kernels = *++k;
+  struct partition partition = {.shared = &shared, .options = &shared.options};
+  partition.plan = make_plan(&host->context, &params, &shared.options);
+  if (partition.plan && prepare_partition(&host->context, &partition) == kTfLiteOk) {
+    bool small = true;
+    for (int i = 0; i < TENSORS; i++) {
+      TfLiteTensor *t = &host->tensors[i];
+      const size_t bytes = bytes_of(t);
+      if (t->allocation_type == kTfLiteMmapRo) continue;
+      small = small && bytes <= MOST;
+      free(t->data.data);
+      t->bytes = bytes > MOST ? 0 : bytes;
+      t->data.data = calloc(1, t->bytes + (t->bytes == 0));
+    }
+    if (small && partition.memory_bytes < (size_t)MOST * 16) invoke_partition(&host->context, &partition);
+  }
+  free_plan(partition.plan);
+  free(partition.memory);
+  free(partition.scratch);
+end:
+  free(params.input_tensors);
+  free(params.output_tensors);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  struct input in = {data, size};
+  struct host host;
+  memset(&host, 0, sizeof host);
+  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
+                                 .ResizeTensor = resize, .ReportError = report, .GetExecutionPlan = get_plan,
+                                 .GetNodeAndRegistration = get_node, .recommended_num_threads = 1};
+  host.count = 1 + next(&in) % NODES;
+  host.plan = array(host.count);
+  for (int i = 0; i < host.count; i++) host.plan->data[i] = i;
+  for (int i = 0; i < host.count; i++) make_node(&in, &host, i);
+  for (int i = 0; i < TENSORS; i++) make_tensor(&in, &host.tensors[i]);
+  const struct options options = {.kernels = choose_kernels(NULL), .fuse = true};
+  TfLiteIntArray *nodes;
+  if (claim(&host.context, &options, &nodes) == kTfLiteOk && nodes->size) run(&host, nodes);
+  free(nodes);
+  for (int i = 0; i < host.count; i++) {
+    free(host.nodes[i].inputs);
+    free(host.nodes[i].outputs);
+  }
+  for (int i = 0; i < TENSORS; i++) {
+    free(host.tensors[i].dims);
+    free(host.tensors[i].data.data);
+  }
+  free(host.plan);
+  return 0;
+}

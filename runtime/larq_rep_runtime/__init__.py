@@ -1,0 +1,12 @@
+"""Binary networks on stock TFLite and LiteRT.
+
+```python
+interpreter = larq_rep_runtime.Interpreter("network.tflite", num_threads=4)
+logits = interpreter.predict(images)
+```
+"""
+
+from larq_rep_runtime.interpreter import Interpreter
+from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
+
+__all__ = ["DelegateError", "Interpreter", "available_implementations", "delegate_path"]

@@ -1,0 +1,205 @@
+/* The two algorithms, written once. A file of an instruction set defines
+ *
+ *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
+ *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, VECTORS_AT_ONCE and PIXELS_AT_ONCE of a program
+ *   GEMM_TILE(P, O): a function accumulating P pixels by O vectors, and TILES: the table of them
+ *
+ * and includes this one.
+ */
+#include <string.h>
+
+#include "kernels.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+/* Arrays of vectors are registers: all their loops are written out. */
+#define UNROLL _Pragma("GCC unroll 32")
+enum { VECTORS = UNIT / FLOATS };
+
+/* One unit may be incomplete: then memory beyond its `rest` channels is neither read nor written. */
+ALWAYS_INLINE void load_unit(vfloat *v, const char *data, int rest) {
+  if (rest == UNIT) {
+    UNROLL for (int i = 0; i < VECTORS; i++) v[i] = vload((const float *)(const void *)data + i * FLOATS);
+  } else {
+    float padded[UNIT] = {0};
+    memcpy(padded, data, (size_t)rest * sizeof(float));
+    UNROLL for (int i = 0; i < VECTORS; i++) v[i] = vload(padded + i * FLOATS);
+  }
+}
+
+ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
+  if (rest == UNIT) {
+    UNROLL for (int i = 0; i < VECTORS; i++) vstore((float *)(void *)data + i * FLOATS, v[i]);
+  } else {
+    float padded[UNIT];
+    UNROLL for (int i = 0; i < VECTORS; i++) vstore(padded + i * FLOATS, v[i]);
+    memcpy(data, padded, (size_t)rest * sizeof(float));
+  }
+}
+
+ALWAYS_INLINE int8_t round_int8(float v) {
+  v = v < -128.0f ? -128.0f : v > 127.0f ? 127.0f : v;
+  return (int8_t)(v + (v < 0 ? -0.5f : 0.5f));
+}
+
+/* Runs the program for `units` units of `pixels` neighbouring pixels; all of v stays in registers. */
+ALWAYS_INLINE void run_units(const struct instruction *program, int count, int pixel, int unit, const int pixels,
+                             const int units, int rest) {
+  vfloat v[8 * VECTORS]; /* more than any call uses */
+  vfloat w[VECTORS];
+  const int blocks = pixels * units;
+  const int vectors = blocks * VECTORS;
+  const ptrdiff_t channel = (ptrdiff_t)unit * UNIT;
+  UNROLL for (int i = 0; i < vectors; i++) v[i] = vset1(0.0f);
+
+/* b counts the units of all pixels: DATA is where that unit's floats begin. */
+#define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
+#define TILE_DATA (data + b / units * op->stride + op->tile[unit + b % units] * 4)
+#define LOADED(from, whole, statement)                                                                    \
+  UNROLL for (int b = 0; b < blocks; b++) {                                                               \
+    load_unit(w, from, whole);                                                                            \
+    UNROLL for (int j = 0; j < VECTORS; j++) {                                                            \
+      const int i = b * VECTORS + j;                                                                      \
+      statement;                                                                                          \
+    }                                                                                                     \
+  }                                                                                                       \
+  break
+#define CONSTANT(expression)                                                                              \
+  UNROLL for (int k = 0; k < units * VECTORS; k++) {                                                      \
+    const vfloat c = vload(op->constant + channel + k * FLOATS);                                          \
+    UNROLL for (int p = 0; p < pixels; p++) {                                                             \
+      const int i = p * units * VECTORS + k;                                                              \
+      v[i] = expression;                                                                                  \
+    }                                                                                                     \
+  }                                                                                                       \
+  break
+#define EACH(expression)                                                                                  \
+  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression;                                             \
+  break
+
+  for (const struct instruction *op = program; op < program + count; op++) {
+    char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride)); /* may be NULL and is not used then */
+    switch (op->code) {
+      case OP_ACCUMULATED:
+      case OP_CLAMPED:
+        UNROLL for (int p = 0; p < pixels; p++) {
+          const int32_t *acc = (const int32_t *)(const void *)(data + p * op->stride) + channel;
+          const float *border = op->border ? op->border[pixel + p] : NULL;
+          UNROLL for (int k = 0; k < units * VECTORS; k++) {
+            vfloat y = vconvert(acc + k * FLOATS);
+            y = vadd(y, y);
+            if (op->code == OP_CLAMPED) y = vmin(vmax(y, vset1(op->low)), vset1(op->high));
+            v[p * units * VECTORS + k] = vadd(vmul(y, vload(op->scale + channel + k * FLOATS)),
+                                              vload(op->constant + channel + k * FLOATS));
+          }
+          if (border) {
+            UNROLL for (int k = 0; k < units * VECTORS; k++) {
+              const int i = p * units * VECTORS + k;
+              v[i] = vadd(v[i], vload(border + channel + k * FLOATS));
+            }
+          }
+        }
+        break;
+      case OP_LOAD:
+        LOADED(DATA, rest, v[i] = w[j]);
+      case OP_LOAD_TILED:
+        LOADED(TILE_DATA, UNIT, v[i] = w[j]);
+      case OP_LOAD_INT8:
+      case OP_LOAD_BOOL:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          float converted[UNIT] = {0};
+          const char *bytes = data + b / units * op->stride + channel + b % units * UNIT;
+          for (int c = 0; c < rest; c++)
+            converted[c] = op->code == OP_LOAD_BOOL ? (bytes[c] ? 1.0f : -1.0f) : (float)(int8_t)bytes[c] - op->low;
+          UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
+        }
+        break;
+      case OP_ADD:
+        CONSTANT(vadd(v[i], c));
+      case OP_SUBTRACT:
+        CONSTANT(vsub(v[i], c));
+      case OP_SUBTRACT_FROM:
+        CONSTANT(vsub(c, v[i]));
+      case OP_MULTIPLY:
+        CONSTANT(vmul(v[i], c));
+      case OP_PRELU:
+        CONSTANT(vprelu(v[i], c));
+      case OP_CLIP:
+        EACH(vmin(vmax(v[i], vset1(op->low)), vset1(op->high)));
+      case OP_SCALE:
+        EACH(vmul(v[i], vset1(op->low)));
+      case OP_ADD_LOADED:
+        LOADED(DATA, rest, v[i] = vadd(v[i], w[j]));
+      case OP_ADD_LOADED_TILED:
+        LOADED(TILE_DATA, UNIT, v[i] = vadd(v[i], w[j]));
+      case OP_SUBTRACT_LOADED:
+        LOADED(DATA, rest, v[i] = vsub(v[i], w[j]));
+      case OP_SUBTRACT_FROM_LOADED:
+        LOADED(DATA, rest, v[i] = vsub(w[j], v[i]));
+      case OP_MULTIPLY_LOADED:
+        LOADED(DATA, rest, v[i] = vmul(v[i], w[j]));
+      case OP_STORE:
+        UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
+        break;
+      case OP_STORE_INT8:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          float values[UNIT];
+          UNROLL for (int j = 0; j < VECTORS; j++) vstore(values + j * FLOATS, v[b * VECTORS + j]);
+          char *bytes = data + b / units * op->stride + channel + b % units * UNIT;
+          for (int c = 0; c < rest; c++) bytes[c] = (char)round_int8(values[c]);
+        }
+        break;
+      case OP_STORE_SIGNS:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          uint32_t word = vsigns(v + b * VECTORS);
+          if (rest < UNIT) word &= (1u << rest) - 1;
+          memcpy(data + b / units * op->stride + (unit + b % units) * 4, &word, 4);
+        }
+        break;
+    }
+  }
+#undef DATA
+#undef TILE_DATA
+#undef LOADED
+#undef CONSTANT
+#undef EACH
+}
+
+/* All units of `pixels` pixels, as many at once as the registers hold. */
+ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel,
+                              const int pixels) {
+  const int whole = channels / UNIT, most = VECTORS_AT_ONCE / VECTORS / pixels;
+  int unit = 0;
+  if (most >= 4)
+    for (; unit + 4 <= whole; unit += 4) run_units(program, count, pixel, unit, pixels, 4, UNIT);
+  if (most >= 2)
+    for (; unit + 2 <= whole; unit += 2) run_units(program, count, pixel, unit, pixels, 2, UNIT);
+  for (; unit < whole; unit++) run_units(program, count, pixel, unit, pixels, 1, UNIT);
+  if (channels % UNIT) run_units(program, count, pixel, unit, pixels, 1, channels % UNIT);
+}
+
+static void run(const struct instruction *program, int count, int channels, int pixels) {
+  int pixel = 0;
+  if (PIXELS_AT_ONCE > 1)
+    for (; pixel + PIXELS_AT_ONCE <= pixels; pixel += PIXELS_AT_ONCE)
+      run_pixels(program, count, channels, pixel, PIXELS_AT_ONCE);
+  for (; pixel < pixels; pixel++) run_pixels(program, count, channels, pixel, 1);
+}
+
+typedef void (*tile_function)(const struct gemm *gemm, const uint32_t *const *x, int group_offset,
+                              const uint32_t *weights, int32_t *acc, size_t acc_stride);
+
+/* Goes through the output channels in the widest tiles there are: of 8, 4, 2 and 1 vectors, or NULL. */
+ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const *x, int32_t *acc, size_t acc_stride,
+                                  int lanes, const tile_function *tiles) {
+  const uint32_t *weights = gemm->weights;
+  for (int group = 0; group < gemm->groups; group++) {
+    for (int left = gemm->vectors; left > 0;) {
+      int i = 0;
+      while (left < 8 >> i || !tiles[i]) i++;
+      tiles[i](gemm, x, group * gemm->words, weights, acc, acc_stride);
+      weights += (size_t)(8 >> i) * gemm->vector_words;
+      acc += (8 >> i) * lanes;
+      left -= 8 >> i;
+    }
+  }
+}

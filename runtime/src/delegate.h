@@ -1,0 +1,229 @@
+/* What the files of the delegate share. */
+#ifndef LARQ_REP_DELEGATE_H
+#define LARQ_REP_DELEGATE_H
+
+#include "kernels.h"
+#include "tflite.h"
+
+struct options {
+  const struct kernels *kernels;
+  int num_threads; /* 0: the interpreter's */
+  bool profile;
+  bool fuse;
+};
+
+/* ---- Operators: what a node of the graph is to the delegate (operators.c). ---- */
+
+enum kind {
+  NOT_OURS,
+  QUANTIZE,
+  DEQUANTIZE,
+  BCONV,
+  BMAXPOOL,
+  ADD,
+  SUBTRACT,
+  MULTIPLY,
+  PRELU,
+  RELU,
+  RELU6,
+  RELU_N1_TO_1,
+  TILE_CHANNELS,
+  CONCATENATE,
+  AVERAGE_POOL,
+};
+
+struct window {
+  int height, width;
+  int stride_height, stride_width;
+  int dilation_height, dilation_width;
+  bool same; /* padding SAME, else VALID */
+};
+
+struct operator {
+  int node;
+  enum kind kind;
+  const TfLiteIntArray *inputs, *outputs;
+  TfLiteFusedActivation activation;
+  struct window window;
+  int channels_in, pad_values; /* BCONV */
+};
+
+enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20 };
+
+const char *kind_name(enum kind kind);
+
+/* Reads a node. NOT_OURS where TFLite should keep it; an error, reported, for an LCE operator that is malformed. */
+TfLiteStatus read_operator(TfLiteContext *context, int node, struct operator * op);
+
+/* Whether a tensor's value stands in the file. */
+bool is_constant(const TfLiteContext *context, int tensor);
+
+int last_dimension(const TfLiteTensor *tensor);
+
+/* The integer of a name in a flexbuffer map; false if it is absent or the buffer is not well formed. */
+bool flexbuffer_int(const uint8_t *data, size_t size, const char *key, int64_t *value);
+
+/* ---- Claiming: the nodes of a graph that the delegate takes (claim.c). ---- */
+
+/* Reports and fails for malformed operators; otherwise an array to give to the runtime, to be freed. */
+TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLiteIntArray **nodes);
+
+/* ---- Steps: a partition as what is done one after the other (plan.c). ---- */
+
+/* A tensor that exists in memory while the partition runs. */
+struct buffer {
+  int tensor;
+  bool external;    /* TFLite's tensor; otherwise the delegate's own memory */
+  bool bits;
+  TfLiteType type;
+  int channels;
+  int pending;      /* steps that still have to write a part of it; used while planning */
+  int first, last;  /* steps that write and read it */
+  int rank;
+  int dims[MAX_RANK];
+  int n, h, w;      /* the leading dimensions as images; n is their product where the rank is not 4 */
+  int top, left, bottom, right; /* a border of zeros around own packed images */
+  int pixel_words;
+  int view_of;      /* the buffer that this one is a slice of, or -1 */
+  int view_channel; /* its first channel there */
+  int ring;         /* rows that are kept: row r lies at r % ring */
+  size_t offset;    /* in the own memory */
+  size_t stride;    /* bytes from a pixel to the next */
+  char *data;
+};
+
+struct convolution {
+  struct window window;
+  int channels_in, channels_out, pad_zero;
+  struct gemm gemm;
+  size_t acc_stride;      /* of a pixel's accumulators */
+  int tile_pixels;
+  int top, left, bottom, right; /* border that the windows reach into */
+  float *scale, *shift;   /* of acc, in whole units */
+  float *multiplier;      /* of the correction of zero padding */
+  float clamp_low, clamp_high;
+  bool clamped;
+  int32_t *sums;          /* [tap][output channel]: sums of the weights of a tap */
+  float *borders;         /* addends, one row of whole units for each pair of classes */
+  int *row_class, *column_class;
+  int column_classes;
+  uint32_t *padded;       /* a copy of an external input with its border */
+  int32_t *tap_offsets;
+  uint32_t *weights;
+};
+
+enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_MAXPOOL, STEP_AVERAGE_POOL, STEP_DEQUANTIZE, STEP_TILE };
+
+struct planned {
+  enum opcode code;
+  float low, high;
+  int buffer;        /* of loads and stores, else -1 */
+  int offset;        /* first channel in the buffer */
+  int period;        /* channels after which a tiled source repeats */
+  float *constant;   /* owned, in whole units */
+  int32_t *tile;     /* owned */
+};
+
+struct step {
+  enum step_kind kind;
+  int source;              /* buffer */
+  int target;              /* buffer of pools and DEQUANTIZE */
+  struct window window;
+  struct convolution *convolution;
+  int repeat;              /* channels of the program = those of the convolution times this */
+  int channels;
+  int count;
+  struct planned program[MAX_INSTRUCTIONS];
+  int32_t *copies;         /* of a repeated convolution: the result that each unit begins with */
+  int8_t low, high;        /* DEQUANTIZE to int8: what -1 and +1 become */
+  int node;                /* of its first operator, for messages */
+  char name[192];
+  double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the present one */
+};
+
+/* Some rows of a step's output. */
+struct task {
+  int step, first, last;
+};
+
+struct plan {
+  int buffer_count, step_count, task_count;
+  struct task *tasks; /* what to do, in this order */
+  struct buffer *buffers;
+  struct step *steps;
+  size_t packed_bytes;
+};
+
+struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options);
+void free_plan(struct plan *plan);
+
+/* ---- Convolutions (convolution.c). ---- */
+
+/* Packs the weights once; NULL, reported, if there is no memory. */
+struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels,
+                                     size_t *packed_bytes);
+void free_convolution(struct convolution *convolution);
+/* Finds the length of the output, and the border of the input that the windows reach into. */
+bool place_windows(struct convolution *convolution, const struct buffer *input, int *out_height, int *out_width);
+/* To be called when the input's layout is known. */
+TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *convolution, const struct buffer *input,
+                                 int out_height, int out_width);
+
+/* Channels of a convolution's results laid out so that whole units of their copies can be loaded. */
+int tiled_period(const struct step *step);
+
+/* Length of an output axis and the padding before it; false if the window does not fit. */
+bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);
+
+/* ---- Order (schedule.c). ---- */
+
+bool is_store(enum opcode code);
+/* Output images of a step: their number and size. */
+void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w);
+/* Fills plan->tasks; false if there is no memory. To be called when all shapes are known. */
+bool make_schedule(struct plan *plan, int num_threads);
+
+/* ---- Execution (execute.c). ---- */
+
+struct threads;
+
+/* What all partitions of a delegate share. */
+struct shared {
+  struct options options;
+  struct threads *threads;
+};
+
+struct partition {
+  struct shared *shared;
+  const struct options *options;
+  struct plan *plan;
+  int num_threads;
+  char *memory;
+  size_t memory_bytes;
+  char *scratch;
+  size_t scratch_bytes; /* of one thread */
+  long invocations;
+};
+
+TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition);
+TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partition);
+void print_profile(const struct partition *partition);
+
+/* ---- Threads (threads.c). ---- */
+
+/* An empty pool. Its workers sleep while there is nothing to do. */
+struct threads *make_threads(void);
+void stop_threads(struct threads *threads);
+/* task(argument, thread, index) for all indices below count, by up to num_threads threads, the caller one of them;
+ * returns when all are done. Where another caller uses the workers already, this one works alone. */
+void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
+                  void *argument, int count);
+
+/* ---- Memory. ---- */
+
+/* Aligned to cache lines and zeroed; NULL if size overflows or there is none. Freed by free. */
+void *allocate(size_t count, size_t size);
+
+static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+#endif

@@ -1,0 +1,675 @@
+/* Shapes and memory of a partition, and its run. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "delegate.h"
+
+enum { PIXELS_OF_CHUNK = 64 };
+
+/* ---- Shapes ---- */
+
+static bool set_dims(struct buffer *b, int rank, const int *dims, int channels) {
+  int64_t pixels = 1;
+  b->rank = rank;
+  memcpy(b->dims, dims, (size_t)rank * sizeof(int));
+  b->dims[rank - 1] = b->bits ? (channels + 31) / 32 : channels;
+  for (int i = 0; i < rank - 1; i++) {
+    if (dims[i] < 0 || (dims[i] && pixels > INT32_MAX / dims[i])) return false;
+    pixels *= dims[i];
+  }
+  if (pixels * b->dims[rank - 1] > INT32_MAX / 4) return false;
+  const bool image = rank == 4;
+  b->n = image ? dims[0] : (int)pixels;
+  b->h = image ? dims[1] : 1;
+  b->w = image ? dims[2] : 1;
+  b->pixel_words = b->dims[rank - 1];
+  return true;
+}
+
+/* Sets the shape of a step's target, or, where it has one from an earlier slice, compares. */
+static bool shape_target(const struct plan *plan, int index, const struct buffer *like, int h, int w, bool *known) {
+  struct buffer *b = &plan->buffers[index];
+  int dims[MAX_RANK];
+  memcpy(dims, like->dims, sizeof dims);
+  if (like->rank == 4) {
+    dims[1] = h;
+    dims[2] = w;
+  }
+  if (known[index])
+    return b->rank == like->rank && memcmp(b->dims, dims, (size_t)(b->rank - 1) * sizeof(int)) == 0;
+  known[index] = true;
+  /* Channels of packed signs are only known as words. */
+  return set_dims(b, like->rank, dims, b->bits ? b->channels * 32 : b->channels);
+}
+
+static bool same_pixels(const struct buffer *a, const struct buffer *b) {
+  return (int64_t)a->n * a->h * a->w == (int64_t)b->n * b->h * b->w;
+}
+
+static TfLiteStatus refuse(TfLiteContext *context, const struct step *step, const char *why) {
+  context->ReportError(context, "larq-rep: operator %d (%s): %s.", step->node, step->name, why);
+  return kTfLiteError;
+}
+
+static bool shape_step(struct plan *plan, struct step *step, bool *known) {
+  struct buffer *source = &plan->buffers[step->source];
+  if (!known[step->source]) return false;
+  int h = source->h, w = source->w, before;
+  if (step->kind == STEP_CONVOLUTION) {
+    struct convolution *conv = step->convolution;
+    if (source->rank != 4 || !place_windows(conv, source, &h, &w)) return false;
+    if (!source->external) {
+      source->top = conv->top > source->top ? conv->top : source->top;
+      source->left = conv->left > source->left ? conv->left : source->left;
+      source->bottom = conv->bottom > source->bottom ? conv->bottom : source->bottom;
+      source->right = conv->right > source->right ? conv->right : source->right;
+    }
+  } else if (step->kind == STEP_MAXPOOL || step->kind == STEP_AVERAGE_POOL) {
+    const struct window *win = &step->window;
+    if (source->rank != 4 || !output_size(source->h, win->height, win->stride_height, 1, win->same, &h, &before) ||
+        !output_size(source->w, win->width, win->stride_width, 1, win->same, &w, &before))
+      return false;
+  }
+  if (step->target >= 0) return shape_target(plan, step->target, source, h, w, known);
+  struct buffer pixels = *source;
+  pixels.h = h;
+  pixels.w = w;
+  for (int i = 0; i < step->count; i++) {
+    const int index = step->program[i].buffer;
+    if (index < 0) continue;
+    if (is_store(step->program[i].code)) {
+      if (!shape_target(plan, index, source, h, w, known)) return false;
+    } else if (!known[index] || !same_pixels(&plan->buffers[index], &pixels)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* ---- Memory ---- */
+
+static size_t element_size(const struct buffer *b) {
+  return b->type == kTfLiteInt8 || b->type == kTfLiteBool ? 1 : 4;
+}
+
+static size_t buffer_bytes(const struct buffer *b) {
+  const size_t rows = b->bits ? (size_t)b->n * (size_t)(b->top + b->h + b->bottom) : (size_t)b->ring;
+  return (rows * (size_t)(b->left + b->w + b->right) * (size_t)b->pixel_words * element_size(b) + 63) / 64 * 64;
+}
+
+/* Buffers that live at one of the steps from first to last live at all of them. */
+static void widen_lifetimes(struct plan *plan, int first, int last) {
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    if (b->first > last || b->last < first) continue;
+    if (b->first > first) b->first = first;
+    if (b->last < last) b->last = last;
+  }
+}
+
+/* First fit by lifetime. Packed images keep their place for good, so that their borders stay zero. */
+static void place_buffers(struct plan *plan, size_t *total) {
+  *total = 0;
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    if (b->external || b->view_of >= 0) continue;
+    const size_t bytes = buffer_bytes(b);
+    b->offset = 0;
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (int j = 0; j < i; j++) {
+        const struct buffer *other = &plan->buffers[j];
+        if (other->external || other->view_of >= 0) continue;
+        const bool alive = b->bits || other->bits || (b->first <= other->last && other->first <= b->last);
+        const size_t end = other->offset + buffer_bytes(other);
+        if (alive && b->offset < end && other->offset < b->offset + bytes) {
+          b->offset = end;
+          moved = true;
+        }
+      }
+    }
+    if (b->offset + bytes > *total) *total = b->offset + bytes;
+  }
+}
+
+static size_t scratch_bytes(const struct step *step) {
+  if (step->kind != STEP_CONVOLUTION) return 0;
+  const struct convolution *conv = step->convolution;
+  size_t floats = (size_t)conv->tile_pixels * conv->acc_stride;
+  if (step->repeat > 1) floats += (size_t)conv->tile_pixels * (size_t)round_up(tiled_period(step), UNIT);
+  return (floats * sizeof(float) + 127) / 64 * 64;
+}
+
+TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
+  struct plan *plan = partition->plan;
+  bool *known = allocate((size_t)plan->buffer_count, sizeof *known);
+  if (!known) return kTfLiteError;
+  TfLiteStatus status = kTfLiteOk;
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    b->top = b->left = b->bottom = b->right = 0;
+    const TfLiteTensor *t = &context->tensors[b->tensor];
+    bool written = false;
+    for (int s = 0; s < plan->step_count && !written; s++) {
+      written = plan->steps[s].target == i;
+      for (int k = 0; k < plan->steps[s].count; k++)
+        written = written || (plan->steps[s].program[k].buffer == i && is_store(plan->steps[s].program[k].code));
+    }
+    if (written) continue;
+    known[i] = true;
+    const int channels = last_dimension(t);
+    if (!t->dims || t->dims->size < 1 || t->dims->size > MAX_RANK || channels != b->channels ||
+        !set_dims(b, t->dims->size, t->dims->data, b->bits ? channels * 32 : channels)) {
+      context->ReportError(context, "larq-rep: tensor %d '%.60s': expected %d channels, found a shape that ends in %d.",
+                           b->tensor, t->name ? t->name : "", b->channels, channels);
+      status = kTfLiteError;
+    }
+  }
+  for (int s = 0; s < plan->step_count && status == kTfLiteOk; s++)
+    if (!shape_step(plan, &plan->steps[s], known))
+      status = refuse(context, &plan->steps[s], "the shapes of its operands do not go together");
+  free(known);
+  partition->scratch_bytes = 0;
+  for (int s = 0; s < plan->step_count && status == kTfLiteOk; s++) {
+    struct step *step = &plan->steps[s];
+    const size_t bytes = scratch_bytes(step);
+    if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
+    if (step->kind != STEP_CONVOLUTION) continue;
+    int h, w;
+    const struct buffer *source = &plan->buffers[step->source];
+    place_windows(step->convolution, source, &h, &w);
+    if (prepare_convolution(context, step->convolution, source, h, w) != kTfLiteOk)
+      status = refuse(context, step, "it cannot be prepared for this size of input");
+  }
+  if (status != kTfLiteOk) return status;
+
+  for (int i = 0; i < plan->buffer_count; i++) {
+    const struct buffer *b = &plan->buffers[i];
+    if (!b->external || b->first < 0) continue;
+    TfLiteTensor *t = &context->tensors[b->tensor];
+    bool written = false;
+    for (int s = 0; s < plan->step_count && !written; s++) {
+      written = plan->steps[s].target == i;
+      for (int k = 0; k < plan->steps[s].count; k++)
+        written = written || (plan->steps[s].program[k].buffer == i && is_store(plan->steps[s].program[k].code));
+    }
+    if (!written) continue;
+    /* The runtime takes the array over and frees it. */
+    TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
+    if (!dims) return kTfLiteError;
+    dims->size = b->rank;
+    memcpy(dims->data, b->dims, (size_t)b->rank * sizeof(int));
+    if (context->ResizeTensor(context, t, dims) != kTfLiteOk) return kTfLiteError;
+  }
+
+  partition->num_threads = partition->options->num_threads ? partition->options->num_threads
+                           : context->recommended_num_threads > 0 ? context->recommended_num_threads
+                                                                  : 1;
+  if (partition->num_threads > 64) partition->num_threads = 64;
+  if (!make_schedule(plan, partition->num_threads)) {
+    context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
+    return kTfLiteError;
+  }
+  /* Lifetimes are counted in steps; where these take turns, they live together. */
+  for (int i = 0; i + 1 < plan->task_count; i++)
+    if (plan->tasks[i + 1].step < plan->tasks[i].step) widen_lifetimes(plan, plan->tasks[i + 1].step, plan->tasks[i].step);
+  place_buffers(plan, &partition->memory_bytes);
+  free(partition->memory);
+  free(partition->scratch);
+  partition->memory = allocate(partition->memory_bytes, 1);
+  partition->scratch = allocate(partition->scratch_bytes, (size_t)partition->num_threads);
+  if (!partition->memory || !partition->scratch) {
+    context->ReportError(context, "larq-rep: no memory for %zu bytes.", partition->memory_bytes);
+    return kTfLiteError;
+  }
+  return kTfLiteOk;
+}
+
+/* ---- Runs ---- */
+
+/* A packed image with its border. */
+struct image {
+  uint32_t *data;
+  ptrdiff_t row, plane; /* words */
+};
+
+static struct image image_of(const struct buffer *b) {
+  const ptrdiff_t row = (ptrdiff_t)(b->left + b->w + b->right) * b->pixel_words;
+  return (struct image){(uint32_t *)(void *)b->data + b->top * row + (ptrdiff_t)b->left * b->pixel_words, row,
+                        row * (b->top + b->h + b->bottom)};
+}
+
+/* Where a row of a tensor that is not packed, counted through all images, begins. */
+static char *row_of(const struct buffer *b, int row) {
+  return b->data + (size_t)(row % b->ring) * (size_t)b->w * b->stride;
+}
+
+struct job {
+  const struct partition *partition;
+  const struct step *step;
+  int h, w;         /* of the step's output */
+  int first, last;  /* pixels to do, of all images */
+  int tile, chunks; /* pixels of a tile, parts of the work */
+  bool rows;        /* a run must not cross the end of a row */
+  struct image input;
+  struct instruction program[MAX_INSTRUCTIONS + 1];
+};
+
+static void start_job(struct job *job, const struct partition *partition, const struct step *step) {
+  const struct plan *plan = partition->plan;
+  for (int i = 0; i < step->count; i++) {
+    const struct planned *from = &step->program[i];
+    struct instruction *to = &job->program[i];
+    *to = (struct instruction){.code = from->code, .low = from->low, .high = from->high, .constant = from->constant,
+                               .tile = from->tile};
+    if (from->buffer < 0) continue;
+    const struct buffer *b = &plan->buffers[from->buffer];
+    if (from->code == OP_STORE_SIGNS) {
+      to->data = (char *)image_of(b).data + from->offset / UNIT * 4;
+      to->stride = (ptrdiff_t)b->pixel_words * 4;
+      job->rows = job->rows || b->top || b->left || b->bottom || b->right;
+    } else {
+      to->data = b->data + (from->period ? 0 : (size_t)from->offset * element_size(b));
+      to->stride = (ptrdiff_t)b->stride;
+      job->rows = job->rows || b->ring < b->n * b->h;
+    }
+  }
+}
+
+/* Runs the program for some pixels; `first` holds data pointers of pixel 0 and is changed. */
+static void run_pixels(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
+                       const float *const *border) {
+  const struct step *step = job->step;
+  const struct plan *plan = job->partition->plan;
+  const struct kernels *kernels = job->partition->options->kernels;
+  struct instruction program[MAX_INSTRUCTIONS];
+  while (count > 0) {
+    const int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
+    const int run = job->rows && job->w - x < count ? job->w - x : count;
+    memcpy(program, job->program, (size_t)step->count * sizeof *program);
+    for (int i = 0; i < step->count; i++) {
+      struct instruction *op = &program[i];
+      if (step->program[i].buffer < 0) continue;
+      const struct buffer *b = &plan->buffers[step->program[i].buffer];
+      if (op->code == OP_STORE_SIGNS && job->rows) {
+        const struct image image = image_of(b);
+        op->data += (n * image.plane + y * image.row) * 4 + x * op->stride;
+      } else if (op->code != OP_STORE_SIGNS && b->ring < b->n * b->h) {
+        op->data += (ptrdiff_t)((n * job->h + y) % b->ring * job->w + x) * op->stride;
+      } else {
+        op->data += pixel * op->stride;
+      }
+    }
+    if (scratch) {
+      program[0].data = (char *)(uintptr_t)scratch;
+      program[0].stride = scratch_stride;
+      program[0].border = border;
+      scratch += run * scratch_stride;
+      if (border) border += run;
+    }
+    kernels->run(program, step->count, step->channels, run);
+    pixel += run;
+    count -= run;
+  }
+}
+
+static void compact_groups(const struct job *job, int32_t *acc, size_t stride, int pixels) {
+  const struct convolution *conv = job->step->convolution;
+  const size_t width = (size_t)conv->gemm.vectors * (size_t)job->partition->options->kernels->lanes;
+  const size_t used = (size_t)(conv->channels_out / conv->gemm.groups);
+  for (int p = 0; p < pixels; p++)
+    for (size_t g = 1; g < (size_t)conv->gemm.groups; g++)
+      memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
+}
+
+static void run_convolution(const struct job *job, int thread, int first, int last) {
+  const struct step *step = job->step;
+  const struct convolution *conv = step->convolution;
+  const struct kernels *kernels = job->partition->options->kernels;
+  const struct buffer *source = &job->partition->plan->buffers[step->source];
+  const ptrdiff_t stride_y = conv->window.stride_height * job->input.row;
+  const ptrdiff_t stride_x = (ptrdiff_t)conv->window.stride_width * source->pixel_words;
+  const size_t channels = (size_t)round_up(conv->channels_out, UNIT);
+  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * job->partition->scratch_bytes);
+  float *tiled = (float *)(void *)(acc + (size_t)conv->tile_pixels * conv->acc_stride);
+  const int period = step->repeat > 1 ? tiled_period(step) : 0;
+  const ptrdiff_t period_stride = round_up(period, UNIT);
+  const bool gaps = conv->gemm.groups > 1 &&
+                    conv->gemm.vectors * kernels->lanes * conv->gemm.groups != conv->channels_out;
+  int pixel = job->first + first * job->tile;
+  int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
+  for (int t = first; t < last; t++) {
+    const uint32_t *pointers[MAX_TILE];
+    const float *borders[MAX_TILE];
+    const int count = job->last - pixel < job->tile ? job->last - pixel : job->tile;
+    bool border = false;
+    for (int p = 0; p < job->tile; p++) {
+      if (p >= count) { /* the rest of an incomplete tile repeats its last pixel, for nobody */
+        pointers[p] = pointers[p - 1];
+        continue;
+      }
+      pointers[p] = job->input.data + n * job->input.plane + y * stride_y + x * stride_x;
+      borders[p] = NULL;
+      if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
+        borders[p] = conv->borders +
+                     (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * channels;
+        border = true;
+      }
+      if (++x == job->w) {
+        x = 0;
+        if (++y == job->h) {
+          y = 0;
+          n++;
+        }
+      }
+    }
+    kernels->accumulate(&conv->gemm, job->tile, pointers, acc, conv->acc_stride);
+    if (gaps) compact_groups(job, acc, conv->acc_stride, count);
+    const float *const *of_pixels = border ? borders : NULL;
+    if (period) {
+      const struct instruction finish[] = {
+          {.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low, .high = conv->clamp_high,
+           .constant = conv->shift, .scale = conv->scale, .border = of_pixels, .data = (char *)acc,
+           .stride = (ptrdiff_t)(conv->acc_stride * sizeof *acc)},
+          {.code = OP_STORE, .data = (char *)tiled, .stride = period_stride * (ptrdiff_t)sizeof *tiled}};
+      /* The scratch memory has room for whole units. */
+      kernels->run(finish, 2, (int)channels, count);
+      for (int p = 0; p < count; p++)
+        for (int c = conv->channels_out; c < period; c += conv->channels_out)
+          memcpy(tiled + p * period_stride + c, tiled + p * period_stride, (size_t)conv->channels_out * sizeof *tiled);
+      run_pixels(job, pixel, count, (const char *)tiled, period_stride * (ptrdiff_t)sizeof *tiled, NULL);
+    } else {
+      run_pixels(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc), of_pixels);
+    }
+    pixel += count;
+  }
+}
+
+static void run_average(const struct job *job, int first, int last) {
+  const struct step *step = job->step;
+  const struct buffer *source = &job->partition->plan->buffers[step->source];
+  const struct buffer *target = &job->partition->plan->buffers[step->target];
+  const struct window *w = &step->window;
+  const ptrdiff_t pixel = (ptrdiff_t)source->stride, target_pixel = (ptrdiff_t)target->stride;
+  int size, top, left;
+  output_size(source->h, w->height, w->stride_height, 1, w->same, &size, &top);
+  output_size(source->w, w->width, w->stride_width, 1, w->same, &size, &left);
+  for (int row = first; row < last; row++) {
+    const int n = row / target->h, y = row % target->h;
+    for (int x = 0; x < target->w;) {
+      /* The pixels whose windows lie inside are one run, the others a run each. */
+      const int from = x * w->stride_width - left;
+      int run = 1;
+      if (from >= 0 && from + w->width <= source->w) {
+        run = (source->w - w->width - from) / w->stride_width + 1;
+        if (run > target->w - x) run = target->w - x;
+      }
+      struct instruction program[8];
+      int count = 0;
+      for (int ky = 0; ky < w->height; ky++)
+        for (int kx = 0; kx < w->width; kx++) {
+          const int iy = y * w->stride_height - top + ky, ix = from + kx;
+          if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
+          program[count] = (struct instruction){
+              .code = count ? OP_ADD_LOADED : OP_LOAD, .stride = pixel * w->stride_width,
+              .data = row_of(source, n * source->h + iy) + ix * pixel};
+          count++;
+        }
+      program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
+      program[count + 1] = (struct instruction){
+          .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
+      job->partition->options->kernels->run(program, count + 2, step->channels, run);
+      x += run;
+    }
+  }
+}
+
+static void run_maxpool(const struct job *job, int first, int last) {
+  const struct step *step = job->step;
+  const struct buffer *source = &job->partition->plan->buffers[step->source];
+  const struct buffer *target = &job->partition->plan->buffers[step->target];
+  const struct window *w = &step->window;
+  const struct image in = image_of(source), out = image_of(target);
+  int size, top, left;
+  output_size(source->h, w->height, w->stride_height, 1, w->same, &size, &top);
+  output_size(source->w, w->width, w->stride_width, 1, w->same, &size, &left);
+  for (int row = first; row < last; row++) {
+    const int n = row / target->h, y = row % target->h;
+    for (int x = 0; x < target->w; x++) {
+      uint32_t *to = out.data + n * out.plane + y * out.row + (ptrdiff_t)x * target->pixel_words;
+      for (int i = 0; i < target->pixel_words; i++) to[i] = UINT32_MAX;
+      for (int ky = 0; ky < w->height; ky++)
+        for (int kx = 0; kx < w->width; kx++) {
+          const int iy = y * w->stride_height - top + ky, ix = x * w->stride_width - left + kx;
+          if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
+          const uint32_t *from = in.data + n * in.plane + iy * in.row + (ptrdiff_t)ix * source->pixel_words;
+          for (int i = 0; i < target->pixel_words; i++) to[i] &= from[i];
+        }
+    }
+  }
+}
+
+static void run_rows(const struct job *job, int first, int last) {
+  const struct step *step = job->step;
+  const struct buffer *source = &job->partition->plan->buffers[step->source];
+  const struct buffer *target = &job->partition->plan->buffers[step->target];
+  const size_t size = element_size(target);
+  const struct image in = image_of(source);
+  for (int row = first; row < last; row++)
+    for (int x = 0; x < target->w; x++) {
+      char *to = row_of(target, row) + (size_t)x * target->stride;
+      if (step->kind == STEP_TILE) {
+        const size_t bytes = (size_t)source->channels * size;
+        const char *from = row_of(source, row) + (size_t)x * source->stride;
+        for (size_t c = 0; c < (size_t)step->channels * size; c += bytes) memcpy(to + c, from, bytes);
+        continue;
+      }
+      const uint32_t *from = in.data + row / target->h * in.plane + row % target->h * in.row +
+                             (ptrdiff_t)x * source->pixel_words;
+      for (int c = 0; c < step->channels; c++) {
+        const bool negative = from[c / 32] >> (c % 32) & 1;
+        if (target->type == kTfLiteFloat32) {
+          const float v = negative ? -1.0f : 1.0f;
+          memcpy(to + c * 4, &v, 4);
+        } else {
+          to[c] = target->type == kTfLiteBool ? (char)!negative : (char)(negative ? step->low : step->high);
+        }
+      }
+    }
+}
+
+/* Denormal numbers count as zero, as TFLite does around its own operators, also in the workers. */
+static unsigned long long flush_denormals(void) {
+#if defined(__x86_64__)
+  const unsigned saved = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(saved | 0x8040);
+  return saved;
+#elif defined(__aarch64__)
+  unsigned long long saved;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
+  __asm__ volatile("msr fpcr, %0" ::"r"(saved | 1ull << 24));
+  return saved;
+#else
+  return 0;
+#endif
+}
+
+static void restore_denormals(unsigned long long saved) {
+#if defined(__x86_64__)
+  __builtin_ia32_ldmxcsr((unsigned)saved);
+#elif defined(__aarch64__)
+  __asm__ volatile("msr fpcr, %0" ::"r"(saved));
+#else
+  (void)saved;
+#endif
+}
+
+static void run_chunk(void *argument, int thread, int chunk) {
+  const struct job *job = argument;
+  const unsigned long long saved = flush_denormals();
+  const bool by_pixel = job->step->kind == STEP_CONVOLUTION || job->step->kind == STEP_ELEMENTWISE;
+  const int64_t pixels = job->last - job->first;
+  const int64_t units = by_pixel ? (pixels + job->tile - 1) / job->tile : pixels / job->w;
+  const int row = by_pixel ? 0 : job->first / job->w;
+  const int first = row + (int)(units * chunk / job->chunks), last = row + (int)(units * (chunk + 1) / job->chunks);
+  switch (job->step->kind) {
+    case STEP_CONVOLUTION:
+      run_convolution(job, thread, first, last);
+      break;
+    case STEP_ELEMENTWISE: {
+      const int start = job->first + first * job->tile, end = job->first + last * job->tile;
+      run_pixels(job, start, (end < job->last ? end : job->last) - start, NULL, 0, NULL);
+      break;
+    }
+    case STEP_AVERAGE_POOL:
+      run_average(job, first, last);
+      break;
+    case STEP_MAXPOOL:
+      run_maxpool(job, first, last);
+      break;
+    case STEP_DEQUANTIZE:
+    case STEP_TILE:
+      run_rows(job, first, last);
+      break;
+  }
+  restore_denormals(saved);
+}
+
+static void copy_padded(const struct convolution *conv, const struct buffer *source, const struct image *to) {
+  const size_t bytes = (size_t)source->w * (size_t)source->pixel_words * 4;
+  for (int n = 0; n < source->n; n++)
+    for (int y = 0; y < source->h; y++)
+      memcpy(to->data + n * to->plane + (y + conv->top) * to->row + (ptrdiff_t)conv->left * source->pixel_words,
+             source->data + ((size_t)n * (size_t)source->h + (size_t)y) * bytes, bytes);
+}
+
+static void run_task(const struct partition *partition, const struct task *task) {
+  const struct plan *plan = partition->plan;
+  const struct step *step = &plan->steps[task->step];
+  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* all it would do is done by a view */
+  const struct buffer *source = &plan->buffers[step->source];
+  struct job job = {.partition = partition, .step = step, .tile = PIXELS_OF_CHUNK};
+  int n;
+  output_images(plan, step, &n, &job.h, &job.w);
+  start_job(&job, partition, step);
+  if (step->kind == STEP_CONVOLUTION) {
+    const struct convolution *conv = step->convolution;
+    job.tile = conv->tile_pixels;
+    job.program[0] =
+        step->repeat > 1
+            ? (struct instruction){.code = OP_LOAD_TILED, .tile = step->copies}
+            : (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
+                                   .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale};
+    if (conv->padded) {
+      const ptrdiff_t row = (ptrdiff_t)(conv->left + source->w + conv->right) * source->pixel_words;
+      job.input = (struct image){conv->padded, row, row * (conv->top + source->h + conv->bottom)};
+      if (task->first == 0) copy_padded(conv, source, &job.input);
+    } else {
+      job.input = image_of(source);
+      job.input.data -= conv->top * job.input.row + (ptrdiff_t)conv->left * source->pixel_words;
+    }
+  }
+  job.first = task->first * job.w;
+  job.last = task->last * job.w;
+  const int pixels = job.last - job.first;
+  if (pixels == 0) return;
+  const int most = step->target >= 0 ? pixels / job.w : (pixels + job.tile - 1) / job.tile;
+  job.chunks = partition->num_threads > 1 ? 4 * partition->num_threads : 1;
+  if (job.chunks > most) job.chunks = most;
+  run_parallel(partition->shared->threads, partition->num_threads, run_chunk, &job, job.chunks);
+}
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partition) {
+  const struct plan *plan = partition->plan;
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    const TfLiteTensor *t = &context->tensors[b->tensor];
+    if (!b->external) continue;
+    b->data = t->data.data;
+    bool same = t->dims && t->dims->size == b->rank && t->bytes >= (size_t)b->n * (size_t)b->h * (size_t)b->w *
+                                                                     (size_t)b->pixel_words * element_size(b);
+    for (int d = 0; same && d < b->rank; d++) same = t->dims->data[d] == b->dims[d];
+    if (!same || (!b->data && t->bytes)) {
+      context->ReportError(context, "larq-rep: tensor %d '%.60s' changed its shape after it was allocated.", b->tensor,
+                           t->name ? t->name : "");
+      return kTfLiteError;
+    }
+  }
+  for (int i = 0; i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    const struct buffer *whole = b;
+    size_t channel = 0;
+    for (; whole->view_of >= 0; whole = &plan->buffers[whole->view_of]) channel += (size_t)whole->view_channel;
+    if (!whole->external) b->data = partition->memory + whole->offset;
+    if (b != whole) b->data = (whole->external ? whole->data : b->data) + channel * element_size(b);
+    b->stride = (size_t)whole->pixel_words * element_size(b);
+  }
+  const bool profile = partition->options->profile;
+  for (int i = 0; i < plan->task_count; i++) {
+    const double start = profile ? seconds() : 0;
+    run_task(partition, &plan->tasks[i]);
+    if (profile) plan->steps[plan->tasks[i].step].now += seconds() - start;
+  }
+  for (int s = 0; profile && s < plan->step_count; s++) {
+    struct step *step = &plan->steps[s];
+    step->seconds += step->now;
+    if (!partition->invocations || step->now < step->best) step->best = step->now;
+    step->now = 0;
+  }
+  partition->invocations++;
+  return kTfLiteOk;
+}
+
+/* Bytes of tensors that a step reads and writes; those of the sums stay in the cache. */
+static double moved_bytes(const struct plan *plan, const struct step *step) {
+  const struct buffer *source = &plan->buffers[step->source];
+  int n, h, w;
+  output_images(plan, step, &n, &h, &w);
+  const double pixels = (double)n * h * w;
+  double bytes = 0;
+  if (step->kind != STEP_ELEMENTWISE)
+    bytes += (double)source->n * source->h * source->w * source->pixel_words * (double)element_size(source);
+  if (step->target >= 0)
+    bytes += pixels * plan->buffers[step->target].pixel_words * (double)element_size(&plan->buffers[step->target]);
+  for (int i = 0; i < step->count; i++) {
+    const struct planned *op = &step->program[i];
+    if (op->buffer < 0) continue;
+    if (op->code == OP_STORE_SIGNS)
+      bytes += pixels * (step->channels + 7) / 8;
+    else
+      bytes += pixels * (op->period ? op->period : step->channels) * (double)element_size(&plan->buffers[op->buffer]);
+  }
+  return bytes;
+}
+
+static double macs(const struct plan *plan, const struct step *step) {
+  if (step->kind != STEP_CONVOLUTION) return 0;
+  const struct convolution *conv = step->convolution;
+  int n, h, w;
+  output_images(plan, step, &n, &h, &w);
+  return (double)n * h * w * conv->channels_out * conv->gemm.taps * conv->channels_in / conv->gemm.groups;
+}
+
+void print_profile(const struct partition *partition) {
+  const struct plan *plan = partition->plan;
+  if (!partition->invocations) return;
+  fprintf(stderr,
+          "larq-rep profile: {\"implementation\": \"%s\", \"threads\": %d, \"invocations\": %ld, "
+          "\"packed_bytes\": %zu, \"memory_bytes\": %zu, \"steps\": [",
+          partition->options->kernels->name, partition->num_threads, partition->invocations, plan->packed_bytes,
+          partition->memory_bytes + partition->scratch_bytes * (size_t)partition->num_threads);
+  for (int s = 0; s < plan->step_count; s++) {
+    const struct step *step = &plan->steps[s];
+    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->node, step->name,
+            1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
+  }
+  fprintf(stderr, "]}\n");
+}

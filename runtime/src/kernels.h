@@ -1,0 +1,93 @@
+/* What an instruction set has to bring: sums of products of packed signs, and programs over their results. */
+#ifndef LARQ_REP_KERNELS_H
+#define LARQ_REP_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  UNIT = 32,         /* channels of a packed word; a program handles them in whole units */
+  MAX_INSTRUCTIONS = 24,
+  MAX_TILE = 12,     /* pixels that a kernel accumulates at once, at most */
+};
+
+/* One binary convolution as the kernels see it: a matrix product of pixels and output channels.
+ *
+ * Weights lie in vectors of `lanes` output channels, [vector][step][lane]. A step is a word of 32 input channels of
+ * one tap, or two of them where the instruction set counts 64 bits at once (the last one of a tap may be half). */
+struct gemm {
+  int groups;
+  int taps;
+  const int32_t *tap_offsets; /* of each tap's first word from the pixel's first tap, in words */
+  int words;                  /* of one tap and group */
+  int vectors;                /* of output channels in a group */
+  size_t vector_words;        /* 32-bit words of packed weights of a vector */
+  const uint32_t *weights;
+};
+
+/* A program computes v for one pixel and all its channels, one instruction after the other. */
+enum opcode {
+  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image */
+  OP_CLAMPED,     /* the same with 2 acc kept within [low, high] */
+  OP_LOAD,        /* v = source */
+  OP_LOAD_TILED,  /* the same, where the source has fewer channels, which repeat */
+  OP_LOAD_INT8,   /* v = source - low */
+  OP_LOAD_BOOL,   /* v = source ? 1 : -1 */
+  OP_ADD,         /* v + constant */
+  OP_SUBTRACT,    /* v - constant */
+  OP_SUBTRACT_FROM, /* constant - v */
+  OP_MULTIPLY,    /* v * constant */
+  OP_PRELU,       /* v >= 0 ? v : v * constant */
+  OP_CLIP,        /* min(max(v, low), high) */
+  OP_SCALE,       /* v * low */
+  OP_ADD_LOADED,
+  OP_ADD_LOADED_TILED,
+  OP_SUBTRACT_LOADED,
+  OP_SUBTRACT_FROM_LOADED,
+  OP_MULTIPLY_LOADED,
+  OP_STORE,       /* target = v */
+  OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
+  OP_STORE_SIGNS, /* target = v < 0, packed */
+};
+
+struct instruction {
+  enum opcode code;
+  float low, high;
+  const float *constant; /* padded to whole units */
+  const float *scale;    /* OP_ACCUMULATED: of constant (the shift) */
+  const float *const *border; /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
+  const int32_t *tile;   /* *_TILED: the source channel of each unit */
+  char *data;            /* source or target of the first pixel */
+  ptrdiff_t stride;      /* bytes from a pixel to the next */
+};
+
+struct kernels {
+  const char *name;
+  bool (*supported)(void);
+  int lanes;      /* output channels in a vector of weights */
+  int step_words; /* 32-bit words of a step: 1 or 2 */
+  int tile_few;   /* pixels of a tile where a group has up to `few` vectors */
+  int few;
+  int tile_many;  /* pixels of a tile otherwise */
+  /* acc[pixel][group][vector][lane] = bits that differ, for `pixels` (tile_few or tile_many) pixels. */
+  void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
+  void (*run)(const struct instruction *program, int count, int channels, int pixels);
+};
+
+extern const struct kernels kernels_portable, kernels_popcnt, kernels_avx2, kernels_avx512, kernels_neon;
+
+/* The table of implementations, best first, ended by NULL; those that this build has. */
+extern const struct kernels *const all_kernels[];
+
+/* The best one that this processor runs, or the one of that name; NULL if there is none. */
+const struct kernels *choose_kernels(const char *name);
+
+/* A short name of all implementations this processor runs, separated by commas. */
+void list_kernels(char *text, size_t size);
+
+static inline int tile_of(const struct kernels *kernels, int vectors) {
+  return vectors <= kernels->few ? kernels->tile_few : kernels->tile_many;
+}
+
+#endif

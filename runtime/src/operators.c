@@ -1,0 +1,304 @@
+/* Reads the nodes of a graph: which operators they are, and whether they are well formed. */
+#include <limits.h>
+#include <string.h>
+
+#include "delegate.h"
+
+static const char *const names[] = {
+    "?",   "LceQuantize", "LceDequantize", "LceBconv2d",   "LceBMaxPool2d", "ADD",  "SUB",          "MUL",
+    "PRELU", "RELU",      "RELU6",         "RELU_N1_TO_1", "TILE",          "CONCATENATION", "AVERAGE_POOL_2D",
+};
+
+const char *kind_name(enum kind kind) { return names[kind]; }
+
+bool is_constant(const TfLiteContext *context, int tensor) {
+  const TfLiteTensor *t = &context->tensors[tensor];
+  return t->allocation_type == kTfLiteMmapRo && t->data.data;
+}
+
+int last_dimension(const TfLiteTensor *tensor) {
+  return tensor->dims && tensor->dims->size > 0 ? tensor->dims->data[tensor->dims->size - 1] : 0;
+}
+
+static int64_t elements(const TfLiteTensor *tensor) {
+  int64_t count = 1;
+  for (int i = 0; tensor->dims && i < tensor->dims->size; i++) {
+    const int d = tensor->dims->data[i];
+    if (d < 0 || (d > 0 && count > INT_MAX / d)) return -1;
+    count *= d;
+  }
+  return count;
+}
+
+/* An LCE operator that cannot be run: says which, which tensor, and why. */
+static TfLiteStatus malformed(TfLiteContext *context, const struct operator * op, int tensor, const char *expected,
+                              long found) {
+  const bool named = tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].name;
+  context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': expected %s, found %ld.", op->node,
+                       kind_name(op->kind), tensor, named ? context->tensors[tensor].name : "", expected, found);
+  return kTfLiteError;
+}
+
+static bool valid_tensor(const TfLiteContext *context, int tensor) {
+  return tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].dims &&
+         context->tensors[tensor].dims->size <= MAX_RANK;
+}
+
+static TfLiteStatus read_option(TfLiteContext *context, const TfLiteNode *node, const struct operator * op,
+                                const char *key, int low, int high, int *value) {
+  int64_t found;
+  if (node->custom_initial_data_size <= 0 ||
+      !flexbuffer_int(node->custom_initial_data, (size_t)node->custom_initial_data_size, key, &found)) {
+    context->ReportError(context, "larq-rep: operator %d (%s): its options lack '%s' or are damaged.", op->node,
+                         kind_name(op->kind), key);
+    return kTfLiteError;
+  }
+  if (found < low || found > high) {
+    context->ReportError(context, "larq-rep: operator %d (%s): option '%s' should be %d to %d, found %lld.", op->node,
+                         kind_name(op->kind), key, low, high, (long long)found);
+    return kTfLiteError;
+  }
+  *value = (int)found;
+  return kTfLiteOk;
+}
+
+#define OPTION(key, low, high, target) \
+  if (read_option(context, node, op, key, low, high, target) != kTfLiteOk) return kTfLiteError
+#define EXPECT(condition, tensor, expected, found) \
+  if (!(condition)) return malformed(context, op, tensor, expected, (long)(found))
+
+static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, struct operator * op) {
+  const TfLiteIntArray *in = op->inputs;
+  EXPECT(in->size == 5, -1, "5 inputs", in->size);
+  const int output = op->outputs->data[0];
+  int padding, activation;
+  OPTION("channels_in", 1, MAX_CHANNELS, &op->channels_in);
+  OPTION("dilation_height_factor", 1, 1 << 15, &op->window.dilation_height);
+  OPTION("dilation_width_factor", 1, 1 << 15, &op->window.dilation_width);
+  OPTION("fused_activation_function", 0, 3, &activation);
+  OPTION("pad_values", 0, 1, &op->pad_values);
+  OPTION("padding", 0, 1, &padding);
+  OPTION("stride_height", 1, 1 << 15, &op->window.stride_height);
+  OPTION("stride_width", 1, 1 << 15, &op->window.stride_width);
+  op->activation = (TfLiteFusedActivation)activation;
+  op->window.same = padding == 0;
+
+  const TfLiteTensor *x = &context->tensors[in->data[0]], *y = &context->tensors[output];
+  EXPECT(x->type == kTfLiteInt32 && x->dims->size == 4, in->data[0], "packed signs of rank 4", x->dims->size);
+  const int words = (op->channels_in + 31) / 32;
+  EXPECT(last_dimension(x) == words, in->data[0], "ceil(channels_in / 32) words a pixel", last_dimension(x));
+  EXPECT(y->dims->size == 4, output, "rank 4", y->dims->size);
+  EXPECT(valid_tensor(context, in->data[1]), in->data[1], "a filter", -1);
+  const TfLiteTensor *filter = &context->tensors[in->data[1]];
+  EXPECT(filter->type == kTfLiteInt32 && filter->dims->size == 4, in->data[1], "a filter of rank 4",
+         filter->dims->size);
+  EXPECT(is_constant(context, in->data[1]), in->data[1], "a constant filter", 0);
+  const int *shape = filter->dims->data;
+  for (int i = 0; i < 4; i++)
+    EXPECT(shape[i] >= 1 && shape[i] <= (i == 1 || i == 2 ? 1 << 12 : MAX_CHANNELS), in->data[1],
+           "a filter of sensible size", shape[i]);
+  const int64_t filter_words = elements(filter);
+  EXPECT(filter_words >= 0 && (uint64_t)filter_words * 4 <= filter->bytes, in->data[1],
+         "as many bytes as the filter's shape says", filter->bytes);
+  EXPECT(words % shape[3] == 0, in->data[1], "filter words that divide those of the input", shape[3]);
+  const int groups = words / shape[3];
+  EXPECT(groups == 1 || op->channels_in % (32 * groups) == 0, in->data[1],
+         "groups of a multiple of 32 channels", op->channels_in);
+  EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
+  EXPECT((int64_t)shape[1] * shape[2] * shape[3] * 32 < 1 << 23, in->data[1], "fewer than 2^23 weights an output",
+         shape[1]);
+  op->window.height = shape[1];
+  op->window.width = shape[2];
+
+  const bool bits = y->type == kTfLiteInt32;
+  EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "float32, int8 or packed signs",
+         y->type);
+  EXPECT(last_dimension(y) == (bits ? (shape[0] + 31) / 32 : shape[0]), output, "the filter's output channels",
+         last_dimension(y));
+  for (int i = bits ? 4 : 2; i < (bits ? 5 : 4); i++) {
+    const int t = in->data[i];
+    EXPECT(valid_tensor(context, t), t, i == 4 ? "a threshold" : "a multiplier and a bias", -1);
+    const TfLiteTensor *c = &context->tensors[t];
+    EXPECT(c->type == (i == 4 ? kTfLiteInt32 : kTfLiteFloat32) && c->dims->size == 1 && c->dims->data[0] == shape[0] &&
+               is_constant(context, t) && c->bytes >= (size_t)shape[0] * 4,
+           t, "a constant for each output channel, of rank 1; a rank was", c->dims->size);
+  }
+  if (y->type == kTfLiteInt8)
+    EXPECT(y->params.scale > 0, output, "a positive scale", 0);
+  return kTfLiteOk;
+}
+
+static TfLiteStatus read_custom(TfLiteContext *context, const TfLiteNode *node, struct operator * op) {
+  const int least = op->kind == BCONV ? 5 : 1;
+  EXPECT(op->inputs && op->outputs && op->inputs->size >= least && op->outputs->size == 1, -1,
+         "an input and one output", op->inputs ? op->inputs->size : 0);
+  const int input = op->inputs->data[0], output = op->outputs->data[0];
+  EXPECT(valid_tensor(context, input), input, "an input", -1);
+  EXPECT(valid_tensor(context, output), output, "an output", -1);
+  const TfLiteTensor *x = &context->tensors[input], *y = &context->tensors[output];
+  if (op->kind == BCONV) return read_bconv(context, node, op);
+  EXPECT(x->dims->size >= 1, input, "rank 1 or more", 0);
+  EXPECT(x->dims->size == y->dims->size, output, "the rank of the input", y->dims->size);
+  if (op->kind == QUANTIZE || op->kind == DEQUANTIZE) {
+    const TfLiteTensor *wide = op->kind == QUANTIZE ? x : y, *packed = op->kind == QUANTIZE ? y : x;
+    EXPECT(wide->type == kTfLiteFloat32 || wide->type == kTfLiteInt8 || wide->type == kTfLiteBool,
+           op->kind == QUANTIZE ? input : output, "float32, int8 or bool", wide->type);
+    EXPECT(packed->type == kTfLiteInt32, op->kind == QUANTIZE ? output : input, "int32", packed->type);
+    EXPECT(last_dimension(wide) >= 1 && last_dimension(wide) <= MAX_CHANNELS, op->kind == QUANTIZE ? input : output,
+           "a number of channels", last_dimension(wide));
+    EXPECT(last_dimension(packed) == (last_dimension(wide) + 31) / 32, op->kind == QUANTIZE ? output : input,
+           "ceil(channels / 32) words", last_dimension(packed));
+    if (wide->type == kTfLiteInt8) EXPECT(wide->params.scale > 0, op->kind == QUANTIZE ? input : output, "a positive scale", 0);
+    return kTfLiteOk;
+  }
+  int padding;
+  OPTION("filter_height", 1, 1 << 15, &op->window.height);
+  OPTION("filter_width", 1, 1 << 15, &op->window.width);
+  OPTION("padding", 0, 1, &padding);
+  OPTION("stride_height", 1, 1 << 15, &op->window.stride_height);
+  OPTION("stride_width", 1, 1 << 15, &op->window.stride_width);
+  op->window.same = padding == 0;
+  op->window.dilation_height = op->window.dilation_width = 1;
+  EXPECT(x->type == kTfLiteInt32 && x->dims->size == 4, input, "packed signs of rank 4", x->dims->size);
+  EXPECT(y->type == kTfLiteInt32 && last_dimension(y) == last_dimension(x), output, "the words of the input",
+         last_dimension(y));
+  EXPECT(last_dimension(x) >= 1 && last_dimension(x) <= MAX_CHANNELS, input, "words", last_dimension(x));
+  return kTfLiteOk;
+}
+
+static bool same_shape(const TfLiteTensor *a, const TfLiteTensor *b) {
+  return a->dims->size == b->dims->size &&
+         memcmp(a->dims->data, b->dims->data, (size_t)a->dims->size * sizeof(int)) == 0;
+}
+
+/* A number, or one for each channel. */
+static bool per_channel(const TfLiteContext *context, int tensor, int channels) {
+  const TfLiteTensor *t = &context->tensors[tensor];
+  const int64_t count = elements(t);
+  return is_constant(context, tensor) && t->type == kTfLiteFloat32 && t->bytes >= (size_t)count * 4 &&
+         (count == 1 || (count == channels && last_dimension(t) == channels));
+}
+
+/* Whether the operands are constants for each channel or tensors of the output's shape, one of these at least. */
+static bool fits(const TfLiteContext *context, const struct operator * op) {
+  const TfLiteTensor *y = &context->tensors[op->outputs->data[0]];
+  int computed = 0;
+  for (int i = 0; i < op->inputs->size; i++) {
+    const int t = op->inputs->data[i];
+    if (is_constant(context, t)) {
+      if (!per_channel(context, t, last_dimension(y))) return false;
+    } else {
+      if (context->tensors[t].type != kTfLiteFloat32 || !same_shape(&context->tensors[t], y)) return false;
+      computed++;
+    }
+  }
+  return computed >= 1;
+}
+
+/* A TILE, or a CONCATENATION of one tensor with itself, that repeats the channels only. */
+static bool tiles_channels(const TfLiteContext *context, const TfLiteIntArray *inputs) {
+  if (inputs->size != 2) return false;
+  const TfLiteTensor *x = &context->tensors[inputs->data[0]], *times = &context->tensors[inputs->data[1]];
+  const int rank = x->dims->size;
+  if (rank < 1 || !is_constant(context, inputs->data[1]) || elements(times) != rank) return false;
+  if (times->type != kTfLiteInt32 || times->bytes < (size_t)rank * sizeof(int32_t)) return false;
+  for (int i = 0; i < rank - 1; i++)
+    if (times->data.i32[i] != 1) return false;
+  return times->data.i32[rank - 1] >= 1;
+}
+
+static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, int builtin, struct operator * op) {
+  const TfLiteIntArray *in = op->inputs;
+  if (!in || !op->outputs || in->size < 1 || op->outputs->size != 1) return;
+  for (int i = 0; i < in->size; i++)
+    if (!valid_tensor(context, in->data[i])) return;
+  const int output = op->outputs->data[0];
+  if (!valid_tensor(context, output)) return;
+  const TfLiteTensor *x = &context->tensors[in->data[0]], *y = &context->tensors[output];
+  const int channels = last_dimension(y);
+  if (y->type != kTfLiteFloat32 || channels < 1 || channels > MAX_CHANNELS || elements(y) < 1) return;
+  const TfLiteArithmeticParams *arithmetic = node->builtin_data;
+  const TfLiteConcatenationParams *concatenation = node->builtin_data;
+  const TfLitePoolParams *pool = node->builtin_data;
+  switch (builtin) {
+    case kTfLiteBuiltinAdd:
+    case kTfLiteBuiltinSub:
+    case kTfLiteBuiltinMul:
+      if (!arithmetic || in->size != 2 || (int)arithmetic->activation < 0 || arithmetic->activation > kTfLiteActRelu6 ||
+          !fits(context, op))
+        return;
+      op->activation = arithmetic->activation;
+      op->kind = builtin == kTfLiteBuiltinAdd ? ADD : builtin == kTfLiteBuiltinSub ? SUBTRACT : MULTIPLY;
+      return;
+    case kTfLiteBuiltinPrelu:
+      if (in->size == 2 && is_constant(context, in->data[1]) && fits(context, op)) op->kind = PRELU;
+      return;
+    case kTfLiteBuiltinRelu:
+    case kTfLiteBuiltinRelu6:
+    case kTfLiteBuiltinReluN1To1:
+      if (in->size == 1 && fits(context, op))
+        op->kind = builtin == kTfLiteBuiltinRelu ? RELU : builtin == kTfLiteBuiltinRelu6 ? RELU6 : RELU_N1_TO_1;
+      return;
+    case kTfLiteBuiltinTile:
+      if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in) &&
+          channels % last_dimension(x) == 0)
+        op->kind = TILE_CHANNELS;
+      return;
+    case kTfLiteBuiltinConcatenation: {
+      const int rank = y->dims->size;
+      if (!concatenation || concatenation->activation != kTfLiteActNone ||
+          (concatenation->axis != rank - 1 && concatenation->axis != -1))
+        return;
+      bool copies = true;
+      int64_t sum = 0;
+      for (int i = 0; i < in->size; i++) {
+        const TfLiteTensor *t = &context->tensors[in->data[i]];
+        if (is_constant(context, in->data[i]) || t->type != kTfLiteFloat32 || t->dims->size != rank ||
+            last_dimension(t) < 1)
+          return;
+        sum += last_dimension(t);
+        copies = copies && in->data[i] == in->data[0];
+        for (int j = 0; j < i; j++)
+          if (in->data[j] == in->data[i] && in->data[i] != in->data[0]) return;
+      }
+      if (sum != channels) return;
+      if (!copies)
+        for (int i = 1; i < in->size; i++)
+          if (in->data[i] == in->data[0]) return;
+      op->kind = copies ? TILE_CHANNELS : CONCATENATE;
+      return;
+    }
+    case kTfLiteBuiltinAveragePool2d:
+      if (!pool || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 || x->dims->size != 4 ||
+          y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
+          pool->filter_height > 2 || pool->filter_width < 1 || pool->filter_width > 2 || pool->stride_height < 1 || pool->stride_width < 1 || last_dimension(x) != channels)
+        return;
+      op->window = (struct window){pool->filter_height, pool->filter_width, pool->stride_height,
+                                   pool->stride_width,  1,                  1,
+                                   pool->padding == kTfLitePaddingSame};
+      op->kind = AVERAGE_POOL;
+      return;
+    default:
+      return;
+  }
+}
+
+TfLiteStatus read_operator(TfLiteContext *context, int index, struct operator * op) {
+  static const enum kind customs[] = {QUANTIZE, DEQUANTIZE, BCONV, BMAXPOOL};
+  TfLiteNode *node;
+  TfLiteRegistration *registration;
+  *op = (struct operator){.node = index};
+  if (context->GetNodeAndRegistration(context, index, &node, &registration) != kTfLiteOk) return kTfLiteError;
+  op->inputs = node->inputs;
+  op->outputs = node->outputs;
+  if (registration->builtin_code != kTfLiteBuiltinCustom) {
+    read_builtin(context, node, registration->builtin_code, op);
+    return kTfLiteOk;
+  }
+  for (size_t i = 0; registration->custom_name && i < sizeof customs / sizeof *customs; i++)
+    if (strcmp(registration->custom_name, kind_name(customs[i])) == 0) {
+      op->kind = customs[i];
+      return read_custom(context, node, op);
+    }
+  return kTfLiteOk;
+}

@@ -1,0 +1,51 @@
+/* Vectors of one unit in plain C, for instruction sets whose compiler finds the vector instructions by itself. */
+#include <stdint.h>
+
+#define FLOATS 32
+#define VECTORS_AT_ONCE 1
+#define PIXELS_AT_ONCE 1
+typedef struct {
+  float f[FLOATS];
+} vfloat;
+
+#define ELEMENTWISE(name, expression)                        \
+  static inline vfloat name(vfloat a, vfloat b) {            \
+    vfloat r;                                                \
+    for (int i = 0; i < FLOATS; i++) r.f[i] = expression;    \
+    return r;                                                \
+  }
+ELEMENTWISE(vadd, a.f[i] + b.f[i])
+ELEMENTWISE(vsub, a.f[i] - b.f[i])
+ELEMENTWISE(vmul, a.f[i] *b.f[i])
+ELEMENTWISE(vmin, a.f[i] < b.f[i] ? a.f[i] : b.f[i])
+ELEMENTWISE(vmax, a.f[i] > b.f[i] ? a.f[i] : b.f[i])
+ELEMENTWISE(vprelu, a.f[i] < 0 ? a.f[i] * b.f[i] : a.f[i])
+#undef ELEMENTWISE
+
+static inline vfloat vload(const float *p) {
+  vfloat r;
+  for (int i = 0; i < FLOATS; i++) r.f[i] = p[i];
+  return r;
+}
+
+static inline void vstore(float *p, vfloat v) {
+  for (int i = 0; i < FLOATS; i++) p[i] = v.f[i];
+}
+
+static inline vfloat vset1(float x) {
+  vfloat r;
+  for (int i = 0; i < FLOATS; i++) r.f[i] = x;
+  return r;
+}
+
+static inline vfloat vconvert(const int32_t *p) {
+  vfloat r;
+  for (int i = 0; i < FLOATS; i++) r.f[i] = (float)p[i];
+  return r;
+}
+
+static inline uint32_t vsigns(const vfloat *v) {
+  uint32_t word = 0;
+  for (int i = 0; i < FLOATS; i++) word |= (uint32_t)(v->f[i] < 0) << i;
+  return word;
+}

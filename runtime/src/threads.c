@@ -1,0 +1,136 @@
+/* A pool of workers. Between the steps of one inference they look for work for some microseconds, then they sleep. */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "delegate.h"
+
+enum { MAX_THREADS = 64, SPINS = 4000 };
+
+struct job {
+  void (*task)(void *argument, int thread, int index);
+  void *argument;
+  int count, helpers;
+};
+
+struct threads {
+  pthread_mutex_t owner; /* held by the one caller that uses the workers */
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+  pthread_t workers[MAX_THREADS];
+  int started;
+  bool stop;        /* under mutex, as is the job */
+  struct job job;
+  atomic_uint generation; /* of the job; changes under mutex */
+  /* The generation and the next index of its job in one number: who takes an index of a job that still has some left
+   * may use it until that index is done, since the caller waits for it, and nobody waits for a worker that comes too
+   * late to take one. */
+  _Atomic uint64_t ticket;
+  atomic_int undone;
+};
+
+struct worker {
+  struct threads *threads;
+  int thread;
+};
+
+static void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static void work(struct threads *threads, const struct job *job, unsigned generation, int thread) {
+  uint64_t ticket = atomic_load(&threads->ticket);
+  while (ticket >> 32 == generation && (int)(uint32_t)ticket < job->count) {
+    if (!atomic_compare_exchange_weak(&threads->ticket, &ticket, ticket + 1)) continue;
+    job->task(job->argument, thread, (int)(uint32_t)ticket);
+    atomic_fetch_sub(&threads->undone, 1);
+    ticket = atomic_load(&threads->ticket);
+  }
+}
+
+static void *worker_main(void *argument) {
+  struct worker self = *(struct worker *)argument;
+  struct threads *threads = self.threads;
+  free(argument);
+  unsigned seen = 0;
+  for (;;) {
+    for (int i = 0; i < SPINS && atomic_load(&threads->generation) == seen; i++) relax();
+    pthread_mutex_lock(&threads->mutex);
+    while (atomic_load(&threads->generation) == seen && !threads->stop)
+      pthread_cond_wait(&threads->wake, &threads->mutex);
+    const bool stop = threads->stop;
+    const struct job job = threads->job;
+    seen = atomic_load(&threads->generation);
+    pthread_mutex_unlock(&threads->mutex);
+    if (stop) return NULL;
+    if (self.thread <= job.helpers) work(threads, &job, seen, self.thread);
+  }
+}
+
+struct threads *make_threads(void) {
+  struct threads *threads = calloc(1, sizeof *threads);
+  if (!threads) return NULL;
+  pthread_mutex_init(&threads->owner, NULL);
+  pthread_mutex_init(&threads->mutex, NULL);
+  pthread_cond_init(&threads->wake, NULL);
+  return threads;
+}
+
+void stop_threads(struct threads *threads) {
+  if (!threads) return;
+  pthread_mutex_lock(&threads->mutex);
+  threads->stop = true;
+  pthread_cond_broadcast(&threads->wake);
+  pthread_mutex_unlock(&threads->mutex);
+  /* A worker that still spins sees the stop after its next look at the mutex. */
+  for (int i = 0; i < threads->started; i++) pthread_join(threads->workers[i], NULL);
+  pthread_cond_destroy(&threads->wake);
+  pthread_mutex_destroy(&threads->mutex);
+  pthread_mutex_destroy(&threads->owner);
+  free(threads);
+}
+
+/* With the owner's lock held. */
+static void start_workers(struct threads *threads, int workers) {
+  while (threads->started < workers && threads->started < MAX_THREADS) {
+    struct worker *worker = malloc(sizeof *worker);
+    if (!worker) return;
+    *worker = (struct worker){threads, threads->started + 1};
+    if (pthread_create(&threads->workers[threads->started], NULL, worker_main, worker)) {
+      free(worker);
+      return;
+    }
+    threads->started++;
+  }
+}
+
+void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
+                  void *argument, int count) {
+  if (num_threads < 2 || count < 2 || !threads || pthread_mutex_trylock(&threads->owner)) {
+    for (int i = 0; i < count; i++) task(argument, 0, i);
+    return;
+  }
+  start_workers(threads, num_threads - 1);
+  const int helpers = threads->started < num_threads - 1 ? threads->started : num_threads - 1;
+  const struct job job = {task, argument, count, helpers};
+  pthread_mutex_lock(&threads->mutex);
+  threads->job = job;
+  const unsigned generation = atomic_load(&threads->generation) + 1;
+  atomic_store(&threads->undone, count);
+  atomic_store(&threads->ticket, (uint64_t)generation << 32);
+  atomic_store(&threads->generation, generation);
+  pthread_cond_broadcast(&threads->wake);
+  pthread_mutex_unlock(&threads->mutex);
+  work(threads, &job, generation, 0);
+  for (int i = 0; atomic_load(&threads->undone) > 0; i++)
+    if (i < SPINS)
+      relax();
+    else
+      sched_yield();
+  pthread_mutex_unlock(&threads->owner);
+}

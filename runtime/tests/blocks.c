@@ -1,0 +1,318 @@
+/* Random convolution blocks in all implementations, against loops over single bits, without any runtime around them.
+ *
+ *   x -> LceQuantize -> LceBconv2d -> ADD constant -> ADD shortcut -> PRELU -> output, LceQuantize -> signs
+ *
+ * Every tensor ends at a page that cannot be touched, or begins behind one, so that a read or write beyond it ends
+ * the program. Being plain C, it also runs under qemu-user and with the compilers' sanitizers:
+ *   blocks [cases] [threads] [seed]
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../src/delegate.h"
+
+enum { X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, SHIFT, SHIFTED, SHORTCUT, ADDED, SLOPE, OUT, SIGNS, TENSORS };
+enum { NODES = 6 };
+
+static uint64_t state;
+
+static int below(int n) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (int)((state >> 33) % (uint64_t)n);
+}
+
+static float noise(void) { return (float)(below(2001) - 1000) / 256.0f; }
+
+/* ---- Memory between pages that cannot be touched ---- */
+
+struct guarded {
+  char *pages;
+  size_t bytes;
+  void *data;
+};
+
+static struct guarded guard(size_t bytes, bool at_end) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + page - 1) / page * page + (bytes == 0) * page;
+  struct guarded g = {.bytes = used + 2 * page};
+  g.pages = mmap(NULL, g.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (g.pages == MAP_FAILED || mprotect(g.pages, page, PROT_NONE) || mprotect(g.pages + page + used, page, PROT_NONE)) {
+    perror("mmap");
+    exit(1);
+  }
+  g.data = g.pages + page + (at_end ? used - bytes : 0);
+  return g;
+}
+
+/* ---- A host with one graph ---- */
+
+struct host {
+  TfLiteContext context;
+  TfLiteTensor tensors[TENSORS];
+  struct guarded memory[TENSORS];
+  TfLiteNode nodes[NODES];
+  TfLiteRegistration registrations[NODES];
+  bool at_end;
+};
+
+static TfLiteIntArray *array(int size, const int *values) {
+  TfLiteIntArray *a = malloc(sizeof *a + (size_t)size * sizeof(int));
+  a->size = size;
+  memcpy(a->data, values, (size_t)size * sizeof(int));
+  return a;
+}
+
+static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
+  struct host *host = context->impl_;
+  *node = &host->nodes[index];
+  *registration = &host->registrations[index];
+  return kTfLiteOk;
+}
+
+static TfLiteStatus resize(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *dims) {
+  struct host *host = context->impl_;
+  const bool same = dims->size == 4 && memcmp(dims->data, tensor->dims->data, 4 * sizeof(int)) == 0;
+  free(dims);
+  if (!same || tensor < host->tensors) {
+    fprintf(stderr, "an output has an unexpected shape\n");
+    exit(1);
+  }
+  return kTfLiteOk;
+}
+
+static void report(TfLiteContext *context, const char *message, ...) {
+  (void)context;
+  va_list arguments;
+  va_start(arguments, message);
+  vfprintf(stderr, message, arguments);
+  va_end(arguments);
+  fputc('\n', stderr);
+}
+
+static void tensor(struct host *host, int index, TfLiteType type, bool constant, int rank, const int *dims) {
+  size_t bytes = 4;
+  for (int i = 0; i < rank; i++) bytes *= (size_t)dims[i];
+  host->memory[index] = guard(bytes, host->at_end);
+  host->tensors[index] = (TfLiteTensor){.type = type, .dims = array(rank, dims), .bytes = bytes, .name = "tensor",
+                                        .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
+  host->tensors[index].data.data = host->memory[index].data;
+  if (type == kTfLiteFloat32)
+    for (size_t i = 0; i < bytes / 4; i++) host->tensors[index].data.f[i] = noise();
+}
+
+static void node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
+  host->nodes[index] = (TfLiteNode){.inputs = array(inputs, in), .outputs = array(1, &out)};
+  host->registrations[index] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
+}
+
+static int put16(uint8_t *out, int value) {
+  out[0] = (uint8_t)value;
+  out[1] = (uint8_t)(value >> 8);
+  return 2;
+}
+
+/* A flexbuffer map of integers below 2^15. */
+static int flexbuffer(uint8_t *out, int count, const char *const *keys, const int *values) {
+  int size = 0, places[16];
+  for (int i = 0; i < count; i++) {
+    places[i] = size;
+    const size_t length = strlen(keys[i]) + 1;
+    memcpy(out + size, keys[i], length);
+    size += (int)length;
+  }
+  out[size++] = (uint8_t)count;
+  const int vector = size;
+  for (int i = 0; i < count; i++, size++) out[size] = (uint8_t)(size - places[i]);
+  /* The map itself has numbers of two bytes. */
+  size += put16(out + size, size - vector);
+  size += put16(out + size, 1); /* width of the keys' offsets */
+  size += put16(out + size, count);
+  const int map = size;
+  for (int i = 0; i < count; i++) size += put16(out + size, values[i]);
+  for (int i = 0; i < count; i++) out[size++] = 1 << 2 | 1; /* INT of two bytes */
+  out[size] = (uint8_t)(size - map);
+  size++;
+  out[size++] = 9 << 2 | 1; /* MAP of two bytes */
+  out[size++] = 1;
+  return size;
+}
+
+struct block {
+  int n, h, w, channels, filters, groups, kh, kw, sh, sw, dh, dw, same, pad_values, oh, ow, top, left;
+};
+
+static bool sign_bit(const struct host *host, int index, size_t pixel, int words, int c) {
+  return host->tensors[index].data.i32[pixel * (size_t)words + (size_t)(c / 32)] >> (c % 32) & 1;
+}
+
+/* One output channel of one pixel, from single bits. */
+static float expected_sum(const struct host *host, const struct block *b, int n, int y, int x, int o) {
+  const int words = (b->channels + 31) / 32, per_group = b->channels / b->groups, group = o / (b->filters / b->groups);
+  int differing = 0, outside = 0;
+  for (int ky = 0; ky < b->kh; ky++)
+    for (int kx = 0; kx < b->kw; kx++) {
+      const int iy = y * b->sh - b->top + ky * b->dh, ix = x * b->sw - b->left + kx * b->dw;
+      const bool inside = iy >= 0 && iy < b->h && ix >= 0 && ix < b->w;
+      for (int c = 0; c < per_group; c++) {
+        const bool weight = sign_bit(host, FILTER, (size_t)((o * b->kh + ky) * b->kw + kx), words / b->groups, c);
+        const bool input =
+            inside && host->tensors[X].data.f[((size_t)(n * b->h + iy) * (size_t)b->w + (size_t)ix) *
+                                                  (size_t)b->channels + (size_t)(group * per_group + c)] < 0;
+        differing += weight != input;
+        if (!inside) outside += weight ? -1 : 1;
+      }
+    }
+  const double K = (double)b->kh * b->kw * per_group;
+  const float multiplier = host->tensors[MULTIPLIER].data.f[o], bias = host->tensors[BIAS].data.f[o];
+  volatile float product = (float)(2 * differing) * -multiplier; /* volatile: no contraction of product and sum */
+  volatile float sum = product + (float)((double)bias + K * (double)multiplier);
+  if (b->same && !b->pad_values) {
+    volatile float border = -multiplier * (float)outside;
+    sum = sum + border;
+  }
+  return sum;
+}
+
+static int check(struct host *host, const struct block *b, const char *name) {
+  const int words = (b->filters + 31) / 32;
+  for (int n = 0, pixel = 0; n < b->n; n++)
+    for (int y = 0; y < b->oh; y++)
+      for (int x = 0; x < b->ow; x++, pixel++)
+        for (int c = 0; c < b->filters; c++) {
+          const size_t at = (size_t)pixel * (size_t)b->filters + (size_t)c;
+          volatile float v = expected_sum(host, b, n, y, x, c);
+          v = v + host->tensors[SHIFT].data.f[c];
+          v = v + host->tensors[SHORTCUT].data.f[at];
+          if (v < 0) v = v * host->tensors[SLOPE].data.f[c];
+          const float found = host->tensors[OUT].data.f[at];
+          if (found != v || sign_bit(host, SIGNS, (size_t)pixel, words, c) != (v < 0)) {
+            fprintf(stderr, "%s: image %d, pixel (%d, %d), channel %d: expected %g, found %g\n", name, n, y, x, c,
+                    (double)v, (double)found);
+            return 1;
+          }
+        }
+  return 0;
+}
+
+static void random_block(struct block *b) {
+  static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024}, filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
+  static const int kernels[] = {1, 1, 2, 3, 3, 3, 5, 7};
+  b->groups = below(4) ? 1 : 1 + below(3);
+  b->channels = b->groups > 1 ? 32 * b->groups * (1 + below(3)) : channels[below(11)];
+  b->filters = b->groups * filters[below(10)];
+  b->kh = kernels[below(8)];
+  b->kw = kernels[below(8)];
+  b->sh = 1 + below(3);
+  b->sw = 1 + below(3);
+  b->dh = below(3) ? 1 : 1 + below(3);
+  b->dw = below(3) ? 1 : 1 + below(3);
+  b->same = below(3) > 0;
+  b->pad_values = below(2);
+  b->n = 1 + below(2);
+  const int height = (b->kh - 1) * b->dh + 1, width = (b->kw - 1) * b->dw + 1;
+  b->h = b->same ? 1 + below(9) : height + below(6);
+  b->w = b->same ? 1 + below(9) : width + below(6);
+  const int total_h = b->same ? ((b->h - 1) / b->sh) * b->sh + height - b->h : 0;
+  const int total_w = b->same ? ((b->w - 1) / b->sw) * b->sw + width - b->w : 0;
+  b->top = total_h > 0 ? total_h / 2 : 0;
+  b->left = total_w > 0 ? total_w / 2 : 0;
+  b->oh = b->same ? (b->h - 1) / b->sh + 1 : (b->h - height) / b->sh + 1;
+  b->ow = b->same ? (b->w - 1) / b->sw + 1 : (b->w - width) / b->sw + 1;
+}
+
+static int run_case(int number, struct threads *threads, int num_threads) {
+  struct block b;
+  random_block(&b);
+  struct host host = {.at_end = number % 2};
+  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
+                                 .ResizeTensor = resize, .ReportError = report, .GetNodeAndRegistration = get_node,
+                                 .recommended_num_threads = num_threads};
+  const int words = (b.channels + 31) / 32;
+  const int in[] = {b.n, b.h, b.w, b.channels}, packed[] = {b.n, b.h, b.w, words};
+  const int out[] = {b.n, b.oh, b.ow, b.filters}, signs[] = {b.n, b.oh, b.ow, (b.filters + 31) / 32};
+  const int filter[] = {b.filters, b.kh, b.kw, words / b.groups};
+  tensor(&host, X, kTfLiteFloat32, false, 4, in);
+  tensor(&host, PACKED, kTfLiteInt32, false, 4, packed);
+  tensor(&host, FILTER, kTfLiteInt32, true, 4, filter);
+  tensor(&host, MULTIPLIER, kTfLiteFloat32, true, 1, &b.filters);
+  tensor(&host, BIAS, kTfLiteFloat32, true, 1, &b.filters);
+  tensor(&host, SHIFT, kTfLiteFloat32, true, 1, &b.filters);
+  tensor(&host, SLOPE, kTfLiteFloat32, true, 3, (int[]){1, 1, b.filters});
+  tensor(&host, SHORTCUT, kTfLiteFloat32, false, 4, out);
+  tensor(&host, SUM, kTfLiteFloat32, false, 4, out);
+  tensor(&host, SHIFTED, kTfLiteFloat32, false, 4, out);
+  tensor(&host, ADDED, kTfLiteFloat32, false, 4, out);
+  tensor(&host, OUT, kTfLiteFloat32, false, 4, out);
+  tensor(&host, SIGNS, kTfLiteInt32, false, 4, signs);
+  const int per_group = b.channels / b.groups;
+  for (size_t i = 0; i < host.tensors[FILTER].bytes / 4; i++)
+    for (int bit = 0; bit < 32; bit++)
+      if ((int)(i % (size_t)filter[3]) * 32 + bit < per_group)
+        host.tensors[FILTER].data.i32[i] = (int32_t)((uint32_t)host.tensors[FILTER].data.i32[i] | (uint32_t)below(2) << bit);
+  static const TfLiteArithmeticParams none = {kTfLiteActNone};
+  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor",
+                                     "fused_activation_function", "pad_values", "padding", "stride_height",
+                                     "stride_width"};
+  const int values[] = {b.channels, b.dh, b.dw, 0, b.pad_values, !b.same, b.sh, b.sw};
+  uint8_t options[512];
+  const int size = flexbuffer(options, 8, keys, values);
+  node(&host, 0, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){X}, PACKED);
+  node(&host, 1, kTfLiteBuiltinCustom, "LceBconv2d", 5, (int[]){PACKED, FILTER, MULTIPLIER, BIAS, -1}, SUM);
+  host.nodes[1].custom_initial_data = options;
+  host.nodes[1].custom_initial_data_size = size;
+  node(&host, 2, kTfLiteBuiltinAdd, NULL, 2, (int[]){SUM, SHIFT}, SHIFTED);
+  node(&host, 3, kTfLiteBuiltinAdd, NULL, 2, (int[]){SHORTCUT, SHIFTED}, ADDED);
+  host.nodes[2].builtin_data = host.nodes[3].builtin_data = (void *)(uintptr_t)&none;
+  node(&host, 4, kTfLiteBuiltinPrelu, NULL, 2, (int[]){ADDED, SLOPE}, OUT);
+  node(&host, 5, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){OUT}, SIGNS);
+  TfLiteDelegateParams params = {.nodes_to_replace = array(NODES, (int[]){0, 1, 2, 3, 4, 5}),
+                                 .input_tensors = array(2, (int[]){X, SHORTCUT}),
+                                 .output_tensors = array(2, (int[]){OUT, SIGNS})};
+  int failed = 0;
+  for (const struct kernels *const *k = all_kernels; *k && !failed; k++) {
+    if (!(*k)->supported()) continue;
+    struct shared shared = {.options = {.kernels = *k, .fuse = true}, .threads = threads};
+    struct partition partition = {.shared = &shared, .options = &shared.options};
+    memset(host.tensors[OUT].data.data, 0xff, host.tensors[OUT].bytes);
+    memset(host.tensors[SIGNS].data.data, 0xff, host.tensors[SIGNS].bytes);
+    partition.plan = make_plan(&host.context, &params, &shared.options);
+    failed = !partition.plan || prepare_partition(&host.context, &partition) != kTfLiteOk ||
+             partition.plan->step_count != 2 || invoke_partition(&host.context, &partition) != kTfLiteOk ||
+             check(&host, &b, (*k)->name);
+    free_plan(partition.plan);
+    free(partition.memory);
+    free(partition.scratch);
+  }
+  for (int i = 0; i < TENSORS; i++) {
+    munmap(host.memory[i].pages, host.memory[i].bytes);
+    free(host.tensors[i].dims);
+  }
+  for (int i = 0; i < NODES; i++) {
+    free(host.nodes[i].inputs);
+    free(host.nodes[i].outputs);
+  }
+  free(params.nodes_to_replace);
+  free(params.input_tensors);
+  free(params.output_tensors);
+  if (failed)
+    fprintf(stderr, "case %d: %dx%dx%dx%d, %d filters %dx%d, %d groups, strides %d %d, dilations %d %d, %s, pad %d\n",
+            number, b.n, b.h, b.w, b.channels, b.filters, b.kh, b.kw, b.groups, b.sh, b.sw, b.dh, b.dw,
+            b.same ? "SAME" : "VALID", b.pad_values);
+  return failed;
+}
+
+int main(int argc, char **argv) {
+  const int cases = argc > 1 ? atoi(argv[1]) : 200, num_threads = argc > 2 ? atoi(argv[2]) : 1;
+  state = argc > 3 ? (uint64_t)atoi(argv[3]) : 1;
+  struct threads *threads = make_threads();
+  int failed = 0;
+  for (int i = 0; i < cases && !failed; i++) failed = run_case(i, threads, num_threads);
+  stop_threads(threads);
+  char implementations[128];
+  list_kernels(implementations, sizeof implementations);
+  printf("%d cases of %s, %d threads: %s\n", cases, implementations, num_threads, failed ? "failed" : "passed");
+  return failed;
+}

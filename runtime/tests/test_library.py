@@ -1,0 +1,282 @@
+"""The library itself: what it exports, how long it lives, and what it says to bad options and files."""
+
+import ctypes
+import gc
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import graphs
+import larq_rep_runtime
+import numpy as np
+import pytest
+import tensorflow as tf
+from flatbuffers import flexbuffers
+from larq_rep_runtime import DelegateError, Interpreter, available_implementations, delegate_path
+
+ERRORS = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+
+
+def create(options, errors=None):
+    """A delegate as TFLite's plugin interface makes it, as an address or None."""
+    library = ctypes.CDLL(delegate_path())
+    library.tflite_plugin_create_delegate.restype = ctypes.c_void_p
+    library.tflite_plugin_destroy_delegate.argtypes = [ctypes.c_void_p]
+    strings = ctypes.c_char_p * max(len(options), 1)
+    keys, values = strings(*map(str.encode, options)), strings(*map(str.encode, options.values()))
+    return library, library.tflite_plugin_create_delegate(keys, values, ctypes.c_size_t(len(options)), errors)
+
+
+def symbols(*arguments):
+    listing = subprocess.run(["nm", "-D", *arguments, delegate_path()], capture_output=True, text=True, check=True)
+    return [line.split()[-1] for line in listing.stdout.splitlines()]
+
+
+def test_exports_the_two_functions_of_a_plugin():
+    assert sorted(symbols("--defined-only")) == ["tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"]
+
+
+def test_imports_nothing_but_libc_libm_and_pthread():
+    weak = {"__cxa_finalize", "__gmon_start__", "_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable"}
+    needed = {symbol for symbol in symbols("--undefined-only") if symbol.partition("@")[0] not in weak}
+    assert needed and all("@GLIBC_" in symbol for symbol in needed), needed
+    names = {symbol.partition("@")[0] for symbol in needed}
+    # No file, no network, no way to end the process.
+    assert not names & {"open", "openat", "fopen", "fopen64", "socket", "connect", "abort", "exit", "_exit", "system"}
+
+
+def test_create_and_destroy_ten_thousand_times():
+    def cycle(count):
+        for _ in range(count):
+            library, delegate = create({"num_threads": "2"})
+            assert delegate
+            library.tflite_plugin_destroy_delegate(delegate)
+
+    cycle(200)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cycle(10_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2_000  # kB
+
+
+def test_destroys_nothing():
+    library, _ = create({})
+    library.tflite_plugin_destroy_delegate(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"implementation": "mmx"}, ["'mmx'", "portable"]),
+        ({"num_threads": "many"}, ["num_threads", "'many'", "64"]),
+        ({"num_threads": "-1"}, ["num_threads", "'-1'"]),
+        ({"num_threads": "2x"}, ["'2x'"]),
+        ({"profile": "yes"}, ["profile", "'yes'"]),
+        ({"threads": "2"}, ["'threads'", "num_threads", "implementation"]),
+        ({"x" * 5000: "y" * 5000}, ["xxx"]),
+    ],
+)
+def test_refuses_bad_options(options, words):
+    messages = []
+    report = ERRORS(lambda text: messages.append(text.decode()))
+    _, delegate = create(options, report)
+    assert delegate is None and len(messages) == 1
+    assert all(word in messages[0] for word in words), messages
+    assert create(options)[1] is None  # nobody to tell it
+    with pytest.raises(ValueError, match="larq-rep"):
+        tf.lite.experimental.load_delegate(delegate_path(), options)
+
+
+def test_options_from_the_environment(monkeypatch):
+    code = "import larq_rep_runtime as r, sys; r.Interpreter(sys.stdin.buffer.read())"
+    graph = graphs.Graph()
+    content = graph.content(graph.quantize(graph.input((1, 2, 2, 32))))
+    path = os.pathsep.join([str(Path(larq_rep_runtime.__file__).parents[1]), *sys.path])
+    environment = {**os.environ, "LARQ_REP_IMPLEMENTATION": "mmx", "PYTHONPATH": path}
+    result = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, env=environment)
+    assert result.returncode != 0 and b"'mmx' is not among the implementations" in result.stderr
+
+
+def convolution(**changes):
+    """A file with one binary convolution, whose options are changed; None takes one away."""
+    graph = graphs.Graph()
+    rng = np.random.default_rng(0)
+    y = graph.bconv(graph.quantize(graph.input((1, 6, 6, 64))), rng, 64, 32)
+    op = graph.graph.operators[1]
+    options = flexbuffers.Loads(bytes(op.customOptions))
+    for key, value in changes.items():
+        options[key] = value
+    op.customOptions = np.frombuffer(
+        flexbuffers.Dumps({key: value for key, value in options.items() if value is not None}), np.uint8
+    )
+    return graph, y
+
+
+def refused(content, capfd):
+    capfd.readouterr()
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        graphs.interpreter(content)
+    return str(error.value) + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stride_height": None}, ["operator 1 (LceBconv2d)", "'stride_height'"]),
+        ({"stride_width": 0}, ["operator 1 (LceBconv2d)", "'stride_width'", "found 0"]),
+        ({"padding": 7}, ["'padding'", "0 to 1", "found 7"]),
+        ({"fused_activation_function": -1}, ["'fused_activation_function'", "found -1"]),
+        ({"dilation_height_factor": 2**40}, ["'dilation_height_factor'", str(2**40)]),
+        ({"channels_in": 65}, ["LceBconv2d", "tensor1", "ceil(channels_in / 32) words"]),
+        ({"channels_in": "many"}, ["'channels_in'"]),
+    ],
+)
+def test_names_the_operator_and_its_bad_option(changes, words, capfd):
+    graph, y = convolution(**changes)
+    message = refused(graph.content(y), capfd)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "word"),
+    [
+        (2, np.ones((1, 32), np.float32), "rank 1"),
+        (2, np.ones(31, np.float32), "a constant for each output channel"),
+        (3, np.ones(32, np.int32), "a constant for each output channel"),
+        (3, -1, "a multiplier and a bias"),
+        (1, np.zeros((32, 3, 3, 3), np.int32), "filter words that divide"),
+        (1, np.zeros((31, 3, 3, 2), np.int32), "the filter's output channels"),
+        (1, np.zeros((32, 3, 6), np.int32), "a filter of rank 4"),
+    ],
+)
+def test_names_the_operator_and_its_bad_tensor(position, value, word, capfd):
+    graph, y = convolution()
+    graph.graph.operators[1].inputs[position] = value if np.ndim(value) == 0 else graph.constant(value)
+    message = refused(graph.content(y), capfd)
+    assert "operator 1 (LceBconv2d)" in message and "tensor" in message and word in message, message
+
+
+def test_a_window_larger_than_the_image(capfd):
+    graph = graphs.Graph()
+    x = graph.input((1, 2, 9, 32))
+    y = graph.bconv(graph.quantize(x), np.random.default_rng(0), 32, 8, padding=1)
+    message = refused(graph.content(y), capfd)
+    assert "LceBconv2d" in message
+
+
+def test_damaged_options_end_in_an_error_or_a_result():
+    """Bytes of the options changed at random, in a process of its own, where a crash would show."""
+    code = """
+import larq_rep, numpy as np, graphs, sys
+from test_library import convolution
+rng = np.random.default_rng(int(sys.argv[1]))
+refused = 0
+for _ in range(300):
+    graph, y = convolution()
+    op = graph.graph.operators[1]
+    raw = bytearray(bytes(op.customOptions))
+    for _ in range(rng.integers(1, 4)):
+        raw[rng.integers(len(raw))] = rng.integers(256)
+    op.customOptions = np.frombuffer(bytes(raw[: rng.integers(len(raw) // 2, len(raw) + 1)]), np.uint8)
+    try:
+        graphs.run(graph.content(y), np.zeros((1, 6, 6, 64), np.float32))
+    except (RuntimeError, ValueError):
+        refused += 1
+print("refused", refused)
+"""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here / "support"), str(here.parent), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", code, "1"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout.split()[-1]) > 50
+
+
+def test_two_interpreters_share_one_delegate():
+    rng = np.random.default_rng(0)
+    contents, inputs, expected = [], [], []
+    for channels in (64, 96):
+        graph = graphs.Graph()
+        y = graph.bconv(graph.quantize(graph.input((1, 20, 20, channels))), rng, channels, 32)
+        contents.append(graph.content(y))
+        inputs.append(rng.normal(size=(1, 20, 20, channels)).astype(np.float32))
+        expected.append(graphs.run(contents[-1], inputs[-1], implementation="portable")[0])
+    delegate = tf.lite.experimental.load_delegate(delegate_path(), {"num_threads": "3"})
+    engines = []
+    for content in contents:
+        engine = tf.lite.Interpreter(model_content=content, experimental_delegates=[delegate])
+        engine.allocate_tensors()
+        engines.append(engine)
+    wrong = []
+
+    def work(engine, x, y):
+        for _ in range(100):
+            engine.set_tensor(engine.get_input_details()[0]["index"], x)
+            engine.invoke()
+            if not np.array_equal(engine.get_tensor(engine.get_output_details()[0]["index"]), y):
+                wrong.append(1)
+
+    workers = [
+        threading.Thread(target=work, args=arguments) for arguments in zip(engines, inputs, expected, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_interpreters_leave_no_memory_behind():
+    graph, y = convolution()
+    content = graph.content(y)
+    x = np.zeros((1, 6, 6, 64), np.float32)
+
+    def cycle(count):
+        for _ in range(count):
+            graphs.run(content, x, 2)
+        gc.collect()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = cycle(100)
+    assert cycle(1000) - before < 10_000  # kB
+
+
+def test_interpreter_of_the_package(tmp_path):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.bconv(graph.quantize(graph.input((1, 6, 6, 64))), rng, 64, 32)
+    content = graph.content(y)
+    x = rng.normal(size=(4, 6, 6, 64)).astype(np.float32)
+    expected = np.concatenate([graphs.run(content, image[None])[0] for image in x])
+    file = tmp_path / "file.tflite"
+    file.write_bytes(content)
+    for model in (file, str(file), content):
+        np.testing.assert_array_equal(Interpreter(model, num_threads=2).predict(x), expected)
+    interpreter = Interpreter(content)
+    with pytest.raises(ValueError, match=r"'tensor0' should have the shape \('N', 6, 6, 64\).*found \(1, 6, 6, 32\)"):
+        interpreter.predict(x[:1, ..., :32])
+    with pytest.raises(ValueError, match="should be float32, found float64"):
+        interpreter.predict(x.astype(np.float64))
+    with pytest.raises(ValueError, match="1 inputs, found 2"):
+        interpreter.predict([x, x])
+    with pytest.raises(DelegateError, match="implementation should be one of.*found 'mmx'"):
+        Interpreter(content, implementation="mmx")
+    with pytest.raises(DelegateError, match="num_threads should be at least 1, found 0"):
+        Interpreter(content, num_threads=0)
+    with pytest.raises(DelegateError, match="TFLite does not run the given bytes"):
+        Interpreter(b"nothing")
+    with pytest.raises(FileNotFoundError):
+        Interpreter(tmp_path / "no.tflite")
+
+
+def test_says_that_the_library_was_not_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(larq_rep_runtime.library, "__file__", str(tmp_path / "library.py"))
+    with pytest.raises(DelegateError, match="was not built.*C compiler"):
+        delegate_path()
+
+
+def test_portable_is_always_there():
+    assert available_implementations()[-1] == "portable"

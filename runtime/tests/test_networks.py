@@ -1,0 +1,47 @@
+"""Whole networks of the zoo: by LCE's interpreter, and by stock TFLite with the delegate in all its ways."""
+
+import graphs
+import numpy as np
+import pytest
+import support
+from larq_rep_runtime import Interpreter, available_implementations
+
+import larq_rep.zoo
+from larq_rep.converters import convert, lce
+
+
+def check(content, shape):
+    x = np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32)
+    reference = graphs.run(content, x, implementation="portable", fuse=0)[0]
+    for implementation in available_implementations():
+        for threads in (1, 2, 4):
+            # The threads are the delegate's only: those of TFLite's own operators change how these round.
+            found = graphs.run(content, x, implementation=implementation, num_threads=threads)[0]
+            np.testing.assert_array_equal(found, reference, f"{implementation}, {threads} threads")
+    # The real-valued convolutions of both are of different builds of TFLite, and round differently.
+    by_lce = lce.any_interpreter(content).interpreter.predict([x])[0]
+    np.testing.assert_allclose(reference, by_lce, rtol=0, atol=1e-5 * np.abs(by_lce).max())
+    images = np.concatenate([x, -x, 2 * x])
+    batch = Interpreter(content).predict(images)
+    single = Interpreter(content, implementation="portable")
+    np.testing.assert_array_equal(batch[:1], single.predict(x))
+    np.testing.assert_array_equal(batch[1:2], single.predict(-x))
+
+
+def test_bit_outputs():
+    model = support.randomize(support.bit_output_model())
+    content, _ = convert(model)
+    check(content, model.input_shape[1:])
+
+
+def test_network():
+    content, _ = convert(support.randomize(larq_rep.zoo.ResNet20()))
+    check(content, (32, 32, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RepReActNetA", "ReActNetA", "BinaryDenseNet28", "BiRealNet18", "RepBiRealNet18"])
+def test_large_network(name):
+    model = support.randomize(larq_rep.zoo.get_model(name, input_shape=(96, 96, 3)))
+    content, _ = convert(model)
+    check(content, (96, 96, 3))
