@@ -7,16 +7,16 @@ INSTALLED := $(VENV)/installed
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
 
-.PHONY: demo test test-all lint format bench ablation docs install clean
+.PHONY: demo test test-all test-arm lint format bench ablation docs install clean
 
 demo: install  ## train, convert, verify and time the networks on real images
 	$(BIN)/python examples/demo.py
 
 install: $(INSTALLED)
 
-$(INSTALLED): setup.py
+$(INSTALLED): setup.py runtime/setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar on --disable-pip-version-check -e ".[dev]"
+	$(BIN)/pip install --progress-bar on --disable-pip-version-check -e runtime -e ".[dev]"
 	touch $@
 
 test: install
@@ -28,8 +28,11 @@ test-all: install $(ZOO_INSTALLED)
 
 $(ZOO_INSTALLED): setup.py
 	test -x $(ZOO_VENV)/bin/python || $(PYTHON) -m venv $(ZOO_VENV)
-	$(ZOO_VENV)/bin/pip install --progress-bar on --disable-pip-version-check -e ".[dev,zoo]"
+	$(ZOO_VENV)/bin/pip install --progress-bar on --disable-pip-version-check -e runtime -e ".[dev,zoo]"
 	touch $@
+
+test-arm: install  ## the delegate on emulated 64-bit ARM, in a scratch folder; needs root for Debian's packages
+	runtime/tests/arm.sh
 
 docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
 	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
@@ -39,8 +42,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/types && mkdir -p build/types
-	cp -r larq_rep larq_rep_cli build/types && cp -r zoo converters build/types/larq_rep
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p larq_rep -p larq_rep_cli
+	cp -r larq_rep larq_rep_cli runtime/larq_rep_runtime build/types && cp -r zoo converters build/types/larq_rep
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p larq_rep -p larq_rep_cli -p larq_rep_runtime
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -48,7 +51,9 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/training.py
+	$(MAKE) -C runtime bench
 
 ablation: install  ## the papers' comparisons in miniature; goes on where it was stopped
 	$(BIN)/lqr ablate --out build/ablation --write docs/ablation.md

@@ -33,6 +33,8 @@ setup(
         "tf-keras>=2.16,<2.22",
         "larq>=0.14,<0.15",
         "larq-compute-engine>=0.16,<0.17",
+        # The delegate, of the folder runtime/: pip install ./runtime .
+        "larq-rep-runtime==0.1.0",
         "numpy>=1.26,<2",
         "click>=8.2",
         "rich>=13",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
@@ -24,7 +25,7 @@ _LCE_OPTIONS: dict[str, dict[str, bool]] = {
     "xnnpack": {"use_xnnpack": True},
     "indirect+xnnpack": {"use_indirect_bgemm": True, "use_xnnpack": True},
 }
-MODES = (*_LCE_OPTIONS, "tflite")
+MODES = (*_LCE_OPTIONS, "tflite", "delegate")
 
 _Run = Callable[[], object]
 
@@ -78,13 +79,15 @@ def benchmark(
     | `"xnnpack"` | as default, real-valued operators by XNNPACK |
     | `"indirect+xnnpack"` | as indirect, real-valued operators by XNNPACK |
     | `"tflite"` | stock `tf.lite.Interpreter`, for files without LCE operators |
+    | `"delegate"` | stock TFLite with the delegate of `larq_rep_runtime`; `"delegate:avx2"` forces an implementation |
     | `"keras"` | a `tf.function` of each model in `keras_models` |
 
     Numbers of one kind of processor say nothing about another: LCE's kernels are made for 64-bit ARM.
 
     # Arguments
         files: Contents by name, or paths.
-        modes: Modes to measure each file in, of `MODES`.
+        modes: Modes to measure each file in, of `MODES`, or `"delegate:"` and one of
+            `larq_rep_runtime.available_implementations()`.
         keras_models: Keras models by name, measured besides the files at the batch size 1 (or their own).
         num_threads: Threads of the interpreters. Keras keeps TensorFlow's threads.
         warmup_runs: Rounds before the timed ones.
@@ -99,7 +102,7 @@ def benchmark(
         ValueError: For an unknown mode, or too few runs.
         InvalidFlatbufferError: If a file is not a TFLite model.
     """
-    if unknown := [mode for mode in modes if mode not in MODES]:
+    if unknown := [mode for mode in modes if mode.partition(":")[0] not in MODES]:
         raise ValueError(f"modes should be of {', '.join(MODES)}, found {', '.join(map(repr, unknown))}.")
     if num_runs < 1 or warmup_runs < 0:
         raise ValueError(
@@ -155,6 +158,10 @@ def _open(content: bytes, mode: str, num_threads: int) -> _Run | str:
     try:
         if mode == "tflite":
             return _open_tflite(content, inputs, num_threads)
+        if mode.startswith("delegate"):
+            implementation = mode.partition(":")[2] or None
+            delegated = larq_rep_runtime.Interpreter(content, num_threads, implementation=implementation)
+            return lambda: delegated.predict(inputs)
         interpreter = Interpreter(content, num_threads, **_LCE_OPTIONS[mode])
     except (RuntimeError, ValueError) as error:
         return f"the interpreter does not load this file: {str(error).strip()}"

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 
@@ -31,12 +32,17 @@ from larq_rep.converters.convert import ConversionError, convert, without_mirror
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
 
+RUNTIMES = ("lce", "delegate")
+# Both round in the same order; only real-valued operators are other engines'.
+_DELEGATE_TOLERANCE = 1e-5
+
 
 def verify(
     model: tf.keras.Model,
     content: bytes,
     images: np.ndarray,
     *,
+    runtime: str = "lce",
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda x: x,
 ) -> Verification:
     """Compares a flatbuffer with the Keras model that it was made from, operator by operator.
@@ -46,9 +52,12 @@ def verify(
         content: The bytes of the `.tflite` file.
         images: Float array (N, height, width, channels), preprocessed as for the model. For a file that takes
             mirrored images they are mirrored.
+        runtime: `"delegate"` to run the file with the delegate of `larq_rep_runtime` on stock TFLite, too, and compare
+            its outputs with those of LCE's interpreter on each image.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
+        DelegateError: If the delegate is asked for and is missing or does not run the file.
         ConversionError: If the model could not be converted at all.
         InvalidFlatbufferError: If the file is not a TFLite file.
         IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
@@ -60,9 +69,12 @@ def verify(
             model, images = without_mirror(model), metadata.as_taken(about, images)
         except ValueError as error:
             raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
+    if runtime not in RUNTIMES:
+        raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)
+    file = content
     stored: list[Difference] = []
     if float_weights.storage(content) != "float32":
         for fold in (True, False):
@@ -82,9 +94,24 @@ def verify(
     for index in progress(range(len(images))):
         comparison.compare_image(index, images[index : index + 1])
     comparison.compare_thresholds()
+    if runtime == "delegate":
+        comparison.result.differences += compare_delegate(file, images)
     # An output or a later sign differs because an earlier one does: the first is what matters.
     comparison.result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
     return comparison.result
+
+
+def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
+    """Images for which the delegate gives another output than LCE's interpreter, beyond float rounding."""
+    reference, delegated = lce.any_interpreter(content), larq_rep_runtime.Interpreter(content)
+    differences = []
+    for index, image in enumerate(images):
+        expected, found = (np.asarray(engine.predict(image[None])) for engine in (reference, delegated))
+        error = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1))
+        if not error <= _DELEGATE_TOLERANCE:  # true for NaN
+            message = f"on image {index} the delegate's output differs by {error:.2g} of the largest"
+            differences.append(Difference("delegate", "file", -1, message))
+    return differences
 
 
 def compare_storage(content: bytes, reference: bytes, image: np.ndarray) -> list[Difference]:

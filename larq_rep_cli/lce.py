@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-_MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite")
+_MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "delegate")
 _BATCH = 32
 _PATH = click.Path(path_type=Path)
 
@@ -223,6 +223,13 @@ def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
 @click.option("--digits", is_flag=True, help="The 360 held-out handwritten digits of scikit-learn.")
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="N images of noise.  [default: 2]")
 @click.option(
+    "--runtime",
+    type=click.Choice(("lce", "delegate")),
+    default="lce",
+    show_default=True,
+    help="delegate: also that our delegate on stock TFLite computes what LCE's interpreter computes.",
+)
+@click.option(
     "--proof-images",
     type=click.IntRange(min=1),
     default=8,
@@ -238,6 +245,7 @@ def verify(
     images: Path | None,
     digits: bool,
     random: int | None,
+    runtime: str,
     proof_images: int,
     seed: int,
     as_json: bool,
@@ -256,6 +264,8 @@ def verify(
         raise click.UsageError("--images, --digits and --random exclude each other: give one of them.")
     content = common.read_file(file)
     network = _load(model, seed, options)
+    from larq_rep_runtime import DelegateError
+
     from larq_rep.converters import lce
     from larq_rep.converters.comparison import IncomparableError
     from larq_rep.converters.convert import ConversionError
@@ -267,9 +277,15 @@ def verify(
     data, labels, names = _images(network, images, digits, random or 2, seed)
     proof = data[:proof_images] if names else data
     with common.refusing(
-        IncomparableError, ConversionError, lce.RefusedError, prefix=f"{file} cannot be compared with {model}: "
+        IncomparableError,
+        ConversionError,
+        lce.RefusedError,
+        DelegateError,
+        prefix=f"{file} cannot be compared with {model}: ",
     ):
-        result = verify_file(network, content, proof, progress=lambda x: common.track(x, "verifying", len(proof)))
+        result = verify_file(
+            network, content, proof, runtime=runtime, progress=lambda x: common.track(x, "verifying", len(proof))
+        )
     answers = _compare_answers(network, content, data, labels, names) if names else {}
     if as_json:
         common.print_json({"model": model, "file": str(file), **result.to_dict(), **answers})
@@ -283,6 +299,8 @@ def verify(
                 f"rounding; relative errors up to {result.sign_error:.1e} in front of a sign and "
                 f"{result.output_error:.1e} at the output."
             )
+            if runtime == "delegate":
+                click.echo("The delegate on stock TFLite gives the same outputs.")
         else:
             click.echo(f"{file} does not compute what {model} computes: {len(result.differences)} differences.")
         _print_answers(answers)
@@ -451,6 +469,7 @@ def inspect(file: Path, as_json: bool) -> None:
     epilog=common.examples(
         "lce benchmark rep.tflite",
         "lce benchmark a.tflite b.tflite --mode default --mode indirect --num_threads=2 --plot bars.png",
+        "lce benchmark rep.tflite --runtime delegate --profile",
         "lce benchmark rep.tflite --keras RepReActNetA --num_runs=20 --json",
     )
 )
@@ -462,6 +481,15 @@ def inspect(file: Path, as_json: bool) -> None:
     multiple=True,
     help="May be given several times.  [default: default, indirect, xnnpack, and tflite for files of stock TFLite]",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(("lce", "delegate")),
+    default="lce",
+    show_default=True,
+    help="delegate: measure our delegate on stock TFLite, too.",
+)
+@click.option("--implementation", metavar="NAME", help="Instruction set of the delegate.  [default: the best]")
+@click.option("--profile", is_flag=True, help="The delegate's time of every step, for the first of FILES.")
 @click.option("--keras", "sources", multiple=True, metavar="SOURCE", help="A Keras model to measure besides.")
 @click.option("--num_threads", "--num-threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--warmup_runs", "--warmup-runs", type=click.IntRange(min=0), default=5, show_default=True)
@@ -472,6 +500,9 @@ def inspect(file: Path, as_json: bool) -> None:
 def benchmark(
     files: tuple[Path, ...],
     modes: tuple[str, ...],
+    runtime: str,
+    implementation: str | None,
+    profile: bool,
     sources: tuple[str, ...],
     num_threads: int,
     warmup_runs: int,
@@ -490,6 +521,7 @@ def benchmark(
     xnnpack           as default, real-valued operators by XNNPACK
     indirect+xnnpack  as indirect, real-valued operators by XNNPACK
     tflite            stock TFLite, for files without LCE operators
+    delegate          stock TFLite with larq_rep_runtime's delegate
     """
     if plot:
         if plot.suffix != ".png":
@@ -507,12 +539,26 @@ def benchmark(
     for name, content in contents.items():
         with common.refusing(InvalidFlatbufferError, prefix=f"{name}: "):
             stock |= not any(operator.startswith("Lce") for operator in describe(content).operators)
+    if implementation is not None:
+        from larq_rep_runtime import DelegateError, available_implementations
+
+        with common.refusing(DelegateError):
+            known = available_implementations()
+        if implementation not in known:
+            raise common.InputError(
+                f"--implementation {implementation}: this processor runs {', '.join(known)}. Give one of them."
+            )
+    ours = f"delegate:{implementation}" if implementation else "delegate"
+    measured = [*(modes or ("default", "indirect", "xnnpack", *(["tflite"] if stock else [])))]
+    measured = [ours if mode == "delegate" else mode for mode in measured]
+    if (runtime == "delegate" or implementation or profile) and ours not in measured:
+        measured.append(ours)
     models = {source: _load(source, 0, {}) for source in sources}
     with common.progress() as bars, lce.standard_error():
         task = bars.add_task("measuring", total=warmup_runs + num_runs)
         results = measure(
             contents,
-            modes=modes or ("default", "indirect", "xnnpack", *(["tflite"] if stock else [])),
+            modes=measured,
             keras_models=models,
             num_threads=num_threads,
             warmup_runs=warmup_runs,
@@ -525,9 +571,19 @@ def benchmark(
     if plot:
         with common.refusing(OSError, prefix=f"{plot} cannot be written: "):
             draw(results, plot)
+    steps = []
+    if profile:
+        from larq_rep_runtime import DelegateError
+        from larq_rep_runtime import profile as profile_steps
+
+        with common.refusing(DelegateError):
+            steps = profile_steps(
+                contents[str(files[0])], num_threads, num_runs=num_runs, implementation=implementation
+            )
     if as_json:
         settings = {"num_threads": num_threads, "warmup_runs": warmup_runs, "num_runs": num_runs}
-        common.print_json({**settings, "results": [asdict(result) for result in results]})
+        found = {"profile": steps} if profile else {}
+        common.print_json({**settings, "results": [asdict(result) for result in results], **found})
         return
     rows = [
         (r.file, r.mode, r.reason)
@@ -537,6 +593,16 @@ def benchmark(
     ]
     title = f"Milliseconds, {num_runs} runs after {warmup_runs}, {num_threads} threads"
     common.console().print(tables.table(title, ["file", "mode", "median", "p10", "p90", "ratio"], rows))
+    if profile:
+        lines = [
+            (number, step["operator"], step["name"], f"{step['ms']:.3f}", f"{step['best_ms']:.3f}")
+            for number, part in enumerate(steps, start=1)
+            for step in part["steps"]
+        ]
+        columns = ["partition", "last operator", "step", "mean ms", "best ms"]
+        common.console().print(tables.table(f"Steps of the delegate in {files[0]}", columns, lines))
+        memory = sum(part["packed_bytes"] + part["memory_bytes"] for part in steps)
+        click.echo(f"Memory of the delegate besides the file: {tables.megabytes(memory)}")
 
 
 def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:

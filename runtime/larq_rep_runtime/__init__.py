@@ -8,5 +8,6 @@ logits = interpreter.predict(images)
 
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
+from larq_rep_runtime.profile import profile
 
-__all__ = ["DelegateError", "Interpreter", "available_implementations", "delegate_path"]
+__all__ = ["DelegateError", "Interpreter", "available_implementations", "delegate_path", "profile"]

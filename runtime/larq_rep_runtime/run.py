@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +14,10 @@ import numpy as np
 
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError, available_implementations
+from larq_rep_runtime.profile import profile, random_inputs
 
 # Those of ImageNet, with which the published networks are trained.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_PROFILE = "larq-rep profile: "
 
 _EXAMPLES = """examples:
   lce-run network.tflite --random
@@ -84,38 +80,6 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
     return pixels[..., None] if shape[3] == 1 else (pixels - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
 
 
-@contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """Collects what C code writes to standard error meanwhile."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            lines += file.read().decode("utf-8", "replace").splitlines()
-
-
-def _random(details: list[dict[str, Any]]) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    arrays = []
-    for detail in details:
-        dtype = np.dtype(detail["dtype"])
-        if dtype.kind == "f":
-            arrays.append(rng.normal(size=detail["shape"]).astype(dtype))
-        elif dtype.kind == "b":
-            arrays.append(rng.integers(0, 2, detail["shape"]).astype(dtype))
-        else:
-            info = np.iinfo(dtype)
-            arrays.append(rng.integers(info.min, info.max, detail["shape"], dtype, endpoint=True))
-    return arrays
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command prints, as a dictionary."""
     for name, least in (("num_threads", 1), ("warmup_runs", 0), ("num_runs", 1), ("top", 0)):
@@ -126,7 +90,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.num_threads,
         implementation=arguments.implementation,
         fuse=not arguments.no_fuse,
-        profile=arguments.profile,
     )
     if arguments.image:
         if len(interpreter.inputs) != 1:
@@ -134,7 +97,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         detail = interpreter.inputs[0]
         x = [read_image(arguments.image, [int(d) for d in detail["shape"]]).astype(detail["dtype"])]
     else:
-        x = _random(interpreter.inputs)
+        x = random_inputs(interpreter.inputs)
     milliseconds = []
     for _ in range(arguments.warmup_runs + arguments.num_runs):
         start = time.perf_counter()
@@ -154,10 +117,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "top": [{"index": int(i), "value": float(first[i])} for i in np.argsort(-first)[: arguments.top]],
     }
     if arguments.profile:
-        with _captured_stderr() as lines:
-            del interpreter
-            gc.collect()
-        result["profile"] = [json.loads(line[len(_PROFILE) :]) for line in lines if line.startswith(_PROFILE)]
+        result["profile"] = profile(
+            arguments.file,
+            arguments.num_threads,
+            num_runs=arguments.num_runs,
+            x=x,
+            implementation=arguments.implementation,
+            fuse=not arguments.no_fuse,
+        )
     return result
 
 
@@ -185,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = run(arguments)
     except (DelegateError, OSError) as error:
         print(f"lce-run: {error}", file=sys.stderr)
-        return 1
+        return 2
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:

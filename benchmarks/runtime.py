@@ -1,0 +1,134 @@
+"""The delegate on stock TFLite against LCE's interpreter in all its modes, and against a float MobileNet.
+
+All engines take turns in one run; figures are medians of one image, and ratios of medians.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import larq_rep_runtime
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from larq_rep import zoo
+from larq_rep.converters import convert
+from larq_rep.converters.benchmark import Result, benchmark
+from larq_rep.converters.lce import standard_error
+
+NETWORKS = ("RepReActNetA", "ReActNetA", "BiRealNet18", "ResNetE18", "BinaryDenseNet28", "MeliusNet22", "QuickNet")
+LCE = ("default", "indirect", "xnnpack", "indirect+xnnpack")
+
+
+def trained_like(model: tf.keras.Model) -> tf.keras.Model:
+    """Random weights: with initial values the converter finds operators to leave out."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+        elif layer.weights:
+            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
+    return model
+
+
+def mobilenet() -> bytes:
+    """A float MobileNetV1 of width 1 by the stock converter; XNNPACK runs it."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.applications.MobileNet(weights=None))
+    with standard_error():
+        return converter.convert()
+
+
+def medians(results: list[Result]) -> dict[str, float]:
+    return {result.mode: result.median_ms for result in results if result.median_ms is not None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help="names of the zoo")
+    parser.add_argument("--num_runs", type=int, default=30, help="inferences of each engine")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    best, *others = larq_rep_runtime.available_implementations()
+    delegates = ("delegate", *[f"delegate:{name}" for name in others if name in ("avx2",)])
+    rows = []
+    float_network = mobilenet()
+    for name in arguments.networks:
+        try:
+            content, _ = convert(trained_like(zoo.get_model(name)))
+        except ImportError as error:
+            rows.append({"network": name, "reason": str(error)})
+            continue
+        with standard_error():
+            found = medians(benchmark({name: content}, modes=(*LCE, *delegates), num_runs=arguments.num_runs))
+            # Two threads beside one, and the float network beside both.
+            threads = [Turn(content, 1), Turn(content, 2), Turn(float_network, 1)]
+            one, two, real = take_turns(threads, arguments.num_runs)
+        fastest = min(found[mode] for mode in LCE if mode in found)
+        rows.append(
+            {
+                "network": name,
+                "lce_ms": fastest,
+                "lce_mode": min((mode for mode in LCE if mode in found), key=lambda mode: found[mode]),
+                **{mode: found[mode] for mode in delegates},
+                **{f"ratio {mode}": fastest / found[mode] for mode in delegates},
+                "two_threads": one / two,
+                "mobilenet": real / one,
+            }
+        )
+    if arguments.json:
+        print(json.dumps({"implementation": best, "rows": rows}, indent=2))
+        return
+    console = Console()
+    about = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {best}, TensorFlow {tf.__version__}"
+    console.print(about)
+    columns = ["network", "LCE best, ms", "mode", *[c for mode in delegates for c in (f"{mode}, ms", "times faster")]]
+    table = Table(*columns, "2 threads", "MobileNetV1 / ours", title="One image of 224 x 224, one thread")
+    for row in rows:
+        if "reason" in row:
+            table.add_row(row["network"], row["reason"])
+            continue
+        cells = [c for mode in delegates for c in (f"{row[mode]:.2f}", f"{row[f'ratio {mode}']:.2f}")]
+        table.add_row(
+            row["network"],
+            f"{row['lce_ms']:.1f}",
+            row["lce_mode"],
+            *cells,
+            f"{row['two_threads']:.2f}",
+            f"{row['mobilenet']:.2f}",
+        )
+    console.print(table)
+
+
+class Turn:
+    """One engine and its input."""
+
+    def __init__(self, content: bytes, num_threads: int):
+        self.interpreter = larq_rep_runtime.Interpreter(content, num_threads)
+        self.x = np.random.default_rng(0).standard_normal((1, 224, 224, 3)).astype(np.float32)
+
+    def __call__(self) -> None:
+        self.interpreter.predict(self.x)
+
+
+def take_turns(turns: list[Turn], num_runs: int) -> list[float]:
+    """Median seconds of each."""
+    seconds = np.zeros((num_runs + 5, len(turns)))
+    for row in seconds:
+        for j, turn in enumerate(turns):
+            start = time.perf_counter()
+            turn()
+            row[j] = time.perf_counter() - start
+    return [float(median) for median in np.median(seconds[5:], axis=0)]
+
+
+if __name__ == "__main__":
+    main()
