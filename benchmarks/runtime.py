@@ -12,13 +12,13 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from larq_rep import zoo  # isort: skip  (before TensorFlow)
 import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from larq_rep import zoo
 from larq_rep.converters import convert
 from larq_rep.converters.benchmark import Result, benchmark
 from larq_rep.converters.lce import standard_error
@@ -64,8 +64,8 @@ def main() -> None:
     for name in arguments.networks:
         try:
             content, _ = convert(trained_like(zoo.get_model(name)))
-        except ImportError as error:
-            rows.append({"network": name, "reason": str(error)})
+        except ImportError:
+            rows.append({"network": name, "reason": "larq_zoo is not installed"})
             continue
         with standard_error():
             found = medians(benchmark({name: content}, modes=(*LCE, *delegates), num_runs=arguments.num_runs))
@@ -87,7 +87,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"implementation": best, "rows": rows}, indent=2))
         return
-    console = Console()
+    console = Console(width=150)
     about = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {best}, TensorFlow {tf.__version__}"
     console.print(about)
     columns = ["network", "LCE best, ms", "mode", *[c for mode in delegates for c in (f"{mode}, ms", "times faster")]]
