@@ -31,8 +31,10 @@ $(ZOO_INSTALLED): setup.py
 	$(ZOO_VENV)/bin/pip install --progress-bar on --disable-pip-version-check -e runtime -e ".[dev,zoo]"
 	touch $@
 
-test-arm: install  ## the delegate on emulated 64-bit ARM, in a scratch folder; needs root for Debian's packages
-	runtime/tests/arm.sh
+test-arm: install  ## the delegate on emulated 64-bit ARM; installs Debian's compiler and emulator if they are missing
+	command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64-static || \
+	  apt-get install -y gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+	$(BIN)/pytest -n 0 runtime/tests/test_arm.py
 
 docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
 	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
