@@ -349,6 +349,23 @@ def test_inspect(converted):
     assert "\x1b" not in table
 
 
+def test_delegate(converted):
+    path = converted[0]
+    result = run("verify", *NETWORK, path, "--random", 1, "--runtime", "delegate")
+    assert result.stdout.endswith("The delegate on stock TFLite gives the same outputs.\n")
+
+    options = ("--mode", "default", "--num_runs", 2, "--warmup_runs", 0)
+    wanted = ("--runtime", "delegate", "--implementation", "portable", "--profile")
+    result = json.loads(run("benchmark", path, *options, *wanted, "--json").stdout)
+    assert [r["mode"] for r in result["results"]] == ["default", "delegate:portable"]
+    assert all(r["median_ms"] > 0 for r in result["results"])
+    steps = [step["name"] for part in result["profile"] for step in part["steps"]]
+    assert sum("LceBconv2d" in name for name in steps) == CONVOLUTIONS
+    printed = run("benchmark", path, *options, *wanted).stdout
+    assert "Steps of the delegate" in printed and "besides the file" in printed
+    assert "this processor runs" in refused("benchmark", path, "--implementation", "avx1024")
+
+
 def test_benchmark(converted, tmp_path):
     path, *_ = converted
     plot = tmp_path / "bars.png"

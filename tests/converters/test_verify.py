@@ -1,6 +1,7 @@
 """Verification passes what is right and fails what is wrong, whether the network is trained or not."""
 
 import larq as lq
+import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -47,6 +48,33 @@ def reactnet_block() -> tf.keras.Model:
 
 
 # What is right passes
+
+
+@pytest.mark.parametrize("name", ["bits", "rep_resnet", "resnet"])
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_the_delegate_gives_the_same(converted, name, storage):
+    model, content = converted[name]
+    if storage != "float32":
+        content, _ = convert(model, float_weights=storage)
+    result = verify(model, content, images(model), runtime="delegate")
+    assert result.ok, result.differences
+
+
+def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
+    class Shifted(larq_rep_runtime.Interpreter):
+        def predict(self, x):
+            return super().predict(x) * (1 + 1e-3 * (x[0, 0, 0, 0] > 0))
+
+    model, content = converted["resnet"]
+    batch = images(model)
+    batch[:, 0, 0, 0] = -1, 1
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", Shifted)
+    assert verify(model, content, batch).ok
+    result = verify(model, content, batch, runtime="delegate")
+    assert [d.stage for d in result.differences] == ["delegate"]
+    assert "on image 1 the delegate's output differs by 0.001" in str(result.differences[0])
+    with pytest.raises(ValueError, match="runtime should be one of 'lce', 'delegate'"):
+        verify(model, content, batch, runtime="tflite")
 
 
 @pytest.mark.parametrize("trained", [False, True])
