@@ -11,6 +11,7 @@ import authors
 import h5py
 import numpy as np
 import pytest
+import support
 import tensorflow as tf
 import torch_files
 from authors import OLD_RECU_STATES
@@ -116,6 +117,9 @@ def test_outputs_are_those_of_the_authors(name, zeros):
     assert sorted({*keys, *report.unused}) == sorted(pytorch_key(key) for key in state)
     binary = any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
     assert bool(report.zeros) or not (zeros and binary)
+    # Too large to wait for the end of the module.
+    del model, image
+    support.forget()
 
 
 def pytorch_key(key):
