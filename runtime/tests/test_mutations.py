@@ -19,7 +19,9 @@ CORPUS = HERE.parent / "fuzz" / "corpus" / "files"
 
 def work(library, folder, first, count, seconds):
     """Cases that came to their end, and the number of the one that ended the process, if one did, with its signal."""
-    path = os.pathsep.join([str(HERE / "support"), str(HERE.parents[1] / "tests" / "support"), str(HERE.parent), *sys.path])
+    path = os.pathsep.join(
+        [str(HERE / "support"), str(HERE.parents[1] / "tests" / "support"), str(HERE.parent), *sys.path]
+    )
     result = subprocess.run(
         [sys.executable, HERE / "support" / "mutations.py", library, folder, str(first), str(count), str(seconds)],
         capture_output=True,
