@@ -124,7 +124,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_PRELU:
         CONSTANT(vprelu(v[i], c));
       case OP_CLIP:
-        EACH(vmin(vmax(v[i], vset1(op->low)), vset1(op->high)));
+        EACH(vmin(vset1(op->high), vmax(vset1(op->low), v[i]))); /* NaN stays: both give their second operand */
       case OP_SCALE:
         EACH(vmul(v[i], vset1(op->low)));
       case OP_ADD_LOADED:

@@ -25,6 +25,10 @@ static bool all_readers_claimed(const struct graph *graph, int tensor) {
   return readers > 0;
 }
 
+static const char *tensor_name(const TfLiteContext *context, int tensor) {
+  return context->tensors[tensor].name ? context->tensors[tensor].name : "";
+}
+
 static bool follows_claimed(const struct graph *graph, const struct operator * op) {
   for (int j = 0; j < op->inputs->size; j++) {
     const int producer = graph->producer[op->inputs->data[j]];
@@ -78,6 +82,29 @@ static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArra
   }
 }
 
+/* Fails where an operator reads what is not yet written, or writes what is: TFLite cannot cut such graphs into
+ * partitions, and does not notice. */
+static TfLiteStatus check_order(TfLiteContext *context, const struct graph *graph) {
+  for (int i = 0; i < graph->count; i++) {
+    const struct operator * op = &graph->ops[i];
+    for (int j = 0; op->inputs && j < op->inputs->size; j++) {
+      const int t = op->inputs->data[j];
+      if (t < 0 || (size_t)t >= context->tensors_size || graph->producer[t] < i) continue;
+      context->ReportError(context, "larq-rep: operator %d reads tensor %d '%.60s' before operator %d writes it.",
+                           op->node, t, tensor_name(context, t), graph->ops[graph->producer[t]].node);
+      return kTfLiteError;
+    }
+    for (int j = 0; op->outputs && j < op->outputs->size; j++) {
+      const int t = op->outputs->data[j];
+      if (t < 0 || (size_t)t >= context->tensors_size || (graph->producer[t] == i && !is_constant(context, t))) continue;
+      context->ReportError(context, "larq-rep: operator %d writes tensor %d '%.60s', which %s.", op->node, t,
+                           tensor_name(context, t), is_constant(context, t) ? "is a constant" : "a later one writes too");
+      return kTfLiteError;
+    }
+  }
+  return kTfLiteOk;
+}
+
 TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLiteIntArray **nodes) {
   TfLiteIntArray *plan;
   *nodes = NULL;
@@ -97,6 +124,9 @@ TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLite
         graph.producer[outputs->data[j]] = i;
     graph.claimed[i] = is_lce(graph.ops[i].kind);
   }
+  bool any = false;
+  for (int i = 0; i < graph.count; i++) any = any || (status == kTfLiteOk && graph.claimed[i]);
+  if (any) status = check_order(context, &graph);
   if (status == kTfLiteOk) {
     if (options->fuse) grow(&graph);
     *nodes = claimed_nodes(&graph);

@@ -39,7 +39,7 @@ enum opcode {
   OP_SUBTRACT_FROM, /* constant - v */
   OP_MULTIPLY,    /* v * constant */
   OP_PRELU,       /* v >= 0 ? v : v * constant */
-  OP_CLIP,        /* min(max(v, low), high) */
+  OP_CLIP,        /* min(max(v, low), high), NaN where v is */
   OP_SCALE,       /* v * low */
   OP_ADD_LOADED,
   OP_ADD_LOADED_TILED,

@@ -94,7 +94,7 @@ static void touch(struct planner *p, int buffer) {
 static float *slice_constant(struct planner *p, int tensor, int offset, int channels) {
   const TfLiteTensor *t = &p->context->tensors[tensor];
   float *constant = allocate((size_t)round_up(channels, UNIT), sizeof *constant);
-  const bool scalar = t->bytes < 2 * sizeof(float);
+  const bool scalar = t->dims->size == 0 || last_dimension(t) == 1; /* its bytes may be more than the shape says */
   for (int c = 0; constant && c < channels; c++) constant[c] = t->data.f[scalar ? 0 : offset + c];
   return constant;
 }

@@ -1,5 +1,9 @@
-"""One library on old and new runtimes: each in a virtual environment of its own, made here."""
+"""One library on old and new runtimes, installed as users do: in virtual environments made here and kept in build/."""
 
+import fcntl
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +13,51 @@ import numpy as np
 import pytest
 
 RUNTIME = Path(__file__).resolve().parents[1]
+ENGINES = {
+    "tflite-runtime==2.14.0": "numpy<2",
+    "tensorflow-cpu==2.18.1": "numpy<2",
+    "ai-edge-litert==1.4.0": "numpy",
+    "ai-edge-litert==2.1.0": "numpy",
+}
 
 _PROGRAM = """
 import sys, numpy as np, larq_rep_runtime
 folder = sys.argv[1]
-x = np.load(folder + "/x.npy")
-interpreter = larq_rep_runtime.Interpreter(folder + "/network.tflite", num_threads=2)
-assert "tensorflow" not in sys.modules or sys.argv[2].startswith("tensorflow")
-np.save(folder + "/y.npy", interpreter.predict(x))
+interpreter = larq_rep_runtime.Interpreter(folder + "/network.tflite")
+np.save(folder + "/y.npy", interpreter.predict(np.load(folder + "/x.npy")))
+assert ("tensorflow" in sys.modules) == (sys.argv[2] == "tensorflow-cpu"), "another TFLite was used"
 """
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the old runtimes have wheels for this Python only"),
+]
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the old runtimes have wheels for this Python only")
-@pytest.mark.parametrize(
-    "engine", ["tflite-runtime==2.14.0", "ai-edge-litert==1.4.0", "ai-edge-litert==2.1.0", "tensorflow==2.18.1"]
-)
-def test_engine(engine, tmp_path):
+
+@pytest.fixture(autouse=True)
+def alone():
+    """The environments are shared by the workers of pytest-xdist."""
+    (RUNTIME / "build" / "venvs").mkdir(parents=True, exist_ok=True)
+    with open(RUNTIME / "build" / "venvs" / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def python_with(*packages):
+    """The Python of a virtual environment with these packages, made at the first use."""
+    venv = RUNTIME / "build" / "venvs" / re.sub(r"[^\w.]+", "-", "_".join(packages))
+    python, complete = venv / "bin" / "python", venv / "complete"
+    if not complete.exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        complete.touch()
+    return python
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A file, an input and the output that is right for it."""
     rng = np.random.default_rng(0)
     graph = graphs.Graph()
     x = graph.input((1, 12, 12, 64))
@@ -35,11 +67,50 @@ def test_engine(engine, tmp_path):
     images = rng.normal(size=(3, 12, 12, 64)).astype(np.float32)
     (tmp_path / "network.tflite").write_bytes(content)
     np.save(tmp_path / "x.npy", images)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    numpy = "numpy<2" if "runtime" in engine or "tensorflow" in engine else "numpy"
-    subprocess.run([python, "-m", "pip", "install", "-q", engine, numpy], check=True)
-    command = [python, "-c", _PROGRAM, tmp_path, engine]
+    return np.concatenate([graphs.run(content, image[None], implementation="portable")[0] for image in images])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine(engine, network, tmp_path):
+    python = python_with(engine, ENGINES[engine])
+    command = [python, "-c", _PROGRAM, tmp_path, engine.split("==")[0]]
     subprocess.run(command, check=True, env={"PYTHONPATH": str(RUNTIME)})
-    expected = np.concatenate([graphs.run(content, image[None], implementation="portable")[0] for image in images])
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), network)
+
+
+def install(tmp_path, environment):
+    """Installs the sources, and nothing that was built of them, beside numpy and a runtime only."""
+    python = python_with("ai-edge-litert", "numpy")
+    left_out = shutil.ignore_patterns("build", "dist", "*.so", "*.egg-info", "__pycache__", "fuzz", "tests")
+    shutil.copytree(RUNTIME, tmp_path / "runtime", ignore=left_out)
+    options = ["-q", "--force-reinstall", "--no-deps", "--no-cache-dir"]
+    command = [python, "-m", "pip", "install", *options, tmp_path / "runtime"]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    return python
+
+
+def test_installs_and_runs_in_a_clean_environment(network, tmp_path):
+    python = install(tmp_path, dict(os.environ))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    subprocess.run([python, "-c", _PROGRAM, tmp_path, "ai-edge-litert"], check=True, env=clean, cwd=tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), network)
+    command = [python.with_name("lce-run"), "network.tflite", "--num_runs", "2"]
+    printed = subprocess.run(command, check=True, env=clean, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "network.tflite" in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize("tools", [[], ["make", "sh", "mkdir"]], ids=["no make", "no compiler"])
+def test_installs_without_a_compiler(tools, network, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for tool in tools:
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON") and key != "CC"}
+    clean["PATH"] = str(tmp_path / "bin")
+    python = install(tmp_path, clean)
+    for use in ("delegate_path()", "available_implementations()", "Interpreter('network.tflite')"):
+        program = f"import larq_rep_runtime as r\ntry: r.{use}\nexcept r.DelegateError as error: print(error)"
+        printed = subprocess.run([python, "-c", program], env=clean, cwd=tmp_path, capture_output=True, text=True)
+        assert "was not built" in printed.stdout and "C compiler" in printed.stdout, printed
+    command = [python.with_name("lce-run"), "network.tflite"]
+    failed = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1 and "was not built" in failed.stderr and "Traceback" not in failed.stderr

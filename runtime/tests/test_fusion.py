@@ -156,3 +156,21 @@ def test_an_operator_without_a_binary_neighbour_stays_with_tflite(capfd):
     content = graph.content(apart, y)
     found = graphs.steps(content, rng.normal(size=(1, 4, 4, 32)).astype(np.float32), capfd)
     assert found == ["LceQuantize", "LceBconv2d"]
+
+
+@pytest.mark.parametrize("operator", ["RELU", "RELU6", "RELU_N1_TO_1", "ADD"])
+def test_activations_of_numbers_that_are_none(operator):
+    # What is no number stays so, as with TFLite's own operators, and zeros keep their signs.
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 4, 4, 40))
+    bits = graph.quantize(x)
+    y = graph.elementwise("ADD", graph.bconv(bits, rng, 40, 40), x)
+    if operator == "ADD":
+        y = graph.elementwise("ADD", y, constant(graph, rng, 40), activation=2)
+    else:
+        y = graph.add(operator, [y], graph.shape(y))
+    content = graph.content(y, graph.quantize(y))
+    values = rng.choice(np.float32([np.nan, -np.nan, -0.0, 0.0, 1.5, -1.5, 1e-40]), (1, 4, 4, 40))
+    check(content, values)
+    assert np.isnan(graphs.run(content, values)[0]).any()

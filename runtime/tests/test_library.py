@@ -158,6 +158,41 @@ def test_names_the_operator_and_its_bad_tensor(position, value, word, capfd):
     assert "operator 1 (LceBconv2d)" in message and "tensor" in message and word in message, message
 
 
+def test_a_constant_of_more_bytes_than_its_shape_says():
+    graph, y = convolution()
+    alone = graph.constant(np.float32([3]))
+    content = graph.content(graph.elementwise("SUB", y, alone))
+    graph.model.buffers[graph.graph.tensors[alone].buffer].data = np.arange(12, dtype=np.float32).view(np.uint8)
+    longer = graph.content(*graph.graph.outputs)
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 64)).astype(np.float32)
+    # The first of the numbers is 0 now, so that the difference is 3.
+    np.testing.assert_allclose(graphs.run(longer, x)[0], graphs.run(content, x)[0] + 3, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(graphs.run(longer, x)[0], graphs.run(longer, x, fuse=0)[0])
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_operators_out_of_order(taken, capfd):
+    graph = graphs.Graph()
+    x = graph.input((1, 6, 6, 64))
+    y = graph.elementwise("ADD", graph.bconv(graph.quantize(x), np.random.default_rng(0), 64, 64), x)
+    z = graph.elementwise("MUL", y, x)
+    graph.graph.operators[taken].inputs[0 if taken == 0 else 4] = y
+    message = refused(graph.content(z), capfd)
+    assert f"operator {taken} reads tensor {y} 'tensor{y}' before operator 2 writes it" in message, message
+
+
+@pytest.mark.parametrize(("tensor", "words"), [("constant", "is a constant"), ("other", "a later one writes too")])
+def test_tensors_written_twice(tensor, words, capfd):
+    graph = graphs.Graph()
+    x = graph.input((1, 6, 6, 64))
+    y = graph.bconv(graph.quantize(x), np.random.default_rng(0), 64, 64)
+    written = graph.constant(np.zeros((1, 6, 6, 64), np.float32)) if tensor == "constant" else y
+    graph.elementwise("MUL", x, x)
+    graph.graph.operators[-1].outputs = [written]
+    message = refused(graph.content(y), capfd)
+    assert f"writes tensor {written} 'tensor{written}', which {words}" in message, message
+
+
 def test_a_window_larger_than_the_image(capfd):
     graph = graphs.Graph()
     x = graph.input((1, 2, 9, 32))

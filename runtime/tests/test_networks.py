@@ -2,6 +2,7 @@
 
 import graphs
 import numpy as np
+import parts
 import pytest
 import support
 from larq_rep_runtime import Interpreter, available_implementations
@@ -45,3 +46,12 @@ def test_large_network(name):
     model = support.randomize(larq_rep.zoo.get_model(name, input_shape=(96, 96, 3)))
     content, _ = convert(model)
     check(content, (96, 96, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MeliusNet22", "ReActNetC"])
+def test_bits_of_a_large_network(name):
+    content, _ = convert(support.randomize(larq_rep.zoo.get_model(name, input_shape=(224, 224, 3))))
+    for seed in (1, 2):
+        x = np.random.default_rng(seed).normal(size=(1, 224, 224, 3)).astype(np.float32)
+        print(name, parts.check_against_lce(content, x))
