@@ -96,6 +96,7 @@ struct convolution {
   struct window window;
   int channels_in, channels_out, pad_zero;
   struct gemm gemm;
+  int period;             /* channels whose accumulators and constants are laid out: of repeated ones whole units */
   size_t acc_stride;      /* of a pixel's accumulators */
   int tile_pixels;
   int top, left, bottom, right; /* border that the windows reach into */
@@ -163,14 +164,14 @@ void free_plan(struct plan *plan);
 struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels,
                                      size_t *packed_bytes);
 void free_convolution(struct convolution *convolution);
+/* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
+ * one period on; false if there is no memory. */
+bool repeat_results(struct convolution *convolution, int channels);
 /* Finds the length of the output, and the border of the input that the windows reach into. */
 bool place_windows(struct convolution *convolution, const struct buffer *input, int *out_height, int *out_width);
 /* To be called when the input's layout is known. */
 TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *convolution, const struct buffer *input,
                                  int out_height, int out_width);
-
-/* Channels of a convolution's results laid out so that whole units of their copies can be loaded. */
-int tiled_period(const struct step *step);
 
 /* Length of an output axis and the padding before it; false if the window does not fit. */
 bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);

@@ -3,8 +3,7 @@
 #include <immintrin.h>
 
 #define FLOATS 8
-#define VECTORS_AT_ONCE 8
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 2
 typedef __m256 vfloat;
 #define vload(p) _mm256_loadu_ps(p)
 #define vstore(p, v) _mm256_storeu_ps(p, v)

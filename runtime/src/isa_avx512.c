@@ -3,8 +3,7 @@
 #include <immintrin.h>
 
 #define FLOATS 16
-#define VECTORS_AT_ONCE 16
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 8
 typedef __m512 vfloat;
 #define vload(p) _mm512_loadu_ps(p)
 #define vstore(p, v) _mm512_storeu_ps(p, v)

@@ -3,8 +3,7 @@
 #include <arm_neon.h>
 
 #define FLOATS 4
-#define VECTORS_AT_ONCE 16
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 2
 typedef float32x4_t vfloat;
 #define vload(p) vld1q_f32(p)
 #define vstore(p, v) vst1q_f32(p, v)

@@ -28,7 +28,8 @@ struct gemm {
 
 /* A program computes v for one pixel and all its channels, one instruction after the other. */
 enum opcode {
-  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image */
+  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image; all of them
+                     from the channels that tile names, if there is one */
   OP_CLAMPED,     /* the same with 2 acc kept within [low, high] */
   OP_LOAD,        /* v = source */
   OP_LOAD_TILED,  /* the same, where the source has fewer channels, which repeat */
@@ -57,7 +58,7 @@ struct instruction {
   const float *constant; /* padded to whole units */
   const float *scale;    /* OP_ACCUMULATED: of constant (the shift) */
   const float *const *border; /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
-  const int32_t *tile;   /* *_TILED: the source channel of each unit */
+  const int32_t *tile;   /* *_TILED and OP_ACCUMULATED: the source channel of each unit */
   char *data;            /* source or target of the first pixel */
   ptrdiff_t stride;      /* bytes from a pixel to the next */
 };

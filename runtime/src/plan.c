@@ -196,13 +196,6 @@ static void apply(struct planner *p, struct chain *chain, const struct operator 
   emit_clip(p, chain, op->activation);
 }
 
-int tiled_period(const struct step *step) {
-  const int channels = step->convolution->channels_out;
-  int period = channels;
-  while (period % UNIT && period < step->channels) period += channels;
-  return period;
-}
-
 static void append_name(struct step *step, enum kind kind) {
   const size_t used = strlen(step->name);
   snprintf(step->name + used, sizeof step->name - used, "+%s", kind_name(kind));
@@ -305,8 +298,8 @@ static void follow(struct planner *p, struct chain *chain, int tensor) {
       step->channels *= step->repeat;
       const int units = round_up(step->channels, UNIT) / UNIT;
       step->copies = allocate((size_t)units, sizeof *step->copies);
-      if (!step->copies) fail(p, step->node, "out of memory");
-      for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % tiled_period(step);
+      if (!step->copies || !repeat_results(step->convolution, step->channels)) fail(p, step->node, "out of memory");
+      for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % step->convolution->period;
     } else {
       apply(p, chain, op, tensor);
     }
