@@ -47,9 +47,14 @@ static void pack(struct convolution *conv, const struct kernels *kernels, const 
     for (int t = 0; t < gemm->taps; t++)
       for (int i = 0; i < gemm->words; i++) {
         const int step = t * steps_of_tap + i / kernels->step_words;
-        to[((size_t)step * (size_t)kernels->lanes + (size_t)lane) * (size_t)kernels->step_words +
-           (size_t)(i % kernels->step_words)] =
-            filter[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i];
+        const uint32_t word = filter[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i];
+        if (kernels->nibbles) {
+          uint8_t *bytes = (uint8_t *)to + (size_t)step * 8 * (size_t)kernels->lanes;
+          for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;
+        } else {
+          to[((size_t)step * (size_t)kernels->lanes + (size_t)lane) * (size_t)kernels->step_words +
+             (size_t)(i % kernels->step_words)] = word;
+        }
       }
   }
 }
@@ -70,7 +75,8 @@ struct convolution *make_convolution(TfLiteContext *context, const struct operat
   gemm->groups = round_up(op->channels_in, 32) / 32 / gemm->words;
   const int per_group = conv->channels_out / gemm->groups;
   gemm->vectors = (per_group + kernels->lanes - 1) / kernels->lanes;
-  gemm->vector_words = (size_t)gemm->taps * (size_t)round_up(gemm->words, kernels->step_words) * (size_t)kernels->lanes;
+  gemm->vector_words = (size_t)gemm->taps * (size_t)round_up(gemm->words, kernels->step_words) * (size_t)kernels->lanes *
+                       (kernels->nibbles ? 2 : 1);
   conv->acc_stride = (size_t)round_up(gemm->groups * gemm->vectors * kernels->lanes, UNIT);
   conv->tile_pixels = tile_of(kernels, gemm->vectors);
 

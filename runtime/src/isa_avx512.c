@@ -71,5 +71,5 @@ static bool supported(void) {
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, accumulate, run};
+const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, false, accumulate, run};
 #endif

@@ -92,5 +92,5 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_neon = {"neon", supported, 4, 1, 4, 7, 2, accumulate, run};
+const struct kernels kernels_neon = {"neon", supported, 4, 1, 4, 7, 2, false, accumulate, run};
 #endif

@@ -71,6 +71,7 @@ struct kernels {
   int tile_few;   /* pixels of a tile where a group has up to `few` vectors */
   int few;
   int tile_many;  /* pixels of a tile otherwise */
+  bool nibbles;   /* weights lie in bytes of 4 bits, [vector][step][4 bits][lane]; lanes 16 to 31 between the others */
   /* acc[pixel][group][vector][lane] = bits that differ, for `pixels` (tile_few or tile_many) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
   void (*run)(const struct instruction *program, int count, int channels, int pixels);
