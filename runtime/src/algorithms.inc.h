@@ -216,3 +216,38 @@ ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const
     }
   }
 }
+
+enum { CHUNK = 64 }; /* words that are prepared at once */
+
+/* The same where the pixels' words are prepared first, `bytes` for each, for all output channels: words of all taps
+ * then follow one another. A tile sets the sums of the first chunk, and adds the others to them. */
+typedef void (*prepared_tile)(const uint8_t *prepared, int words, const uint32_t *weights, size_t vector_words,
+                              bool first, int32_t *acc, size_t acc_stride);
+
+ALWAYS_INLINE void accumulate_prepared(const struct gemm *gemm, const int pixels, const uint32_t *const *x,
+                                       int32_t *acc, size_t acc_stride, const int lanes, const int bytes,
+                                       void (*prepare)(uint8_t *prepared, const uint32_t *x, int count),
+                                       const prepared_tile *tiles) {
+  uint8_t prepared[MAX_TILE * CHUNK * 16];
+  const int words = gemm->words, total = gemm->taps * words;
+  for (int group = 0; group < gemm->groups; group++)
+    for (int begin = 0; begin < total; begin += CHUNK) {
+      const int count = total - begin < CHUNK ? total - begin : CHUNK;
+      for (int done = 0; done < count;) {
+        const int tap = (begin + done) / words, word = (begin + done) % words;
+        const int run = words - word < count - done ? words - word : count - done;
+        for (int p = 0; p < pixels; p++)
+          prepare(prepared + (p * CHUNK + done) * bytes, x[p] + gemm->tap_offsets[tap] + group * words + word, run);
+        done += run;
+      }
+      const size_t step_words = gemm->vector_words / (size_t)total;
+      for (int vector = 0; vector < gemm->vectors;) {
+        int i = 0;
+        while (gemm->vectors - vector < 8 >> i || !tiles[i]) i++;
+        const size_t index = (size_t)group * (size_t)gemm->vectors + (size_t)vector;
+        tiles[i](prepared, count, gemm->weights + index * gemm->vector_words + (size_t)begin * step_words,
+                 gemm->vector_words, begin == 0, acc + index * (size_t)lanes, acc_stride);
+        vector += 8 >> i;
+      }
+    }
+}

@@ -30,7 +30,7 @@ static inline unsigned vsigns(const __m256 *v) {
 
 /* Bits are not counted but looked up, which takes two operations for 32 channels and 4 bits: a byte holds 4 bits of a
  * channel's weights, and is the index into a table that 4 bits of the pixel select. */
-enum { PIXELS = 6, LANES = 32, NIBBLES = 8, CHUNK = 64 /* words */, ROOM = 7 /* words whose sums fit in bytes */ };
+enum { PIXELS = 6, LANES = 32, NIBBLES = 8, ROOM = 7 /* words whose sums fit in bytes */ };
 
 /* Of each 4 bits of a pixel, how many of them differ from the index. */
 #define COUNT(n) ((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3)
@@ -43,7 +43,7 @@ static const uint8_t tables[16][16] __attribute__((aligned(64))) = {
     TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
 
 /* Where in the tables each 4 bits of `count` words select theirs. */
-ALWAYS_INLINE void select_tables(uint8_t *offsets, const uint32_t *x, int count) {
+static inline void select_tables(uint8_t *offsets, const uint32_t *x, int count) {
   const __m128i high = _mm_set1_epi8((char)0xf0);
   for (; count >= 4; count -= 4, x += 4, offsets += 4 * NIBBLES) {
     const __m128i words = _mm_loadu_si128((const __m128i *)(const void *)x);
@@ -58,7 +58,7 @@ ALWAYS_INLINE void select_tables(uint8_t *offsets, const uint32_t *x, int count)
   }
 }
 
-ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint8_t *weights, size_t vector_bytes, bool first,
+ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words, bool first,
                         int32_t *acc, size_t acc_stride, const int O) {
   /* Sums of bytes 0, 2, 4 ... and of bytes 1, 3, 5 ..., which are channels 0 to 15 and 16 to 31. */
   __m256i pairs[PIXELS * 2][2];
@@ -70,7 +70,7 @@ ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint8_t *weight
     for (int n = i * NIBBLES; n < end; n++) {
       __m256i w[2];
       UNROLL for (int o = 0; o < O; o++)
-        w[o] = _mm256_load_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_bytes + n * LANES));
+        w[o] = _mm256_load_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words) + n);
       UNROLL for (int p = 0; p < PIXELS; p++) {
         const uint8_t *table = &tables[0][0] + offsets[p * CHUNK * NIBBLES + n];
         const __m256i counts = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)table));
@@ -94,36 +94,19 @@ ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint8_t *weight
     }
 }
 
+#define TILE(O)                                                                                                \
+  static void tile_6x##O(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words,      \
+                         bool first, int32_t *acc, size_t acc_stride) {                                        \
+    tile(offsets, words, weights, vector_words, first, acc, acc_stride, O);                                    \
+  }
+TILE(2)
+TILE(1)
+
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
   (void)pixels;
-  uint8_t offsets[PIXELS * CHUNK * NIBBLES];
-  const int words = gemm->words, total = gemm->taps * words;
-  const size_t vector_bytes = gemm->vector_words * sizeof(uint32_t);
-  for (int group = 0; group < gemm->groups; group++)
-    for (int begin = 0; begin < total; begin += CHUNK) {
-      const int count = total - begin < CHUNK ? total - begin : CHUNK;
-      for (int i = 0; i < count;) {
-        const int t = (begin + i) / words, first = (begin + i) % words;
-        const int run = words - first < count - i ? words - first : count - i;
-        for (int p = 0; p < PIXELS; p++)
-          select_tables(offsets + (p * CHUNK + i) * NIBBLES, x[p] + gemm->tap_offsets[t] + group * words + first, run);
-        i += run;
-      }
-      for (int vector = 0; vector < gemm->vectors;) {
-        const size_t index = (size_t)group * (size_t)gemm->vectors + (size_t)vector;
-        const uint8_t *weights =
-            (const uint8_t *)gemm->weights + index * vector_bytes + (size_t)begin * NIBBLES * LANES;
-        int32_t *target = acc + index * LANES;
-        if (gemm->vectors - vector >= 2) {
-          tile(offsets, count, weights, vector_bytes, begin == 0, target, acc_stride, 2);
-          vector += 2;
-        } else {
-          tile(offsets, count, weights, vector_bytes, begin == 0, target, acc_stride, 1);
-          vector++;
-        }
-      }
-    }
+  static const prepared_tile tiles[] = {NULL, NULL, tile_6x2, tile_6x1};
+  accumulate_prepared(gemm, PIXELS, x, acc, acc_stride, LANES, NIBBLES, select_tables, tiles);
 }
 
 static bool supported(void) { return __builtin_cpu_supports("avx2"); }
