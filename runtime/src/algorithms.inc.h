@@ -147,6 +147,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(DATA, rest, v[i] = vsub(w[j], v[i]));
       case OP_MULTIPLY_LOADED:
         LOADED(DATA, rest, v[i] = vmul(v[i], w[j]));
+      case OP_MAX_LOADED:
+        LOADED(DATA, rest, v[i] = vmax(v[i], w[j]));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
         break;

@@ -30,6 +30,7 @@ enum kind {
   TILE_CHANNELS,
   CONCATENATE,
   AVERAGE_POOL,
+  MAX_POOL,
 };
 
 struct window {
@@ -48,7 +49,7 @@ struct operator {
   int channels_in, pad_values; /* BCONV */
 };
 
-enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20 };
+enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20, MAX_POOLED = 3 /* pixels of a side of a maximum's window */ };
 
 const char *kind_name(enum kind kind);
 
@@ -113,7 +114,7 @@ struct convolution {
   uint32_t *weights;
 };
 
-enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_MAXPOOL, STEP_AVERAGE_POOL, STEP_DEQUANTIZE, STEP_TILE };
+enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_BINARY_MAX_POOL, STEP_POOL, STEP_DEQUANTIZE, STEP_TILE };
 
 struct planned {
   enum opcode code;
@@ -130,6 +131,7 @@ struct step {
   int source;              /* buffer */
   int target;              /* buffer of pools and DEQUANTIZE */
   struct window window;
+  bool maximum;            /* STEP_POOL: of the window's pixels, else their mean */
   struct convolution *convolution;
   int repeat;              /* channels of the program = those of the convolution times this */
   int channels;

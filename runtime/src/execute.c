@@ -66,7 +66,7 @@ static bool shape_step(struct plan *plan, struct step *step, bool *known) {
       source->bottom = conv->bottom > source->bottom ? conv->bottom : source->bottom;
       source->right = conv->right > source->right ? conv->right : source->right;
     }
-  } else if (step->kind == STEP_MAXPOOL || step->kind == STEP_AVERAGE_POOL) {
+  } else if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
     const struct window *win = &step->window;
     if (source->rank != 4 || !output_size(source->h, win->height, win->stride_height, 1, win->same, &h, &before) ||
         !output_size(source->w, win->width, win->stride_width, 1, win->same, &w, &before))
@@ -372,7 +372,7 @@ static void run_convolution(const struct job *job, int thread, int first, int la
   }
 }
 
-static void run_average(const struct job *job, int first, int last) {
+static void run_pool(const struct job *job, int first, int last) {
   const struct step *step = job->step;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const struct buffer *target = &job->partition->plan->buffers[step->target];
@@ -391,27 +391,30 @@ static void run_average(const struct job *job, int first, int last) {
         run = (source->w - w->width - from) / w->stride_width + 1;
         if (run > target->w - x) run = target->w - x;
       }
-      struct instruction program[8];
+      struct instruction program[MAX_POOLED * MAX_POOLED + 2];
       int count = 0;
       for (int ky = 0; ky < w->height; ky++)
         for (int kx = 0; kx < w->width; kx++) {
           const int iy = y * w->stride_height - top + ky, ix = from + kx;
           if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
           program[count] = (struct instruction){
-              .code = count ? OP_ADD_LOADED : OP_LOAD, .stride = pixel * w->stride_width,
+              .code = !count ? OP_LOAD : step->maximum ? OP_MAX_LOADED : OP_ADD_LOADED, .stride = pixel * w->stride_width,
               .data = row_of(source, n * source->h + iy) + ix * pixel};
           count++;
         }
-      program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
-      program[count + 1] = (struct instruction){
+      if (!step->maximum) {
+        program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
+        count++;
+      }
+      program[count] = (struct instruction){
           .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
-      job->partition->options->kernels->run(program, count + 2, step->channels, run);
+      job->partition->options->kernels->run(program, count + 1, step->channels, run);
       x += run;
     }
   }
 }
 
-static void run_maxpool(const struct job *job, int first, int last) {
+static void run_binary_max_pool(const struct job *job, int first, int last) {
   const struct step *step = job->step;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const struct buffer *target = &job->partition->plan->buffers[step->target];
@@ -508,11 +511,11 @@ static void run_chunk(void *argument, int thread, int chunk) {
       run_pixels(job, start, (end < job->last ? end : job->last) - start, NULL, 0, NULL);
       break;
     }
-    case STEP_AVERAGE_POOL:
-      run_average(job, first, last);
+    case STEP_POOL:
+      run_pool(job, first, last);
       break;
-    case STEP_MAXPOOL:
-      run_maxpool(job, first, last);
+    case STEP_BINARY_MAX_POOL:
+      run_binary_max_pool(job, first, last);
       break;
     case STEP_DEQUANTIZE:
     case STEP_TILE:

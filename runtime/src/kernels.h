@@ -47,6 +47,7 @@ enum opcode {
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
   OP_MULTIPLY_LOADED,
+  OP_MAX_LOADED,
   OP_STORE,       /* target = v */
   OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
   OP_STORE_SIGNS, /* target = v < 0, packed */

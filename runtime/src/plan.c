@@ -351,11 +351,12 @@ static void plan_window(struct planner *p, const struct operator * op, enum step
   struct step *step = add_step(p, kind, op, channels_of(p, output));
   step->source = source;
   step->window = op->window;
+  step->maximum = op->kind == MAX_POOL;
   touch(p, source);
   step->target = add_buffer(p, output, p->is_output[output], 0);
   touch(p, step->target);
-  p->plan->buffers[source].bits = kind == STEP_MAXPOOL || kind == STEP_DEQUANTIZE;
-  p->plan->buffers[step->target].bits = kind == STEP_MAXPOOL;
+  p->plan->buffers[source].bits = kind == STEP_BINARY_MAX_POOL || kind == STEP_DEQUANTIZE;
+  p->plan->buffers[step->target].bits = kind == STEP_BINARY_MAX_POOL;
   const TfLiteQuantizationParams *q = &p->context->tensors[output].params;
   if (kind == STEP_DEQUANTIZE && p->context->tensors[output].type == kTfLiteInt8) {
     const double one = floor(1.0 / (double)q->scale + 0.5);
@@ -407,10 +408,11 @@ static void plan_operator(struct planner *p, int position) {
       plan_window(p, op, STEP_DEQUANTIZE);
       return;
     case BMAXPOOL:
-      plan_window(p, op, STEP_MAXPOOL);
+      plan_window(p, op, STEP_BINARY_MAX_POOL);
       return;
     case AVERAGE_POOL:
-      plan_window(p, op, STEP_AVERAGE_POOL);
+    case MAX_POOL:
+      plan_window(p, op, STEP_POOL);
       return;
     case TILE_CHANNELS: {
       const int input = op->inputs->data[0], output = op->outputs->data[0];
