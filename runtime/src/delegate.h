@@ -222,6 +222,9 @@ void stop_threads(struct threads *threads);
 void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
                   void *argument, int count);
 
+/* Lets the workers sleep at once, so that they do not hold back what comes next, such as TFLite's own. */
+void rest_threads(struct threads *threads);
+
 /* ---- Memory. ---- */
 
 /* Aligned to cache lines and zeroed; NULL if size overflows or there is none. Freed by free. */

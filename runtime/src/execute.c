@@ -604,6 +604,7 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
     run_task(partition, &plan->tasks[i]);
     if (profile) plan->steps[plan->tasks[i].step].now += seconds() - start;
   }
+  if (partition->num_threads > 1) rest_threads(partition->shared->threads);
   for (int s = 0; profile && s < plan->step_count; s++) {
     struct step *step = &plan->steps[s];
     step->seconds += step->now;

@@ -139,7 +139,7 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= LARGE) return rows;
   /* Several threads share a turn: it has to be worth waking them. */
-  const int64_t turn = num_threads > 1 ? (int64_t)16 * BAND * num_threads : BAND;
+  const int64_t turn = num_threads > 1 ? (int64_t)4 * BAND * num_threads : BAND;
   return bytes > turn ? 1 : (int)(turn / bytes);
 }
 
