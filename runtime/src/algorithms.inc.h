@@ -1,7 +1,8 @@
 /* The two algorithms, written once. A file of an instruction set defines
  *
  *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
- *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, VECTORS_AT_ONCE and PIXELS_AT_ONCE of a program
+ *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, BLOCKS_AT_ONCE: units of all pixels a program
+ *   handles together
  *   GEMM_TILE(P, O): a function accumulating P pixels by O vectors, and TILES: the table of them
  *
  * and includes this one.
@@ -36,9 +37,17 @@ ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
   }
 }
 
-ALWAYS_INLINE int8_t round_int8(float v) {
-  v = v < -128.0f ? -128.0f : v > 127.0f ? 127.0f : v;
-  return (int8_t)(v + (v < 0 ? -0.5f : 0.5f));
+/* Rare, and therefore not written out in every place. */
+static __attribute__((noinline)) void from_bytes(float *v, const char *bytes, const struct instruction *op, int rest) {
+  for (int c = 0; c < rest; c++)
+    v[c] = op->code == OP_LOAD_BOOL ? (bytes[c] ? 1.0f : -1.0f) : (float)(int8_t)bytes[c] - op->low;
+}
+
+static __attribute__((noinline)) void to_bytes(char *bytes, const float *v, int rest) {
+  for (int c = 0; c < rest; c++) {
+    const float kept = v[c] < -128.0f ? -128.0f : v[c] > 127.0f ? 127.0f : v[c];
+    bytes[c] = (char)(int8_t)(kept + (kept < 0 ? -0.5f : 0.5f));
+  }
 }
 
 /* Runs the program for `units` units of `pixels` neighbouring pixels; all of v stays in registers. */
@@ -81,20 +90,23 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
     switch (op->code) {
       case OP_ACCUMULATED:
       case OP_CLAMPED:
-        UNROLL for (int p = 0; p < pixels; p++) {
-          const int32_t *acc = (const int32_t *)(const void *)(data + p * op->stride) + channel;
-          const float *border = op->border ? op->border[pixel + p] : NULL;
-          UNROLL for (int k = 0; k < units * VECTORS; k++) {
-            vfloat y = vconvert(acc + k * FLOATS);
-            y = vadd(y, y);
-            if (op->code == OP_CLAMPED) y = vmin(vmax(y, vset1(op->low)), vset1(op->high));
-            v[p * units * VECTORS + k] = vadd(vmul(y, vload(op->scale + channel + k * FLOATS)),
-                                              vload(op->constant + channel + k * FLOATS));
+        UNROLL for (int u = 0; u < units; u++) {
+          const ptrdiff_t from = op->tile ? op->tile[unit + u] : channel + u * UNIT;
+          UNROLL for (int j = 0; j < VECTORS; j++) {
+            const vfloat scale = vload(op->scale + from + j * FLOATS), shift = vload(op->constant + from + j * FLOATS);
+            UNROLL for (int p = 0; p < pixels; p++) {
+              vfloat y = vconvert((const int32_t *)(const void *)(data + p * op->stride) + from + j * FLOATS);
+              y = vadd(y, y);
+              if (op->code == OP_CLAMPED) y = vmin(vmax(y, vset1(op->low)), vset1(op->high));
+              v[(p * units + u) * VECTORS + j] = vadd(vmul(y, scale), shift);
+            }
           }
-          if (border) {
-            UNROLL for (int k = 0; k < units * VECTORS; k++) {
-              const int i = p * units * VECTORS + k;
-              v[i] = vadd(v[i], vload(border + channel + k * FLOATS));
+          UNROLL for (int p = 0; p < pixels; p++) {
+            const float *border = op->border ? op->border[pixel + p] : NULL;
+            if (!border) continue;
+            UNROLL for (int j = 0; j < VECTORS; j++) {
+              const int i = (p * units + u) * VECTORS + j;
+              v[i] = vadd(v[i], vload(border + from + j * FLOATS));
             }
           }
         }
@@ -107,9 +119,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
           float converted[UNIT] = {0};
-          const char *bytes = data + b / units * op->stride + channel + b % units * UNIT;
-          for (int c = 0; c < rest; c++)
-            converted[c] = op->code == OP_LOAD_BOOL ? (bytes[c] ? 1.0f : -1.0f) : (float)(int8_t)bytes[c] - op->low;
+          from_bytes(converted, data + b / units * op->stride + channel + b % units * UNIT, op, rest);
           UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
         }
         break;
@@ -137,6 +147,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(DATA, rest, v[i] = vsub(w[j], v[i]));
       case OP_MULTIPLY_LOADED:
         LOADED(DATA, rest, v[i] = vmul(v[i], w[j]));
+      case OP_MAX_LOADED:
+        LOADED(DATA, rest, v[i] = vmax(v[i], w[j]));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
         break;
@@ -144,8 +156,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         UNROLL for (int b = 0; b < blocks; b++) {
           float values[UNIT];
           UNROLL for (int j = 0; j < VECTORS; j++) vstore(values + j * FLOATS, v[b * VECTORS + j]);
-          char *bytes = data + b / units * op->stride + channel + b % units * UNIT;
-          for (int c = 0; c < rest; c++) bytes[c] = (char)round_int8(values[c]);
+          to_bytes(data + b / units * op->stride + channel + b % units * UNIT, values, rest);
         }
         break;
       case OP_STORE_SIGNS:
@@ -167,7 +178,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 /* All units of `pixels` pixels, as many at once as the registers hold. */
 ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel,
                               const int pixels) {
-  const int whole = channels / UNIT, most = VECTORS_AT_ONCE / VECTORS / pixels;
+  const int whole = channels / UNIT, most = BLOCKS_AT_ONCE / pixels;
   int unit = 0;
   if (most >= 4)
     for (; unit + 4 <= whole; unit += 4) run_units(program, count, pixel, unit, pixels, 4, UNIT);
@@ -177,11 +188,15 @@ ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int 
   if (channels % UNIT) run_units(program, count, pixel, unit, pixels, 1, channels % UNIT);
 }
 
+/* Many pixels at once rather than many units: their constants are loaded once. */
 static void run(const struct instruction *program, int count, int channels, int pixels) {
   int pixel = 0;
-  if (PIXELS_AT_ONCE > 1)
-    for (; pixel + PIXELS_AT_ONCE <= pixels; pixel += PIXELS_AT_ONCE)
-      run_pixels(program, count, channels, pixel, PIXELS_AT_ONCE);
+  if (BLOCKS_AT_ONCE >= 8 && channels < 2 * UNIT)
+    for (; pixel + 8 <= pixels; pixel += 8) run_pixels(program, count, channels, pixel, 8);
+  if (BLOCKS_AT_ONCE >= 4)
+    for (; pixel + 4 <= pixels; pixel += 4) run_pixels(program, count, channels, pixel, 4);
+  if (BLOCKS_AT_ONCE >= 2)
+    for (; pixel + 2 <= pixels; pixel += 2) run_pixels(program, count, channels, pixel, 2);
   for (; pixel < pixels; pixel++) run_pixels(program, count, channels, pixel, 1);
 }
 
@@ -202,4 +217,39 @@ ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const
       left -= 8 >> i;
     }
   }
+}
+
+enum { CHUNK = 64 }; /* words that are prepared at once */
+
+/* The same where the pixels' words are prepared first, `bytes` for each, for all output channels: words of all taps
+ * then follow one another. A tile sets the sums of the first chunk, and adds the others to them. */
+typedef void (*prepared_tile)(const uint8_t *prepared, int words, const uint32_t *weights, size_t vector_words,
+                              bool first, int32_t *acc, size_t acc_stride);
+
+ALWAYS_INLINE void accumulate_prepared(const struct gemm *gemm, const int pixels, const uint32_t *const *x,
+                                       int32_t *acc, size_t acc_stride, const int lanes, const int bytes,
+                                       void (*prepare)(uint8_t *prepared, const uint32_t *x, int count),
+                                       const prepared_tile *tiles) {
+  uint8_t prepared[MAX_TILE * CHUNK * 16];
+  const int words = gemm->words, total = gemm->taps * words;
+  for (int group = 0; group < gemm->groups; group++)
+    for (int begin = 0; begin < total; begin += CHUNK) {
+      const int count = total - begin < CHUNK ? total - begin : CHUNK;
+      for (int done = 0; done < count;) {
+        const int tap = (begin + done) / words, word = (begin + done) % words;
+        const int run = words - word < count - done ? words - word : count - done;
+        for (int p = 0; p < pixels; p++)
+          prepare(prepared + (p * CHUNK + done) * bytes, x[p] + gemm->tap_offsets[tap] + group * words + word, run);
+        done += run;
+      }
+      const size_t step_words = gemm->vector_words / (size_t)total;
+      for (int vector = 0; vector < gemm->vectors;) {
+        int i = 0;
+        while (gemm->vectors - vector < 8 >> i || !tiles[i]) i++;
+        const size_t index = (size_t)group * (size_t)gemm->vectors + (size_t)vector;
+        tiles[i](prepared, count, gemm->weights + index * gemm->vector_words + (size_t)begin * step_words,
+                 gemm->vector_words, begin == 0, acc + index * (size_t)lanes, acc_stride);
+        vector += 8 >> i;
+      }
+    }
 }

@@ -46,7 +46,7 @@ static void grow(struct graph *graph) {
       if (graph->claimed[i] || op->kind == NOT_OURS) continue;
       const bool after = follows_claimed(graph, op), before = all_readers_claimed(graph, op->outputs->data[0]);
       /* A pooling gains nothing by itself, but before claimed operators it would cut the partition in two. */
-      if (before || (after && op->kind != AVERAGE_POOL)) graph->claimed[i] = changed = true;
+      if (before || (after && op->kind != AVERAGE_POOL && op->kind != MAX_POOL)) graph->claimed[i] = changed = true;
     }
   }
 }

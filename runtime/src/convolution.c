@@ -47,9 +47,14 @@ static void pack(struct convolution *conv, const struct kernels *kernels, const 
     for (int t = 0; t < gemm->taps; t++)
       for (int i = 0; i < gemm->words; i++) {
         const int step = t * steps_of_tap + i / kernels->step_words;
-        to[((size_t)step * (size_t)kernels->lanes + (size_t)lane) * (size_t)kernels->step_words +
-           (size_t)(i % kernels->step_words)] =
-            filter[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i];
+        const uint32_t word = filter[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i];
+        if (kernels->nibbles) {
+          uint8_t *bytes = (uint8_t *)to + (size_t)step * 8 * (size_t)kernels->lanes;
+          for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;
+        } else {
+          to[((size_t)step * (size_t)kernels->lanes + (size_t)lane) * (size_t)kernels->step_words +
+             (size_t)(i % kernels->step_words)] = word;
+        }
       }
   }
 }
@@ -70,9 +75,12 @@ struct convolution *make_convolution(TfLiteContext *context, const struct operat
   gemm->groups = round_up(op->channels_in, 32) / 32 / gemm->words;
   const int per_group = conv->channels_out / gemm->groups;
   gemm->vectors = (per_group + kernels->lanes - 1) / kernels->lanes;
-  gemm->vector_words = (size_t)gemm->taps * (size_t)round_up(gemm->words, kernels->step_words) * (size_t)kernels->lanes;
+  gemm->vector_words = (size_t)gemm->taps * (size_t)round_up(gemm->words, kernels->step_words) * (size_t)kernels->lanes *
+                       (kernels->nibbles ? 2 : 1);
   conv->acc_stride = (size_t)round_up(gemm->groups * gemm->vectors * kernels->lanes, UNIT);
   conv->tile_pixels = tile_of(kernels, gemm->vectors);
+
+  conv->period = conv->channels_out;
 
   const size_t vectors = (size_t)gemm->groups * (size_t)gemm->vectors;
   const size_t channels = (size_t)round_up(conv->channels_out, UNIT);
@@ -126,6 +134,21 @@ struct convolution *make_convolution(TfLiteContext *context, const struct operat
   return conv;
 }
 
+bool repeat_results(struct convolution *conv, int channels) {
+  while (conv->period % UNIT && conv->period < channels) conv->period += conv->channels_out;
+  const size_t width = (size_t)round_up(conv->period, UNIT);
+  if (width > conv->acc_stride) conv->acc_stride = width;
+  float **const constants[] = {&conv->scale, &conv->shift, &conv->multiplier};
+  for (size_t i = 0; i < sizeof constants / sizeof *constants; i++) {
+    float *repeated = allocate(width, sizeof *repeated);
+    if (!repeated) return false;
+    for (int c = 0; c < conv->period; c++) repeated[c] = (*constants[i])[c % conv->channels_out];
+    free(*constants[i]);
+    *constants[i] = repeated;
+  }
+  return true;
+}
+
 void free_convolution(struct convolution *conv) {
   if (!conv) return;
   free(conv->weights);
@@ -170,7 +193,7 @@ static int classify(int out, int in, int kernel, int stride, int dilation, int b
 static TfLiteStatus prepare_borders(struct convolution *conv, const struct buffer *input, int out_height,
                                     int out_width) {
   const struct window *w = &conv->window;
-  const size_t channels = (size_t)round_up(conv->channels_out, UNIT);
+  const size_t channels = (size_t)round_up(conv->channels_out, UNIT), width = (size_t)round_up(conv->period, UNIT);
   free(conv->borders);
   free(conv->row_class);
   free(conv->column_class);
@@ -185,16 +208,16 @@ static TfLiteStatus prepare_borders(struct convolution *conv, const struct buffe
                                      conv->top, conv->row_class, rows);
     conv->column_classes = classify(out_width, input->w, w->width, w->stride_width, w->dilation_width, conv->left,
                                     conv->column_class, columns);
-    conv->borders = allocate((size_t)row_classes * (size_t)conv->column_classes, channels * sizeof(float));
+    conv->borders = allocate((size_t)row_classes * (size_t)conv->column_classes, width * sizeof(float));
     for (int r = 0; conv->borders && r < row_classes; r++)
       for (int c = 0; c < conv->column_classes; c++) {
-        float *border = conv->borders + (size_t)(r * conv->column_classes + c) * channels;
-        for (int o = 0; o < conv->channels_out; o++) {
+        float *border = conv->borders + (size_t)(r * conv->column_classes + c) * width;
+        for (int o = 0; o < conv->period; o++) {
           int64_t outside = 0;
           for (int ky = 0; ky < w->height; ky++)
             for (int kx = 0; kx < w->width; kx++)
               if (ky < rows[r].first || ky >= rows[r].end || kx < columns[c].first || kx >= columns[c].end)
-                outside += conv->sums[(size_t)(ky * w->width + kx) * channels + (size_t)o];
+                outside += conv->sums[(size_t)(ky * w->width + kx) * channels + (size_t)(o % conv->channels_out)];
           border[o] = conv->multiplier[o] * (float)outside;
         }
       }

@@ -30,6 +30,7 @@ enum kind {
   TILE_CHANNELS,
   CONCATENATE,
   AVERAGE_POOL,
+  MAX_POOL,
 };
 
 struct window {
@@ -48,7 +49,7 @@ struct operator {
   int channels_in, pad_values; /* BCONV */
 };
 
-enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20 };
+enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20, MAX_POOLED = 3 /* pixels of a side of a maximum's window */ };
 
 const char *kind_name(enum kind kind);
 
@@ -96,6 +97,7 @@ struct convolution {
   struct window window;
   int channels_in, channels_out, pad_zero;
   struct gemm gemm;
+  int period;             /* channels whose accumulators and constants are laid out: of repeated ones whole units */
   size_t acc_stride;      /* of a pixel's accumulators */
   int tile_pixels;
   int top, left, bottom, right; /* border that the windows reach into */
@@ -112,7 +114,7 @@ struct convolution {
   uint32_t *weights;
 };
 
-enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_MAXPOOL, STEP_AVERAGE_POOL, STEP_DEQUANTIZE, STEP_TILE };
+enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_BINARY_MAX_POOL, STEP_POOL, STEP_DEQUANTIZE, STEP_TILE };
 
 struct planned {
   enum opcode code;
@@ -129,6 +131,7 @@ struct step {
   int source;              /* buffer */
   int target;              /* buffer of pools and DEQUANTIZE */
   struct window window;
+  bool maximum;            /* STEP_POOL: of the window's pixels, else their mean */
   struct convolution *convolution;
   int repeat;              /* channels of the program = those of the convolution times this */
   int channels;
@@ -163,14 +166,14 @@ void free_plan(struct plan *plan);
 struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels,
                                      size_t *packed_bytes);
 void free_convolution(struct convolution *convolution);
+/* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
+ * one period on; false if there is no memory. */
+bool repeat_results(struct convolution *convolution, int channels);
 /* Finds the length of the output, and the border of the input that the windows reach into. */
 bool place_windows(struct convolution *convolution, const struct buffer *input, int *out_height, int *out_width);
 /* To be called when the input's layout is known. */
 TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *convolution, const struct buffer *input,
                                  int out_height, int out_width);
-
-/* Channels of a convolution's results laid out so that whole units of their copies can be loaded. */
-int tiled_period(const struct step *step);
 
 /* Length of an output axis and the padding before it; false if the window does not fit. */
 bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);
@@ -218,6 +221,9 @@ void stop_threads(struct threads *threads);
  * returns when all are done. Where another caller uses the workers already, this one works alone. */
 void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
                   void *argument, int count);
+
+/* Lets the workers sleep at once, so that they do not hold back what comes next, such as TFLite's own. */
+void rest_threads(struct threads *threads);
 
 /* ---- Memory. ---- */
 

@@ -66,7 +66,7 @@ static bool shape_step(struct plan *plan, struct step *step, bool *known) {
       source->bottom = conv->bottom > source->bottom ? conv->bottom : source->bottom;
       source->right = conv->right > source->right ? conv->right : source->right;
     }
-  } else if (step->kind == STEP_MAXPOOL || step->kind == STEP_AVERAGE_POOL) {
+  } else if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
     const struct window *win = &step->window;
     if (source->rank != 4 || !output_size(source->h, win->height, win->stride_height, 1, win->same, &h, &before) ||
         !output_size(source->w, win->width, win->stride_width, 1, win->same, &w, &before))
@@ -137,9 +137,7 @@ static void place_buffers(struct plan *plan, size_t *total) {
 static size_t scratch_bytes(const struct step *step) {
   if (step->kind != STEP_CONVOLUTION) return 0;
   const struct convolution *conv = step->convolution;
-  size_t floats = (size_t)conv->tile_pixels * conv->acc_stride;
-  if (step->repeat > 1) floats += (size_t)conv->tile_pixels * (size_t)round_up(tiled_period(step), UNIT);
-  return (floats * sizeof(float) + 127) / 64 * 64;
+  return ((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
 TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
@@ -331,11 +329,8 @@ static void run_convolution(const struct job *job, int thread, int first, int la
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const ptrdiff_t stride_y = conv->window.stride_height * job->input.row;
   const ptrdiff_t stride_x = (ptrdiff_t)conv->window.stride_width * source->pixel_words;
-  const size_t channels = (size_t)round_up(conv->channels_out, UNIT);
+  const size_t width = (size_t)round_up(conv->period, UNIT);
   int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * job->partition->scratch_bytes);
-  float *tiled = (float *)(void *)(acc + (size_t)conv->tile_pixels * conv->acc_stride);
-  const int period = step->repeat > 1 ? tiled_period(step) : 0;
-  const ptrdiff_t period_stride = round_up(period, UNIT);
   const bool gaps = conv->gemm.groups > 1 &&
                     conv->gemm.vectors * kernels->lanes * conv->gemm.groups != conv->channels_out;
   int pixel = job->first + first * job->tile;
@@ -354,7 +349,7 @@ static void run_convolution(const struct job *job, int thread, int first, int la
       borders[p] = NULL;
       if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
         borders[p] = conv->borders +
-                     (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * channels;
+                     (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
         border = true;
       }
       if (++x == job->w) {
@@ -367,27 +362,17 @@ static void run_convolution(const struct job *job, int thread, int first, int la
     }
     kernels->accumulate(&conv->gemm, job->tile, pointers, acc, conv->acc_stride);
     if (gaps) compact_groups(job, acc, conv->acc_stride, count);
-    const float *const *of_pixels = border ? borders : NULL;
-    if (period) {
-      const struct instruction finish[] = {
-          {.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low, .high = conv->clamp_high,
-           .constant = conv->shift, .scale = conv->scale, .border = of_pixels, .data = (char *)acc,
-           .stride = (ptrdiff_t)(conv->acc_stride * sizeof *acc)},
-          {.code = OP_STORE, .data = (char *)tiled, .stride = period_stride * (ptrdiff_t)sizeof *tiled}};
-      /* The scratch memory has room for whole units. */
-      kernels->run(finish, 2, (int)channels, count);
-      for (int p = 0; p < count; p++)
-        for (int c = conv->channels_out; c < period; c += conv->channels_out)
-          memcpy(tiled + p * period_stride + c, tiled + p * period_stride, (size_t)conv->channels_out * sizeof *tiled);
-      run_pixels(job, pixel, count, (const char *)tiled, period_stride * (ptrdiff_t)sizeof *tiled, NULL);
-    } else {
-      run_pixels(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc), of_pixels);
-    }
+    for (int p = 0; p < count; p++)
+      for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
+        memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
+               (size_t)conv->channels_out * sizeof *acc);
+    run_pixels(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
+               border ? borders : NULL);
     pixel += count;
   }
 }
 
-static void run_average(const struct job *job, int first, int last) {
+static void run_pool(const struct job *job, int first, int last) {
   const struct step *step = job->step;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const struct buffer *target = &job->partition->plan->buffers[step->target];
@@ -406,27 +391,30 @@ static void run_average(const struct job *job, int first, int last) {
         run = (source->w - w->width - from) / w->stride_width + 1;
         if (run > target->w - x) run = target->w - x;
       }
-      struct instruction program[8];
+      struct instruction program[MAX_POOLED * MAX_POOLED + 2];
       int count = 0;
       for (int ky = 0; ky < w->height; ky++)
         for (int kx = 0; kx < w->width; kx++) {
           const int iy = y * w->stride_height - top + ky, ix = from + kx;
           if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
           program[count] = (struct instruction){
-              .code = count ? OP_ADD_LOADED : OP_LOAD, .stride = pixel * w->stride_width,
+              .code = !count ? OP_LOAD : step->maximum ? OP_MAX_LOADED : OP_ADD_LOADED, .stride = pixel * w->stride_width,
               .data = row_of(source, n * source->h + iy) + ix * pixel};
           count++;
         }
-      program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
-      program[count + 1] = (struct instruction){
+      if (!step->maximum) {
+        program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
+        count++;
+      }
+      program[count] = (struct instruction){
           .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
-      job->partition->options->kernels->run(program, count + 2, step->channels, run);
+      job->partition->options->kernels->run(program, count + 1, step->channels, run);
       x += run;
     }
   }
 }
 
-static void run_maxpool(const struct job *job, int first, int last) {
+static void run_binary_max_pool(const struct job *job, int first, int last) {
   const struct step *step = job->step;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
   const struct buffer *target = &job->partition->plan->buffers[step->target];
@@ -523,11 +511,11 @@ static void run_chunk(void *argument, int thread, int chunk) {
       run_pixels(job, start, (end < job->last ? end : job->last) - start, NULL, 0, NULL);
       break;
     }
-    case STEP_AVERAGE_POOL:
-      run_average(job, first, last);
+    case STEP_POOL:
+      run_pool(job, first, last);
       break;
-    case STEP_MAXPOOL:
-      run_maxpool(job, first, last);
+    case STEP_BINARY_MAX_POOL:
+      run_binary_max_pool(job, first, last);
       break;
     case STEP_DEQUANTIZE:
     case STEP_TILE:
@@ -557,11 +545,9 @@ static void run_task(const struct partition *partition, const struct task *task)
   if (step->kind == STEP_CONVOLUTION) {
     const struct convolution *conv = step->convolution;
     job.tile = conv->tile_pixels;
-    job.program[0] =
-        step->repeat > 1
-            ? (struct instruction){.code = OP_LOAD_TILED, .tile = step->copies}
-            : (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
-                                   .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale};
+    job.program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
+                                          .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale,
+                                          .tile = step->copies};
     if (conv->padded) {
       const ptrdiff_t row = (ptrdiff_t)(conv->left + source->w + conv->right) * source->pixel_words;
       job.input = (struct image){conv->padded, row, row * (conv->top + source->h + conv->bottom)};
@@ -618,6 +604,7 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
     run_task(partition, &plan->tasks[i]);
     if (profile) plan->steps[plan->tasks[i].step].now += seconds() - start;
   }
+  if (partition->num_threads > 1) rest_threads(partition->shared->threads);
   for (int s = 0; profile && s < plan->step_count; s++) {
     struct step *step = &plan->steps[s];
     step->seconds += step->now;

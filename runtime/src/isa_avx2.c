@@ -1,10 +1,9 @@
-/* AVX2: 8 output channels a vector, one word a step; bits of nibbles are looked up and summed in bytes. */
+/* AVX2: 32 output channels a vector, one word a step. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #define FLOATS 8
-#define VECTORS_AT_ONCE 8
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 2
 typedef __m256 vfloat;
 #define vload(p) _mm256_loadu_ps(p)
 #define vstore(p, v) _mm256_storeu_ps(p, v)
@@ -29,115 +28,88 @@ static inline unsigned vsigns(const __m256 *v) {
 
 #include "algorithms.inc.h"
 
-/* Bits of each byte, times `weight`. */
-ALWAYS_INLINE __m256i count_bytes(__m256i bits, const int weight) {
-  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-      0, (char)weight, (char)weight, (char)(2 * weight), (char)weight, (char)(2 * weight), (char)(2 * weight),
-      (char)(3 * weight), (char)weight, (char)(2 * weight), (char)(2 * weight), (char)(3 * weight), (char)(2 * weight),
-      (char)(3 * weight), (char)(3 * weight), (char)(4 * weight)));
-  const __m256i low = _mm256_set1_epi8(15);
-  return _mm256_add_epi8(_mm256_shuffle_epi8(table, _mm256_and_si256(bits, low)),
-                         _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), low)));
+/* Bits are not counted but looked up, which takes two operations for 32 channels and 4 bits: a byte holds 4 bits of a
+ * channel's weights, and is the index into a table that 4 bits of the pixel select. */
+enum { PIXELS = 6, LANES = 32, NIBBLES = 8, ROOM = 7 /* words whose sums fit in bytes */ };
+
+/* Of each 4 bits of a pixel, how many of them differ from the index. */
+#define COUNT(n) ((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3)
+#define TABLE(x)                                                                                                 \
+  {COUNT(x ^ 0), COUNT(x ^ 1), COUNT(x ^ 2),  COUNT(x ^ 3),  COUNT(x ^ 4),  COUNT(x ^ 5),  COUNT(x ^ 6),         \
+   COUNT(x ^ 7), COUNT(x ^ 8), COUNT(x ^ 9),  COUNT(x ^ 10), COUNT(x ^ 11), COUNT(x ^ 12), COUNT(x ^ 13),        \
+   COUNT(x ^ 14), COUNT(x ^ 15)}
+static const uint8_t tables[16][16] __attribute__((aligned(64))) = {
+    TABLE(0), TABLE(1), TABLE(2),  TABLE(3),  TABLE(4),  TABLE(5),  TABLE(6),  TABLE(7),
+    TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
+
+/* Where in the tables each 4 bits of `count` words select theirs. */
+static inline void select_tables(uint8_t *offsets, const uint32_t *x, int count) {
+  const __m128i high = _mm_set1_epi8((char)0xf0);
+  for (; count >= 4; count -= 4, x += 4, offsets += 4 * NIBBLES) {
+    const __m128i words = _mm_loadu_si128((const __m128i *)(const void *)x);
+    const __m128i even = _mm_and_si128(_mm_slli_epi16(words, 4), high), odd = _mm_and_si128(words, high);
+    _mm_storeu_si128((__m128i *)(void *)offsets, _mm_unpacklo_epi8(even, odd));
+    _mm_storeu_si128((__m128i *)(void *)(offsets + 16), _mm_unpackhi_epi8(even, odd));
+  }
+  for (; count > 0; count--, x++, offsets += NIBBLES) {
+    const __m128i word = _mm_cvtsi32_si128((int)*x);
+    const __m128i even = _mm_and_si128(_mm_slli_epi16(word, 4), high), odd = _mm_and_si128(word, high);
+    _mm_storel_epi64((__m128i *)(void *)offsets, _mm_unpacklo_epi8(even, odd));
+  }
 }
 
-/* Adds three bits in every place: *sum has their parity, *carry what is worth two. */
-ALWAYS_INLINE void add_bits(__m256i *sum, __m256i *carry, __m256i b, __m256i c) {
-  const __m256i parity = _mm256_xor_si256(*sum, b);
-  *carry = _mm256_or_si256(_mm256_and_si256(*sum, b), _mm256_and_si256(parity, c));
-  *sum = _mm256_xor_si256(parity, c);
-}
-
-/* Bits in which eight steps of weights and words differ: seven of them are added in binary before they are counted,
- * which takes fewer operations than counting each. The words come in pairs, from `at`. */
-ALWAYS_INLINE __m256i count_eight(const uint32_t *weights, const uint32_t *x, const ptrdiff_t *at) {
-#define DIFFERING(i)                                                                               \
-  _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)(weights + (i) * 8)),         \
-                   _mm256_set1_epi32((int)x[at[(i) / 2] + (i) % 2]))
-  __m256i ones = DIFFERING(0), twos, twos2, twos3, fours;
-  add_bits(&ones, &twos, DIFFERING(1), DIFFERING(2));
-  add_bits(&ones, &twos2, DIFFERING(3), DIFFERING(4));
-  add_bits(&ones, &twos3, DIFFERING(5), DIFFERING(6));
-  add_bits(&twos, &fours, twos2, twos3);
-  return _mm256_add_epi8(_mm256_add_epi8(count_bytes(DIFFERING(7), 1), count_bytes(ones, 1)),
-                         _mm256_add_epi8(count_bytes(twos, 2), count_bytes(fours, 4)));
-#undef DIFFERING
-}
-
-ALWAYS_INLINE void flush(__m256i *bytes, int32_t *acc, size_t acc_stride, const int P, const int O) {
-  const __m256i ones8 = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1);
-  UNROLL for (int p = 0; p < P; p++)
-    UNROLL for (int o = 0; o < O; o++) {
-      __m256i *target = (__m256i *)(void *)(acc + (size_t)p * acc_stride + o * 8);
-      const __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(bytes[p * O + o], ones8), ones16);
-      _mm256_storeu_si256(target, _mm256_add_epi32(_mm256_loadu_si256(target), sums));
-      bytes[p * O + o] = _mm256_setzero_si256();
-    }
-}
-
-ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
-                        int32_t *acc, size_t acc_stride, const int P, const int O) {
-  __m256i sum[8];
-  UNROLL for (int i = 0; i < P * O; i++) sum[i] = _mm256_setzero_si256();
-  UNROLL for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 8 * sizeof(int32_t));
-  const size_t vector_words = gemm->vector_words;
-  const int words = gemm->words;
-  int room = 31; /* a byte holds 255, and a step adds 8 at most */
-  for (int t = 0; t < gemm->taps; t++) {
-    const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
-    for (int i = 0; i < words;) {
-      /* Eight words of one tap, or all those of two or four taps. */
-      const int span = i == 0 && words == 2 ? 4 : i == 0 && words == 4 ? 2 : 1;
-      const bool eight = span > 1 ? t + span <= gemm->taps : words - i >= 8;
-      if (room == 0 || (room < 8 && eight)) {
-        flush(sum, acc, acc_stride, P, O);
-        room = 31;
-      }
-      if (eight) {
-        ptrdiff_t at[4];
-        UNROLL for (int k = 0; k < 4; k++)
-          at[k] = gemm->tap_offsets[t + k * span / 4] + group_offset + i + (span == 1 ? 2 * k : span == 2 ? k % 2 * 2 : 0);
-        UNROLL for (int p = 0; p < P; p++)
-          UNROLL for (int o = 0; o < O; o++)
-            sum[p * O + o] =
-                _mm256_add_epi8(sum[p * O + o], count_eight(weights + (size_t)o * vector_words, x[p], at));
-        room -= 8;
-        weights += 8 * 8;
-        i += 8;
-        t += span - 1;
-        continue; /* several taps are done, or the rest of this one follows */
-      }
+ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words, bool first,
+                        int32_t *acc, size_t acc_stride, const int O) {
+  /* Sums of bytes 0, 2, 4 ... and of bytes 1, 3, 5 ..., which are channels 0 to 15 and 16 to 31. */
+  __m256i pairs[PIXELS * 2][2];
+  for (int i = 0; i < PIXELS * O; i++) pairs[i][0] = pairs[i][1] = _mm256_setzero_si256();
+  for (int i = 0; i < words; i += ROOM) {
+    __m256i sum[PIXELS * 2];
+    UNROLL for (int j = 0; j < PIXELS * O; j++) sum[j] = _mm256_setzero_si256();
+    const int end = (words - i < ROOM ? words : i + ROOM) * NIBBLES;
+    for (int n = i * NIBBLES; n < end; n++) {
       __m256i w[2];
       UNROLL for (int o = 0; o < O; o++)
-        w[o] = _mm256_loadu_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words));
-      UNROLL for (int p = 0; p < P; p++) {
-        const __m256i word = _mm256_set1_epi32((int)x[p][offset + i]);
+        w[o] = _mm256_load_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words) + n);
+      UNROLL for (int p = 0; p < PIXELS; p++) {
+        const uint8_t *table = &tables[0][0] + offsets[p * CHUNK * NIBBLES + n];
+        const __m256i counts = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)table));
         UNROLL for (int o = 0; o < O; o++)
-          sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], count_bytes(_mm256_xor_si256(w[o], word), 1));
+          sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], _mm256_shuffle_epi8(counts, w[o]));
       }
-      i++;
-      room--;
-      weights += 8;
+      UNROLL for (int j = 0; j < PIXELS * O; j++) __asm__ volatile("" : "+x"(sum[j])); /* in registers */
+    }
+    UNROLL for (int j = 0; j < PIXELS * O; j++) {
+      pairs[j][0] = _mm256_add_epi16(pairs[j][0], _mm256_and_si256(sum[j], _mm256_set1_epi16(255)));
+      pairs[j][1] = _mm256_add_epi16(pairs[j][1], _mm256_srli_epi16(sum[j], 8));
     }
   }
-  flush(sum, acc, acc_stride, P, O);
+  for (int p = 0; p < PIXELS; p++)
+    for (int i = 0; i < O * 4; i++) {
+      const __m256i half = pairs[p * O + i / 4][i / 2 % 2];
+      __m256i *target = (__m256i *)(void *)(acc + (size_t)p * acc_stride + i * 8);
+      const __m256i sums =
+          _mm256_cvtepu16_epi32(i % 2 ? _mm256_extracti128_si256(half, 1) : _mm256_castsi256_si128(half));
+      _mm256_storeu_si256(target, first ? sums : _mm256_add_epi32(_mm256_loadu_si256(target), sums));
+    }
 }
 
-#define TILE(P, O)                                                                                             \
-  static void tile_##P##x##O(const struct gemm *gemm, const uint32_t *const *x, int group_offset,             \
-                             const uint32_t *weights, int32_t *acc, size_t acc_stride) {                      \
-    tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                              \
+#define TILE(O)                                                                                                \
+  static void tile_6x##O(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words,      \
+                         bool first, int32_t *acc, size_t acc_stride) {                                        \
+    tile(offsets, words, weights, vector_words, first, acc, acc_stride, O);                                    \
   }
-TILE(4, 2)
-TILE(4, 1)
+TILE(2)
+TILE(1)
 
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
   (void)pixels;
-  static const tile_function tiles[] = {NULL, NULL, tile_4x2, tile_4x1};
-  accumulate_all(gemm, x, acc, acc_stride, 8, tiles);
+  static const prepared_tile tiles[] = {NULL, NULL, tile_6x2, tile_6x1};
+  accumulate_prepared(gemm, PIXELS, x, acc, acc_stride, LANES, NIBBLES, select_tables, tiles);
 }
 
 static bool supported(void) { return __builtin_cpu_supports("avx2"); }
 
-const struct kernels kernels_avx2 = {"avx2", supported, 8, 1, 4, 0, 4, accumulate, run};
+const struct kernels kernels_avx2 = {"avx2", supported, LANES, 1, PIXELS, 0, PIXELS, true, accumulate, run};
 #endif

@@ -3,8 +3,7 @@
 #include <immintrin.h>
 
 #define FLOATS 16
-#define VECTORS_AT_ONCE 16
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 8
 typedef __m512 vfloat;
 #define vload(p) _mm512_loadu_ps(p)
 #define vstore(p, v) _mm512_storeu_ps(p, v)
@@ -72,5 +71,5 @@ static bool supported(void) {
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, accumulate, run};
+const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, false, accumulate, run};
 #endif

@@ -3,8 +3,7 @@
 #include <arm_neon.h>
 
 #define FLOATS 4
-#define VECTORS_AT_ONCE 16
-#define PIXELS_AT_ONCE 2
+#define BLOCKS_AT_ONCE 2
 typedef float32x4_t vfloat;
 #define vload(p) vld1q_f32(p)
 #define vstore(p, v) vst1q_f32(p, v)
@@ -34,64 +33,54 @@ static inline uint32_t vsigns(const float32x4_t *v) {
 
 #include "algorithms.inc.h"
 
-ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
-                        int32_t *acc, size_t acc_stride, const int P, const int O) {
-  uint8x16_t sum[16];
-  UNROLL for (int i = 0; i < P * O; i++) sum[i] = vdupq_n_u8(0);
-  UNROLL for (int p = 0; p < P; p++) memset(acc + (size_t)p * acc_stride, 0, (size_t)O * 4 * sizeof(int32_t));
-  const size_t vector_words = gemm->vector_words;
-  const int words = gemm->words;
-  int room = 31; /* a byte holds 255, and a step adds 8 at most */
-  for (int t = 0; t < gemm->taps; t++) {
-    const ptrdiff_t offset = gemm->tap_offsets[t] + group_offset;
-    for (int i = 0; i < words;) {
-      const int end = words - i <= room ? words : i + room;
-      room -= end - i;
-      for (; i < end; i++) {
-        uint32x4_t w[8];
-        UNROLL for (int o = 0; o < O; o++) w[o] = vld1q_u32(weights + (size_t)o * vector_words);
-        UNROLL for (int p = 0; p < P; p++) {
-          const uint32x4_t word = vld1q_dup_u32(x[p] + offset + i);
-          UNROLL for (int o = 0; o < O; o++)
-            sum[p * O + o] =
-                vaddq_u8(sum[p * O + o], vcntq_u8(vreinterpretq_u8_u32(veorq_u32(w[o], word))));
-        }
-        weights += 4;
-      }
-      if (room == 0 || (t == gemm->taps - 1 && i == words)) {
-        UNROLL for (int p = 0; p < P; p++)
-          UNROLL for (int o = 0; o < O; o++) {
-            uint32_t *target = (uint32_t *)(void *)(acc + (size_t)p * acc_stride) + o * 4;
-            vst1q_u32(target, vpadalq_u16(vld1q_u32(target), vpaddlq_u8(sum[p * O + o])));
-            sum[p * O + o] = vdupq_n_u8(0);
-          }
-        room = 31;
+enum { PIXELS = 4, LANES = 4, WORD_BYTES = 16, ROOM = 31 /* words whose sums fit in bytes */ };
+
+/* Each word four times, as a vector of weights meets it: once for all output channels. */
+static inline void repeat_words(uint8_t *repeated, const uint32_t *x, int count) {
+  for (int i = 0; i < count; i++) vst1q_u8(repeated + i * WORD_BYTES, vreinterpretq_u8_u32(vld1q_dup_u32(x + i)));
+}
+
+ALWAYS_INLINE void tile(const uint8_t *repeated, int words, const uint32_t *weights, size_t vector_words, bool first,
+                        int32_t *acc, size_t acc_stride, const int O) {
+  for (int i = 0; i < words; i += ROOM) {
+    uint8x16_t sum[PIXELS * 4];
+    UNROLL for (int j = 0; j < PIXELS * O; j++) sum[j] = vdupq_n_u8(0);
+    const int end = words - i < ROOM ? words : i + ROOM;
+    for (int n = i; n < end; n++) {
+      uint8x16_t x[PIXELS];
+      UNROLL for (int p = 0; p < PIXELS; p++) x[p] = vld1q_u8(repeated + (p * CHUNK + n) * WORD_BYTES);
+      UNROLL for (int o = 0; o < O; o++) {
+        const uint8x16_t w = vreinterpretq_u8_u32(vld1q_u32(weights + (size_t)o * vector_words + n * LANES));
+        UNROLL for (int p = 0; p < PIXELS; p++)
+          sum[p * O + o] = vaddq_u8(sum[p * O + o], vcntq_u8(veorq_u8(w, x[p])));
       }
     }
+    UNROLL for (int p = 0; p < PIXELS; p++)
+      UNROLL for (int o = 0; o < O; o++) {
+        uint32_t *target = (uint32_t *)(void *)(acc + (size_t)p * acc_stride) + o * LANES;
+        const uint32x4_t before = first && i == 0 ? vdupq_n_u32(0) : vld1q_u32(target);
+        vst1q_u32(target, vpadalq_u16(before, vpaddlq_u8(sum[p * O + o])));
+      }
   }
 }
 
-#define TILE(P, O)                                                                                             \
-  static void tile_##P##x##O(const struct gemm *gemm, const uint32_t *const *x, int group_offset,             \
-                             const uint32_t *weights, int32_t *acc, size_t acc_stride) {                      \
-    tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                              \
+#define TILE(O)                                                                                                \
+  static void tile_4x##O(const uint8_t *repeated, int words, const uint32_t *weights, size_t vector_words,     \
+                         bool first, int32_t *acc, size_t acc_stride) {                                        \
+    tile(repeated, words, weights, vector_words, first, acc, acc_stride, O);                                   \
   }
-TILE(2, 8)
-TILE(2, 4)
-TILE(2, 2)
-TILE(2, 1)
-TILE(4, 4)
-TILE(4, 2)
-TILE(4, 1)
+TILE(4)
+TILE(2)
+TILE(1)
 
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
                        size_t acc_stride) {
-  static const tile_function few[] = {NULL, tile_4x4, tile_4x2, tile_4x1};
-  static const tile_function many[] = {tile_2x8, tile_2x4, tile_2x2, tile_2x1};
-  accumulate_all(gemm, x, acc, acc_stride, 4, pixels == 4 ? few : many);
+  (void)pixels;
+  static const prepared_tile tiles[] = {NULL, tile_4x4, tile_4x2, tile_4x1};
+  accumulate_prepared(gemm, PIXELS, x, acc, acc_stride, LANES, WORD_BYTES, repeat_words, tiles);
 }
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_neon = {"neon", supported, 4, 1, 4, 7, 2, accumulate, run};
+const struct kernels kernels_neon = {"neon", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};
 #endif

@@ -48,5 +48,5 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return __builtin_cpu_supports("popcnt"); }
 
-const struct kernels kernels_popcnt = {"popcnt", supported, LANES, 2, PIXELS, 0, PIXELS, accumulate, run};
+const struct kernels kernels_popcnt = {"popcnt", supported, LANES, 2, PIXELS, 0, PIXELS, false, accumulate, run};
 #endif

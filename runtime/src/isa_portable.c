@@ -34,4 +34,4 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_portable = {"portable", supported, LANES, 1, PIXELS, 0, PIXELS, accumulate, run};
+const struct kernels kernels_portable = {"portable", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};

@@ -28,7 +28,8 @@ struct gemm {
 
 /* A program computes v for one pixel and all its channels, one instruction after the other. */
 enum opcode {
-  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image */
+  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image; all of them
+                     from the channels that tile names, if there is one */
   OP_CLAMPED,     /* the same with 2 acc kept within [low, high] */
   OP_LOAD,        /* v = source */
   OP_LOAD_TILED,  /* the same, where the source has fewer channels, which repeat */
@@ -46,6 +47,7 @@ enum opcode {
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
   OP_MULTIPLY_LOADED,
+  OP_MAX_LOADED,
   OP_STORE,       /* target = v */
   OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
   OP_STORE_SIGNS, /* target = v < 0, packed */
@@ -57,7 +59,7 @@ struct instruction {
   const float *constant; /* padded to whole units */
   const float *scale;    /* OP_ACCUMULATED: of constant (the shift) */
   const float *const *border; /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
-  const int32_t *tile;   /* *_TILED: the source channel of each unit */
+  const int32_t *tile;   /* *_TILED and OP_ACCUMULATED: the source channel of each unit */
   char *data;            /* source or target of the first pixel */
   ptrdiff_t stride;      /* bytes from a pixel to the next */
 };
@@ -70,6 +72,7 @@ struct kernels {
   int tile_few;   /* pixels of a tile where a group has up to `few` vectors */
   int few;
   int tile_many;  /* pixels of a tile otherwise */
+  bool nibbles;   /* weights lie in bytes of 4 bits, [vector][step][4 bits][lane]; lanes 16 to 31 between the others */
   /* acc[pixel][group][vector][lane] = bits that differ, for `pixels` (tile_few or tile_many) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
   void (*run)(const struct instruction *program, int count, int channels, int pixels);

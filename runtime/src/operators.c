@@ -7,6 +7,7 @@
 static const char *const names[] = {
     "?",   "LceQuantize", "LceDequantize", "LceBconv2d",   "LceBMaxPool2d", "ADD",  "SUB",          "MUL",
     "PRELU", "RELU",      "RELU6",         "RELU_N1_TO_1", "TILE",          "CONCATENATION", "AVERAGE_POOL_2D",
+    "MAX_POOL_2D",
 };
 
 const char *kind_name(enum kind kind) { return names[kind]; }
@@ -269,15 +270,19 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
       return;
     }
     case kTfLiteBuiltinAveragePool2d:
+    case kTfLiteBuiltinMaxPool2d: {
+      const int longest = builtin == kTfLiteBuiltinMaxPool2d ? MAX_POOLED : 2;
       if (!pool || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 || x->dims->size != 4 ||
           y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
-          pool->filter_height > 2 || pool->filter_width < 1 || pool->filter_width > 2 || pool->stride_height < 1 || pool->stride_width < 1 || last_dimension(x) != channels)
+          pool->filter_height > longest || pool->filter_width < 1 || pool->filter_width > longest ||
+          pool->stride_height < 1 || pool->stride_width < 1 || last_dimension(x) != channels)
         return;
       op->window = (struct window){pool->filter_height, pool->filter_width, pool->stride_height,
                                    pool->stride_width,  1,                  1,
                                    pool->padding == kTfLitePaddingSame};
-      op->kind = AVERAGE_POOL;
+      op->kind = builtin == kTfLiteBuiltinMaxPool2d ? MAX_POOL : AVERAGE_POOL;
       return;
+    }
     default:
       return;
   }

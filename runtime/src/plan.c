@@ -196,13 +196,6 @@ static void apply(struct planner *p, struct chain *chain, const struct operator 
   emit_clip(p, chain, op->activation);
 }
 
-int tiled_period(const struct step *step) {
-  const int channels = step->convolution->channels_out;
-  int period = channels;
-  while (period % UNIT && period < step->channels) period += channels;
-  return period;
-}
-
 static void append_name(struct step *step, enum kind kind) {
   const size_t used = strlen(step->name);
   snprintf(step->name + used, sizeof step->name - used, "+%s", kind_name(kind));
@@ -305,8 +298,8 @@ static void follow(struct planner *p, struct chain *chain, int tensor) {
       step->channels *= step->repeat;
       const int units = round_up(step->channels, UNIT) / UNIT;
       step->copies = allocate((size_t)units, sizeof *step->copies);
-      if (!step->copies) fail(p, step->node, "out of memory");
-      for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % tiled_period(step);
+      if (!step->copies || !repeat_results(step->convolution, step->channels)) fail(p, step->node, "out of memory");
+      for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % step->convolution->period;
     } else {
       apply(p, chain, op, tensor);
     }
@@ -358,11 +351,12 @@ static void plan_window(struct planner *p, const struct operator * op, enum step
   struct step *step = add_step(p, kind, op, channels_of(p, output));
   step->source = source;
   step->window = op->window;
+  step->maximum = op->kind == MAX_POOL;
   touch(p, source);
   step->target = add_buffer(p, output, p->is_output[output], 0);
   touch(p, step->target);
-  p->plan->buffers[source].bits = kind == STEP_MAXPOOL || kind == STEP_DEQUANTIZE;
-  p->plan->buffers[step->target].bits = kind == STEP_MAXPOOL;
+  p->plan->buffers[source].bits = kind == STEP_BINARY_MAX_POOL || kind == STEP_DEQUANTIZE;
+  p->plan->buffers[step->target].bits = kind == STEP_BINARY_MAX_POOL;
   const TfLiteQuantizationParams *q = &p->context->tensors[output].params;
   if (kind == STEP_DEQUANTIZE && p->context->tensors[output].type == kTfLiteInt8) {
     const double one = floor(1.0 / (double)q->scale + 0.5);
@@ -414,10 +408,11 @@ static void plan_operator(struct planner *p, int position) {
       plan_window(p, op, STEP_DEQUANTIZE);
       return;
     case BMAXPOOL:
-      plan_window(p, op, STEP_MAXPOOL);
+      plan_window(p, op, STEP_BINARY_MAX_POOL);
       return;
     case AVERAGE_POOL:
-      plan_window(p, op, STEP_AVERAGE_POOL);
+    case MAX_POOL:
+      plan_window(p, op, STEP_POOL);
       return;
     case TILE_CHANNELS: {
       const int input = op->inputs->data[0], output = op->outputs->data[0];

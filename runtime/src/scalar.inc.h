@@ -2,8 +2,7 @@
 #include <stdint.h>
 
 #define FLOATS 32
-#define VECTORS_AT_ONCE 1
-#define PIXELS_AT_ONCE 1
+#define BLOCKS_AT_ONCE 1
 typedef struct {
   float f[FLOATS];
 } vfloat;

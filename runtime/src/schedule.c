@@ -35,7 +35,7 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
   const struct buffer *source = &plan->buffers[step->source];
   const struct window *w = step->kind == STEP_CONVOLUTION ? &step->convolution->window : &step->window;
   int out, before, last;
-  if (step->kind != STEP_CONVOLUTION && step->kind != STEP_MAXPOOL && step->kind != STEP_AVERAGE_POOL) return row + 1;
+  if (step->kind != STEP_CONVOLUTION && step->kind != STEP_BINARY_MAX_POOL && step->kind != STEP_POOL) return row + 1;
   output_size(source->h, w->height, w->stride_height, w->dilation_height, w->same, &out, &before);
   last = row % h * w->stride_height - before + (w->height - 1) * w->dilation_height;
   return row / h * source->h + (last < source->h ? last + 1 : source->h);
@@ -91,7 +91,7 @@ static int still_read(const struct plan *plan, const struct step *step, const st
   output_images(plan, step, &n, &h, &w);
   if (step->source == buffer) {
     first = progress->done;
-    if (step->kind == STEP_MAXPOOL || step->kind == STEP_AVERAGE_POOL) {
+    if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
       output_size(b->h, step->window.height, step->window.stride_height, 1, step->window.same, &out, &before);
       const int y = progress->done % h * step->window.stride_height - before;
       first = progress->done / h * b->h + (y > 0 ? y : 0);
@@ -139,7 +139,7 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= LARGE) return rows;
   /* Several threads share a turn: it has to be worth waking them. */
-  const int64_t turn = num_threads > 1 ? (int64_t)16 * BAND * num_threads : BAND;
+  const int64_t turn = num_threads > 1 ? (int64_t)4 * BAND * num_threads : BAND;
   return bytes > turn ? 1 : (int)(turn / bytes);
 }
 

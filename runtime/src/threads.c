@@ -23,11 +23,12 @@ struct threads {
   bool stop;        /* under mutex, as is the job */
   struct job job;
   atomic_uint generation; /* of the job; changes under mutex */
-  /* The generation and the next index of its job in one number: who takes an index of a job that still has some left
-   * may use it until that index is done, since the caller waits for it, and nobody waits for a worker that comes too
-   * late to take one. */
+  /* The generation of a job and, 16 bits each, how many indices were taken from its end and from its beginning, in
+   * one number: who takes an index of a job that still has some left may use it until that index is done, since the
+   * caller waits for it, and nobody waits for a worker that comes too late to take one. */
   _Atomic uint64_t ticket;
   atomic_int undone;
+  atomic_bool resting; /* no job follows soon */
 };
 
 struct worker {
@@ -43,11 +44,16 @@ static void relax(void) {
 #endif
 }
 
+/* Every other thread takes indices from the end: with two threads, and often enough with more, the one that reads
+ * a part of a tensor is then the one that wrote it, and has it in its cache. */
 static void work(struct threads *threads, const struct job *job, unsigned generation, int thread) {
   uint64_t ticket = atomic_load(&threads->ticket);
-  while (ticket >> 32 == generation && (int)(uint32_t)ticket < job->count) {
-    if (!atomic_compare_exchange_weak(&threads->ticket, &ticket, ticket + 1)) continue;
-    job->task(job->argument, thread, (int)(uint32_t)ticket);
+  for (;;) {
+    const int front = (int)(ticket & 0xffff), back = (int)(ticket >> 16 & 0xffff);
+    if (ticket >> 32 != generation || front + back >= job->count) return;
+    const bool from_end = thread % 2;
+    if (!atomic_compare_exchange_weak(&threads->ticket, &ticket, ticket + (from_end ? 1 << 16 : 1))) continue;
+    job->task(job->argument, thread, from_end ? job->count - 1 - back : front);
     atomic_fetch_sub(&threads->undone, 1);
     ticket = atomic_load(&threads->ticket);
   }
@@ -59,8 +65,16 @@ static void *worker_main(void *argument) {
   free(argument);
   unsigned seen = 0;
   for (;;) {
-    for (int i = 0; i < SPINS && atomic_load(&threads->generation) == seen; i++) relax();
-    pthread_mutex_lock(&threads->mutex);
+    for (int i = 0; i < SPINS && atomic_load(&threads->generation) == seen && !atomic_load(&threads->resting); i++)
+      relax();
+    /* The caller that changed the generation is about to unlock: falling asleep over that would take far longer. */
+    for (int i = 0; pthread_mutex_trylock(&threads->mutex); i++)
+      if (i < 100) {
+        relax();
+      } else {
+        pthread_mutex_lock(&threads->mutex);
+        break;
+      }
     while (atomic_load(&threads->generation) == seen && !threads->stop)
       pthread_cond_wait(&threads->wake, &threads->mutex);
     const bool stop = threads->stop;
@@ -120,12 +134,13 @@ void run_parallel(struct threads *threads, int num_threads, void (*task)(void *a
   const struct job job = {task, argument, count, helpers};
   pthread_mutex_lock(&threads->mutex);
   threads->job = job;
+  atomic_store(&threads->resting, false);
   const unsigned generation = atomic_load(&threads->generation) + 1;
   atomic_store(&threads->undone, count);
   atomic_store(&threads->ticket, (uint64_t)generation << 32);
   atomic_store(&threads->generation, generation);
-  pthread_cond_broadcast(&threads->wake);
   pthread_mutex_unlock(&threads->mutex);
+  pthread_cond_broadcast(&threads->wake);
   work(threads, &job, generation, 0);
   for (int i = 0; atomic_load(&threads->undone) > 0; i++)
     if (i < SPINS)
@@ -134,3 +149,5 @@ void run_parallel(struct threads *threads, int num_threads, void (*task)(void *a
       sched_yield();
   pthread_mutex_unlock(&threads->owner);
 }
+
+void rest_threads(struct threads *threads) { atomic_store(&threads->resting, true); }

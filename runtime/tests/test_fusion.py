@@ -67,6 +67,45 @@ def test_block(channels, times, capfd):
     assert len(found) <= (6 if channels % 32 == 0 else 7), found
 
 
+def max_pool(graph, x, filters, strides, padding):
+    n, h, w, c = graph.shape(x)
+    options = graphs.schema.Pool2DOptionsT()
+    options.padding, (options.strideH, options.strideW) = padding, strides
+    options.filterHeight, options.filterWidth = filters
+    sizes = [
+        -(-size // s) if padding == 0 else (size - k) // s + 1
+        for size, k, s in zip((h, w), filters, strides, strict=True)
+    ]
+    kind = graphs.schema.BuiltinOptions.Pool2DOptions
+    return graph.add("MAX_POOL_2D", [x], (n, *sizes, c), options=(kind, options))
+
+
+@pytest.mark.parametrize(
+    ("filters", "strides", "padding", "channels"),
+    [((3, 3), (2, 2), 0, 64), ((3, 3), (2, 2), 1, 40), ((2, 3), (1, 2), 0, 33), ((3, 1), (3, 1), 1, 96)],
+)
+def test_max_pool_before_a_binary_convolution(filters, strides, padding, channels, capfd):
+    rng = np.random.default_rng(channels)
+    graph = graphs.Graph()
+    x = max_pool(graph, graph.input((1, 9, 10, channels)), filters, strides, padding)
+    y = graph.elementwise("ADD", graph.bconv(graph.quantize(x), rng, channels, channels), x)
+    content = graph.content(y)
+    image = rng.normal(size=(1, 9, 10, channels)).astype(np.float32)
+    check(content, image)
+    assert graphs.steps(content, image, capfd)[0] == "MAX_POOL_2D"
+
+
+@pytest.mark.parametrize("filters", [(4, 1), (1, 5)])
+def test_a_large_max_pool_stays_with_tflite(filters, capfd):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = max_pool(graph, graph.input((1, 9, 10, 32)), filters, (1, 1), 0)
+    content = graph.content(graph.bconv(graph.quantize(x), rng, 32, 32))
+    image = rng.normal(size=(1, 9, 10, 32)).astype(np.float32)
+    check(content, image)
+    assert graphs.steps(content, image, capfd) == ["LceQuantize", "LceBconv2d"]
+
+
 def test_block_with_a_larger_batch():
     rng = np.random.default_rng(5)
     graph, y = rep_block(rng, 64)
