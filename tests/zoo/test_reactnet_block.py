@@ -40,8 +40,8 @@ def libra_conv(model, layer, x, stride, beta):
 def resnet_block(model, name, x, stride, beta):
     shortcut = x
     if stride == 2:
-        half = np.zeros_like(x[:, ::2, ::2, : x.shape[-1] // 2])
-        shortcut = np.concatenate([half, x[:, ::2, ::2], half], axis=-1)
+        half = np.zeros_like(x[:, 1::2, 1::2, : x.shape[-1] // 2])
+        shortcut = np.concatenate([half, x[:, 1::2, 1::2], half], axis=-1)
     u = libra_conv(model, f"{name}_conv1", x, stride, beta)
     y = hard_tanh(batch_norm(model, f"{name}_bn1", u) + shortcut)
     u = libra_conv(model, f"{name}_conv2", y, 1, beta)
