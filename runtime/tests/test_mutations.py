@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import graphs
@@ -93,6 +94,17 @@ def test_originals_run(folder):
         engine = graphs.interpreter(file.read_bytes())
         shape = engine.get_input_details()[0]
         graphs.run(file.read_bytes(), np.zeros(shape["shape"], shape["dtype"]))
+
+
+def test_corpus(tmp_path):
+    """One damaged file for each way in which the delegate refused one: it still does, and says which operator it is."""
+    with zipfile.ZipFile(HERE.parent / "fuzz" / "corpus" / "files.zip") as archive:
+        archive.extractall(tmp_path)
+    cases, killed, said = work(delegate_path(), tmp_path, -1, 0, 60)
+    assert killed is None, said[-3000:]
+    assert len(cases) == len(list(tmp_path.glob("*.tflite"))) > 20
+    for number, case in cases.items():
+        assert re.search(r"larq-rep: operator \d+ ", case["message"]), (number, case["message"])
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
     python mutations.py LIBRARY FOLDER FIRST COUNT SECONDS
 
 runs COUNT mutations, beginning with number FIRST, of the files in FOLDER, but no longer than SECONDS. It prints the
-number of each before it starts it, so that the last line names the one that ended the process.
+number of each before it starts it, so that the last line names the one that ended the process. If FIRST is negative,
+the files themselves are run.
 """
 
 from __future__ import annotations
@@ -255,11 +256,11 @@ def main(library: str, folder: str, first: int, count: int, seconds: float) -> N
         resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), -1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = time.monotonic() + seconds
-    for number in range(first, first + count):
+    for number in range(len(files)) if first < 0 else range(first, first + count):
         if time.monotonic() > end:
             break
         print(f"\n{number}", end=" ", flush=True)
-        content = case(number, files)
+        content = files[number].read_bytes() if first < 0 else case(number, files)
         before = bytearray(content)
         signal.alarm(SECONDS_OF_CASE)
         message, outputs = outcome(content, library, np.random.default_rng(number))
