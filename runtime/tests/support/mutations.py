@@ -3,12 +3,14 @@
     python mutations.py LIBRARY FOLDER FIRST COUNT SECONDS
 
 runs COUNT mutations, beginning with number FIRST, of the files in FOLDER, but no longer than SECONDS. It prints the
-number of each before it starts it, so that the last line names the one that ended the process.
+number of each before it starts it, so that the last line names the one that ended the process. If FIRST is negative,
+the files themselves are run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import sys
@@ -249,15 +251,16 @@ def case(number: int, files: list[Path]) -> bytes:
 
 def main(library: str, folder: str, first: int, count: int, seconds: float) -> None:
     files = sorted(Path(folder).glob("*.tflite"))
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), -1))
+    if "asan" not in os.environ.get("LD_PRELOAD", ""):  # whose shadow takes terabytes of addresses
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), -1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     end = time.monotonic() + seconds
-    for number in range(first, first + count):
+    for number in range(len(files)) if first < 0 else range(first, first + count):
         if time.monotonic() > end:
             break
         print(f"\n{number}", end=" ", flush=True)
-        content = case(number, files)
+        content = files[number].read_bytes() if first < 0 else case(number, files)
         before = bytearray(content)
         signal.alarm(SECONDS_OF_CASE)
         message, outputs = outcome(content, library, np.random.default_rng(number))
