@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from larq_compute_engine.tflite.python.interpreter import Interpreter
+
+# LCE's converter and interpreter explain themselves there.
+from larq_rep_runtime.profile import captured_stderr as standard_error
 
 
 class RefusedError(ValueError):
@@ -36,20 +33,3 @@ def any_interpreter(content: bytes) -> Interpreter:
         return interpreter(content)
     except RefusedError:
         return interpreter(content, use_indirect_bgemm=True)
-
-
-@contextmanager
-def standard_error() -> Iterator[list[str]]:
-    """Collects what C code writes to standard error, where LCE's converter explains itself."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            lines += file.read().decode("utf-8", "replace").splitlines()

@@ -62,14 +62,14 @@ def profile(
     for _ in range(num_runs):
         interpreter.predict(inputs)
     # The delegate prints when its interpreter ends.
-    with _captured_stderr() as lines:
+    with captured_stderr() as lines:
         del interpreter
         gc.collect()
     return [json.loads(line[len(_PREFIX) :]) for line in lines if line.startswith(_PREFIX)]
 
 
 @contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
+def captured_stderr() -> Iterator[list[str]]:
     """Collects what C code writes to standard error meanwhile."""
     lines: list[str] = []
     sys.stderr.flush()
