@@ -80,8 +80,8 @@ SMALL = (
         "fracbnn_1bit",
         "resnet20",
     ),
-    *("rbnn_resnet18_cifar", "irnet_resnet18", "recu_vgg", "bireal18", "reactnet_a_step2", "react_resnet18_step1"),
-    *("presb10", "aresb10_imagenet", "resnete18_v2", "meliusnet22"),
+    *("rbnn_resnet18_cifar", "recu_vgg", "bireal18", "reactnet_a_step2", "react_resnet18_step1"),
+    *("presb10", "aresb10_imagenet", "resnete18_v2"),
 )
 
 
