@@ -144,7 +144,7 @@ def test_integer_inputs(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modes": ("default", "gpu")}, "modes should be of default, .*tflite, found 'gpu'"),
+        ({"modes": ("default", "gpu")}, "modes should be of default, .*tflite, delegate, found 'gpu'"),
         ({"num_runs": 0}, "num_runs should be at least 1 .* found 0 and 5"),
         ({"warmup_runs": -1}, "warmup_runs at least 0, found 50 and -1"),
     ],
