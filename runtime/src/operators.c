@@ -70,7 +70,6 @@ static TfLiteStatus read_option(TfLiteContext *context, const TfLiteNode *node, 
 
 static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, struct operator * op) {
   const TfLiteIntArray *in = op->inputs;
-  EXPECT(in->size == 5, -1, "5 inputs", in->size);
   const int output = op->outputs->data[0];
   int padding, activation;
   OPTION("channels_in", 1, MAX_CHANNELS, &op->channels_in);
@@ -130,9 +129,9 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, s
 }
 
 static TfLiteStatus read_custom(TfLiteContext *context, const TfLiteNode *node, struct operator * op) {
-  const int least = op->kind == BCONV ? 5 : 1;
-  EXPECT(op->inputs && op->outputs && op->inputs->size >= least && op->outputs->size == 1, -1,
-         "an input and one output", op->inputs ? op->inputs->size : 0);
+  const int count = op->kind == BCONV ? 5 : 1;
+  EXPECT(op->inputs && op->outputs && op->inputs->size == count && op->outputs->size == 1, -1,
+         count == 5 ? "5 inputs and one output" : "one input and one output", op->inputs ? op->inputs->size : 0);
   const int input = op->inputs->data[0], output = op->outputs->data[0];
   EXPECT(valid_tensor(context, input), input, "an input", -1);
   EXPECT(valid_tensor(context, output), output, "an output", -1);
@@ -272,8 +271,8 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
     case kTfLiteBuiltinAveragePool2d:
     case kTfLiteBuiltinMaxPool2d: {
       const int longest = builtin == kTfLiteBuiltinMaxPool2d ? MAX_POOLED : 2;
-      if (!pool || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 || x->dims->size != 4 ||
-          y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
+      if (!pool || in->size != 1 || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 ||
+          x->dims->size != 4 || y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
           pool->filter_height > longest || pool->filter_width < 1 || pool->filter_width > longest ||
           pool->stride_height < 1 || pool->stride_width < 1 || last_dimension(x) != channels)
         return;

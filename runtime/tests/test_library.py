@@ -158,6 +158,14 @@ def test_names_the_operator_and_its_bad_tensor(position, value, word, capfd):
     assert "operator 1 (LceBconv2d)" in message and "tensor" in message and word in message, message
 
 
+@pytest.mark.parametrize(("position", "count"), [(0, "one input"), (1, "5 inputs")])
+def test_an_input_too_many(position, count, capfd):
+    graph, y = convolution()
+    graph.graph.operators[position].inputs.append(0)
+    message = refused(graph.content(y), capfd)
+    assert f"operator {position} (Lce" in message and f"expected {count} and one output" in message, message
+
+
 def test_a_constant_of_more_bytes_than_its_shape_says():
     graph, y = convolution()
     alone = graph.constant(np.float32([3]))
