@@ -271,7 +271,7 @@ def test_a_teacher_is_a_file(tmp_path, trained):
     inputs = tf.keras.Input((8, 8, 1))
     outputs = tf.keras.layers.Dense(10, "softmax")(tf.keras.layers.Flatten()(inputs))
     tf.keras.Model(inputs, outputs).save(tmp_path / "teacher.h5")
-    base = ("train", "ResNet20", "--set", "width=2", "--set", "method=fracbnn", "--data", "digits")
+    base = ("train", "VGGSmall", "--set", "width=2", "--data", "digits")
     result = _run(*base, *command, "--teacher", tmp_path / "teacher.h5", "--out", tmp_path / "taught")
     assert result.exit_code == 0, result.output
     assert [row["phase"] for row in training.read_metrics(tmp_path / "taught")] == [1, 2]

@@ -12,13 +12,22 @@ from larq_rep import zoo
 from larq_rep.zoo import catalog
 
 FORMS = forms(not_family="larq_zoo")
-each_form = pytest.mark.parametrize("name, variant", FORMS, ids=[catalog.key(*form) for form in FORMS])
+# More layers of what another network of the builder has already; `make test-all` runs these too.
+DEEPER = """AresBNet18 AresBNet34 BiRealNet34 BiRealNet50 BinaryDenseNet37 BinaryDenseNet37Ablation BinaryDenseNet45
+    MeliusNet29 MeliusNet42 MeliusNet59 PresBNet18 PresBNet34 ReActNet18 ReActNet34 ReActNetB ReActNetC RepBiRealNet34
+    RepReActNet18 RepReActNetB RepReActNetC ResNetE34""".split()
 
 
 def is_quick(name, variant):
-    """The first form of each network, and the others of the smallest ones; `make test-all` runs all."""
+    """The first form of each builder's smallest network, and all forms of the smallest networks."""
     network = zoo.get_network(name)
-    return variant is network.variants[0] or network.family in ("resnet20", "vgg")
+    return name not in DEEPER and (variant is network.variants[0] or network.family in ("resnet20", "vgg"))
+
+
+each_form = pytest.mark.parametrize(
+    "name, variant",
+    [pytest.param(*form, id=catalog.key(*form), marks=[] if is_quick(*form) else [pytest.mark.slow]) for form in FORMS],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +36,7 @@ def forget_models():
     forget()
 
 
-@pytest.mark.parametrize(
-    "name, variant",
-    [pytest.param(*form, id=catalog.key(*form), marks=[] if is_quick(*form) else [pytest.mark.slow]) for form in FORMS],
-)
+@each_form
 def test_form(name, variant, tmp_path):
     model = build(name, variant)
     check_training_and_saving(model, str(tmp_path / "model.h5"))

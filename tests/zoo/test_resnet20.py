@@ -83,7 +83,15 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments, expected", PUBLISHED, ids=str)
+def is_quick(name, arguments):
+    """Of the other methods' Rep networks beta 2; `make test-all` counts all."""
+    return name == "ResNet20" or arguments.get("method", "irnet") == "irnet" or arguments["beta"] == 2
+
+
+@pytest.mark.parametrize(
+    "name, arguments, expected",
+    [pytest.param(*row, id=str(row), marks=[] if is_quick(*row[:2]) else [pytest.mark.slow]) for row in PUBLISHED],
+)
 def test_published_counts(name, arguments, expected):
     cost = count(get_network(name).constructor(**arguments))
     assert {attribute: getattr(cost, attribute) for attribute in expected} == expected
