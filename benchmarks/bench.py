@@ -26,6 +26,7 @@ from larq_rep.converters import convert, fold
 from larq_rep.converters.benchmark import benchmark
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.lce import interpreter, standard_error
+from runtime import trained_like
 
 ENGINES = ("default", "indirect", "xnnpack", "indirect+xnnpack")
 
@@ -66,17 +67,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
 
-    tf.keras.utils.set_random_seed(0)
-    networks = {name: getattr(larq_rep.zoo, name)() for name in ("ReActNetA", "RepReActNetA")}
+    networks = {name: trained_like(larq_rep.zoo.get_model(name)) for name in ("ReActNetA", "RepReActNetA")}
     files, conversions, foldings = {}, [], []
     for name, model in networks.items():
-        # As after training: with initial values the converter finds operators to leave out, and equal ones to merge.
-        rng = np.random.default_rng(0)
-        for layer in model.layers:
-            if isinstance(layer, tf.keras.layers.BatchNormalization):
-                layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
-            elif layer.weights:
-                layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
         unfolded, row = conversion(model, arguments.repeats)
         conversions.append(row)
         files[f"{name} unfolded"] = unfolded

@@ -28,7 +28,7 @@ LCE = ("default", "indirect", "xnnpack", "indirect+xnnpack")
 
 
 def trained_like(model: tf.keras.Model) -> tf.keras.Model:
-    """Random weights: with initial values the converter finds operators to leave out."""
+    """Random weights: with initial values the converter finds operators to leave out, and equal ones to merge."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):

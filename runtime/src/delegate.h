@@ -181,6 +181,8 @@ bool output_size(int in, int kernel, int stride, int dilation, bool same, int *o
 /* ---- Order (schedule.c). ---- */
 
 bool is_store(enum opcode code);
+/* Whether a step writes a buffer or a part of it. */
+bool writes(const struct step *step, int buffer);
 /* Output images of a step: their number and size. */
 void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w);
 /* Fills plan->tasks; false if there is no memory. To be called when all shapes are known. */

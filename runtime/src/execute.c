@@ -140,6 +140,12 @@ static size_t scratch_bytes(const struct step *step) {
   return ((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
+static bool is_written(const struct plan *plan, int buffer) {
+  for (int s = 0; s < plan->step_count; s++)
+    if (writes(&plan->steps[s], buffer)) return true;
+  return false;
+}
+
 TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
   struct plan *plan = partition->plan;
   bool *known = allocate((size_t)plan->buffer_count, sizeof *known);
@@ -149,13 +155,7 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
     struct buffer *b = &plan->buffers[i];
     b->top = b->left = b->bottom = b->right = 0;
     const TfLiteTensor *t = &context->tensors[b->tensor];
-    bool written = false;
-    for (int s = 0; s < plan->step_count && !written; s++) {
-      written = plan->steps[s].target == i;
-      for (int k = 0; k < plan->steps[s].count; k++)
-        written = written || (plan->steps[s].program[k].buffer == i && is_store(plan->steps[s].program[k].code));
-    }
-    if (written) continue;
+    if (is_written(plan, i)) continue;
     known[i] = true;
     const int channels = last_dimension(t);
     if (!t->dims || t->dims->size < 1 || t->dims->size > MAX_RANK || channels != b->channels ||
@@ -187,13 +187,7 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
     const struct buffer *b = &plan->buffers[i];
     if (!b->external || b->first < 0) continue;
     TfLiteTensor *t = &context->tensors[b->tensor];
-    bool written = false;
-    for (int s = 0; s < plan->step_count && !written; s++) {
-      written = plan->steps[s].target == i;
-      for (int k = 0; k < plan->steps[s].count; k++)
-        written = written || (plan->steps[s].program[k].buffer == i && is_store(plan->steps[s].program[k].code));
-    }
-    if (!written) continue;
+    if (!is_written(plan, i)) continue;
     /* The runtime takes the array over and frees it. */
     TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
     if (!dims) return kTfLiteError;

@@ -216,11 +216,8 @@ static int next_input(const struct planner *p, int concatenation, int tensor) {
 
 static void finish(struct planner *p, struct chain *chain) {
   const struct step *step = chain->step;
-  for (int i = 0; i < step->count; i++) {
-    const enum opcode code = step->program[i].code;
-    if (code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS)
-      p->plan->buffers[step->program[i].buffer].pending--;
-  }
+  for (int i = 0; i < step->count; i++)
+    if (is_store(step->program[i].code)) p->plan->buffers[step->program[i].buffer].pending--;
 }
 
 static void follow(struct planner *p, struct chain *chain, int tensor);

@@ -41,7 +41,7 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
   return row / h * source->h + (last < source->h ? last + 1 : source->h);
 }
 
-static bool writes(const struct step *step, int buffer) {
+bool writes(const struct step *step, int buffer) {
   if (step->target == buffer) return true;
   for (int i = 0; i < step->count; i++)
     if (is_store(step->program[i].code) && step->program[i].buffer == buffer) return true;

@@ -10,7 +10,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner
+from commands import refused, run
 from PIL import Image
 
 from larq_rep import cost, data, zoo
@@ -21,20 +21,6 @@ from larq_rep_cli import common, lce
 NETWORK = ["RepResNet20", "--set", "width=4", "--input-size", "12x12x1"]
 # Three stages of three blocks of two convolutions.
 CONVOLUTIONS = 18
-
-
-def run(*args):
-    result = CliRunner().invoke(lce.main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(*args):
-    result = run(*args)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    return result.stderr
 
 
 def network(seed=0):

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner
+from commands import run
 from PIL import Image
 
 from larq_rep import training
@@ -21,9 +22,7 @@ NETWORK = ("RepResNet20", "--set", "width=4", "--input-size", "12", "--data", "d
 SMALL = ("--recipe", "irnet", "--set", "epochs=2", "--set", "batch_size=512")
 
 
-def _run(*args, program=main):
-    # As in a shell, an unexpected exception is a failure of the test, not an exit code.
-    return CliRunner().invoke(program, [str(arg) for arg in args], catch_exceptions=False)
+_run = functools.partial(run, program=main)
 
 
 @pytest.fixture(scope="module")

@@ -7,25 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torch_files
-from click.testing import CliRunner
+from commands import refused, run
 from mxnet_files import params
 from PIL import Image
 
 from larq_rep import zoo
-from larq_rep_cli import lce
-
-
-def run(*args):
-    result = CliRunner().invoke(lce.main, [str(arg) for arg in args])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(*args):
-    result = run(*args)
-    assert result.exit_code == 2 and result.stdout == ""
-    return result.stderr
 
 
 def write(path, name, **changes):

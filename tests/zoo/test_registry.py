@@ -13,9 +13,29 @@ from larq_rep.zoo import catalog
 
 FORMS = forms(not_family="larq_zoo")
 # More layers of what another network of the builder has already; `make test-all` runs these too.
-DEEPER = """AresBNet18 AresBNet34 BiRealNet34 BiRealNet50 BinaryDenseNet37 BinaryDenseNet37Ablation BinaryDenseNet45
-    MeliusNet29 MeliusNet42 MeliusNet59 PresBNet18 PresBNet34 ReActNet18 ReActNet34 ReActNetB ReActNetC RepBiRealNet34
-    RepReActNet18 RepReActNetB RepReActNetC ResNetE34""".split()
+DEEPER = [
+    "AresBNet18",
+    "AresBNet34",
+    "BiRealNet34",
+    "BiRealNet50",
+    "BinaryDenseNet37",
+    "BinaryDenseNet37Ablation",
+    "BinaryDenseNet45",
+    "MeliusNet29",
+    "MeliusNet42",
+    "MeliusNet59",
+    "PresBNet18",
+    "PresBNet34",
+    "ReActNet18",
+    "ReActNet34",
+    "ReActNetB",
+    "ReActNetC",
+    "RepBiRealNet34",
+    "RepReActNet18",
+    "RepReActNetB",
+    "RepReActNetC",
+    "ResNetE34",
+]
 
 
 def is_quick(name, variant):
