@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 
@@ -29,12 +28,11 @@ from larq_rep.converters import float_weights, lce, metadata
 from larq_rep.converters.audit import audit_model
 from larq_rep.converters.comparison import Comparison, Difference, IncomparableError, Verification
 from larq_rep.converters.convert import ConversionError, convert, without_mirror
+from larq_rep.converters.delegate import compare_delegate
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
 
 RUNTIMES = ("lce", "delegate")
-# Both round in the same order; only real-valued operators are other engines'.
-_DELEGATE_TOLERANCE = 1e-5
 
 
 def verify(
@@ -53,7 +51,7 @@ def verify(
         images: Float array (N, height, width, channels), preprocessed as for the model. For a file that takes
             mirrored images they are mirrored.
         runtime: `"delegate"` to run the file with the delegate of `larq_rep_runtime` on stock TFLite, too, and compare
-            its outputs with those of LCE's interpreter on each image.
+            it with LCE's interpreter on each image.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
@@ -99,19 +97,6 @@ def verify(
     # An output or a later sign differs because an earlier one does: the first is what matters.
     comparison.result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
     return comparison.result
-
-
-def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
-    """Images for which the delegate gives another output than LCE's interpreter, beyond float rounding."""
-    reference, delegated = lce.any_interpreter(content), larq_rep_runtime.Interpreter(content)
-    differences = []
-    for index, image in enumerate(images):
-        expected, found = (np.asarray(engine.predict(image[None])) for engine in (reference, delegated))
-        error = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1))
-        if not error <= _DELEGATE_TOLERANCE:  # true for NaN
-            message = f"on image {index} the delegate's output differs by {error:.2g} of the largest"
-            differences.append(Difference("delegate", "file", -1, message))
-    return differences
 
 
 def compare_storage(content: bytes, reference: bytes, image: np.ndarray) -> list[Difference]:

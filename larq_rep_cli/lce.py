@@ -300,7 +300,7 @@ def verify(
                 f"{result.output_error:.1e} at the output."
             )
             if runtime == "delegate":
-                click.echo("The delegate on stock TFLite gives the same outputs.")
+                click.echo("The delegate on stock TFLite computes what LCE's interpreter computes.")
         else:
             click.echo(f"{file} does not compute what {model} computes: {len(result.differences)} differences.")
         _print_answers(answers)

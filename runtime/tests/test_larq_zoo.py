@@ -4,11 +4,11 @@ import importlib
 
 import larq_compute_engine
 import numpy as np
-import parts
 import pytest
 import support
 import tensorflow as tf
 
+from larq_rep.converters.delegate import compare_delegate
 from larq_rep.converters.flatbuffer import Flatbuffer
 
 pytest.importorskip("larq_zoo")
@@ -37,6 +37,5 @@ def test_network(name):
     model = support.randomize(network(input_shape=shape, weights=None, num_classes=10))
     content = larq_compute_engine.convert_keras_model(model)
     assert sum(op.name == "LceBconv2d" for op in Flatbuffer(content).operators) > 4
-    for seed in (0, 1):
-        x = np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32)
-        print(name, parts.check_against_lce(content, x))
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    assert compare_delegate(content, x) == []

@@ -2,13 +2,13 @@
 
 import graphs
 import numpy as np
-import parts
 import pytest
 import support
 from larq_rep_runtime import Interpreter, available_implementations
 
 import larq_rep.zoo
 from larq_rep.converters import convert, lce
+from larq_rep.converters.delegate import compare_delegate
 
 
 def check(content, shape):
@@ -52,6 +52,5 @@ def test_large_network(name):
 @pytest.mark.parametrize("name", ["MeliusNet22", "ReActNetC"])
 def test_bits_of_a_large_network(name):
     content, _ = convert(support.randomize(larq_rep.zoo.get_model(name, input_shape=(224, 224, 3))))
-    for seed in (1, 2):
-        x = np.random.default_rng(seed).normal(size=(1, 224, 224, 3)).astype(np.float32)
-        print(name, parts.check_against_lce(content, x))
+    x = np.random.default_rng(1).normal(size=(2, 224, 224, 3)).astype(np.float32)
+    assert compare_delegate(content, x) == []

@@ -338,7 +338,7 @@ def test_inspect(converted):
 def test_delegate(converted):
     path = converted[0]
     result = run("verify", *NETWORK, path, "--random", 1, "--runtime", "delegate")
-    assert result.stdout.endswith("The delegate on stock TFLite gives the same outputs.\n")
+    assert result.stdout.endswith("The delegate on stock TFLite computes what LCE's interpreter computes.\n")
 
     options = ("--mode", "default", "--num_runs", 2, "--warmup_runs", 0)
     wanted = ("--runtime", "delegate", "--implementation", "portable", "--profile")

@@ -60,19 +60,37 @@ def test_the_delegate_gives_the_same(converted, name, storage):
     assert result.ok, result.differences
 
 
-def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
-    class Shifted(larq_rep_runtime.Interpreter):
+def wrong_interpreter(wrong):
+    class Wrong(larq_rep_runtime.Interpreter):
         def predict(self, x):
-            return super().predict(x) * (1 + 1e-3 * (x[0, 0, 0, 0] > 0))
+            results = super().predict(x)
+            one = not isinstance(results, list)
+            results = [wrong(x, result) for result in ([results] if one else results)]
+            return results[0] if one else results
+
+    return Wrong
+
+
+def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
+    def of_whole_files(x, result):
+        return result * np.float32(1.001) if not isinstance(x, list) and x[0, 0, 0, 0] > 0 else result
+
+    def of_its_part(x, result):
+        return result + np.float32(0.001) * (np.arange(result.size).reshape(result.shape) == 5 * isinstance(x, list))
 
     model, content = converted["resnet"]
     batch = images(model)
     batch[:, 0, 0, 0] = -1, 1
-    monkeypatch.setattr(larq_rep_runtime, "Interpreter", Shifted)
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", wrong_interpreter(of_whole_files))
     assert verify(model, content, batch).ok
     result = verify(model, content, batch, runtime="delegate")
-    assert [d.stage for d in result.differences] == ["delegate"]
+    assert [(d.stage, d.image) for d in result.differences] == [("delegate", 1)]
     assert "on image 1 the delegate's output differs by 0.001" in str(result.differences[0])
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", wrong_interpreter(of_its_part))
+    result = verify(model, content, batch[:1], runtime="delegate")
+    assert [d.stage for d in result.differences] == ["delegate"]
+    assert result.differences[0].operator >= 0
+    assert "gives another result than LCE's interpreter on image 0, in 1 values" in str(result.differences[0])
     with pytest.raises(ValueError, match="runtime should be one of 'lce', 'delegate'"):
         verify(model, content, batch, runtime="tflite")
 
