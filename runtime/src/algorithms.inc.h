@@ -7,6 +7,7 @@
  *
  * and includes this one.
  */
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -46,7 +47,7 @@ static __attribute__((noinline)) void from_bytes(float *v, const char *bytes, co
 static __attribute__((noinline)) void to_bytes(char *bytes, const float *v, int rest) {
   for (int c = 0; c < rest; c++) {
     const float kept = v[c] < -128.0f ? -128.0f : v[c] > 127.0f ? 127.0f : v[c];
-    bytes[c] = (char)(int8_t)(kept + (kept < 0 ? -0.5f : 0.5f));
+    bytes[c] = (char)(int8_t)(kept == kept ? roundf(kept) : 0.0f); /* NaN is no integer */
   }
 }
 

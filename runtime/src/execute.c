@@ -41,11 +41,13 @@ static bool shape_target(const struct plan *plan, int index, const struct buffer
     return b->rank == like->rank && memcmp(b->dims, dims, (size_t)(b->rank - 1) * sizeof(int)) == 0;
   known[index] = true;
   /* Channels of packed signs are only known as words. */
-  return set_dims(b, like->rank, dims, b->bits ? b->channels * 32 : b->channels);
+  if (!set_dims(b, like->rank, dims, b->bits ? b->channels * 32 : b->channels)) return false;
+  /* What it is a slice of has the same pixels, and perhaps no writer but its slices. */
+  return b->view_of < 0 || shape_target(plan, b->view_of, like, h, w, known);
 }
 
 static bool same_pixels(const struct buffer *a, const struct buffer *b) {
-  return (int64_t)a->n * a->h * a->w == (int64_t)b->n * b->h * b->w;
+  return a->n == b->n && a->h == b->h && a->w == b->w;
 }
 
 static TfLiteStatus refuse(TfLiteContext *context, const struct step *step, const char *why) {
@@ -140,7 +142,10 @@ static size_t scratch_bytes(const struct step *step) {
   return ((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
+/* Whether a step writes a buffer or a slice of it. */
 static bool is_written(const struct plan *plan, int buffer) {
+  for (int b = 0; b < plan->buffer_count; b++)
+    if (plan->buffers[b].view_of == buffer && is_written(plan, b)) return true;
   for (int s = 0; s < plan->step_count; s++)
     if (writes(&plan->steps[s], buffer)) return true;
   return false;

@@ -241,7 +241,7 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
       return;
     case kTfLiteBuiltinTile:
       if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in) &&
-          channels % last_dimension(x) == 0)
+          last_dimension(x) > 0 && channels % last_dimension(x) == 0)
         op->kind = TILE_CHANNELS;
       return;
     case kTfLiteBuiltinConcatenation: {

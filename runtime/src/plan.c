@@ -276,7 +276,7 @@ static void follow(struct planner *p, struct chain *chain, int tensor) {
            (!p->concatenations[readers[i]]->emitted ||
             step->count + p->concatenations[readers[i]]->count + 2 < MAX_INSTRUCTIONS)) ||
           (op->kind == TILE_CHANNELS && step->kind == STEP_CONVOLUTION && step->count == 1 && count == 1 &&
-           !p->is_output[tensor]))
+           chain->concatenation < 0 && !p->is_output[tensor]))
         next = readers[i];
     }
     if (p->is_output[tensor] || left > (next >= 0)) {

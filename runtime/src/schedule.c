@@ -36,6 +36,8 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
   const struct window *w = step->kind == STEP_CONVOLUTION ? &step->convolution->window : &step->window;
   int out, before, last;
   if (step->kind != STEP_CONVOLUTION && step->kind != STEP_BINARY_MAX_POOL && step->kind != STEP_POOL) return row + 1;
+  /* The copy with a border is made before the first of the tasks, of all rows. */
+  if (step->kind == STEP_CONVOLUTION && step->convolution->padded) return source->n * source->h;
   output_size(source->h, w->height, w->stride_height, w->dilation_height, w->same, &out, &before);
   last = row % h * w->stride_height - before + (w->height - 1) * w->dilation_height;
   return row / h * source->h + (last < source->h ? last + 1 : source->h);

@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "delegate.h"
 
@@ -15,6 +17,7 @@ struct job {
 };
 
 struct threads {
+  pid_t process;         /* that the workers belong to: fork does not copy them */
   pthread_mutex_t owner; /* held by the one caller that uses the workers */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
@@ -86,17 +89,23 @@ static void *worker_main(void *argument) {
   }
 }
 
-struct threads *make_threads(void) {
-  struct threads *threads = calloc(1, sizeof *threads);
-  if (!threads) return NULL;
+static void start_empty(struct threads *threads) {
+  memset(threads, 0, sizeof *threads);
+  threads->process = getpid();
   pthread_mutex_init(&threads->owner, NULL);
   pthread_mutex_init(&threads->mutex, NULL);
   pthread_cond_init(&threads->wake, NULL);
+}
+
+struct threads *make_threads(void) {
+  struct threads *threads = malloc(sizeof *threads);
+  if (threads) start_empty(threads);
   return threads;
 }
 
 void stop_threads(struct threads *threads) {
   if (!threads) return;
+  if (threads->process != getpid()) start_empty(threads); /* nobody to join, nor to open its locks */
   pthread_mutex_lock(&threads->mutex);
   threads->stop = true;
   pthread_cond_broadcast(&threads->wake);
@@ -125,6 +134,7 @@ static void start_workers(struct threads *threads, int workers) {
 
 void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
                   void *argument, int count) {
+  if (num_threads > 1 && count > 1 && threads && threads->process != getpid()) start_empty(threads);
   if (num_threads < 2 || count < 2 || !threads || pthread_mutex_trylock(&threads->owner)) {
     for (int i = 0; i < count; i++) task(argument, 0, i);
     return;
