@@ -152,13 +152,16 @@ static bool make_layer(struct layer *l, struct shared *shared, int size, int cha
                                .ReportError = report, .recommended_num_threads = 1};
   TfLiteIntArray *inputs = array(5, (int[]){0, 1, 2, 3, -1}), *outputs = array(1, (int[]){4});
   const struct operator op = {.kind = BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
-                              .window = {kernel, kernel, 1, 1, 1, 1, true}};
+                              .window = {kernel, kernel, 1, 1, 1, 1, true},
+                              .values = {{NULL, 0},
+                                         {l->tensors[1].data.data, 1},
+                                         {l->tensors[2].data.data, 1},
+                                         {l->tensors[3].data.data, 1}}};
   l->buffers[0] = (struct buffer){.tensor = 0, .external = true, .bits = true, .type = kTfLiteInt32, .channels = words,
                                    .view_of = -1};
   l->buffers[1] = (struct buffer){.tensor = 4, .external = true, .type = kTfLiteFloat32, .channels = channels, .view_of = -1};
-  size_t packed = 0;
   l->step = (struct step){.kind = STEP_CONVOLUTION, .target = -1, .repeat = 1, .channels = channels, .count = 2,
-                          .convolution = make_convolution(&l->context, &op, shared->options.kernels, &packed),
+                          .convolution = make_convolution(&l->context, &op, shared->options.kernels),
                           .program = {{.code = OP_ACCUMULATED, .buffer = -1}, {.code = OP_STORE, .buffer = 1}}};
   l->plan = (struct plan){.buffer_count = 2, .step_count = 1, .buffers = l->buffers, .steps = &l->step};
   l->partition = (struct partition){.shared = shared, .options = &shared->options, .plan = &l->plan};

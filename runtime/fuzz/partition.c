@@ -98,7 +98,8 @@ static void make_tensor(struct input *in, TfLiteTensor *t) {
 static void make_node(struct input *in, struct host *host, int index) {
   static const int builtins[] = {kTfLiteBuiltinAdd, kTfLiteBuiltinAdd, kTfLiteBuiltinMul, kTfLiteBuiltinSub,
                                  kTfLiteBuiltinPrelu, kTfLiteBuiltinTile, kTfLiteBuiltinConcatenation,
-                                 kTfLiteBuiltinAveragePool2d, kTfLiteBuiltinRelu, kTfLiteBuiltinRelu6, 3};
+                                 kTfLiteBuiltinAveragePool2d, kTfLiteBuiltinRelu, kTfLiteBuiltinRelu6, 3,
+                                 kTfLiteBuiltinMaxPool2d, kTfLiteBuiltinReluN1To1, kTfLiteBuiltinFill};
   static const char *const customs[] = {"LceQuantize", "LceBconv2d", "LceQuantize", "LceBconv2d", "LceDequantize",
                                         "LceBMaxPool2d", "Other"};
   static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
@@ -108,7 +109,7 @@ static void make_node(struct input *in, struct host *host, int index) {
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
   host->registrations[index] = (TfLiteRegistration){
-      .builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 11), .custom_name = name};
+      .builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
   const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
   node->inputs = array(inputs);
   for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;

@@ -35,9 +35,18 @@ bool output_size(int in, int kernel, int stride, int dilation, bool same, int *o
   return true;
 }
 
-static int count_bits(uint32_t word) { return __builtin_popcount(word); }
+static float float_at(const struct values *values, size_t i) {
+  float value;
+  memcpy(&value, &values->data[values->step * i], sizeof value);
+  return value;
+}
 
-static void pack(struct convolution *conv, const struct kernels *kernels, const uint32_t *filter) {
+static uint32_t filter_word(const struct convolution *conv, const struct values *filter, int output, int tap, int i) {
+  const size_t taps = (size_t)conv->gemm.taps, words = (size_t)conv->gemm.words;
+  return filter->data[filter->step * (((size_t)output * taps + (size_t)tap) * words + (size_t)i)];
+}
+
+static void pack(struct convolution *conv, const struct kernels *kernels, const struct values *filter) {
   struct gemm *gemm = &conv->gemm;
   const int per_group = conv->channels_out / gemm->groups;
   const int steps_of_tap = (gemm->words + kernels->step_words - 1) / kernels->step_words;
@@ -47,7 +56,7 @@ static void pack(struct convolution *conv, const struct kernels *kernels, const 
     for (int t = 0; t < gemm->taps; t++)
       for (int i = 0; i < gemm->words; i++) {
         const int step = t * steps_of_tap + i / kernels->step_words;
-        const uint32_t word = filter[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i];
+        const uint32_t word = filter_word(conv, filter, o, t, i);
         if (kernels->nibbles) {
           uint8_t *bytes = (uint8_t *)to + (size_t)step * 8 * (size_t)kernels->lanes;
           for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;
@@ -59,10 +68,8 @@ static void pack(struct convolution *conv, const struct kernels *kernels, const 
   }
 }
 
-struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels,
-                                     size_t *packed_bytes) {
+struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels) {
   const TfLiteTensor *filter = &context->tensors[op->inputs->data[1]], *y = &context->tensors[op->outputs->data[0]];
-  const uint32_t *words = filter->data.data;
   struct convolution *conv = calloc(1, sizeof *conv);
   if (!conv) return NULL;
   conv->window = op->window;
@@ -95,32 +102,29 @@ struct convolution *make_convolution(TfLiteContext *context, const struct operat
     free_convolution(conv);
     return NULL;
   }
-  *packed_bytes += vectors * gemm->vector_words * sizeof(uint32_t);
-  pack(conv, kernels, words);
+  pack(conv, kernels, &op->values[1]);
   gemm->weights = conv->weights;
   gemm->tap_offsets = conv->tap_offsets;
 
   const int channels_of_group = conv->channels_in / gemm->groups;
   const double K = (double)gemm->taps * channels_of_group;
-  const float *multiplier = y->type == kTfLiteInt32 ? NULL : context->tensors[op->inputs->data[2]].data.f;
-  const float *bias = y->type == kTfLiteInt32 ? NULL : context->tensors[op->inputs->data[3]].data.f;
-  const int32_t *threshold = y->type == kTfLiteInt32 ? context->tensors[op->inputs->data[4]].data.i32 : NULL;
   const double scale = y->type == kTfLiteInt8 ? (double)y->params.scale : 1;
   const double zero = y->type == kTfLiteInt8 ? y->params.zero_point : 0;
   for (int o = 0; o < conv->channels_out; o++) {
-    if (threshold) {
+    if (y->type == kTfLiteInt32) {
       /* acc lies in 0..K, so that thresholds outside say the same as the nearest inside. */
-      const double t = threshold[o] < 0 ? -1 : threshold[o] > K ? K : threshold[o];
+      const int32_t threshold = (int32_t)op->values[4].data[op->values[4].step * (size_t)o];
       conv->scale[o] = conv->multiplier[o] = -0.5f;
-      conv->shift[o] = (float)t;
+      conv->shift[o] = (float)(threshold < 0 ? -1 : threshold > K ? K : threshold);
     } else {
-      conv->scale[o] = conv->multiplier[o] = (float)(-(double)multiplier[o] / scale);
-      conv->shift[o] = (float)(((double)bias[o] + K * (double)multiplier[o]) / scale + zero);
+      const double multiplier = (double)float_at(&op->values[2], (size_t)o);
+      const double bias = (double)float_at(&op->values[3], (size_t)o);
+      conv->scale[o] = conv->multiplier[o] = (float)(-multiplier / scale);
+      conv->shift[o] = (float)((bias + K * multiplier) / scale + zero);
     }
     for (int t = 0; conv->sums && t < gemm->taps; t++) {
       int negative = 0;
-      for (int i = 0; i < gemm->words; i++)
-        negative += count_bits(words[((size_t)o * (size_t)gemm->taps + (size_t)t) * (size_t)gemm->words + (size_t)i]);
+      for (int i = 0; i < gemm->words; i++) negative += __builtin_popcount(filter_word(conv, &op->values[1], o, t, i));
       conv->sums[(size_t)t * channels + (size_t)o] = channels_of_group - 2 * negative;
     }
   }
@@ -162,6 +166,16 @@ void free_convolution(struct convolution *conv) {
   free(conv->column_class);
   free(conv->padded);
   free(conv);
+}
+
+size_t packed_bytes(const struct convolution *conv) {
+  return (size_t)conv->gemm.groups * (size_t)conv->gemm.vectors * conv->gemm.vector_words * sizeof(uint32_t);
+}
+
+size_t constant_bytes(const struct convolution *conv) {
+  const size_t channels = (size_t)round_up(conv->channels_out, UNIT), width = (size_t)round_up(conv->period, UNIT);
+  return 4 * (3 * width + (size_t)conv->gemm.taps * (conv->sums ? channels + 1 : 1)) + conv->border_bytes +
+         conv->padded_bytes;
 }
 
 struct range {
@@ -208,7 +222,8 @@ static TfLiteStatus prepare_borders(struct convolution *conv, const struct buffe
                                      conv->top, conv->row_class, rows);
     conv->column_classes = classify(out_width, input->w, w->width, w->stride_width, w->dilation_width, conv->left,
                                     conv->column_class, columns);
-    conv->borders = allocate((size_t)row_classes * (size_t)conv->column_classes, width * sizeof(float));
+    conv->border_bytes = (size_t)row_classes * (size_t)conv->column_classes * width * sizeof(float);
+    conv->borders = allocate(conv->border_bytes, 1);
     for (int r = 0; conv->borders && r < row_classes; r++)
       for (int c = 0; c < conv->column_classes; c++) {
         float *border = conv->borders + (size_t)(r * conv->column_classes + c) * width;
@@ -243,8 +258,7 @@ bool place_windows(struct convolution *conv, const struct buffer *input, int *ou
   return true;
 }
 
-TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *conv, const struct buffer *input,
-                                 int out_height, int out_width) {
+TfLiteStatus prepare_convolution(struct convolution *conv, const struct buffer *input, int out_height, int out_width) {
   const struct window *w = &conv->window;
   const int left = input->external ? conv->left : input->left, right = input->external ? conv->right : input->right;
   const int64_t row = ((int64_t)left + input->w + right) * input->pixel_words;
@@ -257,15 +271,12 @@ TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *con
     }
   free(conv->padded);
   conv->padded = NULL;
+  conv->padded_bytes = 0;
   if (input->external && (conv->top || conv->left || conv->bottom || conv->right)) {
-    conv->padded = allocate((size_t)input->n * (size_t)(conv->top + input->h + conv->bottom),
-                            (size_t)row * sizeof(uint32_t));
+    conv->padded_bytes = (size_t)input->n * (size_t)(conv->top + input->h + conv->bottom) * (size_t)row * sizeof(uint32_t);
+    conv->padded = allocate(conv->padded_bytes, 1);
     if (!conv->padded) return kTfLiteError;
   }
   const bool outside = conv->pad_zero && (w->height > 1 || w->width > 1);
-  if (outside && conv->clamped) {
-    context->ReportError(context, "larq-rep: LceBconv2d: zero padding has no fused activation.");
-    return kTfLiteError;
-  }
   return outside ? prepare_borders(conv, input, out_height, out_width) : kTfLiteOk;
 }

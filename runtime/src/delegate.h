@@ -40,6 +40,12 @@ struct window {
   bool same; /* padding SAME, else VALID */
 };
 
+/* The 32-bit values of a tensor that is known before the first inference; all are the first one where `step` is 0. */
+struct values {
+  const uint32_t *data;
+  size_t step;
+};
+
 struct operator {
   int node;
   enum kind kind;
@@ -47,9 +53,10 @@ struct operator {
   TfLiteFusedActivation activation;
   struct window window;
   int channels_in, pad_values; /* BCONV */
+  struct values values[5];         /* BCONV: of the inputs that are known */
 };
 
-enum { MAX_RANK = 8, MAX_CHANNELS = 1 << 20, MAX_POOLED = 3 /* pixels of a side of a maximum's window */ };
+enum { MAX_THREADS = 64, MAX_RANK = 8, MAX_CHANNELS = 1 << 20, MAX_POOLED = 3 /* pixels of a side of a maximum's window */ };
 
 const char *kind_name(enum kind kind);
 
@@ -110,6 +117,7 @@ struct convolution {
   int *row_class, *column_class;
   int column_classes;
   uint32_t *padded;       /* a copy of an external input with its border */
+  size_t border_bytes, padded_bytes;
   int32_t *tap_offsets;
   uint32_t *weights;
 };
@@ -154,7 +162,6 @@ struct plan {
   struct task *tasks; /* what to do, in this order */
   struct buffer *buffers;
   struct step *steps;
-  size_t packed_bytes;
 };
 
 struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options);
@@ -163,17 +170,19 @@ void free_plan(struct plan *plan);
 /* ---- Convolutions (convolution.c). ---- */
 
 /* Packs the weights once; NULL, reported, if there is no memory. */
-struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels,
-                                     size_t *packed_bytes);
+struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels);
 void free_convolution(struct convolution *convolution);
+/* Bytes of its weights, and of everything else that it holds. */
+size_t packed_bytes(const struct convolution *convolution);
+size_t constant_bytes(const struct convolution *convolution);
 /* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
  * one period on; false if there is no memory. */
 bool repeat_results(struct convolution *convolution, int channels);
 /* Finds the length of the output, and the border of the input that the windows reach into. */
 bool place_windows(struct convolution *convolution, const struct buffer *input, int *out_height, int *out_width);
 /* To be called when the input's layout is known. */
-TfLiteStatus prepare_convolution(TfLiteContext *context, struct convolution *convolution, const struct buffer *input,
-                                 int out_height, int out_width);
+TfLiteStatus prepare_convolution(struct convolution *convolution, const struct buffer *input, int out_height,
+                                 int out_width);
 
 /* Length of an output axis and the padding before it; false if the window does not fit. */
 bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);

@@ -183,8 +183,8 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
     int h, w;
     const struct buffer *source = &plan->buffers[step->source];
     place_windows(step->convolution, source, &h, &w);
-    if (prepare_convolution(context, step->convolution, source, h, w) != kTfLiteOk)
-      status = refuse(context, step, "it cannot be prepared for this size of input");
+    if (prepare_convolution(step->convolution, source, h, w) != kTfLiteOk)
+      status = refuse(context, step, "no memory for its borders, or an image of more than 2^31 words");
   }
   if (status != kTfLiteOk) return status;
 
@@ -204,7 +204,7 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
   partition->num_threads = partition->options->num_threads ? partition->options->num_threads
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
                                                                   : 1;
-  if (partition->num_threads > 64) partition->num_threads = 64;
+  if (partition->num_threads > MAX_THREADS) partition->num_threads = MAX_THREADS;
   if (!make_schedule(plan, partition->num_threads)) {
     context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
     return kTfLiteError;
@@ -647,11 +647,18 @@ static double macs(const struct plan *plan, const struct step *step) {
 void print_profile(const struct partition *partition) {
   const struct plan *plan = partition->plan;
   if (!partition->invocations) return;
+  size_t packed = 0, memory = partition->memory_bytes + partition->scratch_bytes * (size_t)partition->num_threads;
+  for (int s = 0; s < plan->step_count; s++) {
+    const struct step *step = &plan->steps[s];
+    if (step->convolution) packed += packed_bytes(step->convolution);
+    if (step->convolution) memory += constant_bytes(step->convolution);
+    for (int i = 0; i < step->count; i++)
+      if (step->program[i].constant) memory += (size_t)round_up(step->channels, UNIT) * sizeof(float);
+  }
   fprintf(stderr,
           "larq-rep profile: {\"implementation\": \"%s\", \"threads\": %d, \"invocations\": %ld, "
           "\"packed_bytes\": %zu, \"memory_bytes\": %zu, \"steps\": [",
-          partition->options->kernels->name, partition->num_threads, partition->invocations, plan->packed_bytes,
-          partition->memory_bytes + partition->scratch_bytes * (size_t)partition->num_threads);
+          partition->options->kernels->name, partition->num_threads, partition->invocations, packed, memory);
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
     fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->node, step->name,

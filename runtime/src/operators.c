@@ -31,6 +31,34 @@ static int64_t elements(const TfLiteTensor *tensor) {
   return count;
 }
 
+static bool valid_tensor(const TfLiteContext *context, int tensor) {
+  return tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].dims &&
+         context->tensors[tensor].dims->size <= MAX_RANK;
+}
+
+/* The values of a tensor that is a constant, or that FILL, which LCE's converter writes for filters whose weights are
+ * all alike, makes of one. Its node stands before its reader's. */
+static bool known_values(TfLiteContext *context, int reader, int tensor, struct values *values) {
+  const TfLiteTensor *t = &context->tensors[tensor];
+  *values = (struct values){t->data.data, 1};
+  if (is_constant(context, tensor)) return t->bytes >= (size_t)elements(t) * 4;
+  for (int i = reader - 1; i >= 0; i--) {
+    TfLiteNode *node;
+    TfLiteRegistration *registration;
+    if (context->GetNodeAndRegistration(context, i, &node, &registration) != kTfLiteOk) return false;
+    if (registration->builtin_code != kTfLiteBuiltinFill || !node->inputs || node->inputs->size != 2 ||
+        !node->outputs || node->outputs->size != 1 || node->outputs->data[0] != tensor)
+      continue;
+    const int value = node->inputs->data[1];
+    if (!valid_tensor(context, value) || !is_constant(context, value) || context->tensors[value].type != t->type ||
+        context->tensors[value].bytes < 4)
+      return false;
+    *values = (struct values){context->tensors[value].data.data, 0};
+    return true;
+  }
+  return false;
+}
+
 /* An LCE operator that cannot be run: says which, which tensor, and why. */
 static TfLiteStatus malformed(TfLiteContext *context, const struct operator * op, int tensor, const char *expected,
                               long found) {
@@ -38,11 +66,6 @@ static TfLiteStatus malformed(TfLiteContext *context, const struct operator * op
   context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': expected %s, found %ld.", op->node,
                        kind_name(op->kind), tensor, named ? context->tensors[tensor].name : "", expected, found);
   return kTfLiteError;
-}
-
-static bool valid_tensor(const TfLiteContext *context, int tensor) {
-  return tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].dims &&
-         context->tensors[tensor].dims->size <= MAX_RANK;
 }
 
 static TfLiteStatus read_option(TfLiteContext *context, const TfLiteNode *node, const struct operator * op,
@@ -65,6 +88,7 @@ static TfLiteStatus read_option(TfLiteContext *context, const TfLiteNode *node, 
 
 #define OPTION(key, low, high, target) \
   if (read_option(context, node, op, key, low, high, target) != kTfLiteOk) return kTfLiteError
+#define PACKED "packed signs, which are type 2 (int32)"
 #define EXPECT(condition, tensor, expected, found) \
   if (!(condition)) return malformed(context, op, tensor, expected, (long)(found))
 
@@ -84,34 +108,35 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, s
   op->window.same = padding == 0;
 
   const TfLiteTensor *x = &context->tensors[in->data[0]], *y = &context->tensors[output];
-  EXPECT(x->type == kTfLiteInt32 && x->dims->size == 4, in->data[0], "packed signs of rank 4", x->dims->size);
+  EXPECT(x->type == kTfLiteInt32, in->data[0], PACKED, x->type);
+  EXPECT(x->dims->size == 4, in->data[0], "rank 4", x->dims->size);
   const int words = (op->channels_in + 31) / 32;
   EXPECT(last_dimension(x) == words, in->data[0], "ceil(channels_in / 32) words a pixel", last_dimension(x));
   EXPECT(y->dims->size == 4, output, "rank 4", y->dims->size);
   EXPECT(valid_tensor(context, in->data[1]), in->data[1], "a filter", -1);
   const TfLiteTensor *filter = &context->tensors[in->data[1]];
-  EXPECT(filter->type == kTfLiteInt32 && filter->dims->size == 4, in->data[1], "a filter of rank 4",
-         filter->dims->size);
-  EXPECT(is_constant(context, in->data[1]), in->data[1], "a constant filter", 0);
+  EXPECT(filter->type == kTfLiteInt32, in->data[1], PACKED, filter->type);
+  EXPECT(filter->dims->size == 4, in->data[1], "a filter of rank 4", filter->dims->size);
   const int *shape = filter->dims->data;
   for (int i = 0; i < 4; i++)
     EXPECT(shape[i] >= 1 && shape[i] <= (i == 1 || i == 2 ? 1 << 12 : MAX_CHANNELS), in->data[1],
            "a filter of sensible size", shape[i]);
-  const int64_t filter_words = elements(filter);
-  EXPECT(filter_words >= 0 && (uint64_t)filter_words * 4 <= filter->bytes, in->data[1],
-         "as many bytes as the filter's shape says", filter->bytes);
+  const int64_t weights = (int64_t)shape[1] * shape[2] * shape[3] * 32;
+  EXPECT(elements(filter) >= 0 && weights < 1 << 23, in->data[1], "fewer than 2^23 weights an output", weights);
+  EXPECT(known_values(context, op->node, in->data[1], &op->values[1]), in->data[1],
+         "a constant filter of as many bytes as its shape says", filter->bytes);
   EXPECT(words % shape[3] == 0, in->data[1], "filter words that divide those of the input", shape[3]);
   const int groups = words / shape[3];
   EXPECT(groups == 1 || op->channels_in % (32 * groups) == 0, in->data[1],
          "groups of a multiple of 32 channels", op->channels_in);
   EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
-  EXPECT((int64_t)shape[1] * shape[2] * shape[3] * 32 < 1 << 23, in->data[1], "fewer than 2^23 weights an output",
-         shape[1]);
   op->window.height = shape[1];
   op->window.width = shape[2];
+  EXPECT(!op->window.same || op->pad_values == 1 || shape[1] * shape[2] == 1 || op->activation == kTfLiteActNone, output,
+         "no fused activation with zero padding", op->activation);
 
   const bool bits = y->type == kTfLiteInt32;
-  EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "float32, int8 or packed signs",
+  EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "type 1 (float32), 9 (int8) or 2 (packed signs)",
          y->type);
   EXPECT(last_dimension(y) == (bits ? (shape[0] + 31) / 32 : shape[0]), output, "the filter's output channels",
          last_dimension(y));
@@ -119,9 +144,11 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, s
     const int t = in->data[i];
     EXPECT(valid_tensor(context, t), t, i == 4 ? "a threshold" : "a multiplier and a bias", -1);
     const TfLiteTensor *c = &context->tensors[t];
-    EXPECT(c->type == (i == 4 ? kTfLiteInt32 : kTfLiteFloat32) && c->dims->size == 1 && c->dims->data[0] == shape[0] &&
-               is_constant(context, t) && c->bytes >= (size_t)shape[0] * 4,
-           t, "a constant for each output channel, of rank 1; a rank was", c->dims->size);
+    EXPECT(c->type == (i == 4 ? kTfLiteInt32 : kTfLiteFloat32), t, i == 4 ? "type 2 (int32)" : "type 1 (float32)",
+           c->type);
+    EXPECT(c->dims->size == 1, t, "rank 1", c->dims->size);
+    EXPECT(c->dims->data[0] == shape[0], t, "a value for each output channel", c->dims->data[0]);
+    EXPECT(known_values(context, op->node, t, &op->values[i]), t, "a constant of 4 bytes a channel", c->bytes);
   }
   if (y->type == kTfLiteInt8)
     EXPECT(y->params.scale > 0, output, "a positive scale", 0);
@@ -142,8 +169,8 @@ static TfLiteStatus read_custom(TfLiteContext *context, const TfLiteNode *node, 
   if (op->kind == QUANTIZE || op->kind == DEQUANTIZE) {
     const TfLiteTensor *wide = op->kind == QUANTIZE ? x : y, *packed = op->kind == QUANTIZE ? y : x;
     EXPECT(wide->type == kTfLiteFloat32 || wide->type == kTfLiteInt8 || wide->type == kTfLiteBool,
-           op->kind == QUANTIZE ? input : output, "float32, int8 or bool", wide->type);
-    EXPECT(packed->type == kTfLiteInt32, op->kind == QUANTIZE ? output : input, "int32", packed->type);
+           op->kind == QUANTIZE ? input : output, "type 1 (float32), 9 (int8) or 6 (bool)", wide->type);
+    EXPECT(packed->type == kTfLiteInt32, op->kind == QUANTIZE ? output : input, PACKED, packed->type);
     EXPECT(last_dimension(wide) >= 1 && last_dimension(wide) <= MAX_CHANNELS, op->kind == QUANTIZE ? input : output,
            "a number of channels", last_dimension(wide));
     EXPECT(last_dimension(packed) == (last_dimension(wide) + 31) / 32, op->kind == QUANTIZE ? output : input,
@@ -159,9 +186,10 @@ static TfLiteStatus read_custom(TfLiteContext *context, const TfLiteNode *node, 
   OPTION("stride_width", 1, 1 << 15, &op->window.stride_width);
   op->window.same = padding == 0;
   op->window.dilation_height = op->window.dilation_width = 1;
-  EXPECT(x->type == kTfLiteInt32 && x->dims->size == 4, input, "packed signs of rank 4", x->dims->size);
-  EXPECT(y->type == kTfLiteInt32 && last_dimension(y) == last_dimension(x), output, "the words of the input",
-         last_dimension(y));
+  EXPECT(x->type == kTfLiteInt32, input, PACKED, x->type);
+  EXPECT(x->dims->size == 4, input, "rank 4", x->dims->size);
+  EXPECT(y->type == kTfLiteInt32, output, PACKED, y->type);
+  EXPECT(last_dimension(y) == last_dimension(x), output, "the words of the input", last_dimension(y));
   EXPECT(last_dimension(x) >= 1 && last_dimension(x) <= MAX_CHANNELS, input, "words", last_dimension(x));
   return kTfLiteOk;
 }
@@ -195,8 +223,8 @@ static bool fits(const TfLiteContext *context, const struct operator * op) {
   return computed >= 1;
 }
 
-/* A TILE, or a CONCATENATION of one tensor with itself, that repeats the channels only. */
-static bool tiles_channels(const TfLiteContext *context, const TfLiteIntArray *inputs) {
+/* A TILE that repeats the channels only. */
+static bool tiles_channels(const TfLiteContext *context, const TfLiteIntArray *inputs, int channels) {
   if (inputs->size != 2) return false;
   const TfLiteTensor *x = &context->tensors[inputs->data[0]], *times = &context->tensors[inputs->data[1]];
   const int rank = x->dims->size;
@@ -204,7 +232,7 @@ static bool tiles_channels(const TfLiteContext *context, const TfLiteIntArray *i
   if (times->type != kTfLiteInt32 || times->bytes < (size_t)rank * sizeof(int32_t)) return false;
   for (int i = 0; i < rank - 1; i++)
     if (times->data.i32[i] != 1) return false;
-  return times->data.i32[rank - 1] >= 1;
+  return (int64_t)times->data.i32[rank - 1] * last_dimension(x) == channels;
 }
 
 static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, int builtin, struct operator * op) {
@@ -240,8 +268,7 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
         op->kind = builtin == kTfLiteBuiltinRelu ? RELU : builtin == kTfLiteBuiltinRelu6 ? RELU6 : RELU_N1_TO_1;
       return;
     case kTfLiteBuiltinTile:
-      if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in) &&
-          last_dimension(x) > 0 && channels % last_dimension(x) == 0)
+      if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in, channels))
         op->kind = TILE_CHANNELS;
       return;
     case kTfLiteBuiltinConcatenation: {

@@ -378,7 +378,7 @@ static void plan_operator(struct planner *p, int position) {
       chain.step->source = source;
       p->plan->buffers[source].bits = true;
       touch(p, source);
-      chain.step->convolution = make_convolution(p->context, op, p->options->kernels, &p->plan->packed_bytes);
+      chain.step->convolution = make_convolution(p->context, op, p->options->kernels);
       if (!chain.step->convolution) {
         fail(p, op->node, "out of memory");
         return;

@@ -106,7 +106,7 @@ static bool set_option(struct options *options, const char *key, const char *val
                 value);
   }
   if (strcmp(key, "num_threads") == 0)
-    return parse_int(value, 0, 64, &options->num_threads) ||
+    return parse_int(value, 0, MAX_THREADS, &options->num_threads) ||
            fail(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.", key, value);
   if (strcmp(key, "profile") == 0 || strcmp(key, "fuse") == 0)
     return parse_bool(value, key[0] == 'p' ? &options->profile : &options->fuse) ||

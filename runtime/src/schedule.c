@@ -75,12 +75,8 @@ static int possible(const struct plan *plan, const struct progress *progress, in
   for (int i = 0; i < step->count; i++) {
     const int buffer = step->program[i].buffer;
     if (buffer < 0 || is_store(step->program[i].code)) continue;
-    const struct buffer *b = &plan->buffers[buffer];
     const int loaded = complete(plan, progress, buffer);
-    if (b->h == h && b->w == w && b->n == n)
-      end = loaded < end ? loaded : end;
-    else if (loaded < b->n * b->h)
-      end = row;
+    end = loaded < end ? loaded : end;
   }
   return end;
 }
@@ -103,8 +99,7 @@ static int still_read(const struct plan *plan, const struct step *step, const st
   }
   for (int i = 0; i < step->count; i++)
     if (step->program[i].buffer == buffer && !is_store(step->program[i].code)) {
-      const int row = b->h == h && b->w == w && b->n == n ? progress->done : 0;
-      first = row < first ? row : first;
+      first = progress->done < first ? progress->done : first;
     }
   return first;
 }

@@ -38,6 +38,7 @@ enum {
   kTfLiteBuiltinDelegate = 51,
   kTfLiteBuiltinPrelu = 54,
   kTfLiteBuiltinTile = 69,
+  kTfLiteBuiltinFill = 94,
 };
 
 typedef enum { kTfLiteActNone = 0, kTfLiteActRelu, kTfLiteActReluN1To1, kTfLiteActRelu6 } TfLiteFusedActivation;

@@ -8,7 +8,7 @@
 
 #include "delegate.h"
 
-enum { MAX_THREADS = 64, SPINS = 4000 };
+enum { SPINS = 4000 };
 
 struct job {
   void (*task)(void *argument, int thread, int index);

@@ -145,45 +145,131 @@ def test_steps_that_take_turns_over_several_images(threads):
     np.testing.assert_array_equal(graphs.run(content, x, threads, batch=3)[0], one_by_one)
 
 
-def random_graph(rng):
-    """Operators in any order, most of which the delegate claims, on tensors of one size."""
+def random_operator(graph, rng, values, packed):
+    """Adds an operator to one of the newest values: what comes out, a value or (packed signs, their channels)."""
+    x = values[rng.integers(max(0, len(values) - 4), len(values))]
+    *size, c = graph.shape(x)
+    alike = [v for v in values if graph.shape(v)[:3] == (*size,)]
+    kind = rng.integers(15) if c <= 200 else 0
+    if kind <= 3:
+        found = [p for p in packed if graph.shape(p[0])[:3] == (*size,)]
+        if not found or rng.random() < 0.6:
+            found = [(graph.quantize(x), c)]
+            packed += found
+        bits, channels = found[rng.integers(len(found))]
+        if rng.random() < 0.2 and min(size[1:]) > 3:
+            bits = graph.max_pool_bits(bits)
+            packed.append((bits, channels))
+        kernel = (3, 3) if min(graph.shape(bits)[1:3]) >= 3 and rng.random() < 0.7 else (1, 1)
+        output = "bits" if rng.random() < 0.15 else "float32"
+        filters, pad_values = int(rng.choice([16, 32, 40, 64])), 1 if output == "bits" else int(rng.integers(2))
+        strides = (1, 1) if rng.random() < 0.8 else (2, 2)
+        y = graph.bconv(bits, rng, channels, filters, kernel, strides, pad_values=pad_values, output=output)
+        return (y, filters) if output == "bits" else y
+    if kind == 4:
+        return graph.tile(x, int(rng.integers(2, 4)))
+    if kind == 5:
+        return graph.prelu(x, rng.normal(size=c))
+    if kind in (6, 7):
+        return graph.concatenate([v for v in alike if graph.shape(v)[-1] <= 96][-3:] or [x])
+    if kind == 8:
+        same = [v for v in alike if graph.shape(v)[-1] == c]
+        return graph.elementwise(str(rng.choice(["ADD", "MUL", "SUB"])), x, same[rng.integers(len(same))])
+    if kind in (9, 10) and size[1] % 2 == size[2] % 2 == 0:
+        return graph.pool("AVERAGE_POOL_2D" if kind == 9 else "MAX_POOL_2D", x)
+    if kind == 11:
+        return graph.add(str(rng.choice(["RELU", "RELU6", "RELU_N1_TO_1"])), [x], (*size, c))
+    operands = [x, constant(graph, rng, c if rng.random() < 0.8 else 1)]
+    if rng.random() < 0.2:
+        operands.reverse()
+    name = str(rng.choice(["ADD", "MUL", "SUB"]))
+    return graph.elementwise(name, *operands, activation=int(rng.choice([0, 0, 0, 1, 2, 3])))
+
+
+def random_graph(rng, height, width):
+    """Operators in any order, most of which the delegate claims; what nobody reads and some others are outputs."""
     graph = graphs.Graph()
-    channels = int(rng.choice([20, 32, 64, 96, 130]))
-    values = [graph.input((1, 5, 6, channels))]
-    for _ in range(int(rng.integers(6, 25))):
-        x = values[rng.integers(max(0, len(values) - 4), len(values))]
-        c = graph.shape(x)[-1]
-        kind = rng.integers(12)
-        if kind <= 3 or c > 300:
-            filters = int(rng.choice([16, 32, 40, 64]))
-            y = graph.bconv(graph.quantize(x), rng, c, filters, pad_values=int(rng.integers(2)))
-        elif kind == 4:
-            y = graph.tile(x, int(rng.integers(2, 4)))
-        elif kind == 5:
-            y = graph.prelu(x, rng.normal(size=c))
-        elif kind == 6:
-            others = [v for v in values if graph.shape(v)[-1] <= 200][-3:]
-            y = graph.concatenate(list(dict.fromkeys(others))) if others else x
-        elif kind == 7:
-            same = [v for v in values if graph.shape(v)[-1] == c]
-            y = graph.elementwise(str(rng.choice(["ADD", "MUL", "SUB"])), x, same[rng.integers(len(same))])
-        else:
-            operands = [x, constant(graph, rng, c) if rng.random() < 0.8 else constant(graph, rng, 1)]
-            if rng.random() < 0.2:
-                operands.reverse()
-            name = str(rng.choice(["ADD", "MUL", "SUB"]))
-            y = graph.elementwise(name, *operands, activation=int(rng.choice([0, 0, 0, 1, 2, 3])))
-        values.append(y)
-    made = list(dict.fromkeys(values[1:]))
+    channels = int(rng.choice([16, 20, 32, 64, 96]))
+    values, packed = [graph.input((1, height, width, channels))], []
+    for _ in range(int(rng.integers(6, 22))):
+        y = random_operator(graph, rng, values, packed)
+        (packed if isinstance(y, tuple) else values).append(y)
     read = {t for op in graph.graph.operators for t in op.inputs}
-    outputs = [v for v in made if v not in read or rng.random() < 0.1]
-    return graph.content(*outputs), rng.normal(size=(1, 5, 6, channels)).astype(np.float32)
+    outputs = [v for v in values[1:] if v not in read or rng.random() < 0.1]
+    outputs += [p for p, _ in packed if p not in read or rng.random() < 0.2]
+    x = rng.normal(size=(1, height, width, channels)).astype(np.float32)
+    return graph.content(*dict.fromkeys(outputs)), x
+
+
+def check_batch(content, x):
+    batch = np.concatenate([x, -x, x / 2])
+    single = [graphs.run(content, image[None], fuse=0) for image in batch]
+    for found, *expected in zip(graphs.run(content, batch, 2, batch=3), *single, strict=True):
+        np.testing.assert_array_equal(found, np.concatenate(expected))
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_graph(seed):
-    content, x = random_graph(np.random.default_rng(seed))
+    content, x = random_graph(np.random.default_rng(seed), 6, 8)
     check(content, x)
+    check_batch(content, x)
+
+
+@pytest.mark.parametrize("seed", [3, 13, 14, 100])
+def test_random_graph_whose_steps_take_turns(seed):
+    content, x = random_graph(np.random.default_rng(seed), 96, 80)
+    expected = lce.interpreter(content, use_indirect_bgemm=True).interpreter.predict([x])
+    for threads in (1, 2):
+        for one, other in zip(graphs.run(content, x, threads), expected, strict=True):
+            np.testing.assert_array_equal(one, other, f"{threads} threads")
+    check_batch(content, x)
+
+
+def test_a_tile_behind_a_concatenation():
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    bits = graph.quantize(graph.input((1, 8, 8, 64)))
+    halves = [graph.bconv(bits, rng, 64, 32, kernel=(1, 1)) for _ in range(2)]
+    content = graph.content(graph.tile(graph.concatenate(halves), 2))
+    check(content, rng.normal(size=(1, 8, 8, 64)).astype(np.float32))
+
+
+@pytest.mark.parametrize("is_output", [False, True])
+def test_a_concatenation_made_in_slices_only(is_output):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 8, 8, 16))
+    whole = graph.concatenate([graph.pool(kind, x) for kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D")])
+    y = graph.bconv(graph.quantize(whole), rng, 32, 32)
+    content = graph.content(y, whole) if is_output else graph.content(y)
+    x = rng.normal(size=(1, 8, 8, 16)).astype(np.float32)
+    check(content, x)
+    check_batch(content, x)
+
+
+@pytest.mark.parametrize("pad_values", [0, 1])
+def test_packed_signs_that_are_an_output_and_read_with_padding(pad_values):
+    # The image is so large that the steps take turns.
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 112, 112, 32))
+    y = graph.elementwise("ADD", graph.bconv(graph.quantize(x), rng, 32, 32, pad_values=pad_values), x)
+    bits = graph.quantize(y)
+    z = graph.elementwise("ADD", graph.bconv(bits, rng, 32, 32, pad_values=pad_values), y)
+    check(graph.content(z, bits), rng.normal(size=(1, 112, 112, 32)).astype(np.float32))
+
+
+def test_shapes_that_only_have_as_many_pixels_are_refused():
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x, shortcut = graph.input((1, 4, 4, 64)), graph.input((1, 4, 4, 64))
+    engine = graphs.interpreter(
+        graph.content(graph.elementwise("ADD", graph.bconv(graph.quantize(x), rng, 64, 64), shortcut))
+    )
+    for detail, shape in zip(engine.get_input_details(), [(1, 2, 8, 64), (1, 8, 2, 64)], strict=True):
+        engine.resize_tensor_input(detail["index"], shape)
+    with pytest.raises(RuntimeError, match="shapes of its operands do not go together"):
+        engine.allocate_tensors()
 
 
 def test_an_operator_without_a_binary_neighbour_stays_with_tflite(capfd):

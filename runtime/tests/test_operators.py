@@ -179,3 +179,17 @@ def test_resized_batch_and_image(implementation):
     )
     (found,) = graphs.run(content, image, batch=3, implementation=implementation)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_int8_just_below_one_half():
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.bconv(graph.quantize(graph.input((1, 1, 1, 32))), rng, 32, 1, kernel=(1, 1), padding=1, output="int8")
+    graph.graph.tensors[y].quantization.scale = np.float32([1])
+    graph.graph.tensors[y].quantization.zeroPoint = np.int64([0])
+    bconv = graph.graph.operators[1]
+    bconv.inputs[2] = graph.constant(np.float32([0]))
+    bconv.inputs[3] = graph.constant(np.nextafter(np.float32([0.5]), np.float32(0)))
+    x = np.ones((1, 1, 1, 32), np.float32)
+    for implementation in available_implementations():
+        assert graphs.run(graph.content(y), x, implementation=implementation)[0] == 0

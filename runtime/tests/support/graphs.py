@@ -113,13 +113,23 @@ class Graph:
         shape = (*self.shape(tensors[0])[:-1], channels)
         return self.add("CONCATENATION", tensors, shape, options=(schema.BuiltinOptions.ConcatenationOptions, options))
 
-    def average_pool(self, x: int, padding: int = 1) -> int:
+    def pool(self, kind: str, x: int, padding: int = 1) -> int:
+        """Windows of 2 x 2; `kind` is AVERAGE_POOL_2D or MAX_POOL_2D."""
         options = schema.Pool2DOptionsT()
         options.padding = padding
         options.strideH = options.strideW = options.filterHeight = options.filterWidth = 2
         n, h, w, c = self.shape(x)
         size = (h // 2, w // 2) if padding else (-(-h // 2), -(-w // 2))
-        return self.add("AVERAGE_POOL_2D", [x], (n, *size, c), options=(schema.BuiltinOptions.Pool2DOptions, options))
+        return self.add(kind, [x], (n, *size, c), options=(schema.BuiltinOptions.Pool2DOptions, options))
+
+    def average_pool(self, x: int, padding: int = 1) -> int:
+        return self.pool("AVERAGE_POOL_2D", x, padding)
+
+    def max_pool_bits(self, x: int) -> int:
+        """LceBMaxPool2d of windows of 2 x 2, stride 1, VALID."""
+        n, h, w, words = self.shape(x)
+        options = {"filter_height": 2, "filter_width": 2, "padding": 1, "stride_height": 1, "stride_width": 1}
+        return self.add("LceBMaxPool2d", [x], (n, h - 1, w - 1, words), np.int32, options)
 
     def bconv(
         self, x: int, rng, channels: int, filters: int, kernel=(3, 3), strides=(1, 1), dilations=(1, 1), padding=0,
