@@ -9,8 +9,8 @@ from larq_rep.converters import float_weights, lce
 from larq_rep.converters.comparison import Difference
 from larq_rep.converters.flatbuffer import Flatbuffer
 
-# What rounds the same way in every engine: single products and sums. Convolutions and means do not.
-_EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION"}
+# What rounds the same way in every engine: single products and sums, and copies. Convolutions and means do not.
+_EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
 # Between engines whose real-valued operators are other builds of TFLite, as a share of the largest value.
 _ROUNDING = 1e-5
 

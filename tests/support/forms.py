@@ -53,12 +53,15 @@ def check_training_and_saving(model, file):
 
 
 def check_conversion(model, variant):
-    """Converts and verifies a model; all binary convolutions have to be bitpacked but those that the record names."""
+    """Converts and verifies a model, the delegate included.
+
+    All binary convolutions have to be bitpacked but those that the record names.
+    """
     content, report = convert(model)
     binary = [x for x in model.layers if getattr(getattr(x, "kernel_quantizer", None), "precision", 32) == 1]
     floating = [x.name for x in binary if any(re.fullmatch(pattern, x.name) for pattern in variant.left_float)]
     assert len(floating) >= len(variant.left_float)
     calls = sum(len(x.inbound_nodes) for x in binary if x.name not in floating)
     assert report.bitpacked == report.binary == calls
-    result = verify(model, content, images(model, 2, seed=1))
+    result = verify(model, content, images(model, 2, seed=1), runtime="delegate")
     assert result.ok, result.differences
