@@ -5,7 +5,11 @@
 
 #include "delegate.h"
 
-enum { LARGE = 1 << 20, BAND = 48 << 10 }; /* bytes of results that are split, and of a turn */
+/* Bytes of results that are split into turns, and of a turn. The sanitizers' builds have small ones. */
+#ifndef TURN_BYTES
+#define SPLIT_BYTES (1 << 20)
+#define TURN_BYTES (48 << 10)
+#endif
 
 bool is_store(enum opcode code) {
   return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS;
@@ -98,9 +102,8 @@ static int still_read(const struct plan *plan, const struct step *step, const st
     }
   }
   for (int i = 0; i < step->count; i++)
-    if (step->program[i].buffer == buffer && !is_store(step->program[i].code)) {
-      first = progress->done < first ? progress->done : first;
-    }
+    if (step->program[i].buffer == buffer && !is_store(step->program[i].code) && progress->done < first)
+      first = progress->done;
   return first;
 }
 
@@ -134,9 +137,9 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
   int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].channels * 4 : 0;
   for (int i = 0; i < step->count; i++)
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
-  if (bytes * rows <= LARGE) return rows;
+  if (bytes * rows <= SPLIT_BYTES) return rows;
   /* Several threads share a turn: it has to be worth waking them. */
-  const int64_t turn = num_threads > 1 ? (int64_t)4 * BAND * num_threads : BAND;
+  const int64_t turn = num_threads > 1 ? (int64_t)4 * TURN_BYTES * num_threads : TURN_BYTES;
   return bytes > turn ? 1 : (int)(turn / bytes);
 }
 
