@@ -24,7 +24,7 @@ def read_metadata(content: bytes) -> dict[str, Any]:
         buffers = list(_vector(content, _field(content, model, 4)))
         for entry in _vector(content, _field(content, model, 6)):
             if _bytes(content, _field(content, entry, 0)) == b"larq_rep":
-                (index,) = struct.unpack_from("<I", content, _field(content, entry, 1))
+                (index,) = struct.unpack_from("<I", content, _field(content, entry, 1) or len(content))
                 values = json.loads(_bytes(content, _field(content, buffers[index], 0)))
                 return values if isinstance(values, dict) else {}
     except (struct.error, IndexError, TypeError, ValueError):

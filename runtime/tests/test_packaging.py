@@ -1,6 +1,7 @@
 """How the package is built: the tag of its wheel, and what make does."""
 
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import types
 from pathlib import Path
 
+import graphs
+import numpy as np
 import pytest
 import setuptools
 
@@ -43,6 +46,20 @@ def test_tag_of_the_wheel(library, python, given, expected, tmp_path, monkeypatc
         (tmp_path / "library.so").write_bytes(library)
     runpy.run_path(str(RUNTIME / "setup.py"))
     assert arguments["cmdclass"]["bdist_wheel"]().get_tag() == ("py3", "none", expected)
+
+
+def test_floor_starts(tmp_path):
+    graph = graphs.Graph()
+    y = graph.bconv(graph.quantize(graph.input((1, 28, 28, 128))), np.random.default_rng(0), 128, 128)
+    (tmp_path / "network.tflite").write_bytes(graph.content(y))
+    command = [sys.executable, RUNTIME / "bench" / "floor.py", tmp_path / "network.tflite"]
+    environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert "network.tflite" in printed and "estimated" in printed
+    found = re.search(r"([\d.]+) GMAC at (\d+) GMAC/s.*: ([\d.]+) ms", printed)
+    gmac, speed, milliseconds = map(float, found.groups())
+    assert gmac == round(28 * 28 * 9 * 128 * 128 / 1e9, 2)
+    assert milliseconds == pytest.approx(28 * 28 * 9 * 128 * 128 / speed / 1e6, abs=0.011)
 
 
 @pytest.fixture
