@@ -90,8 +90,15 @@ class Interpreter:
             options["implementation"] = implementation
         try:
             delegate = load_delegate(delegate_path(), options)
+        except (RuntimeError, ValueError) as error:
+            raise DelegateError(
+                f"The delegate refuses its options or the environment's (LARQ_REP_*): {str(error).strip()}"
+            ) from error
+        try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")
+                warnings.filterwarnings(
+                    "ignore", r"\s*Warning: (tf\.lite\.Interpreter is deprecated|Please use the LiteRT)"
+                )
                 self._interpreter = interpreter(
                     model_content=content, num_threads=num_threads, experimental_delegates=[delegate]
                 )
