@@ -12,7 +12,9 @@ ZOO_INSTALLED := $(ZOO_VENV)/installed
 demo: install  ## train, convert, verify and time the networks on real images
 	$(BIN)/python examples/demo.py
 
+# Without a compiler, everything but the delegate works.
 install: $(INSTALLED)
+	-$(MAKE) -s -C runtime
 
 $(INSTALLED): setup.py runtime/setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -61,4 +63,5 @@ ablation: install  ## the papers' comparisons in miniature; goes on where it was
 	$(BIN)/lqr ablate --out build/ablation --write docs/ablation.md
 
 clean:
-	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info
+	$(MAKE) -C runtime clean
+	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info runtime/*.egg-info

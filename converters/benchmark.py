@@ -99,11 +99,19 @@ def benchmark(
         the result has a `reason` and no numbers.
 
     # Raises
-        ValueError: For an unknown mode, or too few runs.
+        ValueError: For an unknown mode, an implementation that this processor does not run, or too few runs.
+        DelegateError: If a mode asks for the delegate and its library is missing.
         InvalidFlatbufferError: If a file is not a TFLite model.
     """
-    if unknown := [mode for mode in modes if mode.partition(":")[0] not in MODES]:
+    if unknown := [mode for mode in modes if mode not in MODES and not mode.startswith("delegate:")]:
         raise ValueError(f"modes should be of {', '.join(MODES)}, found {', '.join(map(repr, unknown))}.")
+    forced = {mode.partition(":")[2] for mode in modes if ":" in mode}
+    known = larq_rep_runtime.available_implementations() if any(m.startswith("delegate") for m in modes) else ()
+    if unknown := sorted(forced.difference(known)):
+        raise ValueError(
+            f"This processor runs the implementations {', '.join(known)} of the delegate, "
+            f"found {', '.join(map(repr, unknown))}."
+        )
     if num_runs < 1 or warmup_runs < 0:
         raise ValueError(
             f"num_runs should be at least 1 and warmup_runs at least 0, found {num_runs} and {warmup_runs}."

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 
@@ -69,6 +70,8 @@ def verify(
             raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
     if runtime not in RUNTIMES:
         raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
+    if runtime == "delegate":
+        larq_rep_runtime.delegate_path()  # Before the work, where it is missing.
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)

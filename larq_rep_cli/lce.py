@@ -539,12 +539,13 @@ def benchmark(
     for name, content in contents.items():
         with common.refusing(InvalidFlatbufferError, prefix=f"{name}: "):
             stock |= not any(operator.startswith("Lce") for operator in describe(content).operators)
-    if implementation is not None:
-        from larq_rep_runtime import DelegateError, available_implementations
+    from larq_rep_runtime import DelegateError, available_implementations
+    from larq_rep_runtime import profile as profile_steps
 
+    if runtime == "delegate" or "delegate" in modes or implementation is not None or profile:
         with common.refusing(DelegateError):
             known = available_implementations()
-        if implementation not in known:
+        if implementation is not None and implementation not in known:
             raise common.InputError(
                 f"--implementation {implementation}: this processor runs {', '.join(known)}. Give one of them."
             )
@@ -573,9 +574,6 @@ def benchmark(
             draw(results, plot)
     steps = []
     if profile:
-        from larq_rep_runtime import DelegateError
-        from larq_rep_runtime import profile as profile_steps
-
         with common.refusing(DelegateError):
             steps = profile_steps(
                 contents[str(files[0])], num_threads, num_runs=num_runs, implementation=implementation

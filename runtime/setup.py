@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
-from wheel.bdist_wheel import bdist_wheel
 
 NAME = "liblarq_rep_delegate.so"
 HERE = Path(__file__).resolve().parent
@@ -28,7 +28,7 @@ class Build(build_py):
             try:
                 subprocess.run(["make", f"build/native/{NAME}"], cwd=HERE, check=True, stdout=sys.stderr)
             except (OSError, subprocess.CalledProcessError) as error:
-                print(f"The delegate was not built ({error}): it needs make and a C compiler.", file=sys.stderr)
+                print(f"The delegate was not built ({error}); it needs make and a C compiler.", file=sys.stderr)
                 return
         if self.editable_mode:
             shutil.copy2(library, HERE / "larq_rep_runtime" / NAME)
@@ -36,10 +36,10 @@ class Build(build_py):
             shutil.copy2(library, Path(self.build_lib) / "larq_rep_runtime" / NAME)
 
 
-def glibc(library: Path) -> tuple[int, int]:
-    """The version of glibc that a library asks for."""
+def glibc(library: Path) -> tuple[int, int] | None:
+    """The version of glibc that a library asks for; None of a library for another C library."""
     needed = re.findall(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes())
-    return max((int(major), int(minor)) for major, minor in needed)
+    return max(((int(major), int(minor)) for major, minor in needed), default=None)
 
 
 class Wheel(bdist_wheel):
@@ -49,11 +49,13 @@ class Wheel(bdist_wheel):
 
     def get_tag(self):
         library = HERE / os.environ.get("LARQ_REP_LIBRARY", f"build/native/{NAME}")
-        if not library.exists() or not sys.platform.startswith("linux"):
-            return "py3", "none", super().get_tag()[2]
-        major, minor = glibc(library)
-        machine = os.environ.get("LARQ_REP_PLATFORM", os.uname().machine)
-        return "py3", "none", f"manylinux_{major}_{minor}_{machine}"
+        platform = super().get_tag()[2]
+        version = glibc(library) if library.exists() else None
+        if version is None or not platform.startswith("linux_"):
+            return "py3", "none", platform
+        # Of this Python, not of the kernel: 32-bit systems run on 64-bit ones.
+        machine = os.environ.get("LARQ_REP_PLATFORM", platform.removeprefix("linux_"))
+        return "py3", "none", f"manylinux_{version[0]}_{version[1]}_{machine}"
 
 
 class WithLibrary(Distribution):

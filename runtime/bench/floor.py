@@ -1,22 +1,23 @@
 """Where the time of a network goes: binary sums, and the elementwise part over the least it could take.
 
-    python bench/floor.py network.tflite [--implementation NAME]
+    python bench/floor.py [network.tflite] [--implementation NAME]
+
+Without a file it is RepReActNetA, with random weights; larq_rep converts it.
 
 The floor is the bytes of the tensors that the delegate's steps read and write over the bandwidth of copying that
-much memory. The time of the sums is taken from the speed of tests of the same kernels (`build/native/convolutions`).
+much memory. The elementwise part is an estimate: the measured total minus the network's binary sums at the speed that
+the same kernels have on one shape, 3x3 on 14x14x256 (`build/native/convolutions`).
 """
 
 import argparse
-import gc
-import json
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from larq_rep_runtime import Interpreter, available_implementations
-from larq_rep_runtime.run import _PROFILE, _captured_stderr
+from larq_rep_runtime import available_implementations, profile
 
 _RUNTIME = Path(__file__).resolve().parents[1]
 
@@ -35,34 +36,50 @@ def copy_bandwidth(size: int) -> float:
 def sum_speed(implementation: str) -> float:
     """MAC a second of the kernels on a 3x3 convolution of 14x14x256."""
     program = _RUNTIME / "build" / "native" / "convolutions"
-    subprocess.run(["make", "-s", "-C", _RUNTIME, "build/native/convolutions"], check=True)
+    subprocess.run(["make", "-s", "--no-print-directory", "-C", _RUNTIME, "build/native/convolutions"], check=True)
     printed = subprocess.run([program, implementation], capture_output=True, text=True, check=True).stdout
     return 1e9 * float(re.search(r"3x3 14x14x256\s+(\d+) GMAC/s", printed)[1])
 
 
+def random_network() -> bytes:
+    """RepReActNetA, no weight and no constant of which is a special value."""
+    try:
+        import larq_rep  # isort: skip  (before TensorFlow)
+        import tensorflow as tf
+    except ModuleNotFoundError as error:
+        sys.exit(f"floor.py: there is no {error.name} to make a network with: give a .tflite file.")
+
+    rng = np.random.default_rng(0)
+    model = larq_rep.zoo.RepReActNetA()
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
+        elif layer.weights:
+            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
+    return larq_rep.converters.convert(model)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file")
+    parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--implementation", default=available_implementations()[0])
     arguments = parser.parse_args()
-    with _captured_stderr() as lines:
-        interpreter = Interpreter(arguments.file, implementation=arguments.implementation, profile=True)
-        x = [np.zeros(detail["shape"], detail["dtype"]) for detail in interpreter.inputs]
-        for _ in range(100):
-            interpreter.predict(x)
-        del interpreter
-        gc.collect()
-    partitions = [json.loads(line[len(_PROFILE) :]) for line in lines if line.startswith(_PROFILE)]
+    name = arguments.file or "RepReActNetA with random weights"
+    content = arguments.file.read_bytes() if arguments.file else random_network()
+    partitions = profile(content, num_runs=100, implementation=arguments.implementation)
     steps = [step for partition in partitions for step in partition["steps"]]
     total = sum(step["best_ms"] for step in steps)
     macs, moved = sum(step["macs"] for step in steps), sum(step["bytes"] for step in steps)
     speed = sum_speed(arguments.implementation)
     bandwidth = copy_bandwidth(4 << 20)
     sums, floor = 1e3 * macs / speed, 1e3 * moved / bandwidth
-    print(f"{arguments.file}, {arguments.implementation}: {total:.2f} ms in the delegate (best of each step)")
-    print(f"binary sums:  {macs / 1e9:.2f} GMAC at {speed / 1e9:.0f} GMAC/s: {sums:.2f} ms")
-    print(f"elementwise:  {total - sums:.2f} ms, {moved / 1e6:.1f} MB moved")
-    print(f"its floor:    {floor:.2f} ms at {bandwidth / 1e9:.1f} GB/s; over the floor {(total - sums) / floor:.2f}")
+    print(f"{name}, {arguments.implementation}: {total:.2f} ms in the delegate (best of each step)")
+    print(f"binary sums, estimated:  {macs / 1e9:.2f} GMAC at {speed / 1e9:.0f} GMAC/s of one shape: {sums:.2f} ms")
+    print(f"elementwise, the rest:   {total - sums:.2f} ms, {moved / 1e6:.1f} MB moved")
+    print(
+        f"its floor:               {floor:.2f} ms at {bandwidth / 1e9:.1f} GB/s; "
+        f"over the floor about {(total - sums) / floor:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
+from larq_rep_runtime.metadata import read_metadata
 
 _ENGINES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 
@@ -41,16 +43,21 @@ class Interpreter:
         logits = interpreter.predict(np.zeros((8, 224, 224, 3), np.float32))
         ```
 
+    What is not given is taken from the environment (`LARQ_REP_IMPLEMENTATION`, `LARQ_REP_NUM_THREADS`, ...), then by
+    default.
+
     # Arguments
         model: Path of a `.tflite` file, or its bytes.
-        num_threads: Threads of the delegate and of TFLite's own operators.
-        implementation: One of `available_implementations()`; `None` for the fastest.
-        fuse: Whether the delegate takes over the neighbours of binary convolutions, too.
+        num_threads: Threads of TFLite's own operators, and of the delegate if the environment does not say; at most 64.
+        implementation: One of `available_implementations()`; by default the fastest.
+        fuse: Whether the delegate takes over the neighbours of binary convolutions, too; by default it does.
         profile: Whether the delegate prints the times of its steps to standard error in the end.
 
     # Attributes
         inputs: A description of each input: `name`, `shape`, `dtype`, `index`.
         outputs: The same of the outputs.
+        implementation: The implementation that runs.
+        metadata: What a file of `lce convert` says of itself; empty for others.
 
     # Raises
         DelegateError: If no TFLite is installed, the delegate is missing, or the file or an option is refused.
@@ -63,35 +70,59 @@ class Interpreter:
         num_threads: int = 1,
         *,
         implementation: str | None = None,
-        fuse: bool = True,
-        profile: bool = False,
+        fuse: bool | None = None,
+        profile: bool | None = None,
     ):
-        if num_threads < 1:
-            raise DelegateError(f"num_threads should be at least 1, found {num_threads}.")
+        if not 1 <= num_threads <= 64:
+            bound = "at least 1" if num_threads < 1 else "at most 64"
+            raise DelegateError(f"num_threads should be {bound}, found {num_threads}.")
         content = bytes(model) if isinstance(model, bytes | bytearray) else Path(model).read_bytes()
-        if implementation is not None and implementation not in available_implementations():
+        available = available_implementations()
+        if implementation is not None and implementation not in available:
             raise DelegateError(
-                f"implementation should be one of {', '.join(available_implementations())} on this processor, "
-                f"found {implementation!r}."
+                f"implementation should be one of {', '.join(available)} on this processor, found {implementation!r}."
             )
         interpreter, load_delegate = _engine()
-        options = {"fuse": str(int(fuse)), "profile": str(int(profile)), "num_threads": str(min(num_threads, 64))}
+        # An option beats the environment, so only what the caller gave is one. Of the interpreter's threads the
+        # delegate learns by itself.
+        options = {key: str(int(value)) for key, value in (("fuse", fuse), ("profile", profile)) if value is not None}
         if implementation is not None:
             options["implementation"] = implementation
         try:
             delegate = load_delegate(delegate_path(), options)
-            self._interpreter = interpreter(
-                model_content=content, num_threads=num_threads, experimental_delegates=[delegate]
-            )
+        except (RuntimeError, ValueError) as error:
+            raise DelegateError(
+                f"The delegate refuses its options or the environment's (LARQ_REP_*): {str(error).strip()}"
+            ) from error
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", r"\s*Warning: (tf\.lite\.Interpreter is deprecated|Please use the LiteRT)"
+                )
+                self._interpreter = interpreter(
+                    model_content=content, num_threads=num_threads, experimental_delegates=[delegate]
+                )
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             name = "the given bytes" if isinstance(model, bytes | bytearray) else str(model)
             raise DelegateError(f"TFLite does not run {name}: {error}") from error
+        self.implementation: str = implementation or os.environ.get("LARQ_REP_IMPLEMENTATION") or available[0]
+        self.metadata: dict[str, Any] = read_metadata(content)
+        self._look()
+        self._own = [int(detail["shape"][0]) if len(detail["shape"]) else 1 for detail in self.outputs]
+        self._batch = int(self.inputs[0]["shape"][0]) if self.inputs and len(self.inputs[0]["shape"]) else 1
+        self._any_batch = True
+
+    def _look(self) -> None:
         self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
         self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._shapes: list[tuple[int, ...]] | None = [tuple(detail["shape"]) for detail in self.inputs]
 
     def predict(self, x: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Outputs for a batch of any size.
+
+        A file that TFLite does not run with another batch than its own, mostly of one image, is run as often as
+        needed, and the outputs are joined.
 
         # Arguments
             x: The input, or a list of the inputs where the model has several; the first axis is the batch.
@@ -101,13 +132,14 @@ class Interpreter:
 
         # Raises
             ValueError: If number, shapes or types of the inputs are not the model's.
+            DelegateError: If TFLite fails.
         """
         arrays = [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
         if len(arrays) != len(self.inputs):
             raise ValueError(f"The model has {len(self.inputs)} inputs, found {len(arrays)}.")
         for detail, array in zip(self.inputs, arrays, strict=True):
             shape = tuple(detail["shape"])
-            if array.ndim != len(shape) or array.shape[1:] != shape[1:] or len(array) != len(arrays[0]):
+            if array.ndim != len(shape) or array.shape[1:] != shape[1:] or array.shape[:1] != arrays[0].shape[:1]:
                 raise ValueError(
                     f"Input {detail['name']!r} should have the shape {('N', *shape[1:])}, with one N for all inputs, "
                     f"found {array.shape}."
@@ -117,18 +149,40 @@ class Interpreter:
                     f"Input {detail['name']!r} should be {np.dtype(detail['dtype'])}, found {array.dtype}: "
                     "convert it with astype."
                 )
-        self._resize([array.shape for array in arrays])
-        for detail, array in zip(self.inputs, arrays, strict=True):
-            self._interpreter.set_tensor(detail["index"], array)
-        self._interpreter.invoke()
-        results = [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+        results = self._run(arrays)
         return results[0] if len(results) == 1 else results
 
-    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        if all(tuple(detail["shape"]) == shape for detail, shape in zip(self.inputs, shapes, strict=True)):
-            return
-        for detail, shape in zip(self.inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(detail["index"], shape)
-        self._interpreter.allocate_tensors()
-        self.inputs = self._interpreter.get_input_details()
-        self.outputs = self._interpreter.get_output_details()
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        size = len(arrays[0]) if arrays and arrays[0].ndim else self._batch
+        divides = size != self._batch and size > 0 and size % self._batch == 0
+        if self._any_batch or not divides:
+            try:
+                results = self._invoke(arrays)
+            except DelegateError:
+                if not divides:
+                    raise
+            else:
+                # A file may also fold the batch into another axis, without an error.
+                batched = [r for r, own in zip(results, self._own, strict=True) if own == self._batch]
+                if not divides or all(r.shape[:1] in ((), (size,)) for r in batched):
+                    return results
+        starts = range(0, size, self._batch)
+        parts = [self._invoke([array[i : i + self._batch] for array in arrays]) for i in starts]
+        self._any_batch = False
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def _invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        try:
+            if self._shapes != [array.shape for array in arrays]:
+                self._shapes = None  # Until TFLite has accepted the new ones.
+                for detail, array in zip(self.inputs, arrays, strict=True):
+                    self._interpreter.resize_tensor_input(detail["index"], array.shape)
+                self._interpreter.allocate_tensors()
+                self._look()
+            for detail, array in zip(self.inputs, arrays, strict=True):
+                self._interpreter.set_tensor(detail["index"], array)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+        except (RuntimeError, ValueError) as error:
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise DelegateError(f"TFLite does not run inputs of the shape {shapes}: {error}") from error

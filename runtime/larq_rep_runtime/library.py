@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 
 _NAMES = ("avx512", "avx2", "popcnt", "neon", "portable")
@@ -17,13 +18,14 @@ def delegate_path() -> str:
     """Path of the shared library, for `load_delegate` of TFLite or LiteRT.
 
     # Raises
-        DelegateError: If the package was installed without a compiler.
+        DelegateError: If the library could not be built when the package was installed.
     """
     path = Path(__file__).with_name("liblarq_rep_delegate.so")
     if not path.exists():
         raise DelegateError(
-            f"The delegate {path.name} was not built: installing larq-rep-runtime found no make or C compiler. "
-            "Install them (Debian: apt install make gcc) and install the package again, or install a wheel."
+            f"The delegate {path.name} was not built when larq-rep-runtime was installed: most often make or a C "
+            "compiler is missing (Debian: apt install make gcc). In the sources `make -C runtime` shows what it was; "
+            "then install the package again, or install a wheel."
         )
     return str(path)
 
@@ -43,8 +45,13 @@ def available_implementations() -> tuple[str, ...]:
     destroy.argtypes = [ctypes.c_void_p]
     destroy.restype = None
     available = []
-    for name in _NAMES:
-        if delegate := create(strings(b"implementation"), strings(name.encode()), 1, None):
-            destroy(delegate)
-            available.append(name)
+    # A delegate refuses what the environment has wrong, which says nothing of the processor.
+    environment = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LARQ_REP_")}
+    try:
+        for name in _NAMES:
+            if delegate := create(strings(b"implementation"), strings(name.encode()), 1, None):
+                destroy(delegate)
+                available.append(name)
+    finally:
+        os.environ.update(environment)
     return tuple(available)

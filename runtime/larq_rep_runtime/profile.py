@@ -51,8 +51,8 @@ def profile(
 
     # Returns
         For each part of the graph that the delegate has taken over its `steps`, with the `operator` that a step ends
-        with, its `name`, the mean `ms` and the shortest `best_ms`, and the bytes of its packed weights
-        (`packed_bytes`) and of its buffers (`memory_bytes`).
+        with, its `name`, the mean `ms`, the first run with cold caches included, and the shortest `best_ms`; and the
+        bytes of its packed weights (`packed_bytes`) and of its buffers (`memory_bytes`).
 
     # Raises
         DelegateError: As `Interpreter`.

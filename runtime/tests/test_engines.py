@@ -113,4 +113,4 @@ def test_installs_without_a_compiler(tools, network, tmp_path):
         assert "was not built" in printed.stdout and "C compiler" in printed.stdout, printed
     command = [python.with_name("lce-run"), "network.tflite"]
     failed = subprocess.run(command, env=clean, cwd=tmp_path, capture_output=True, text=True)
-    assert failed.returncode == 1 and "was not built" in failed.stderr and "Traceback" not in failed.stderr
+    assert failed.returncode == 2 and "was not built" in failed.stderr and "Traceback" not in failed.stderr

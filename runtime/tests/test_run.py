@@ -8,6 +8,8 @@ import pytest
 from larq_rep_runtime import run
 from PIL import Image
 
+from larq_rep.converters import metadata
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -41,6 +43,59 @@ def test_text_of_an_image(file, tmp_path, capfd):
     assert "LceBconv2d" in "".join(printed) and "network.tflite" in printed[-1] and "of 2 runs" in printed[-1]
 
 
+def pooled(tmp_path, dtype=np.float32, quantization=None, **about):
+    """A file that takes an image of 4x4 and gives the means of its quarters."""
+    graph = graphs.Graph()
+    x = graph.input((1, 4, 4, 3), dtype, quantization)
+    options = graphs.schema.Pool2DOptionsT()
+    options.padding = 1
+    options.strideH = options.strideW = options.filterHeight = options.filterWidth = 2
+    kind = graphs.schema.BuiltinOptions.Pool2DOptions
+    y = graph.add("AVERAGE_POOL_2D", [x], (1, 2, 2, 3), dtype, (kind, options), quantization)
+    path = tmp_path / "pooled.tflite"
+    path.write_bytes(metadata.attach(graph.content(y), about) if about else graph.content(y))
+    return path
+
+
+def answer(path, image, capfd):
+    assert run.main([str(path), "--image", str(image), "--num_runs", "1", "--json", "--top", "12"]) == 0
+    top = json.loads(capfd.readouterr().out)["top"]
+    assert top == sorted(top, key=lambda entry: (-entry["value"], entry["index"]))
+    return np.array([entry["value"] for entry in sorted(top, key=lambda entry: entry["index"])]).reshape(2, 2, 3)
+
+
+@pytest.fixture
+def quarters(tmp_path):
+    """An image whose quarters are white, red, green and black."""
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:2, :2] = pixels[:2, 2:, 0] = pixels[2:, :2, 1] = 255
+    Image.fromarray(pixels).save(tmp_path / "quarters.png")
+    return tmp_path / "quarters.png"
+
+
+def test_image_for_a_quantized_input(tmp_path, quarters, capfd):
+    real = answer(pooled(tmp_path), quarters, capfd)
+    assert real.min() < -1 and real.max() > 2
+    # The second scale is so small that most values are clipped; -128 is the least of the type.
+    for dtype, scale, zero_point in ((np.int8, 0.025, -14), (np.int8, 0.004, 3)):
+        found = answer(pooled(tmp_path, dtype, (scale, zero_point)), quarters, capfd)
+        np.testing.assert_array_equal(found, np.clip(np.rint(real / scale) + zero_point, -128, 127))
+    assert run.main([str(pooled(tmp_path, np.int8)), "--image", str(quarters)]) == 2
+    assert "plain int8" in capfd.readouterr().err
+
+
+def test_image_for_a_file_that_takes_mirrored_ones(tmp_path, quarters, capfd):
+    expected = answer(pooled(tmp_path), quarters, capfd)
+    found = answer(pooled(tmp_path, mirrored_input=True), quarters, capfd)
+    np.testing.assert_array_equal(found, expected[::-1, ::-1])
+
+
+def test_names_the_implementation_that_runs(file, monkeypatch, capfd):
+    monkeypatch.setenv("LARQ_REP_IMPLEMENTATION", "portable")
+    assert run.main([str(file), "--num_runs", "1"]) == 0
+    assert capfd.readouterr().out.endswith("portable\n")
+
+
 def test_image_is_scaled_cropped_and_normalised(tmp_path):
     # Left half red, right half blue: the middle square of a wide image sees both.
     pixels = np.zeros((20, 40, 3), np.uint8)
@@ -57,6 +112,7 @@ def test_image_is_scaled_cropped_and_normalised(tmp_path):
     ("arguments", "words"),
     [
         (["--num_threads", "0"], "--num_threads should be at least 1, found 0"),
+        (["--num_threads", "1000"], "num_threads should be at most 64, found 1000"),
         (["--num_runs", "0"], "--num_runs should be at least 1"),
         (["--implementation", "mmx"], "found 'mmx'"),
         (["--image", "no.png"], "no.png cannot be read"),
@@ -65,6 +121,17 @@ def test_image_is_scaled_cropped_and_normalised(tmp_path):
 def test_says_what_is_wrong(file, arguments, words, capfd):
     assert run.main([str(file), *arguments]) == 2
     assert words in capfd.readouterr().err
+
+
+def test_failure_of_tflite_is_no_traceback(tmp_path, capfd):
+    """An index out of range, which only the run finds."""
+    graph = graphs.Graph()
+    values = graph.constant(np.arange(3, dtype=np.float32))
+    options = (graphs.schema.BuiltinOptions.GatherOptions, graphs.schema.GatherOptionsT())
+    y = graph.add("GATHER", [values, graph.input((1,), np.int32)], (1,), options=options)
+    (tmp_path / "gather.tflite").write_bytes(graph.content(y))
+    assert run.main([str(tmp_path / "gather.tflite")]) == 2
+    assert "lce-run: TFLite does not run inputs" in capfd.readouterr().err
 
 
 def test_no_such_file(capfd):

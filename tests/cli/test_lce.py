@@ -7,6 +7,7 @@ import zipfile
 
 import h5py
 import larq as lq
+import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -350,6 +351,27 @@ def test_delegate(converted):
     printed = run("benchmark", path, *options, *wanted).stdout
     assert "Steps of the delegate" in printed and "besides the file" in printed
     assert "this processor runs" in refused("benchmark", path, "--implementation", "avx1024")
+
+
+@pytest.mark.parametrize("options", [("--profile",), ("--runtime", "delegate"), ("--mode", "delegate")])
+def test_delegate_that_was_not_built_costs_no_measuring(converted, missing_delegate, options, monkeypatch):
+    monkeypatch.setattr("larq_rep.converters.benchmark.benchmark", lambda *_, **__: pytest.fail("it measured"))
+    assert "was not built" in refused("benchmark", converted[0], *options)
+
+
+def test_delegate_that_was_not_built_costs_no_proof(converted, missing_delegate, monkeypatch):
+    monkeypatch.setattr(
+        "larq_rep.converters.comparison.Comparison.check_interfaces", lambda *_: pytest.fail("it compared")
+    )
+    assert "was not built" in refused("verify", *NETWORK, converted[0], "--random", 1, "--runtime", "delegate")
+
+
+@pytest.fixture
+def missing_delegate(monkeypatch, tmp_path):
+    monkeypatch.setattr("larq_rep_runtime.library.__file__", str(tmp_path / "library.py"))
+    larq_rep_runtime.available_implementations.cache_clear()
+    yield
+    larq_rep_runtime.available_implementations.cache_clear()
 
 
 def test_benchmark(converted, tmp_path):

@@ -145,6 +145,9 @@ def test_integer_inputs(tmp_path):
     ("options", "message"),
     [
         ({"modes": ("default", "gpu")}, "modes should be of default, .*tflite, delegate, found 'gpu'"),
+        ({"modes": ("indirect:avx2",)}, "modes should be of .* found 'indirect:avx2'"),
+        ({"modes": ("delegate:mmx",)}, "runs the implementations .*portable of the delegate, found 'mmx'"),
+        ({"modes": ("delegate:",)}, "of the delegate, found ''"),
         ({"num_runs": 0}, "num_runs should be at least 1 .* found 0 and 5"),
         ({"warmup_runs": -1}, "warmup_runs at least 0, found 50 and -1"),
     ],
