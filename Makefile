@@ -26,9 +26,9 @@ test: install
 
 test-all: install $(ZOO_INSTALLED)
 	$(BIN)/pytest -n 2
-	$(ZOO_VENV)/bin/pytest -n 2 tests/zoo/test_larq_zoo.py
+	$(ZOO_VENV)/bin/pytest -n 2 tests/zoo/test_larq_zoo.py runtime/tests/test_larq_zoo.py
 
-$(ZOO_INSTALLED): setup.py
+$(ZOO_INSTALLED): setup.py runtime/setup.py
 	test -x $(ZOO_VENV)/bin/python || $(PYTHON) -m venv $(ZOO_VENV)
 	$(ZOO_VENV)/bin/pip install --progress-bar on --disable-pip-version-check -e runtime -e ".[dev,zoo]"
 	touch $@
@@ -45,6 +45,7 @@ docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json an
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) -s -C runtime BUILD=build/strict WERROR=-Werror build/strict/liblarq_rep_delegate.so
 	rm -rf build/types && mkdir -p build/types
 	cp -r larq_rep larq_rep_cli runtime/larq_rep_runtime build/types && cp -r zoo converters build/types/larq_rep
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p larq_rep -p larq_rep_cli -p larq_rep_runtime
@@ -53,9 +54,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
+bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py
-	$(BIN)/python benchmarks/runtime.py
+	$(ZOO_VENV)/bin/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/training.py
 	$(MAKE) -C runtime bench
 
