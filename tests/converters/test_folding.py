@@ -117,6 +117,10 @@ def tile(x, copies=2):
     return layers.Lambda(lambda x: tf.tile(x, [1, 1, 1, copies]))(x)
 
 
+def minus_mean(x):
+    return layers.Lambda(lambda x: x - tf.reduce_mean(x, [1, 2], keepdims=True))(x)
+
+
 def constants(content):
     """How many operators add a constant, and how many multiply with one."""
     flatbuffer = Flatbuffer(content)
@@ -186,6 +190,20 @@ def behind_a_scale(n):
 def behind_a_subtraction(n):
     x, y = n.prelu(n.stem()), n.binary(n.stem())
     return n.prelu(n.shift(layers.subtract([x, n.shift(layers.MaxPool2D(1)(y))])))
+
+
+def behind_a_sum_with_its_own_pooling(n):
+    x = n.binary(n.stem())
+    return n.prelu(n.shift(layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])))
+
+
+def behind_a_difference_from_its_own_mean(n):
+    return n.prelu(n.shift(minus_mean(n.stem())))
+
+
+def where_a_difference_from_the_mean_sees_it_too(n):
+    x = n.stem()
+    return n.prelu(layers.add([n.binary(n.shift(x)), minus_mean(x)]))
 
 
 def in_front_of_the_first_sign(n):
@@ -311,6 +329,9 @@ RULES = {
     behind_a_tile_of_different_shifts: ((1, 0), (1, 0)),
     behind_a_scale: ((1, 1), (0, 1)),
     behind_a_subtraction: ((2, 0), (0, 0)),
+    behind_a_sum_with_its_own_pooling: ((1, 0), (0, 0)),
+    behind_a_difference_from_its_own_mean: ((1, 0), (1, 0)),
+    where_a_difference_from_the_mean_sees_it_too: ((1, 0), (0, 0)),
     in_front_of_the_first_sign: ((1, 0), (0, 0)),
     shortcut_and_sign: ((2, 0), (1, 0)),
     through_the_mean: ((1, 0), (0, 0)),
@@ -358,7 +379,7 @@ def random_model(seed):
     n = Network(seed)
     x = n.stem()
     for _ in range(n.rng.integers(4, 9)):
-        choice = n.rng.integers(10)
+        choice = n.rng.integers(11)
         if choice == 0:
             x = n.shift(x)
         elif choice == 1:
@@ -378,6 +399,8 @@ def random_model(seed):
             x = layers.MaxPool2D(2)(x)
         elif choice == 8:
             x = n.binary(n.shift(n.scale(x)), pad_values=1.0)
+        elif choice == 9:
+            x = layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])
         else:
             x = layers.subtract([n.binary(x, x.shape[-1], kernel=1), n.shift(x)])
     return n.finish(n.prelu(x) if n.rng.random() < 0.5 else x)
