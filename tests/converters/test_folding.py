@@ -203,7 +203,8 @@ def behind_a_difference_from_its_own_mean(n):
 
 def where_a_difference_from_the_mean_sees_it_too(n):
     x = n.stem()
-    return n.prelu(layers.add([n.binary(n.shift(x)), minus_mean(x)]))
+    y = n.prelu(minus_mean(x))
+    return n.prelu(layers.add([n.binary(n.shift(x)), y]))
 
 
 def in_front_of_the_first_sign(n):
