@@ -119,7 +119,7 @@ class Graph:
         if name not in (*_POOLS, "TILE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SPLIT", "SLICE", "PAD"):
             return None
         data = op.inputs[1] if name == "SPLIT" else op.inputs[0]
-        if not self.is_data(data) or not fb.shape(data) or not fb.shape(output):
+        if not self.is_data(data) or not self.is_float(output) or not fb.shape(data) or not fb.shape(output):
             return None
         shape, channels = fb.shape(data), np.arange(fb.shape(data)[-1])
         if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
@@ -134,7 +134,7 @@ class Graph:
         if name == "MEAN":
             return None if last in values[0] % len(shape) else channels
         if name == "TILE":
-            return np.tile(channels, values[0][-1])
+            return np.arange(self.width(output)) % len(channels)
         if name == "TRANSPOSE":
             return _same_everywhere(np.broadcast_to(channels, shape).transpose(values[0]))
         if name == "SPLIT":
@@ -143,7 +143,8 @@ class Graph:
             return np.split(channels, len(op.outputs))[op.outputs.index(output)]
         if name == "SLICE":
             return channels[values[0][-1] :][: fb.shape(output)[-1]]
-        return None if values[0][:-1].any() else np.pad(channels, values[0][-1], constant_values=-1)
+        source = np.arange(self.width(output)) - values[0][-1, 0]
+        return None if values[0][:-1].any() else np.where((source >= 0) & (source < len(channels)), source, -1)
 
 
 def _same_everywhere(channels: np.ndarray) -> np.ndarray | None:

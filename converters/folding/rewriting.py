@@ -74,7 +74,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     try:
         result, after = _fold(flatbuffer, content)
     # What a damaged option, type or shape leads to.
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
     return result, FoldingReport(len(content), len(result), before, _counts(after))
 

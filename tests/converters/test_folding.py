@@ -612,3 +612,49 @@ def test_damaged_files_give_no_other_error():
         except InvalidFlatbufferError:
             refused += 1
     assert refused > 30
+
+
+def read_own_output(name):
+    def damage(flatbuffer):
+        op = next(op for op in flatbuffer.operators if op.name == name)
+        flatbuffer.subgraph.operators[op.index].inputs[0] = op.outputs[0]
+
+    return damage
+
+
+def write_twice(flatbuffer):
+    first, second = flatbuffer.subgraph.operators[:2]
+    second.outputs = first.outputs
+
+
+def huge_amount(name):
+    def damage(flatbuffer):
+        op = next(op for op in flatbuffer.operators if op.name == name)
+        amounts = flatbuffer.constant(op.inputs[1]).copy()
+        amounts[-1] = 2**31 - 1
+        flatbuffer.set_constant(op.inputs[1], amounts)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (read_own_output("ADD"), "before it is written"),
+        (read_own_output("MAX_POOL_2D"), "before it is written"),
+        (write_twice, "a second time"),
+        (huge_amount("TILE"), None),
+        (huge_amount("PAD"), None),
+    ],
+)
+def test_damage_that_would_take_for_ever_or_all_memory(damage, message):
+    n = Network()
+    x = tile(layers.MaxPool2D(2)(n.stem()))
+    x = layers.Lambda(lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]]))(x)
+    flatbuffer = Flatbuffer(convert(n.finish(n.prelu(n.shift(n.prelu(n.scale(n.shift(x)))))), fold=False)[0])
+    damage(flatbuffer)
+    if message is None:
+        fold(flatbuffer.pack())
+    else:
+        with pytest.raises(InvalidFlatbufferError, match=message):
+            fold(flatbuffer.pack())
