@@ -8,6 +8,7 @@ import collections
 
 import larq as lq
 import larq_compute_engine as lce
+import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -482,6 +483,25 @@ def test_integer_operators_are_left_alone():
         (1, 8),
     ]
     assert_same_outputs(model, before, after)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_filters_of_one_value_are_stored(sign):
+    n = Network()
+    x = n.stem(1024, strides=4)
+    convolution = lq.layers.QuantConv2D(1024, 1, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+    x = convolution(x)
+    convolution.set_weights([np.full((1, 1, 1024, 1024), sign, np.float32), n.number(-2, 2, 1024) / 4])
+    model = n.finish(n.prelu(x))
+    before, _ = convert(model, fold=False)
+    after, _ = convert(model)
+    assert "FILL" in [op.name for op in Flatbuffer(before).operators]
+    assert "FILL" not in [op.name for op in Flatbuffer(after).operators]
+    assert_same_outputs(model, before, after)
+    assert fold(after)[0] == after
+    x = whole_images(model, 1)
+    delegated = larq_rep_runtime.Interpreter(after).predict(x)
+    np.testing.assert_array_equal(delegated, interpreter(before, use_indirect_bgemm=True).predict(x))
 
 
 def test_outputs_of_the_network_stay():
