@@ -49,11 +49,15 @@ class _Offset:
         return cls(np.zeros(width), np.zeros((0, width), int), np.zeros((0, width)))
 
     def __add__(self, other: _Offset) -> _Offset:
-        return _Offset(
-            self.constant + other.constant,
-            np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.factors, other.factors]),
-        )
+        constant = self.constant + other.constant
+        ids, factors = np.concatenate([self.ids, other.ids]), np.concatenate([self.factors, other.factors])
+        rows: dict[bytes, list[int]] = {}
+        for index, row in enumerate(ids):
+            rows.setdefault(row.tobytes(), []).append(index)
+        if len(rows) < len(ids):  # else the terms of sums of sums double each time
+            factors = np.array([factors[alike].sum(axis=0) for alike in rows.values()])
+            ids = ids[[alike[0] for alike in rows.values()]]
+        return _Offset(constant, ids, factors)
 
     def plus(self, constant: np.ndarray) -> _Offset:
         return _Offset(self.constant + constant, self.ids, self.factors)

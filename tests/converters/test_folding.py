@@ -5,6 +5,7 @@ elsewhere must give the same outputs to the last bit.
 """
 
 import collections
+import tracemalloc
 
 import larq as lq
 import larq_compute_engine as lce
@@ -416,6 +417,19 @@ def test_random_networks_compute_the_same(seed):
     assert_same_outputs(model, before, after, MODES[:2])
     assert sum(constants(after)) <= sum(constants(before))
     assert fold(after)[0] == after
+
+
+def test_nested_sums_take_no_more_memory():
+    n = Network()
+    x = n.stem()
+    for _ in range(17):
+        x = layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])
+    content, _ = convert(n.finish(n.prelu(n.shift(x))), fold=False)
+    tracemalloc.start()
+    fold(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24  # two terms for each would be 2**17, of 8 channels and 16 bytes
 
 
 @pytest.mark.parametrize("change", [lambda c: c + 0.5, lambda c: -c])
