@@ -36,11 +36,16 @@ def operators(content: bytes) -> Counter:
 
 
 def conversion(model: tf.keras.Model, repeats: int) -> tuple[bytes, dict]:
-    """Seconds of both routes, taking turns, and whether their files are equal in operators and outputs."""
-    seconds: dict[str, list[float]] = {"larq_rep": [], "lce": []}
+    """Seconds of all routes, taking turns, and whether the unfolded files are equal in operators and outputs."""
+    routes = {
+        "larq_rep": lambda m: convert(m, fold=False)[0],
+        "folded": lambda m: convert(m)[0],
+        "lce": lce.convert_keras_model,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in routes}
     files = {}
     for _ in range(repeats):
-        for name, route in (("larq_rep", lambda m: convert(m, fold=False)[0]), ("lce", lce.convert_keras_model)):
+        for name, route in routes.items():
             start = time.perf_counter()
             with standard_error() if name == "lce" else contextlib.nullcontext():
                 files[name] = route(model)
@@ -52,6 +57,7 @@ def conversion(model: tf.keras.Model, repeats: int) -> tuple[bytes, dict]:
         "network": model.name,
         "repeats": repeats,
         "larq_rep_s": medians["larq_rep"],
+        "folded_s": medians["folded"],
         "lce_s": medians["lce"],
         "share": medians["larq_rep"] / medians["lce"],
         "same_operators": operators(files["larq_rep"]) == operators(files["lce"]),
@@ -82,11 +88,14 @@ def main() -> None:
         return
     console = Console()
     console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}")
-    table = Table("network", "larq_rep s", "LCE s", "share", "same operators", "bit-equal", title="Conversion")
+    table = Table(
+        "network", "larq_rep s", "folded s", "LCE s", "share", "same operators", "bit-equal", title="Conversion"
+    )
     for row in conversions:
         table.add_row(
             row["network"],
             f"{row['larq_rep_s']:.1f}",
+            f"{row['folded_s']:.1f}",
             f"{row['lce_s']:.1f}",
             f"{row['share']:.2f}",
             str(row["same_operators"]),

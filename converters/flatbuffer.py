@@ -121,6 +121,20 @@ class Flatbuffer:
             self.name(tensor)
             if any(size < 0 for size in self.shape(tensor)):
                 raise InvalidFlatbufferError(f"The TFLite file is damaged: tensor {tensor} has a negative size.")
+        written: set[int] = set()
+        for op in self.operators:
+            # Else walks along the graph would go in circles.
+            if early := [t for t in op.inputs if t in self.producers and t not in written]:
+                raise InvalidFlatbufferError(
+                    f"The TFLite file is damaged: operator {op.index} ({op.name}) reads tensor {early[0]} "
+                    "before it is written."
+                )
+            if not written.isdisjoint(op.outputs):
+                raise InvalidFlatbufferError(
+                    f"The TFLite file is damaged: operator {op.index} ({op.name}) writes a tensor a second time."
+                )
+            written.update(set(op.outputs) - {-1})
+        for tensor in tensors:
             self.constant(tensor)
         for op in self.operators:
             if op.name == "LceBconv2d":

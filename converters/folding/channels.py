@@ -21,11 +21,14 @@ class Graph:
 
     def __init__(self, flatbuffer: Flatbuffer):
         self.flatbuffer = flatbuffer
+        self.shapes = [flatbuffer.shape(tensor) for tensor in range(len(flatbuffer.subgraph.tensors))]
         self.floats = {
             tensor
-            for tensor in range(len(flatbuffer.subgraph.tensors))
+            for tensor in range(len(self.shapes))
             if flatbuffer.dtype(tensor) == "float32" and self.elements(tensor) <= _MOST_ELEMENTS
         }
+        self.biases = {op.index: self._bias(op) for op in flatbuffer.operators}
+        self.inner = {op.index for op in flatbuffer.operators if self._plain(op)}
         self.stored = stored_constants(flatbuffer)
         self.kernels = {op.index: self._kernel(op) for op in flatbuffer.operators if op.name in CONVOLUTIONS}
         vectors = {op.index: self._vector(op) for op in flatbuffer.operators if op.name in _ELEMENTWISE}
@@ -40,6 +43,9 @@ class Graph:
 
     def plain(self, op: Operator) -> bool:
         """Whether the operator has a float output inside of the graph, and no activation of its own."""
+        return op.index in self.inner
+
+    def _plain(self, op: Operator) -> bool:
         return (
             self.is_float(op.outputs[0])
             and not getattr(op.options, "fusedActivationFunction", 0)
@@ -47,18 +53,21 @@ class Graph:
         )
 
     def elements(self, tensor: int) -> int:
-        return math.prod(self.flatbuffer.shape(tensor))
+        return math.prod(self.shapes[tensor])
 
     def width(self, tensor: int) -> int:
-        return self.flatbuffer.shape(tensor)[-1]
+        return self.shapes[tensor][-1]
 
     def same_width(self, op: Operator) -> bool:
         """Whether an operator on two tensors broadcasts neither along the channels."""
-        width = self.flatbuffer.shape(op.outputs[0])[-1:]
-        return len(width) == 1 and all(self.flatbuffer.shape(t)[-1:] == width for t in op.inputs)
+        width = self.shapes[op.outputs[0]][-1:]
+        return len(width) == 1 and all(self.shapes[t][-1:] == width for t in op.inputs)
 
     def bias(self, op: Operator) -> np.ndarray | None:
         """The bias of a convolution or dense layer, as far as it can be changed."""
+        return self.biases[op.index]
+
+    def _bias(self, op: Operator) -> np.ndarray | None:
         position = 3 if op.name == "LceBconv2d" else 2
         if op.name not in (*CONVOLUTIONS, "LceBconv2d") or not self.is_float(op.outputs[0]):
             return None
@@ -119,7 +128,7 @@ class Graph:
         if name not in (*_POOLS, "TILE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SPLIT", "SLICE", "PAD"):
             return None
         data = op.inputs[1] if name == "SPLIT" else op.inputs[0]
-        if not self.is_data(data) or not fb.shape(data) or not fb.shape(output):
+        if not self.is_data(data) or not self.is_float(output) or not fb.shape(data) or not fb.shape(output):
             return None
         shape, channels = fb.shape(data), np.arange(fb.shape(data)[-1])
         if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
@@ -134,7 +143,7 @@ class Graph:
         if name == "MEAN":
             return None if last in values[0] % len(shape) else channels
         if name == "TILE":
-            return np.tile(channels, values[0][-1])
+            return np.arange(self.width(output)) % len(channels)
         if name == "TRANSPOSE":
             return _same_everywhere(np.broadcast_to(channels, shape).transpose(values[0]))
         if name == "SPLIT":
@@ -143,7 +152,8 @@ class Graph:
             return np.split(channels, len(op.outputs))[op.outputs.index(output)]
         if name == "SLICE":
             return channels[values[0][-1] :][: fb.shape(output)[-1]]
-        return None if values[0][:-1].any() else np.pad(channels, values[0][-1], constant_values=-1)
+        source = np.arange(self.width(output)) - values[0][-1, 0]
+        return None if values[0][:-1].any() else np.where((source >= 0) & (source < len(channels)), source, -1)
 
 
 def _same_everywhere(channels: np.ndarray) -> np.ndarray | None:

@@ -49,11 +49,15 @@ class _Offset:
         return cls(np.zeros(width), np.zeros((0, width), int), np.zeros((0, width)))
 
     def __add__(self, other: _Offset) -> _Offset:
-        return _Offset(
-            self.constant + other.constant,
-            np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.factors, other.factors]),
-        )
+        constant = self.constant + other.constant
+        ids, factors = np.concatenate([self.ids, other.ids]), np.concatenate([self.factors, other.factors])
+        rows: dict[bytes, list[int]] = {}
+        for index, row in enumerate(ids):
+            rows.setdefault(row.tobytes(), []).append(index)
+        if len(rows) < len(ids):  # else the terms of sums of sums double each time
+            factors = np.array([factors[alike].sum(axis=0) for alike in rows.values()])
+            ids = ids[[alike[0] for alike in rows.values()]]
+        return _Offset(constant, ids, factors)
 
     def plus(self, constant: np.ndarray) -> _Offset:
         return _Offset(self.constant + constant, self.ids, self.factors)
@@ -225,31 +229,36 @@ def _solve(demands: list[_Demand], unknowns: int) -> np.ndarray:
             demand.met = _meet(demand, values, fixed)
         waiting = [demand for demand in pending if demand.met is None]
         if len(waiting) == len(pending):
-            # Each of them leaves a choice: the convolution nearest to the first takes the offset.
-            ids = waiting[0].offset.ids
-            free = ~fixed[ids]
-            fixed[ids[free & (ids != np.where(free, ids, 0).max(axis=0))]] = True
+            # Each of them leaves a choice: the convolution nearest to the first takes the offset. As what makes
+            # a choice is fixed here, this ends.
+            fixed[waiting[0].offset.ids[_choice(waiting[0].offset, fixed)[1]]] = True
         pending = waiting
     return values
+
+
+def _choice(offset: _Offset, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last free unknown of each channel, 0 if there is none, and which terms hold other free ones."""
+    free = ~fixed[offset.ids]
+    last = np.where(free, offset.ids, 0).max(axis=0, initial=0)
+    return last, free & (offset.ids != last)
 
 
 def _meet(demand: _Demand, values: np.ndarray, fixed: np.ndarray) -> bool | None:
     """Fixes the unknowns of a demand so that it is met: whether that worked; `None` while there is a choice."""
     offset = demand.offset
-    free = ~fixed[offset.ids]
-    count = free.sum(axis=0)
+    ids, others = _choice(offset, fixed)
+    choice = others.any(axis=0)
     terms = offset.factors * values[offset.ids]
     rest = offset.constant + terms.sum(axis=0)
     rest[np.abs(rest) <= 1e-9 * (np.abs(offset.constant) + np.abs(terms).sum(axis=0))] = 0
-    factor = np.where(free, offset.factors, 0).sum(axis=0)
+    factor = np.where(fixed[offset.ids], 0, offset.factors).sum(axis=0)
     far = (np.abs(factor) < _SMALLEST_FACTOR) | (np.abs(factor) > _LARGEST_FACTOR)
-    if np.any((rest != 0) & ((count == 0) | (count == 1) & far)):
+    if np.any((rest != 0) & ~choice & ((ids == 0) | far)):
         return False
-    if np.any(count > 1):
+    if choice.any():
         return None
-    single = count == 1
-    ids = np.where(free, offset.ids, 0).max(axis=0, initial=0)[single]
-    wanted = np.where(rest[single] == 0, 0.0, -rest[single] / np.where(far, 1, factor)[single])
+    single = (ids > 0) & (factor != 0)  # x - x lets x have any offset
+    ids, wanted = ids[single], np.where(rest == 0, 0.0, -rest / np.where(far, 1, factor))[single]
     values[ids] = wanted
     if not np.allclose(values[ids], wanted, rtol=1e-9, atol=0):  # copies of one channel want different offsets
         values[ids] = 0

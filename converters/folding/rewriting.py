@@ -48,7 +48,8 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     over by the bias of a binary or real-valued convolution before them, by that of the convolution or dense layer
     behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the
     rules. Likewise for factors (`folding.scales`), where a sign ignores positive ones; and clipping to
-    [-1, 1] goes where only signs see it. What would gain nothing stays as it is.
+    [-1, 1] goes where only signs see it. The filter of a binary convolution whose weights all have one sign, which
+    LCE's converter writes as a FILL operator, is stored. What would gain nothing stays as it is.
 
     The outputs stay equal up to float32 rounding. As ever, a binary activation within rounding of zero may flip, after
     which the two files differ as two runtimes do; in untrained networks, where sums of signs are often exactly 0,
@@ -74,7 +75,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     try:
         result, after = _fold(flatbuffer, content)
     # What a damaged option, type or shape leads to.
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
     return result, FoldingReport(len(content), len(result), before, _counts(after))
 
@@ -83,11 +84,12 @@ def _fold(flatbuffer: Flatbuffer, content: bytes) -> tuple[bytes, Flatbuffer]:
     if not all(op.outputs for op in flatbuffer.operators) or any(t.isVariable for t in flatbuffer.subgraph.tensors):
         return content, flatbuffer  # operators that act on a variable: what they do cannot be seen here
     while True:
-        graph = Graph(flatbuffer)
-        if not _leave_out_factors(graph):
-            if (plan := offsets.best_plan(graph)) is None:
-                return content, flatbuffer
-            _add_elsewhere(graph, plan)
+        if not _leave_out_fills(flatbuffer):
+            graph = Graph(flatbuffer)
+            if not _leave_out_factors(graph):
+                if (plan := offsets.best_plan(graph)) is None:
+                    return content, flatbuffer
+                _add_elsewhere(graph, plan)
         flatbuffer.drop_unused()
         content = flatbuffer.pack()
         flatbuffer = Flatbuffer(content)
@@ -95,6 +97,17 @@ def _fold(flatbuffer: Flatbuffer, content: bytes) -> tuple[bytes, Flatbuffer]:
 
 def _counts(flatbuffer: Flatbuffer) -> dict[str, int]:
     return dict(collections.Counter(op.name for op in flatbuffer.operators).most_common())
+
+
+def _leave_out_fills(flatbuffer: Flatbuffer) -> bool:
+    """Stores what FILL operators would compute at every inference; returns whether there were any."""
+    fills = {op.index: op.outputs[0] for op in flatbuffer.operators if op.name == "FILL"}
+    values = {index: flatbuffer.constant(t) for index, t in fills.items() if t not in flatbuffer.outputs}
+    stored = {index: value for index, value in values.items() if value is not None and value.size}
+    for index, value in stored.items():
+        flatbuffer.set_constant(fills[index], value)
+    flatbuffer.subgraph.operators = [op for i, op in enumerate(flatbuffer.subgraph.operators) if i not in stored]
+    return bool(stored)
 
 
 def _leave_out_factors(graph: Graph) -> bool:

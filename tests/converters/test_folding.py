@@ -5,9 +5,11 @@ elsewhere must give the same outputs to the last bit.
 """
 
 import collections
+import tracemalloc
 
 import larq as lq
 import larq_compute_engine as lce
+import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -117,6 +119,10 @@ def tile(x, copies=2):
     return layers.Lambda(lambda x: tf.tile(x, [1, 1, 1, copies]))(x)
 
 
+def minus_mean(x):
+    return layers.Lambda(lambda x: x - tf.reduce_mean(x, [1, 2], keepdims=True))(x)
+
+
 def constants(content):
     """How many operators add a constant, and how many multiply with one."""
     flatbuffer = Flatbuffer(content)
@@ -186,6 +192,21 @@ def behind_a_scale(n):
 def behind_a_subtraction(n):
     x, y = n.prelu(n.stem()), n.binary(n.stem())
     return n.prelu(n.shift(layers.subtract([x, n.shift(layers.MaxPool2D(1)(y))])))
+
+
+def behind_a_sum_with_its_own_pooling(n):
+    x = n.binary(n.stem())
+    return n.prelu(n.shift(layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])))
+
+
+def behind_a_difference_from_its_own_mean(n):
+    return n.prelu(n.shift(minus_mean(n.stem())))
+
+
+def where_a_difference_from_the_mean_sees_it_too(n):
+    x = n.stem()
+    y = n.prelu(minus_mean(x))
+    return n.prelu(layers.add([n.binary(n.shift(x)), y]))
 
 
 def in_front_of_the_first_sign(n):
@@ -311,6 +332,9 @@ RULES = {
     behind_a_tile_of_different_shifts: ((1, 0), (1, 0)),
     behind_a_scale: ((1, 1), (0, 1)),
     behind_a_subtraction: ((2, 0), (0, 0)),
+    behind_a_sum_with_its_own_pooling: ((1, 0), (0, 0)),
+    behind_a_difference_from_its_own_mean: ((1, 0), (1, 0)),
+    where_a_difference_from_the_mean_sees_it_too: ((1, 0), (0, 0)),
     in_front_of_the_first_sign: ((1, 0), (0, 0)),
     shortcut_and_sign: ((2, 0), (1, 0)),
     through_the_mean: ((1, 0), (0, 0)),
@@ -358,7 +382,7 @@ def random_model(seed):
     n = Network(seed)
     x = n.stem()
     for _ in range(n.rng.integers(4, 9)):
-        choice = n.rng.integers(10)
+        choice = n.rng.integers(11)
         if choice == 0:
             x = n.shift(x)
         elif choice == 1:
@@ -378,6 +402,8 @@ def random_model(seed):
             x = layers.MaxPool2D(2)(x)
         elif choice == 8:
             x = n.binary(n.shift(n.scale(x)), pad_values=1.0)
+        elif choice == 9:
+            x = layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])
         else:
             x = layers.subtract([n.binary(x, x.shape[-1], kernel=1), n.shift(x)])
     return n.finish(n.prelu(x) if n.rng.random() < 0.5 else x)
@@ -391,6 +417,19 @@ def test_random_networks_compute_the_same(seed):
     assert_same_outputs(model, before, after, MODES[:2])
     assert sum(constants(after)) <= sum(constants(before))
     assert fold(after)[0] == after
+
+
+def test_nested_sums_take_no_more_memory():
+    n = Network()
+    x = n.stem()
+    for _ in range(17):
+        x = layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])
+    content, _ = convert(n.finish(n.prelu(n.shift(x))), fold=False)
+    tracemalloc.start()
+    fold(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24  # two terms for each would be 2**17, of 8 channels and 16 bytes
 
 
 @pytest.mark.parametrize("change", [lambda c: c + 0.5, lambda c: -c])
@@ -458,6 +497,25 @@ def test_integer_operators_are_left_alone():
         (1, 8),
     ]
     assert_same_outputs(model, before, after)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_filters_of_one_value_are_stored(sign):
+    n = Network()
+    x = n.stem(1024, strides=4)
+    convolution = lq.layers.QuantConv2D(1024, 1, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+    x = convolution(x)
+    convolution.set_weights([np.full((1, 1, 1024, 1024), sign, np.float32), n.number(-2, 2, 1024) / 4])
+    model = n.finish(n.prelu(x))
+    before, _ = convert(model, fold=False)
+    after, _ = convert(model)
+    assert "FILL" in [op.name for op in Flatbuffer(before).operators]
+    assert "FILL" not in [op.name for op in Flatbuffer(after).operators]
+    assert_same_outputs(model, before, after)
+    assert fold(after)[0] == after
+    x = whole_images(model, 1)
+    delegated = larq_rep_runtime.Interpreter(after).predict(x)
+    np.testing.assert_array_equal(delegated, interpreter(before, use_indirect_bgemm=True).predict(x))
 
 
 def test_outputs_of_the_network_stay():
@@ -588,3 +646,49 @@ def test_damaged_files_give_no_other_error():
         except InvalidFlatbufferError:
             refused += 1
     assert refused > 30
+
+
+def read_own_output(name):
+    def damage(flatbuffer):
+        op = next(op for op in flatbuffer.operators if op.name == name)
+        flatbuffer.subgraph.operators[op.index].inputs[0] = op.outputs[0]
+
+    return damage
+
+
+def write_twice(flatbuffer):
+    first, second = flatbuffer.subgraph.operators[:2]
+    second.outputs = first.outputs
+
+
+def huge_amount(name):
+    def damage(flatbuffer):
+        op = next(op for op in flatbuffer.operators if op.name == name)
+        amounts = flatbuffer.constant(op.inputs[1]).copy()
+        amounts[-1] = 2**31 - 1
+        flatbuffer.set_constant(op.inputs[1], amounts)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (read_own_output("ADD"), "before it is written"),
+        (read_own_output("MAX_POOL_2D"), "before it is written"),
+        (write_twice, "a second time"),
+        (huge_amount("TILE"), None),
+        (huge_amount("PAD"), None),
+    ],
+)
+def test_damage_that_would_take_for_ever_or_all_memory(damage, message):
+    n = Network()
+    x = tile(layers.MaxPool2D(2)(n.stem()))
+    x = layers.Lambda(lambda x: tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]]))(x)
+    flatbuffer = Flatbuffer(convert(n.finish(n.prelu(n.shift(n.prelu(n.scale(n.shift(x)))))), fold=False)[0])
+    damage(flatbuffer)
+    if message is None:
+        fold(flatbuffer.pack())
+    else:
+        with pytest.raises(InvalidFlatbufferError, match=message):
+            fold(flatbuffer.pack())
