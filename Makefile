@@ -56,7 +56,8 @@ format: install
 
 bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py
-	$(ZOO_VENV)/bin/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/runtime.py
+	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
 	$(BIN)/python benchmarks/training.py
 	$(MAKE) -C runtime bench
 

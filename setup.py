@@ -48,7 +48,8 @@ setup(
     ],
     extras_require={
         # Its protobuf pin holds TensorFlow below 2.20 and slows conversion, hence an extra.
-        "zoo": ["larq-zoo>=2.4"],
+        # Its zookeeper calls typeguard as it was before version 3, and does not say so.
+        "zoo": ["larq-zoo>=2.4", "typeguard<3"],
         "safetensors": ["safetensors>=0.4"],
         # Tests compare with PyTorch's own operations where it is installed.
         "torch": ["torch>=2.6"],

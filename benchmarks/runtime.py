@@ -7,8 +7,8 @@ import argparse
 import json
 import os
 import platform
-import time
 import warnings
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from larq_rep.converters import convert
-from larq_rep.converters.benchmark import Result, benchmark
+from larq_rep.converters.benchmark import Result, benchmark, measure
 from larq_rep.converters.lce import standard_error
 
-NETWORKS = ("RepReActNetA", "ReActNetA", "BiRealNet18", "ResNetE18", "BinaryDenseNet28", "MeliusNet22", "QuickNet")
+NETWORKS = ("RepReActNetA", "ReActNetA", "BiRealNet18", "ResNetE18", "BinaryDenseNet28", "MeliusNet22")
 LCE = ("default", "indirect", "xnnpack", "indirect+xnnpack")
 
 
@@ -70,8 +70,8 @@ def main() -> None:
         with standard_error():
             found = medians(benchmark({name: content}, modes=(*LCE, *delegates), num_runs=arguments.num_runs))
             # Two threads beside one, and the float network beside both.
-            threads = [Turn(content, 1), Turn(content, 2), Turn(float_network, 1)]
-            one, two, real = take_turns(threads, arguments.num_runs)
+            engines = [threaded(content, 1), threaded(content, 2), threaded(float_network, 1)]
+            one, two, real = np.median(measure(engines, 5, arguments.num_runs), axis=0)
         fastest = min(found[mode] for mode in LCE if mode in found)
         rows.append(
             {
@@ -108,26 +108,10 @@ def main() -> None:
     console.print(table)
 
 
-class Turn:
-    """One engine and its input."""
-
-    def __init__(self, content: bytes, num_threads: int):
-        self.interpreter = larq_rep_runtime.Interpreter(content, num_threads)
-        self.x = np.random.default_rng(0).standard_normal((1, 224, 224, 3)).astype(np.float32)
-
-    def __call__(self) -> None:
-        self.interpreter.predict(self.x)
-
-
-def take_turns(turns: list[Turn], num_runs: int) -> list[float]:
-    """Median seconds of each."""
-    seconds = np.zeros((num_runs + 5, len(turns)))
-    for row in seconds:
-        for j, turn in enumerate(turns):
-            start = time.perf_counter()
-            turn()
-            row[j] = time.perf_counter() - start
-    return [float(median) for median in np.median(seconds[5:], axis=0)]
+def threaded(content: bytes, num_threads: int) -> Callable[[], object]:
+    interpreter = larq_rep_runtime.Interpreter(content, num_threads)
+    x = np.random.default_rng(0).standard_normal((1, 224, 224, 3)).astype(np.float32)
+    return lambda: interpreter.predict(x)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ _LCE_OPTIONS: dict[str, dict[str, bool]] = {
     "xnnpack": {"use_xnnpack": True},
     "indirect+xnnpack": {"use_indirect_bgemm": True, "use_xnnpack": True},
 }
+_TURN = 5
 MODES = (*_LCE_OPTIONS, "tflite", "delegate")
 
 _Run = Callable[[], object]
@@ -69,7 +70,7 @@ def benchmark(
 ) -> list[Result]:
     """Measures the latency of one inference for several files and modes in one go.
 
-    Every round runs each pair of file and mode once, so that a machine that slows down slows all of them and
+    All pairs of file and mode take turns of five runs, so that a machine that slows down slows all of them and
     their ratios hold. A run hands over the input, computes, and fetches the outputs.
 
     | mode | engine |
@@ -90,9 +91,9 @@ def benchmark(
             `larq_rep_runtime.available_implementations()`.
         keras_models: Keras models by name, measured besides the files at the batch size 1 (or their own).
         num_threads: Threads of the interpreters. Keras keeps TensorFlow's threads.
-        warmup_runs: Rounds before the timed ones.
-        num_runs: Timed rounds.
-        progress: Called after each round with the rounds done and their total.
+        warmup_runs: Runs of each pair before the timed ones.
+        num_runs: Timed runs of each.
+        progress: Called after all have had their turn with the runs done of each and their total.
 
     # Returns
         A result for each pair of file and mode, then one for each Keras model. Where a mode does not apply,
@@ -125,7 +126,7 @@ def benchmark(
     opened += [(name, "keras", None, _open_keras(model)) for name, model in (keras_models or {}).items()]
 
     runs = [run for *_, run in opened if not isinstance(run, str)]
-    seconds = iter(_measure(runs, warmup_runs, num_runs, progress).T)
+    seconds = iter(measure(runs, warmup_runs, num_runs, progress).T)
     results: list[Result] = []
     first: float | None = None
     for name, mode, threads, run in opened:
@@ -138,18 +139,26 @@ def benchmark(
     return results
 
 
-def _measure(
-    runs: list[_Run], warmup_runs: int, num_runs: int, progress: Callable[[int, int], None] | None
+def measure(
+    runs: Sequence[Callable[[], object]],
+    warmup_runs: int,
+    num_runs: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Seconds, of shape (num_runs, len(runs))."""
+    """Seconds of each of `num_runs` calls of each function, of shape (num_runs, len(runs)).
+
+    They take turns of five calls: what the one before left in the caches slows the first of these only.
+    """
     seconds = np.zeros((warmup_runs + num_runs, len(runs)))
-    for i, row in enumerate(seconds):
+    for start in range(0, len(seconds), _TURN):
+        turn = seconds[start : start + _TURN]
         for j, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            row[j] = time.perf_counter() - start
+            for row in turn:
+                begun = time.perf_counter()
+                run()
+                row[j] = time.perf_counter() - begun
         if progress:
-            progress(i + 1, len(seconds))
+            progress(start + len(turn), len(seconds))
     return seconds[warmup_runs:]
 
 
