@@ -58,6 +58,7 @@ bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/runtime.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
+	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/training.py
 	$(MAKE) -C runtime bench
 

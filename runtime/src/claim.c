@@ -25,10 +25,6 @@ static bool all_readers_claimed(const struct graph *graph, int tensor) {
   return readers > 0;
 }
 
-static const char *tensor_name(const TfLiteContext *context, int tensor) {
-  return context->tensors[tensor].name ? context->tensors[tensor].name : "";
-}
-
 static bool follows_claimed(const struct graph *graph, const struct operator * op) {
   for (int j = 0; j < op->inputs->size; j++) {
     const int producer = graph->producer[op->inputs->data[j]];

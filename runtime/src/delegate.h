@@ -66,6 +66,8 @@ TfLiteStatus read_operator(TfLiteContext *context, int node, struct operator * o
 /* Whether a tensor's value stands in the file. */
 bool is_constant(const TfLiteContext *context, int tensor);
 
+const char *tensor_name(const TfLiteContext *context, int tensor);
+
 int last_dimension(const TfLiteTensor *tensor);
 
 /* The integer of a name in a flexbuffer map; false if it is absent or the buffer is not well formed. */

@@ -50,8 +50,10 @@ static bool same_pixels(const struct buffer *a, const struct buffer *b) {
   return a->n == b->n && a->h == b->h && a->w == b->w;
 }
 
-static TfLiteStatus refuse(TfLiteContext *context, const struct step *step, const char *why) {
-  context->ReportError(context, "larq-rep: operator %d (%s): %s.", step->node, step->name, why);
+static TfLiteStatus refuse(TfLiteContext *context, const struct plan *plan, const struct step *step, const char *why) {
+  const int tensor = plan->buffers[step->source].tensor;
+  context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': %s.", step->node, step->name, tensor,
+                       tensor_name(context, tensor), why);
   return kTfLiteError;
 }
 
@@ -136,9 +138,7 @@ static void place_buffers(struct plan *plan, size_t *total) {
   }
 }
 
-static size_t scratch_bytes(const struct step *step) {
-  if (step->kind != STEP_CONVOLUTION) return 0;
-  const struct convolution *conv = step->convolution;
+static size_t scratch_bytes(const struct convolution *conv) {
   return ((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
@@ -151,56 +151,68 @@ static bool is_written(const struct plan *plan, int buffer) {
   return false;
 }
 
-TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
-  struct plan *plan = partition->plan;
+/* From the shapes of the partition's inputs those of all that is computed. */
+static TfLiteStatus find_shapes(TfLiteContext *context, struct plan *plan) {
   bool *known = allocate((size_t)plan->buffer_count, sizeof *known);
-  if (!known) return kTfLiteError;
-  TfLiteStatus status = kTfLiteOk;
-  for (int i = 0; i < plan->buffer_count; i++) {
+  TfLiteStatus status = known ? kTfLiteOk : kTfLiteError;
+  for (int i = 0; i < plan->buffer_count && status == kTfLiteOk; i++) {
     struct buffer *b = &plan->buffers[i];
     b->top = b->left = b->bottom = b->right = 0;
-    const TfLiteTensor *t = &context->tensors[b->tensor];
     if (is_written(plan, i)) continue;
     known[i] = true;
+    const TfLiteTensor *t = &context->tensors[b->tensor];
     const int channels = last_dimension(t);
     if (!t->dims || t->dims->size < 1 || t->dims->size > MAX_RANK || channels != b->channels ||
         !set_dims(b, t->dims->size, t->dims->data, b->bits ? channels * 32 : channels)) {
       context->ReportError(context, "larq-rep: tensor %d '%.60s': expected %d channels, found a shape that ends in %d.",
-                           b->tensor, t->name ? t->name : "", b->channels, channels);
+                           b->tensor, tensor_name(context, b->tensor), b->channels, channels);
       status = kTfLiteError;
     }
   }
   for (int s = 0; s < plan->step_count && status == kTfLiteOk; s++)
     if (!shape_step(plan, &plan->steps[s], known))
-      status = refuse(context, &plan->steps[s], "the shapes of its operands do not go together");
+      status = refuse(context, plan, &plan->steps[s],
+                      "its window does not fit, or the shapes of the operands do not go together");
   free(known);
+  return status;
+}
+
+static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partition *partition) {
+  const struct plan *plan = partition->plan;
   partition->scratch_bytes = 0;
-  for (int s = 0; s < plan->step_count && status == kTfLiteOk; s++) {
+  for (int s = 0; s < plan->step_count; s++) {
     struct step *step = &plan->steps[s];
-    const size_t bytes = scratch_bytes(step);
-    if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
     if (step->kind != STEP_CONVOLUTION) continue;
+    const size_t bytes = scratch_bytes(step->convolution);
+    if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
     int h, w;
     const struct buffer *source = &plan->buffers[step->source];
     place_windows(step->convolution, source, &h, &w);
     if (prepare_convolution(step->convolution, source, h, w) != kTfLiteOk)
-      status = refuse(context, step, "no memory for its borders, or an image of more than 2^31 words");
+      return refuse(context, plan, step, "no memory for its borders, or an image of more than 2^31 words");
   }
-  if (status != kTfLiteOk) return status;
+  return kTfLiteOk;
+}
 
+static TfLiteStatus resize_outputs(TfLiteContext *context, const struct plan *plan) {
   for (int i = 0; i < plan->buffer_count; i++) {
     const struct buffer *b = &plan->buffers[i];
-    if (!b->external || b->first < 0) continue;
-    TfLiteTensor *t = &context->tensors[b->tensor];
-    if (!is_written(plan, i)) continue;
+    if (!b->external || b->first < 0 || !is_written(plan, i)) continue;
     /* The runtime takes the array over and frees it. */
     TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
     if (!dims) return kTfLiteError;
     dims->size = b->rank;
     memcpy(dims->data, b->dims, (size_t)b->rank * sizeof(int));
-    if (context->ResizeTensor(context, t, dims) != kTfLiteOk) return kTfLiteError;
+    if (context->ResizeTensor(context, &context->tensors[b->tensor], dims) != kTfLiteOk) return kTfLiteError;
   }
+  return kTfLiteOk;
+}
 
+TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
+  struct plan *plan = partition->plan;
+  if (find_shapes(context, plan) != kTfLiteOk || prepare_convolutions(context, partition) != kTfLiteOk ||
+      resize_outputs(context, plan) != kTfLiteOk)
+    return kTfLiteError;
   partition->num_threads = partition->options->num_threads ? partition->options->num_threads
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
                                                                   : 1;
@@ -584,7 +596,7 @@ TfLiteStatus invoke_partition(TfLiteContext *context, struct partition *partitio
     for (int d = 0; same && d < b->rank; d++) same = t->dims->data[d] == b->dims[d];
     if (!same || (!b->data && t->bytes)) {
       context->ReportError(context, "larq-rep: tensor %d '%.60s' changed its shape after it was allocated.", b->tensor,
-                           t->name ? t->name : "");
+                           tensor_name(context, b->tensor));
       return kTfLiteError;
     }
   }

@@ -17,6 +17,11 @@ bool is_constant(const TfLiteContext *context, int tensor) {
   return t->allocation_type == kTfLiteMmapRo && t->data.data;
 }
 
+const char *tensor_name(const TfLiteContext *context, int tensor) {
+  const bool named = tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].name;
+  return named ? context->tensors[tensor].name : "";
+}
+
 int last_dimension(const TfLiteTensor *tensor) {
   return tensor->dims && tensor->dims->size > 0 ? tensor->dims->data[tensor->dims->size - 1] : 0;
 }
@@ -62,9 +67,8 @@ static bool known_values(TfLiteContext *context, int reader, int tensor, struct 
 /* An LCE operator that cannot be run: says which, which tensor, and why. */
 static TfLiteStatus malformed(TfLiteContext *context, const struct operator * op, int tensor, const char *expected,
                               long found) {
-  const bool named = tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].name;
   context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': expected %s, found %ld.", op->node,
-                       kind_name(op->kind), tensor, named ? context->tensors[tensor].name : "", expected, found);
+                       kind_name(op->kind), tensor, tensor_name(context, tensor), expected, found);
   return kTfLiteError;
 }
 

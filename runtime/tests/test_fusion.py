@@ -268,7 +268,7 @@ def test_shapes_that_only_have_as_many_pixels_are_refused():
     )
     for detail, shape in zip(engine.get_input_details(), [(1, 2, 8, 64), (1, 8, 2, 64)], strict=True):
         engine.resize_tensor_input(detail["index"], shape)
-    with pytest.raises(RuntimeError, match="shapes of its operands do not go together"):
+    with pytest.raises(RuntimeError, match="shapes of the operands do not go together"):
         engine.allocate_tensors()
 
 

@@ -52,7 +52,7 @@ def test_floor_starts(tmp_path):
     graph = graphs.Graph()
     y = graph.bconv(graph.quantize(graph.input((1, 28, 28, 128))), np.random.default_rng(0), 128, 128)
     (tmp_path / "network.tflite").write_bytes(graph.content(y))
-    command = [sys.executable, RUNTIME / "bench" / "floor.py", tmp_path / "network.tflite"]
+    command = [sys.executable, RUNTIME.parent / "benchmarks" / "floor.py", tmp_path / "network.tflite"]
     environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     assert "network.tflite" in printed and "estimated" in printed

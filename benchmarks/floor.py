@@ -1,8 +1,8 @@
 """Where the time of a network goes: binary sums, and the elementwise part over the least it could take.
 
-    python bench/floor.py [network.tflite] [--implementation NAME]
+    python benchmarks/floor.py [network.tflite] [--implementation NAME]
 
-Without a file it is RepReActNetA, with random weights; larq_rep converts it.
+Without a file it is RepReActNetA, with random weights.
 
 The floor is the bytes of the tensors that the delegate's steps read and write over the bandwidth of copying that
 much memory. The elementwise part is an estimate: the measured total minus the network's binary sums at the speed that
@@ -12,14 +12,17 @@ the same kernels have on one shape, 3x3 on 14x14x256 (`build/native/convolutions
 import argparse
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from runtime import trained_like  # isort: skip  (before TensorFlow)
 import numpy as np
 from larq_rep_runtime import available_implementations, profile
 
-_RUNTIME = Path(__file__).resolve().parents[1]
+from larq_rep import zoo
+from larq_rep.converters import convert
+
+_RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
 
 def copy_bandwidth(size: int) -> float:
@@ -41,31 +44,13 @@ def sum_speed(implementation: str) -> float:
     return 1e9 * float(re.search(r"3x3 14x14x256\s+(\d+) GMAC/s", printed)[1])
 
 
-def random_network() -> bytes:
-    """RepReActNetA, no weight and no constant of which is a special value."""
-    try:
-        import larq_rep  # isort: skip  (before TensorFlow)
-        import tensorflow as tf
-    except ModuleNotFoundError as error:
-        sys.exit(f"floor.py: there is no {error.name} to make a network with: give a .tflite file.")
-
-    rng = np.random.default_rng(0)
-    model = larq_rep.zoo.RepReActNetA()
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
-        elif layer.weights:
-            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
-    return larq_rep.converters.convert(model)[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--implementation", default=available_implementations()[0])
     arguments = parser.parse_args()
     name = arguments.file or "RepReActNetA with random weights"
-    content = arguments.file.read_bytes() if arguments.file else random_network()
+    content = arguments.file.read_bytes() if arguments.file else convert(trained_like(zoo.RepReActNetA()))[0]
     partitions = profile(content, num_runs=100, implementation=arguments.implementation)
     steps = [step for partition in partitions for step in partition["steps"]]
     total = sum(step["best_ms"] for step in steps)
