@@ -25,7 +25,6 @@ _LCE_OPTIONS: dict[str, dict[str, bool]] = {
     "xnnpack": {"use_xnnpack": True},
     "indirect+xnnpack": {"use_indirect_bgemm": True, "use_xnnpack": True},
 }
-_TURN = 5
 MODES = (*_LCE_OPTIONS, "tflite", "delegate")
 
 _Run = Callable[[], object]
@@ -70,7 +69,7 @@ def benchmark(
 ) -> list[Result]:
     """Measures the latency of one inference for several files and modes in one go.
 
-    All pairs of file and mode take turns of five runs, so that a machine that slows down slows all of them and
+    Every round runs each pair of file and mode once, so that a machine that slows down slows all of them and
     their ratios hold. A run hands over the input, computes, and fetches the outputs.
 
     | mode | engine |
@@ -91,9 +90,9 @@ def benchmark(
             `larq_rep_runtime.available_implementations()`.
         keras_models: Keras models by name, measured besides the files at the batch size 1 (or their own).
         num_threads: Threads of the interpreters. Keras keeps TensorFlow's threads.
-        warmup_runs: Runs of each pair before the timed ones.
-        num_runs: Timed runs of each.
-        progress: Called after all have had their turn with the runs done of each and their total.
+        warmup_runs: Rounds before the timed ones.
+        num_runs: Timed rounds.
+        progress: Called after each round with the rounds done and their total.
 
     # Returns
         A result for each pair of file and mode, then one for each Keras model. Where a mode does not apply,
@@ -145,20 +144,15 @@ def measure(
     num_runs: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Seconds of each of `num_runs` calls of each function, of shape (num_runs, len(runs)).
-
-    They take turns of five calls: what the one before left in the caches slows the first of these only.
-    """
+    """Seconds of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
     seconds = np.zeros((warmup_runs + num_runs, len(runs)))
-    for start in range(0, len(seconds), _TURN):
-        turn = seconds[start : start + _TURN]
+    for i, row in enumerate(seconds):
         for j, run in enumerate(runs):
-            for row in turn:
-                begun = time.perf_counter()
-                run()
-                row[j] = time.perf_counter() - begun
+            start = time.perf_counter()
+            run()
+            row[j] = time.perf_counter() - start
         if progress:
-            progress(start + len(turn), len(seconds))
+            progress(i + 1, len(seconds))
     return seconds[warmup_runs:]
 
 

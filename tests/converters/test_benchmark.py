@@ -52,18 +52,17 @@ def engines(monkeypatch):
     return state
 
 
-def test_modes_take_turns_of_five_runs(files, engines):
-    turns = []
+def test_every_round_runs_every_mode_once(files, engines):
+    rounds = []
     benchmark(
         {"dense": files["dense"]},
         modes=("default", "indirect", "indirect+xnnpack"),
         warmup_runs=2,
-        num_runs=5,
-        progress=lambda done, total: turns.append((done, total)),
+        num_runs=3,
+        progress=lambda done, total: rounds.append((done, total)),
     )
-    modes = ("default", "indirect", "indirect+xnnpack")
-    assert engines.log == [mode for runs in (5, 2) for mode in modes for _ in range(runs)]
-    assert turns == [(5, 7), (7, 7)]
+    assert engines.log == ["default", "indirect", "indirect+xnnpack"] * 5
+    assert rounds == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
 def test_statistics(files, engines):
