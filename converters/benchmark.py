@@ -13,10 +13,11 @@ import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
+from larq_rep_runtime.profile import random_inputs
 from matplotlib.figure import Figure
 
 from larq_rep import plots
-from larq_rep.converters.describe import Tensor, describe
+from larq_rep.converters.describe import describe
 
 # Options of LCE's interpreter in each of its modes.
 _LCE_OPTIONS: dict[str, dict[str, bool]] = {
@@ -159,7 +160,7 @@ def measure(
 def _open(content: bytes, mode: str, num_threads: int) -> _Run | str:
     """A function that runs the model once, or why there is none."""
     description = describe(content)
-    inputs = [_random(tensor, seed) for seed, tensor in enumerate(description.inputs)]
+    inputs = random_inputs([vars(tensor) for tensor in description.inputs])
     lce = [name for name in description.operators if name.startswith("Lce")]
     if mode == "tflite" and lce:
         return f"stock TFLite has no {', '.join(lce)}"
@@ -196,24 +197,11 @@ def _open_tflite(content: bytes, inputs: list[np.ndarray], num_threads: int) -> 
 
 
 def _open_keras(model: tf.keras.Model) -> _Run:
-    inputs = [
-        tf.constant(_random(Tensor(x.name, (x.shape[0] or 1, *x.shape[1:]), x.dtype.name), seed))
-        for seed, x in enumerate(model.inputs)
-    ]
+    details = [{"shape": (x.shape[0] or 1, *x.shape[1:]), "dtype": x.dtype.name} for x in model.inputs]
+    inputs = [tf.constant(array) for array in random_inputs(details)]
     function = tf.function(model)
     packed = tf.nest.pack_sequence_as(model.input, inputs)
     return lambda: [y.numpy() for y in tf.nest.flatten(function(packed, training=False))]
-
-
-def _random(tensor: Tensor, seed: int) -> np.ndarray:
-    """Standard normal numbers; for integers anything that their type holds."""
-    rng, dtype = np.random.default_rng(seed), np.dtype(tensor.dtype)
-    if dtype.kind == "f":
-        return rng.standard_normal(tensor.shape).astype(dtype)
-    if dtype.kind == "b":
-        return rng.random(tensor.shape) < 0.5
-    limits = np.iinfo(dtype)
-    return rng.integers(limits.min, limits.max, tensor.shape, dtype, endpoint=True)
 
 
 def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:

@@ -7,7 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from larq_rep.converters import metadata
+from larq_rep_runtime.metadata import read_metadata
+
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.matching import groups
 
@@ -131,13 +132,13 @@ def describe(content: bytes) -> Description:
     """
     flatbuffer = Flatbuffer(content)
     try:
-        return _describe(flatbuffer)
+        return _describe(flatbuffer, read_metadata(content))
     # What a damaged option or shape leads to.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
 
 
-def _describe(flatbuffer: Flatbuffer) -> Description:
+def _describe(flatbuffer: Flatbuffer, about: dict[str, Any]) -> Description:
     return Description(
         size=flatbuffer.size,
         inputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.inputs),
@@ -152,7 +153,7 @@ def _describe(flatbuffer: Flatbuffer) -> Description:
             for op in flatbuffer.operators
             if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
         ),
-        metadata=metadata.read(flatbuffer),
+        metadata=about,
     )
 
 

@@ -1,4 +1,7 @@
-"""What a .tflite file says of itself: where it comes from, and how its image is to be given."""
+"""What a .tflite file says of itself: where it comes from, and how its image is to be given.
+
+`larq_rep_runtime.metadata.read_metadata` reads it.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,3 @@ def attach(content: bytes, values: dict[str, Any]) -> bytes:
 def as_taken(values: dict[str, Any], images: np.ndarray) -> np.ndarray:
     """Images as the file takes them: mirrored, top to bottom and left to right, if it says so."""
     return np.ascontiguousarray(images[:, ::-1, ::-1]) if values.get("mirrored_input") else images
-
-
-def read(flatbuffer: Flatbuffer) -> dict[str, Any]:
-    """The values that `attach` put into a file; none if it is another's."""
-    for entry in flatbuffer.model.metadata or []:
-        if entry.name == _NAME:
-            try:
-                values = json.loads(bytes(bytearray(flatbuffer.model.buffers[entry.buffer].data)))
-            except (ValueError, TypeError, IndexError):
-                return {}
-            return values if isinstance(values, dict) else {}
-    return {}

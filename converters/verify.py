@@ -24,6 +24,7 @@ from typing import Any, cast
 import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
+from larq_rep_runtime.metadata import read_metadata
 
 from larq_rep.converters import float_weights, lce, metadata
 from larq_rep.converters.audit import audit_model
@@ -62,7 +63,7 @@ def verify(
         IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
         RefusedError: If LCE's interpreter does not run the file.
     """
-    about = metadata.read(Flatbuffer(content))
+    about = read_metadata(content)
     if about.get("mirrored_input"):
         try:
             model, images = without_mirror(model), metadata.as_taken(about, images)

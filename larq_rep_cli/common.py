@@ -357,7 +357,7 @@ def _check_format(path: Path) -> None:
     """Tells the files that are something else than a model, which Keras explains badly."""
     import zipfile
 
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     expected = "Expected a .h5 or .keras file, a SavedModel folder, a run of lqr train, or a name of `lce zoo list`."
     if path.is_dir():

@@ -341,9 +341,9 @@ def _compare_answers(
 ) -> dict[str, Any]:
     """Accuracies, if there are labels, and the images to which model and file give different answers."""
     import numpy as np
+    from larq_rep_runtime.metadata import read_metadata
 
     from larq_rep.converters import lce, metadata
-    from larq_rep.converters.flatbuffer import Flatbuffer
 
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
@@ -354,7 +354,7 @@ def _compare_answers(
             "each class of the model, in the alphabetical order of its outputs."
         )
     interpreter = lce.any_interpreter(content)
-    about = metadata.read(Flatbuffer(content))
+    about = read_metadata(content)
     keras, tflite = [], []
     for start in common.track(range(0, len(images), _BATCH), "comparing answers", -(-len(images) // _BATCH)):
         batch = images[start : start + _BATCH]

@@ -275,6 +275,8 @@ def _predictor(
     if in_zoo and options["weights"] is None:
         common.note(f"{source} without --weights is untrained: its accuracy is that of chance.")
     if source.endswith(".tflite"):
+        from larq_rep_runtime.metadata import read_metadata
+
         from larq_rep.converters import lce, metadata
         from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
@@ -282,7 +284,7 @@ def _predictor(
         with common.refusing(InvalidFlatbufferError, lce.RefusedError, prefix=f"{source}: "):
             flatbuffer = Flatbuffer(content)
             interpreter = lce.any_interpreter(content)
-        about = metadata.read(flatbuffer)
+        about = read_metadata(content)
         name = network or about.get("network")
         shape, out = flatbuffer.shape(flatbuffer.inputs[0])[1:], flatbuffer.shape(flatbuffer.outputs[0])
 

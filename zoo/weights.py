@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 import tensorflow as tf
 
 from larq_rep.layers import Mirror

@@ -39,7 +39,7 @@ class GluonWriter(Writer):
         self.mean, self.variance = (np.append(v, np.zeros(channels)) for v in (self.mean, self.variance))
         self.add_popcount(channels, pairs)
 
-    def norm(self, name, channels=None, fixed_gamma=False):  # type: ignore[override]
+    def norm(self, name, channels=None, fixed_gamma=False):
         channels = channels or len(self.mean)
         assert channels == len(self.mean), name
         self.add(f"{name}.gamma", np.ones(channels) if fixed_gamma else self.normal(channels, 0.7, 0.7))

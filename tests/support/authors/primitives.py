@@ -70,7 +70,7 @@ class Numpy:
 
 
 def _windows(x: np.ndarray, size: int, stride: int) -> np.ndarray:
-    windows = sliding_window_view(x, (size, size), axis=(2, 3))  # type: ignore[call-overload]
+    windows = sliding_window_view(x, (size, size), axis=(2, 3))
     return windows[:, :, ::stride, ::stride]
 
 
