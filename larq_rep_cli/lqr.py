@@ -207,7 +207,9 @@ def _train(folder: Path, config: Config, resume: bool = False, force: bool = Fal
             common.note(str(error))
             raise SystemExit(runs.WORKER_LOST) from None
     rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
-    best = max(rows, key=lambda row: row["val_accuracy"])
+    # Of equal ones that whose weights are kept; `max` takes the first.
+    later = config.recipe.phases[-1].best == "later"
+    best = max(reversed(rows) if later else rows, key=lambda row: row["val_accuracy"])
     common.console().print(
         f"{folder}: accuracy {rows[-1]['val_accuracy']:.2%} on the test images, best {best['val_accuracy']:.2%} in "
         f"epoch {best['epoch']:.0f} of {len(rows)}, {time.perf_counter() - start:.0f} s"
@@ -312,15 +314,18 @@ def evaluate(
     from larq_rep.training import datasets
 
     with common.refusing(ValueError, FileNotFoundError, ImportError):
-        augmentation = training.get_recipe(recipe).augmentation if recipe else datasets.Augmentation()
+        chosen = training.get_recipe(recipe) if recipe else None
+        augmentation = datasets.Augmentation()
         if runs.is_run(model):
             config = training.Config.read(model)
-            augmentation = augmentation if recipe else config.recipe.augmentation
+            augmentation = config.recipe.augmentation
             data, data_dir = data or config.data, data_dir or (Path(config.data_dir) if config.data_dir else None)
             network = runs.load(model, weights)
         else:
             data = data or "digits"
             network = common.load_model(model)
+        if chosen:
+            augmentation = chosen.on(data).augmentation
         source = datasets.load(data, data_dir)
         shape, outputs = network.input_shape, network.output_shape
         if len(shape) != 4 or None in shape[1:3] or shape[3] != source.channels or outputs[1:] != (source.num_classes,):

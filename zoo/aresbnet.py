@@ -47,6 +47,7 @@ def _unit(x, filters, strides, slope, name, conv, norm):
             padding="same",
             input_quantizer=LeakySign(slope),
             kernel_quantizer=AresSign(),
+            kernel_constraint=lq.constraints.WeightClip(1),
             kernel_initializer=uniform_fan_in(),
             use_bias=False,
             name=f"{name}_{conv}_{group}",
@@ -135,8 +136,8 @@ def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
     10373120 OPs. 11007946 parameters for CIFAR-10, 11523624 for ImageNet.
 
     It is the network of the authors' code, without the parameters that it never uses and with PyTorch's initial
-    values. Our choice: TensorFlow's alignment of `"same"` padding where strides are 2 (mirrored images and
-    kernels make it equal to PyTorch's).
+    values. Latent weights are clipped to [-1, 1] in training, as there. Our choice: TensorFlow's alignment of
+    `"same"` padding where strides are 2 (mirrored images and kernels make it equal to PyTorch's).
 
     # Arguments
         dataset: `"cifar100"`, with dropout before the classifier, `"cifar10"`, or `"imagenet"` with another

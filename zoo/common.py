@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
+from larq_rep.layers import BatchNormalization
+
 
 def batch_norm(x: tf.Tensor, name: str, **kwargs) -> tf.Tensor:
-    """Batch normalisation with PyTorch's defaults."""
-    return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name, **kwargs)(x)
+    """Batch normalisation with PyTorch's defaults and statistics."""
+    return BatchNormalization(**{"momentum": 0.9, "epsilon": 1e-5, "name": name, **kwargs})(x)
 
 
 def uniform_fan_in() -> tf.keras.initializers.Initializer:

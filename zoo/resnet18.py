@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
-from larq_rep.zoo.common import dense, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, dense, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
     Method,
@@ -128,7 +128,7 @@ def _xnor_block(x, filters, strides, name, *, scale):
 
     def conv(x, strides, number):
         # The epsilon of XNOR-Net's code.
-        x = tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-4, name=f"{name}_bn{number}")(x)
+        x = batch_norm(x, f"{name}_bn{number}", epsilon=1e-4)
         y = method.conv(x, filters, 3, f"{name}_conv{number}", strides)
         if not scale:
             return y

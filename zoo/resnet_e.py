@@ -54,7 +54,7 @@ def _resnet_e(name, image, num_classes, blocks, version, downsampling, scaling, 
     choose(name, "downsampling", downsampling, ("real", "binary"))
     choose(name, "dataset", dataset, ("imagenet", "cifar10"))
     conv = bmxnet.binary_conv(name, padding, clip_value, scaling)
-    x = tf.keras.layers.BatchNormalization(scale=False, momentum=0.9, epsilon=2e-5, name="image_bn")(image)
+    x = batch_norm(image, "image_bn", scale=False, epsilon=2e-5)
     x = bmxnet.stem(x) if dataset == "imagenet" else bmxnet.real_conv(x, 64, 3, "stem_conv")
     if version == 1:
         x = batch_norm(x, "initial_bn")

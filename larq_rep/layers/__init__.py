@@ -1,6 +1,7 @@
-"""Layers of the published networks that Keras and Larq do not have. All work on NHWC tensors (`channels_last`)."""
+"""Layers of the published networks that Keras and Larq lack or have otherwise, on NHWC tensors (`channels_last`)."""
 
 from larq_rep.layers.activations import BiasedPReLU, RPReLU
+from larq_rep.layers.batch_norm import BatchNormalization
 from larq_rep.layers.bmxnet import PopCount
 from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
 from larq_rep.layers.mirror import Mirror
@@ -9,6 +10,7 @@ from larq_rep.layers.shuffle import ChannelShuffle, GroupNormShuffle
 from larq_rep.layers.xnor import XNORScale
 
 __all__ = [
+    "BatchNormalization",
     "BiasedPReLU",
     "ChannelShuffle",
     "GroupNormShuffle",

@@ -153,6 +153,9 @@ class AresSign(_BaseQuantizer):
     The second term is the way through \\(s_o\\); the code of XNOR-Net (`XNORSign`) has \\(g / n\\) there. With a
     single input channel the gradient is 0.
 
+    A weight beyond 1 hardly comes back by this gradient. The authors clip the latent weights before each training
+    step and each test, and keep them so: `kernel_constraint="weight_clip"`, without which this is another method.
+
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
             `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.

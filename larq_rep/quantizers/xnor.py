@@ -69,7 +69,8 @@ class CentredClip(tf.keras.constraints.Constraint):
     \\[ w \leftarrow \operatorname{clip}\left(w - \operatorname{mean}_I(w), -1, 1\right) \\]
 
     The mean is that over the input channels for one tap and one output channel. The authors do this before
-    each training step, Keras after it.
+    each training step, Keras after it: the weights of each step are the same if the initial ones are constrained,
+    as `larq_rep.training` does. What is tested and saved after a step is constrained here, there not yet.
 
     # References
         - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural

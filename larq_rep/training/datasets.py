@@ -99,9 +99,21 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
     )
 
 
-def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """Number of batches of an epoch of training; the last one may be smaller."""
-    return math.ceil(source.train_size / batch_size)
+def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) -> int:
+    """Number of batches of an epoch of training; the last one may be smaller, or with `drop_last` is left out then.
+
+    # Raises
+        ValueError: If no batch is left.
+    """
+    if not drop_last:
+        return math.ceil(source.train_size / batch_size)
+    if source.train_size < batch_size:
+        raise ValueError(
+            f"{source.name} has {source.train_size} images to train on, less than a batch of {batch_size}, and what "
+            "fills no batch is left out. Choose a smaller batch size (--set batch_size=...), or keep the last batch "
+            "(--set drop_last=false)."
+        )
+    return source.train_size // batch_size
 
 
 def batches(
@@ -111,6 +123,7 @@ def batches(
     batch_size: int,
     *,
     training: bool,
+    drop_last: bool = False,
     seed: int = 0,
     first_epoch: int = 0,
     epochs: int = 1,
@@ -129,6 +142,7 @@ def batches(
         size: Height and width of the images, or `(height, width)`.
         batch_size: Images in a batch, of all replicas together. The last batch of an epoch may be smaller.
         training: Whether to shuffle and augment the training images, or to go through the test images once.
+        drop_last: Whether a smaller last batch of an epoch of training is left out. No test image ever is.
         seed: Of everything random.
         first_epoch: Where training begins.
         epochs: Where it ends.
@@ -140,12 +154,15 @@ def batches(
     """
     height, width = height_width(size)
 
-    def batched(examples: tf.data.Dataset, image_of: Callable[..., tf.Tensor]) -> tf.data.Dataset:
+    def batched(
+        examples: tf.data.Dataset, image_of: Callable[..., tf.Tensor], drop_last: bool = False
+    ) -> tf.data.Dataset:
         def prepared(index: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             image = image_of(source.decode(example[0]), index)
             return tf.ensure_shape(image, (height, width, source.channels)), example[1]
 
-        return examples.enumerate().map(prepared, tf.data.AUTOTUNE, deterministic=True).batch(batch_size)
+        images = examples.enumerate().map(prepared, tf.data.AUTOTUNE, deterministic=True)
+        return images.batch(batch_size, drop_remainder=drop_last)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         # `shuffle` mixes the global seed into its own; within this function it is always the same one.
@@ -155,6 +172,7 @@ def batches(
         return batched(
             source.examples("train", order),
             lambda image, index: training_image(image, changes, size, tf.random.fold_in(drawing, index)),
+            drop_last,
         )
 
     if training:

@@ -35,7 +35,7 @@ class Config:
         num_classes, channels: Of the data; `train` fills them in.
         data: Name of a data set or path of a folder, see `larq_rep.training.datasets.load`.
         data_dir: Where `tensorflow_datasets` finds it.
-        recipe: How it is trained.
+        recipe: How it is trained; of its statistics of several data sets those of `data` are taken.
         seed: Seed of everything random.
         teacher: Where the teacher came from.
         strategy: `None`, `"mirrored"` or `"multiworker"`, see `tf.distribute`.
@@ -57,6 +57,9 @@ class Config:
     sync_batch_norm: bool = False
     deterministic: bool = True
     versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", self.recipe.on(self.data))
 
     def write(self, folder: Path) -> None:
         values = {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}

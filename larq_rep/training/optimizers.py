@@ -11,15 +11,38 @@ _RULES = ("all", "conv_and_shifts", "conv_and_fc")
 _register = tf.keras.utils.register_keras_serializable(package="larq_rep")
 
 
+class _Exact:
+    """A number in float64, beside the variable, of float32 by default, in which Keras keeps and saves it.
+
+    If that has another value, it was restored or set by Keras, and counts.
+    """
+
+    def __init__(self, value: float, kept: tf.Variable):
+        self._kept = kept
+        self._value = tf.Variable(value, dtype=tf.float64, trainable=False)
+
+    def assign(self, value: float) -> None:
+        self._kept.assign(value)
+        self._value.assign(value)
+
+    def read(self) -> tf.Tensor:
+        same = tf.cast(self._value, self._kept.dtype) == self._kept
+        return tf.where(same, self._value, tf.cast(self._kept, tf.float64))
+
+
 class _Penalised(tf.keras.optimizers.Optimizer):
-    """Adds `l2` times the weight to a gradient that is already clipped and summed over the replicas."""
+    """Adds `l2` times the weight to a gradient that is already clipped and summed over the replicas.
+
+    Numbers are those of Python, in float64, whatever the dtype of the weights; Keras casts them to float32 first.
+    """
 
     def __init__(self, *, l2: float, decayed: Sequence[tf.Variable | str | int] | None, **kwargs):
         super().__init__(**kwargs)
         if l2 < 0:
             raise ValueError(f"{type(self).__name__} needs l2 >= 0, but got l2={l2}.")
         # A variable, for compiled steps to see it change.
-        self._l2 = self._build_learning_rate(l2)
+        self._l2 = super()._build_learning_rate(l2)
+        self._exact_l2 = _Exact(l2, self._l2)
         # Variables are kept as keys: they themselves would become part of the optimizer's checkpoints.
         self._decayed = None
         if decayed is not None:
@@ -33,7 +56,28 @@ class _Penalised(tf.keras.optimizers.Optimizer):
 
     @l2.setter
     def l2(self, value: float):
-        self._l2.assign(value)
+        self._exact_l2.assign(value)
+
+    def _build_learning_rate(self, learning_rate):
+        built = super()._build_learning_rate(learning_rate)
+        self._exact_rate = _Exact(learning_rate, built) if isinstance(built, tf.Variable) else None
+        return built
+
+    @property
+    def learning_rate(self):
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        if self._exact_rate is None or callable(value):
+            tf.keras.optimizers.Optimizer.learning_rate.fset(self, value)
+        else:
+            self._exact_rate.assign(value)
+
+    def _rate(self) -> tf.Tensor:
+        if self._exact_rate is None:
+            return tf.cast(self.learning_rate, tf.float64)  # That of a schedule of Keras.
+        return self._exact_rate.read()
 
     def build(self, var_list):
         if not getattr(self, "_built", False):
@@ -62,7 +106,7 @@ class _Penalised(tf.keras.optimizers.Optimizer):
     def _penalised(self, gradient, variable):
         if self._index_dict[self._var_key(variable)] not in self._positions:
             return gradient
-        return tf.convert_to_tensor(gradient) + tf.cast(self._l2, variable.dtype) * variable
+        return tf.convert_to_tensor(gradient) + tf.cast(self._exact_l2.read(), variable.dtype) * variable
 
     def get_config(self):
         decayed = self._decayed
@@ -70,7 +114,10 @@ class _Penalised(tf.keras.optimizers.Optimizer):
             # Positions and names are known from the first step on and before it.
             built = getattr(self, "_built", False)
             decayed = list(self._positions) if built else [self._names.get(d, d) for d in decayed]
-        return {**super().get_config(), "l2": float(self._l2.numpy()), "decayed": decayed}
+        numbers = {"l2": float(self._exact_l2.read())}
+        if self._exact_rate is not None:
+            numbers["learning_rate"] = float(self._exact_rate.read())
+        return {**super().get_config(), **numbers, "decayed": decayed}
 
 
 @_register
@@ -118,7 +165,7 @@ class SGD(_Penalised, tf.keras.optimizers.SGD):
 
     def update_step(self, gradient, variable):
         gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
-        rate, momentum = tf.cast(self.learning_rate, variable.dtype), tf.cast(self.momentum, variable.dtype)
+        rate, momentum = tf.cast(self._rate(), variable.dtype), tf.constant(self.momentum, variable.dtype)
         velocity = self.momentums[self._index_dict[self._var_key(variable)]]
         velocity.assign(momentum * velocity + gradient)
         variable.assign_sub(rate * (gradient + momentum * velocity if self.nesterov else velocity))
@@ -180,7 +227,25 @@ class Adam(_Penalised, tf.keras.optimizers.Adam):
         )
 
     def update_step(self, gradient, variable):
-        super().update_step(self._penalised(gradient, variable), variable)
+        m, v = self._moments(gradient, variable)
+        step = tf.cast(self.iterations + 1, tf.float64)
+        first = 1 - tf.constant(self.beta_1, tf.float64) ** step
+        second = tf.sqrt(1 - tf.constant(self.beta_2, tf.float64) ** step)
+        rate = tf.cast(self._rate() * second / first, variable.dtype)
+        variable.assign_sub(m * rate / (tf.sqrt(v) + tf.cast(self.epsilon * second, variable.dtype)))
+
+    def _moments(self, gradient, variable):
+        """Both moments, after this step's gradient; with `amsgrad` the largest second one so far."""
+        gradient = tf.convert_to_tensor(self._penalised(gradient, variable))
+        index = self._index_dict[self._var_key(variable)]
+        m, v = self._momentums[index], self._velocities[index]
+        m.assign_add((gradient - m) * (1 - self.beta_1))
+        v.assign_add((gradient**2 - v) * (1 - self.beta_2))
+        if self.amsgrad:
+            largest = self._velocity_hats[index]
+            largest.assign(tf.maximum(largest, v))
+            v = largest
+        return m, v
 
 
 @_register
@@ -215,11 +280,7 @@ class RAdam(Adam):
         super().__init__(learning_rate, name=name, **kwargs)
 
     def update_step(self, gradient, variable):
-        gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
-        index = self._index_dict[self._var_key(variable)]
-        m, v = self._momentums[index], self._velocities[index]
-        m.assign_add((gradient - m) * (1 - self.beta_1))
-        v.assign_add((gradient**2 - v) * (1 - self.beta_2))
+        m, v = self._moments(gradient, variable)
         # In float64: rho is the difference of two numbers near 2,000 and close to 5 in the fifth step.
         step = tf.cast(self.iterations + 1, tf.float64)
         power = tf.constant(self.beta_2, tf.float64) ** step
@@ -230,7 +291,7 @@ class RAdam(Adam):
         rectified = tf.sqrt((1 - power) * (safe - 4) * (safe - 2) * largest / ((largest - 4) * (largest - 2) * safe))
         corrected = m / tf.cast(1 - tf.constant(self.beta_1, tf.float64) ** step, variable.dtype)
         factor = tf.where(rho > 5, tf.cast(rectified, variable.dtype) / (tf.sqrt(v) + self.epsilon), 1)
-        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * corrected * factor)
+        variable.assign_sub(tf.cast(self._rate(), variable.dtype) * corrected * factor)
 
 
 def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:

@@ -1,9 +1,11 @@
 """What the networks of the two phases have to do with each other."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
+
+from larq_rep.layers import BatchNormalization
 
 _UNIFORM_FAN_IN = {
     "class_name": "VarianceScaling",
@@ -47,18 +49,29 @@ def with_real_weights(model: tf.keras.Model, initializer: str | None = None) -> 
 
 
 def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
-    """A new model whose batch normalisations take their statistics over all replicas."""
+    """A new model whose batch normalisations take their statistics over all replicas.
+
+    Those of Keras become `larq_rep.layers.BatchNormalization`, for an unbiased moving variance, as PyTorch has it and
+    Keras' fused operation on each replica.
+    """
 
     def change(layer, config):
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             config["synchronized"] = True
         return config
 
-    return rebuilt(model, change)
+    return rebuilt(model, change, {tf.keras.layers.BatchNormalization: BatchNormalization})
 
 
-def rebuilt(model: tf.keras.Model, change: Callable[[tf.keras.layers.Layer, dict], dict]) -> tf.keras.Model:
+def rebuilt(
+    model: tf.keras.Model,
+    change: Callable[[tf.keras.layers.Layer, dict], dict],
+    others: Mapping[type, type] | None = None,
+) -> tf.keras.Model:
     """A new model of the same layers with changed configs; its weights have initial values.
+
+    # Arguments
+        others: By a class of layers the one that takes its place.
 
     # Raises
         ValueError: If a layer is a model itself, whose layers would stay as they are.
@@ -66,9 +79,12 @@ def rebuilt(model: tf.keras.Model, change: Callable[[tf.keras.layers.Layer, dict
     for layer in model.layers:
         if isinstance(layer, tf.keras.Model):
             raise ValueError(f"Layer '{layer.name}' of '{model.name}' is a model itself. Build one flat model instead.")
-    return tf.keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config(change(layer, layer.get_config()))
-    )
+
+    def clone(layer):
+        kind = (others or {}).get(type(layer), type(layer))
+        return kind.from_config(change(layer, layer.get_config()))
+
+    return tf.keras.models.clone_model(model, clone_function=clone)
 
 
 def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequence[str] = ()) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "decayed": ("all", "conv_and_shifts", "conv_and_fc"),
     "initializer": (None, "uniform_fan_in"),
     "start": ("last", "best"),
+    "best": ("earlier", "later"),
 }
 
 
@@ -34,6 +35,7 @@ class Phase:
         weights: `"binary"`, or `"real"`: binary activations, and latent weights that are used as they are.
         epochs: Number of epochs.
         batch_size: Images a step, over all replicas.
+        drop_last: Whether an epoch leaves out the images that do not fill a batch, which are other ones in each.
         optimizer: `"adam"`, `"radam"` or `"sgd"`.
         learning_rate: What the schedule scales.
         schedule: Learning rate of each epoch.
@@ -48,6 +50,7 @@ class Phase:
             `None` for those of the network.
         start: Weights of the phase before with which this one starts, those of its `"last"` or `"best"` epoch.
         left_behind: Regular expressions of names of weights that one of the two phases does not have.
+        best: Which of several epochs with the highest accuracy is the best one, the `"earlier"` or the `"later"`.
 
     # Raises
         ValueError: If a value is none of these. Now, not when the phase begins after days.
@@ -56,6 +59,7 @@ class Phase:
     weights: str = "binary"
     epochs: int = 1
     batch_size: int = 128
+    drop_last: bool = False
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     schedule: schedules.Schedule = dataclasses.field(default_factory=Cosine)
@@ -69,6 +73,7 @@ class Phase:
     initializer: str | None = None
     start: str = "last"
     left_behind: tuple[str, ...] = ()
+    best: str = "earlier"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -79,6 +84,11 @@ class Phase:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Phase: {name} should be 1 or more, found {getattr(self, name)}.")
+
+    def is_best(self, accuracy: float, earlier: Sequence[float]) -> bool:
+        """Whether an epoch of this accuracy is the best one after those `earlier`."""
+        highest = max(earlier, default=-math.inf)
+        return accuracy > highest or (self.best == "later" and accuracy == highest)
 
     def check(self) -> None:
         """Finds before a training what would be found in it.
@@ -116,6 +126,7 @@ class Recipe:
         augmentation: What happens to the images.
         phases: The trainings, one after the other.
         note: What is particular, or not known.
+        other_statistics: By the name of another data set the `mean` and `std` that the authors normalise it with.
     """
 
     name: str
@@ -126,10 +137,18 @@ class Recipe:
     augmentation: Augmentation
     phases: tuple[Phase, ...]
     note: str = ""
+    other_statistics: Mapping[str, Mapping[str, tuple[float, ...]]] = dataclasses.field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         return sum(phase.epochs for phase in self.phases)
+
+    def on(self, data: str) -> "Recipe":
+        """The recipe for a data set, by its name: with the statistics with which the authors normalise that one."""
+        if data not in self.other_statistics:
+            return self
+        augmentation = replace(self.augmentation, **self.other_statistics[data])
+        return replace(self, augmentation=augmentation, other_statistics={})
 
 
 _IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
@@ -147,7 +166,13 @@ _REACT_IMAGES = replace(_RESIZED, lighting="truncated")
 _BMXNET_IMAGES = replace(_RESIZED, **_BMXNET)
 
 _RESNET34 = "ResNet-34 of torchvision with its ImageNet V1 weights"
-_LAST_BATCH = "The authors' accuracy is of 9,984 test images, the last batch being left out; here of all."
+_LAST_BATCH = (
+    "The authors leave out the images that do not fill a batch: an epoch has 390 batches, here too. They also test "
+    "without them, on 9,984 images; here all are tested on."
+)
+_OWN_STATISTICS = (
+    "CIFAR-10 is normalised with the statistics of ImageNet, CIFAR-100 with its own, here those of PresB-Net's authors."
+)
 _REACT_BIREAL = "No 34 layers were trained, the authors say; this would be how."
 
 
@@ -209,10 +234,18 @@ def _bireal(name: str, networks: str, learning_rate: float, batch_size: int) -> 
     return Recipe(name, networks, "imagenet2012", "code", "reactnet-repbnn.md, 9.3", _REACT_IMAGES, (phase,))
 
 
-def _cifar(name: str, networks: str, phases: tuple[Phase, ...] | Phase, note: str = "", **augmentation) -> Recipe:
+def _cifar(
+    name: str,
+    networks: str,
+    phases: tuple[Phase, ...] | Phase,
+    note: str = "",
+    other_statistics: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None,
+    **augmentation,
+) -> Recipe:
     phases = phases if isinstance(phases, tuple) else (phases,)
     images = replace(_CROP_AND_FLIP, **augmentation)
-    return Recipe(name, networks, "cifar10", "code", "cifar-bnns.md, 6", images, phases, note)
+    spec = "cifar-bnns.md, 6"
+    return Recipe(name, networks, "cifar10", "code", spec, images, phases, note, other_statistics or {})
 
 
 def _presbnet(
@@ -263,7 +296,14 @@ def _bmxnet_cifar(name: str, networks: str, spec: str, note: str) -> Recipe:
 
 _STRONGER = "Stronger augmentation, not built here."
 _TWO_GPUS = f"64 or 128 images on each of 2 GPUs: command lines and logs disagree. {_STRONGER}"
-_FRACBNN_PHASE: dict[str, Any] = {"epochs": 250, "batch_size": 128, "optimizer": "adam", "learning_rate": 1e-3}
+_FRACBNN_PHASE: dict[str, Any] = {
+    "epochs": 250,
+    "batch_size": 128,
+    "drop_last": True,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "best": "later",
+}
 _RECU_IMAGENET = replace(_RESIZED, scale=(0.08, 1.25))
 
 RECIPES: dict[str, Recipe] = {
@@ -288,13 +328,13 @@ RECIPES: dict[str, Recipe] = {
         _cifar(
             "irnet",
             "ResNet-20 (method irnet)",
-            Phase(epochs=400, learning_rate=0.1, weight_decay=1e-4),
+            Phase(epochs=400, drop_last=True, learning_rate=0.1, weight_decay=1e-4),
             _LAST_BATCH,
         ),
         _cifar(
             "irnet-vgg",
             "VGG-small (method irnet)",
-            Phase(epochs=300, learning_rate=0.007, weight_decay=1e-4),
+            Phase(epochs=300, drop_last=True, learning_rate=0.007, weight_decay=1e-4),
             _LAST_BATCH,
         ),
         Recipe(
@@ -326,6 +366,8 @@ RECIPES: dict[str, Recipe] = {
                 weight_decay=1e-4,
                 schedule=Cosine(warmup=5, offset=8, length=-4),
             ),
+            _OWN_STATISTICS,
+            {"cifar100": _CIFAR100},
         ),
         Recipe(
             "rbnn-imagenet",
@@ -340,6 +382,8 @@ RECIPES: dict[str, Recipe] = {
             "recu",
             "ResNet-20, ResNet-18, VGG-small (method recu)",
             Phase(epochs=600, batch_size=256, weight_decay=5e-4, schedule=Cosine(warmup=5, offset=4, length=-4)),
+            _OWN_STATISTICS,
+            {"cifar100": _CIFAR100},
         ),
         Recipe(
             "recu-imagenet",
@@ -347,7 +391,7 @@ RECIPES: dict[str, Recipe] = {
             "imagenet2012",
             "code",
             "cifar-bnns.md, 6",
-            replace(_RECU_IMAGENET, lighting=0.1),
+            replace(_RECU_IMAGENET, lighting="truncated"),
             (
                 Phase(
                     epochs=200,
@@ -365,8 +409,8 @@ RECIPES: dict[str, Recipe] = {
                 Phase(weights="real", weight_decay=1e-5, schedule=Linear(ahead=False), **_FRACBNN_PHASE),
                 Phase(start="best", schedule=Steps((100, 150, 200), 0.1), **_FRACBNN_PHASE),
             ),
-            "Images are not normalised. Which epoch the second phase starts from is not recorded; the authors keep the "
-            "best. They trained the gated network in a third phase, from the plain one. " + _LAST_BATCH,
+            "Images are not normalised. The second phase starts from the best epoch, the later of equal ones. They "
+            "trained the gated network in a third phase, from the plain one. " + _LAST_BATCH,
             mean=None,
             std=None,
         ),
@@ -411,12 +455,11 @@ RECIPES: dict[str, Recipe] = {
             "aresbnet-imagenet",
             "imagenet2012",
             replace(_RESIZED, scale=(0.466, 0.875)),
-            "How many epochs follow the last step of the learning rate is not recorded; 120 in all are ours, as is the "
-            "side of 256 in evaluation.",
-            epochs=120,
+            "The side of 256 in evaluation is ours.",
+            epochs=100,
             optimizer="adam",
             learning_rate=1e-3,
-            schedule=Steps((40, 50, 65, 80, 100), 0.1),
+            schedule=Steps((40, 50, 65, 80), 0.1),
         ),
         _bmxnet(
             "binarydensenet",
@@ -516,8 +559,12 @@ def changed(recipe: Recipe, key: str, value: Any) -> Recipe | None:
             f"Expected 1{f' to {len(recipe.phases)}' if len(recipe.phases) > 1 else ''}."
         )
     if not dot and name in _names(recipe.augmentation):
-        if name in ("mean", "std") and isinstance(value, str) and value.lower() == "none":
-            return replace(recipe, augmentation=replace(recipe.augmentation, mean=None, std=None))  # never one alone
+        if name in ("mean", "std"):
+            # What is chosen is for all data sets.
+            recipe = replace(recipe, other_statistics={})
+            if isinstance(value, str) and value.lower() == "none":
+                # Never one alone.
+                return replace(recipe, augmentation=replace(recipe.augmentation, mean=None, std=None))
         return replace(recipe, augmentation=_with(recipe.augmentation, name, value))
     phases = list(recipe.phases)
     known = False
@@ -547,6 +594,8 @@ def _with(record, name: str, value):
     if isinstance(value, str) and value.lower() == "none":
         value = None
     kind = get_type_hints(type(record))[name]
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        value = value.lower() == "true"
     if not _is(value, kind):
         expected = kind if get_args(kind) else kind.__name__
         raise ValueError(f"{name}: expected {expected}, as in {name}={getattr(record, name)!r}, found {value!r}.")
@@ -582,7 +631,9 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         made = _SCHEDULES[schedule.pop("type")](**_tuples(schedule))
         phases.append(Phase(**{**_tuples(phase), "schedule": made}))
     augmentation = Augmentation(**_tuples(values["augmentation"]))
-    return Recipe(**{**values, "augmentation": augmentation, "phases": tuple(phases)})
+    others = {data: _tuples(statistics) for data, statistics in values.get("other_statistics", {}).items()}
+    made = {"augmentation": augmentation, "phases": tuple(phases), "other_statistics": others}
+    return Recipe(**{**values, **made})
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,8 @@ def train(
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         source = datasets.load(config.data, config.data_dir)
+        for phase in recipe.phases:
+            datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)  # raises if that is none
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
         workers.check_alike(strategy, config)
@@ -210,7 +212,9 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             f"{path}: a checkpoint is missing. The last one is of epoch {epoch}, but metrics.csv has later ones. Put "
             "it back, or begin a new run."
         )
-    workers.check_shares(source.train_size, phase.batch_size, strategy.num_replicas_in_sync)
+    steps = datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)
+    images_seen = steps * phase.batch_size if phase.drop_last else source.train_size
+    workers.check_shares(images_seen, phase.batch_size, strategy.num_replicas_in_sync)
     if chief:
         folders.check_space(folder, network, optimizer, len(recipe.phases) - number)
     if epoch:
@@ -220,9 +224,8 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         return datasets.batches(source, recipe.augmentation, size, phase.batch_size, seed=config.seed, **arguments)
 
     def training_batches(epoch: int) -> tf.data.Dataset:
-        return batches(training=True, first_epoch=begun + epoch, epochs=begun + phase.epochs)
+        return batches(training=True, drop_last=phase.drop_last, first_epoch=begun + epoch, epochs=begun + phase.epochs)
 
-    steps = datasets.steps_per_epoch(source, phase.batch_size)
     images, validation = training_batches(epoch), batches(training=False)
     probe = next(iter(validation.unbatch().batch(_PROBE_IMAGES)))[0]
     board = folder / "tensorboard" / path.name if chief else None
@@ -283,6 +286,7 @@ class _Keeper(tf.keras.callbacks.Callback):
         self._strategy = strategy
         self._network = network
         self._number = number
+        self._phase = recipe.phases[number]
         self._chief = chief
         self._folder = folder
         # Variables that are averaged over workers have to be read by all of them: the others write, too.
@@ -316,7 +320,7 @@ class _Keeper(tf.keras.callbacks.Callback):
         self._rows.append(row)
         with replacing(self._path / "last.h5") as unfinished:
             self._network.save_weights(unfinished, save_format="h5")
-        if not earlier or row["val_accuracy"] > max(earlier):
+        if self._phase.is_best(row["val_accuracy"], earlier):
             with replacing(self._path / "best.h5") as unfinished:
                 shutil.copyfile(self._path / "last.h5", unfinished)
         if self._chief:

@@ -22,6 +22,8 @@ class Trainee(tf.keras.Model):
     inference mode, and is neither trained nor saved. Metrics are those of the labels. So is the loss of
     `evaluate` and `validation_data`: the cross-entropy, whatever the network learns from.
 
+    Constraints act before the first step, too: authors who clip latent weights do so before each step, Keras after it.
+
     A loss that is not finite raises `tf.errors.InvalidArgumentError` in the step in which it occurs, before it
     changes a trainable weight; `first_not_finite` says where it comes from.
 
@@ -39,6 +41,14 @@ class Trainee(tf.keras.Model):
         # A function, for Keras would take a model for one of the layers.
         self._teach = None if teacher is None else _logits_of(teacher, self)
         self._cross_entropy = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True)
+
+    def fit(self, *args, **kwargs):
+        # Not on weights that come from later steps: a constraint may change what it has changed already.
+        if self.optimizer.iterations == 0:
+            for weight in self.trainable_weights:
+                if weight.constraint is not None:
+                    weight.assign(weight.constraint(weight))
+        return super().fit(*args, **kwargs)
 
     def train_step(self, data):
         images, labels, weights = tf.keras.utils.unpack_x_y_sample_weight(data)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from larq_rep.training import get_recipe
 from larq_rep.training.augmentation import (
     Augmentation,
     _erased,
@@ -184,6 +185,16 @@ def test_truncated_lighting_takes_a_level_or_none():
     assert abs((darker == 0).mean() - 0.465) < 5 * sigma
     assert abs((darker == 3).mean() - 0.464) < 5 * sigma
     assert abs(np.isin(darker, [1, 2]).mean() - 0.071) < 5 * sigma
+
+
+def test_lighting_of_reacts_and_recus_authors(monkeypatch):
+    """All levels 100 and r = (0.1, 0, 0): the eigenvector times 0.02 is below 0, and 99.99 is truncated to 99."""
+    monkeypatch.setattr(tf.random, "stateless_normal", lambda shape, seed, stddev: tf.constant([0.1, 0.0, 0.0]))
+    image = tf.constant(np.full((2, 2, 3), 100, np.uint8))
+    for name in ("reactnet", "recu-imagenet"):
+        lighting = get_recipe(name).augmentation.lighting
+        found = 255 * training_image(image, Augmentation(lighting=lighting), 2, tf.constant([1, 2], tf.int64))
+        np.testing.assert_allclose(found, np.full((2, 2, 3), 99), atol=1e-4)
 
 
 def test_truncated_lighting_clips_black():

@@ -138,6 +138,28 @@ def test_an_epoch_is_the_whole_set_with_its_last_small_batch(digits):
     assert abs(first.mean() - 718) < 5 * 415 / np.sqrt(500)
 
 
+@pytest.mark.parametrize("batch_size, steps", [(500, 2), (479, 3), (1437, 1)])
+def test_a_small_last_batch_can_be_left_out(digits, batch_size, steps):
+    """1437 images; others are left out in each epoch."""
+    assert steps_per_epoch(digits, batch_size, drop_last=True) == steps
+    arguments = dict(training=True, seed=5, epochs=2)
+    run = [y.numpy() for _, y in batches(digits, PLAIN, 8, batch_size, drop_last=True, **arguments)]
+    assert [len(labels) for labels in run] == [batch_size] * steps * 2
+    whole = [y.numpy() for _, y in batches(digits, PLAIN, 8, batch_size, **arguments)]
+    # Those that are seen are the same as without.
+    for kept, seen in zip(run, [labels for labels in whole if len(labels) == batch_size], strict=True):
+        np.testing.assert_array_equal(kept, seen)
+    assert sum(len(y) for _, y in batches(digits, PLAIN, 8, 500, training=False, drop_last=True)) == 360
+
+
+def test_a_set_smaller_than_its_batch_is_refused(digits):
+    with pytest.raises(ValueError, match=r"digits has 1437 images .*less than a batch of 1438.*batch_size=.*drop_last"):
+        steps_per_epoch(digits, 1438, drop_last=True)
+    assert steps_per_epoch(digits, 1438) == 1
+    assert steps_per_epoch(replace(digits, train_size=50000), 128) == 391
+    assert steps_per_epoch(replace(digits, train_size=50000), 128, drop_last=True) == 390
+
+
 def test_imagenet_at_256_has_5005_steps(digits):
     assert steps_per_epoch(replace(digits, train_size=1281167), 256) == 5005
     assert steps_per_epoch(replace(digits, train_size=1281167), 512) == 2503

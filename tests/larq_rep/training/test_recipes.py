@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from larq_rep import zoo
 from larq_rep.quantizers import LeakyRSign
+from larq_rep.training import Config
 from larq_rep.training.phases import transfer, with_real_weights
 from larq_rep.training.recipes import RECIPES, Phase, changed, from_json, get_recipe, to_json
 
@@ -73,11 +74,16 @@ _OF_ALL = {
     "temperature": 1.0,
     "initializer": None,
     "left_behind": (),
+    "drop_last": False,
+    "best": "earlier",
 }
 _TEACHER = {"teacher": "ResNet-34 of torchvision with its ImageNet V1 weights"}
 _SMOOTHED = {"label_smoothing": 0.1}
 _REACT_128, _REACT_256 = _linear(1.25e-3, 128), _linear(1.25e-3, 256)
 _FINAL = [_adam(256, _steps(1e-3, 120, (100, 110), 0.1))]
+# Of 50,000 images 390 batches of 128, and the later of equally good epochs.
+_DROPPED = {"drop_last": True}
+_FRACBNN = {**_DROPPED, "best": "later"}
 _ON_CIFAR = [_adam(128, _steps(0.01, 150, (75, 100, 125), 0.3))]
 
 PHASES = {
@@ -92,16 +98,16 @@ PHASES = {
     "bireal": [_adam(512, _linear(1e-3, 256), **_SMOOTHED)],
     "bireal-50": [_adam(256, _linear(5e-4, 256), **_SMOOTHED)],
     # cifar-bnns.md, 6
-    "irnet": [_sgd(128, _cosine(0.1, 400), 1e-4)],
-    "irnet-vgg": [_sgd(128, _cosine(0.007, 300), 1e-4)],
+    "irnet": [_sgd(128, _cosine(0.1, 400), 1e-4, **_DROPPED)],
+    "irnet-vgg": [_sgd(128, _cosine(0.007, 300), 1e-4, **_DROPPED)],
     "irnet-imagenet": [_sgd(2048, _warm_steps(), 1e-5, nesterov=True)],
     "rbnn": [_sgd(256, _warm_cosine(1000, 8), 1e-4)],
     "rbnn-imagenet": [_sgd(512, _cosine(0.1, 150), 1e-4)],
     "recu": [_sgd(256, _warm_cosine(600, 4), 5e-4)],
     "recu-imagenet": [_sgd(512, _warm_cosine(200, 4), 1e-4, decayed="conv_and_fc")],
     "fracbnn": [
-        _adam(128, [1e-3 * (1 - epoch / 250) for epoch in range(250)], 1e-5, weights="real", decayed="all"),
-        _adam(128, _steps(1e-3, 250, (100, 150, 200), 0.1), start="best"),
+        _adam(128, [1e-3 * (1 - epoch / 250) for epoch in range(250)], 1e-5, weights="real", decayed="all", **_FRACBNN),
+        _adam(128, _steps(1e-3, 250, (100, 150, 200), 0.1), start="best", **_FRACBNN),
     ],
     "resnet20": [_sgd(128, _steps(0.1, 200, (100, 150), 0.1), 1e-4)],
     # presbnet.md, 1.7 and 2.3
@@ -109,7 +115,7 @@ PHASES = {
     "presbnet-imagenet": _two(256, _linear(1e-3, 50), 1e-5, "best", **_SMOOTHED),
     "aresbnet": [_sgd(256, _steps(0.1, 360, (160, 200, 260, 320), 0.2), 1e-5)],
     "aresbnet-cifar10": [_sgd(256, _steps(0.1, 200, (80, 100, 130, 160), 0.2), 1e-5)],
-    "aresbnet-imagenet": [_adam(256, _steps(1e-3, 120, (40, 50, 65, 80, 100), 0.1), 1e-5, decayed="all")],
+    "aresbnet-imagenet": [_adam(256, _steps(1e-3, 100, (40, 50, 65, 80), 0.1), 1e-5, decayed="all")],
     # binarydensenet-and-survey.md, A2 and A3, and Table 2 of the paper
     "binarydensenet": _FINAL,
     "binarydensenet-45": [_adam(256, _steps(1e-3, 130, (100, 110), 0.1))],
@@ -139,7 +145,7 @@ def _images(dataset, statistics, **values):
 
 
 _REACT = _images("imagenet2012", _IMAGENET, lighting="truncated")
-_RECU = _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25), lighting=0.1)
+_RECU = _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25), lighting="truncated")
 # The authors of IR-Net, RBNN and ReCU take the statistics of ImageNet for CIFAR-10, too.
 _IRNET = _images("cifar10", _IMAGENET)
 _XNOR = _images("imagenet2012", _BMXNET)
@@ -210,6 +216,11 @@ def test_learning_rates_that_are_printed():
     last = get_recipe("fracbnn").phases
     assert _rates(last[0])[-1] == pytest.approx(4e-6)
     assert _rates(last[1])[-1] == pytest.approx(1e-6)
+    aresbnet = get_recipe("aresbnet-imagenet").phases[0]
+    assert aresbnet.epochs == 100
+    assert [_rates(aresbnet)[epoch] for epoch in (0, 39, 40, 79, 80, 99)] == pytest.approx(
+        [1e-3, 1e-3, 1e-4, 1e-6, 1e-7, 1e-7]
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -244,6 +255,34 @@ def test_recipe_and_zoo_agree_how_images_are_normalised(name, network, arguments
     np.testing.assert_allclose(found, published[0], rtol=1e-6)
 
 
+# What a loader of the authors normalises with, for data sets other than the recipe's own.
+_OTHER_LOADERS = {("rbnn", "cifar100"): _CIFAR100, ("recu", "cifar100"): _CIFAR100}
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100", "imagenet2012", "digits", "a/folder"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_images_of_each_data_set_are_normalised_as_the_authors_do(name, data):
+    recipe = get_recipe(name)
+    used = Config("network", data, recipe).recipe
+    expected = _OTHER_LOADERS.get((name, data), (recipe.augmentation.mean, recipe.augmentation.std))
+    assert (used.augmentation.mean, used.augmentation.std) == expected
+    statistics = {"mean": used.augmentation.mean, "std": used.augmentation.std}
+    assert dataclasses.replace(recipe.augmentation, **statistics) == used.augmentation
+    assert used.phases == recipe.phases
+    # Also when it is read again, and whatever is chosen counts for all data sets.
+    assert from_json(json.loads(json.dumps(to_json(used)))).on(data) == used
+    chosen = changed(recipe, "std", [0.5, 0.25, 0.125]) if expected[0] else changed(recipe, "std", "none")
+    assert Config("network", data, chosen).recipe.augmentation == chosen.augmentation
+
+
+def test_which_of_equal_epochs_is_the_best():
+    accuracies = [0.5, 0.7, 0.6, 0.7, 0.7, 0.2]
+    for best, expected in (("earlier", [0, 1]), ("later", [0, 1, 3, 4])):
+        phase = Phase(best=best)
+        found = [epoch for epoch, accuracy in enumerate(accuracies) if phase.is_best(accuracy, accuracies[:epoch])]
+        assert found == expected
+
+
 # Changes
 
 
@@ -271,6 +310,10 @@ def test_json_keeps_what_was_changed():
         ("teacher", "none", [None, None]),
         ("1.initializer", "None", [None, None]),
         ("left_behind", ["a.*", "b"], [("a.*", "b"), ("a.*", "b")]),
+        ("drop_last", "false", [False, False]),
+        ("2.drop_last", False, [True, False]),
+        ("2.nesterov", "True", [False, True]),
+        ("best", "earlier", ["earlier", "earlier"]),
     ],
 )
 def test_a_value_of_phases_changes(key, value, expected):
@@ -314,6 +357,8 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
         ("fracbnn", "epochs", True, r"epochs: expected int.*found True"),
         ("fracbnn", "epochs", "none", r"epochs: expected int.*found None"),
         ("fracbnn", "epochs", 0, "epochs should be 1 or more, found 0"),
+        ("fracbnn", "drop_last", "yes", r"drop_last: expected bool.*found 'yes'"),
+        ("fracbnn", "best", "first", "best should be 'earlier' or 'later', found 'first'"),
         ("fracbnn", "nesterov", 1, r"nesterov: expected bool.*found 1"),
         ("fracbnn", "learning_rate", "fast", r"learning_rate: expected float"),
         ("fracbnn", "at", 30, r"at: expected tuple.*found 30"),

@@ -1,0 +1,68 @@
+"""Batch normalisation with the statistics of PyTorch."""
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable(package="larq_rep")
+class BatchNormalization(tf.keras.layers.BatchNormalization):
+    r"""Keras' batch normalisation with an unbiased moving variance whatever its input.
+
+    With the mean \\(\mu\\) of the \\(N\\) numbers \\(x_i\\) that a channel has in a batch and the momentum \\(m\\), a
+    step of training takes
+
+    \\[
+    \sigma^2 \leftarrow m\, \sigma^2 + (1 - m)\, \frac{1}{N - 1} \sum_i (x_i - \mu)^2
+    \\]
+
+    into `moving_variance`, as PyTorch does; the batch itself is normalised with \\(1 / N\\) in place of
+    \\(1 / (N - 1)\\), there and here. Keras has \\(1 / (N - 1)\\) only where it uses a fused operation, which is for
+    feature maps in float32 or shorter, on one device or on several that do not synchronise; else it has \\(1 / N\\).
+    With `synchronized=True` \\(N\\) is that of all devices. A single number has no unbiased variance: \\(N = 1\\)
+    counts as Keras counts it, 0.
+
+    Weights, configuration and inference are those of Keras' layer, whose files fit.
+
+    # Arguments
+        **kwargs: As for `tf.keras.layers.BatchNormalization`, with its defaults: PyTorch's are `momentum=0.9,
+            epsilon=1e-5`.
+
+    # Input shape
+        Any shape.
+
+    # Output shape
+        Same as the input.
+
+    # References
+        - [Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
+            Shift](https://arxiv.org/abs/1502.03167), algorithm 2
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if training is None:
+            training = tf.keras.backend.learning_phase()
+        learns = self.trainable and not self.fused and (tf.is_tensor(training) or training)
+        if not learns:
+            return super().call(inputs, training=training, mask=mask)
+        before = tf.identity(self.moving_variance)
+        outputs = super().call(inputs, training=training, mask=mask)
+        dtype = self.moving_variance.dtype
+        others = tf.cast(self._count(inputs, mask) - 1, dtype)
+
+        def correct():
+            # What Keras has added for this batch, over N - 1, makes N / (N - 1) of it.
+            added = self.moving_variance - self.momentum * before
+            missing = tf.where(others > 0, added / tf.maximum(others, 1), tf.zeros_like(added))
+            return self.moving_variance.assign_add(missing * tf.cast(training, dtype))
+
+        self.add_update(correct)
+        return outputs
+
+    def _count(self, inputs, mask):
+        """How many numbers each channel has."""
+        if mask is None:
+            count = tf.size(inputs, tf.int64) // tf.size(self.moving_variance, tf.int64)
+        else:
+            kept = tf.broadcast_to(mask[..., tf.newaxis], tf.shape(inputs))
+            count = tf.math.count_nonzero(kept) // tf.size(self.moving_variance, tf.int64)
+        replica = tf.distribute.get_replica_context()
+        return replica.all_reduce("SUM", count) if self.synchronized and replica else count
