@@ -1,14 +1,19 @@
 import larq_rep.zoo as zoo  # before TensorFlow
 
 # isort: split
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_rep import reptran
 from larq_rep.converters import convert
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.cost import count
-from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18
+from larq_rep.training.optimizers import SGD
+from larq_rep.training.phases import with_synchronized_norms
+from larq_rep.training.trainee import Trainee
+from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, _block
 
 # For 10, 18 and 34 layers: binary weights, binary operations for CIFAR and ImageNet, and the real parameters for
 # 10, 100 and 1000 classes.
@@ -117,3 +122,70 @@ def test_only_the_first_convolution_stays_float(net):
     assert names.count("LceBconv2d") == report.bitpacked == report.binary == 32
     assert names.count("CONV_2D") == names.count("FULLY_CONNECTED") == 1
     assert not [name for name in names if name.startswith("Flex")]
+
+
+def _small(net, **changes):
+    """The binary convolutions of the network, on two channels of one pixel, in a training of one step."""
+    config = net.get_layer("layer1_0_conv1_0").get_config()
+    conv = lq.layers.QuantConv2D.from_config({**config, "filters": 1, "kernel_size": 1, **changes})
+    image = tf.keras.Input((1, 1, 2))
+    trainee = Trainee(image, tf.keras.layers.Flatten()(conv(image)))
+    # The mean over the two images, of what makes 0.3 and -0.2 of the gradients of the two binary weights.
+    trainee.compile(SGD(0.1, momentum=0.0), lambda factor, y: tf.reduce_sum(factor * y, axis=-1))
+    return conv, trainee
+
+
+_PIXELS, _FACTORS = np.array([[1.0, 1.0], [1.0, -1.0]]).reshape(2, 1, 1, 2), np.array([[0.1], [0.5]])
+
+
+@pytest.mark.parametrize("first", [1.7, 1.0])
+def test_latent_weights_are_clipped_before_a_step(net, first):
+    """w = [1.7, 0.5] becomes [1, 0.5], with s = 0.75 and the gradient [0.275, -0.1]."""
+    conv, trainee = _small(net)
+    conv.kernel.assign(np.array([first, 0.5]).reshape(1, 1, 2, 1))
+    trainee.fit(_PIXELS, _FACTORS, batch_size=2, verbose=0)
+    np.testing.assert_allclose(conv.get_weights()[0].ravel(), [0.9725, 0.51], rtol=1e-6)
+
+
+def test_latent_weights_come_back(net):
+    """And none leaves [-1, 1], however large the step."""
+    conv, trainee = _small(net)
+    for factor, expected in ((-100.0, 1.0), (100.0, -1.0), (-100.0, 1.0)):
+        trainee.fit(np.ones((2, 1, 1, 2)), np.full((2, 1), factor), batch_size=2, verbose=0)
+        np.testing.assert_array_equal(conv.get_weights()[0].ravel(), [expected] * 2)
+
+
+def test_constraints_act_only_on_the_weights_before_all_steps(net, monkeypatch):
+    """A run that goes on must have the weights that it was stopped with."""
+    conv, trainee = _small(net)
+    seen = []
+    monkeypatch.setattr(tf.keras.Model, "fit", lambda self, *args: seen.append(conv.get_weights()[0].max()))
+    for steps in (0, 1):
+        conv.kernel.assign(np.full((1, 1, 2, 1), 5.0))
+        trainee.optimizer.iterations.assign(steps)
+        trainee.fit(_PIXELS, _FACTORS)
+    assert seen == [1.0, 5.0]
+
+
+def _clipped(model):
+    """The latent weights of a network by the range in which they are kept."""
+    layers = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
+    return {layer.name: getattr(layer.kernel_constraint, "clip_value", None) for layer in layers}
+
+
+def test_all_binary_convolutions_are_clipped_whatever_becomes_of_the_network(net, tmp_path):
+    expected = _clipped(net)
+    assert len(expected) == 32 and set(expected.values()) == {1}
+    assert net.get_layer("conv1").kernel_constraint is None
+    assert _clipped(AresBNet10(dataset="imagenet", input_shape=(32, 32, 3))).keys() < expected.keys()
+    image = tf.keras.Input((8, 8, 16))
+    block = tf.keras.Model(image, _block(image, 8, 1, True, 0.0, "layer1_0"))
+    block.save(tmp_path / "block.h5")
+    for again in (
+        reptran(net, 2),
+        tf.keras.models.clone_model(net),
+        with_synchronized_norms(net),
+        tf.keras.models.load_model(tmp_path / "block.h5"),
+    ):
+        found = _clipped(again)
+        assert found and set(found.values()) == {1}
