@@ -4,11 +4,15 @@ import inspect
 import json
 from pathlib import Path
 
+import larq as lq
 import pytest
+import tensorflow as tf
 from forms import build, check_conversion, check_training_and_saving, forms
 from support import forget
 
 from larq_rep import zoo
+from larq_rep.layers import BatchNormalization
+from larq_rep.quantizers import CentredClip
 from larq_rep.zoo import catalog
 
 FORMS = forms(not_family="larq_zoo")
@@ -50,6 +54,21 @@ each_form = pytest.mark.parametrize(
 )
 
 
+def check_clips_and_statistics(model, name, variant):
+    """Which authors keep latent weights in a range, by the specifications; statistics are PyTorch's."""
+    expected = type(None)
+    if "AresBNet" in name:
+        expected = lq.constraints.WeightClip
+    elif variant.arguments.get("method") == "xnor":
+        expected = CentredClip
+    for layer in model.layers:
+        if getattr(layer, "kernel_quantizer", None) is not None:
+            assert type(layer.kernel_constraint) is expected, layer.name
+            assert getattr(layer.kernel_constraint, "clip_value", 1) == 1
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            assert type(layer) is BatchNormalization, layer.name
+
+
 @pytest.fixture(autouse=True)
 def forget_models():
     yield
@@ -59,6 +78,7 @@ def forget_models():
 @each_form
 def test_form(name, variant, tmp_path):
     model = build(name, variant)
+    check_clips_and_statistics(model, name, variant)
     check_training_and_saving(model, str(tmp_path / "model.h5"))
     check_conversion(model, variant)
 

@@ -250,6 +250,11 @@ def test_refusals_before_training(tmp_path, monkeypatch, uninterrupted):
         with pytest.raises(training.RunError, match="in use by another process"):
             start(folder, resume=True)
 
+    phases = (_PHASE, replace(_PHASE, batch_size=1438, drop_last=True))
+    with pytest.raises(ValueError, match="1437 images to train on, less than a batch of 1438"):
+        start(tmp_path / "large", replace(CONFIG, recipe=replace(_RECIPE, phases=phases)))
+    assert not (tmp_path / "large").exists()
+
     monkeypatch.setattr(folder_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     with pytest.raises(training.RunError, match=r"needs \d+ MB, but only 1 MB are free"):
         start(tmp_path / "full")
@@ -272,6 +277,44 @@ def test_second_phase_begins_with_the_weights_of_the_first(tmp_path):
     for weight in first.trainable_weights:
         [same] = [other for other in model.trainable_weights if other.name == weight.name]
         np.testing.assert_array_equal(weight, same)
+
+
+class _Seen(tf.keras.callbacks.Callback):
+    """What each epoch ends with: number of batches and of steps of the optimizer, steps that are told, weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        steps = int(self.model.optimizer.iterations), self.params["steps"]
+        self.epochs.append((self.batches, *steps, self.model.get_weights()[0]))
+
+
+@pytest.mark.parametrize("best, kept", [("earlier", 0), ("later", 2)])
+def test_epochs_that_are_equally_good(tmp_path, best, kept):
+    """Steps too small for another answer, in an epoch of two batches of 500; 437 images are left out."""
+    phase = replace(_PHASE, batch_size=500, learning_rate=1e-6, drop_last=True, best=best)
+    seen = _Seen()
+
+    def build(config):
+        inputs = tf.keras.Input((8, 8, 1))
+        x = tf.keras.layers.Flatten()(inputs)
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(config.num_classes, name="dense")(x))
+
+    config = replace(CONFIG, recipe=replace(_RECIPE, phases=(phase,)))
+    training.train(build, tmp_path / "run", config, callbacks=[seen], report=lambda line: None)
+    assert len({row["val_accuracy"] for row in training.read_metrics(tmp_path / "run")}) == 1
+    assert [epoch[:3] for epoch in seen.epochs] == [(2, 2, 2), (2, 4, 2), (2, 6, 2)]
+    found = training.load(build, tmp_path / "run", "best").get_weights()[0]
+    np.testing.assert_array_equal(found, seen.epochs[kept][3])
+    assert not np.array_equal(seen.epochs[0][3], seen.epochs[2][3])
 
 
 def test_a_teacher_is_learned_from(tmp_path):
