@@ -57,6 +57,13 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
         self.add_update(correct)
         return outputs
 
+    # Keras has no public name for it, and takes 1 - momentum in float32 whatever the dtype.
+    def _assign_moving_average(self, variable, value, momentum, inputs_size):
+        step = (variable - tf.cast(value, variable.dtype)) * (1.0 - momentum)
+        if inputs_size is not None:
+            step = tf.where(inputs_size > 0, step, tf.zeros_like(step))
+        return variable.assign_sub(step)
+
     def _count(self, inputs, mask):
         """How many numbers each channel has."""
         if mask is None:

@@ -66,7 +66,7 @@ def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
 def rebuilt(
     model: tf.keras.Model,
     change: Callable[[tf.keras.layers.Layer, dict], dict],
-    others: Mapping[type, type] | None = None,
+    others: Mapping[type[tf.keras.layers.Layer], type[tf.keras.layers.Layer]] | None = None,
 ) -> tf.keras.Model:
     """A new model of the same layers with changed configs; its weights have initial values.
 

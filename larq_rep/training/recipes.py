@@ -147,7 +147,7 @@ class Recipe:
         """The recipe for a data set, by its name: with the statistics with which the authors normalise that one."""
         if data not in self.other_statistics:
             return self
-        augmentation = replace(self.augmentation, **self.other_statistics[data])
+        augmentation = replace(self.augmentation, **dict[str, Any](self.other_statistics[data]))
         return replace(self, augmentation=augmentation, other_statistics={})
 
 
@@ -632,8 +632,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         phases.append(Phase(**{**_tuples(phase), "schedule": made}))
     augmentation = Augmentation(**_tuples(values["augmentation"]))
     others = {data: _tuples(statistics) for data, statistics in values.get("other_statistics", {}).items()}
-    made = {"augmentation": augmentation, "phases": tuple(phases), "other_statistics": others}
-    return Recipe(**{**values, **made})
+    return Recipe(**{**values, "augmentation": augmentation, "phases": tuple(phases), "other_statistics": others})
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

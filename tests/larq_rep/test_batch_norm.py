@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import larq as lq
 import numpy as np
 import pytest
@@ -48,6 +51,18 @@ def test_moving_variance_is_unbiased(shape, axis, dtype):
     # All else is as in Keras.
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(layer.moving_mean, plain.moving_mean)
+
+
+def test_statistics_in_float64():
+    """Neither 0.9 nor 0.1 is a number of float32."""
+    x = numbers((16, 8))
+    layer = BatchNormalization(momentum=0.9, dtype="float64")
+    mean, variance = np.zeros(8), np.ones(8)
+    for _ in range(3):
+        layer(tf.constant(x), training=True)
+        mean, variance = 0.9 * mean + 0.1 * x.mean(0), 0.9 * variance + 0.1 * x.var(0, ddof=1)
+    np.testing.assert_allclose(layer.moving_mean, mean, rtol=1e-13)
+    np.testing.assert_allclose(layer.moving_variance, variance, rtol=1e-13)
 
 
 @pytest.mark.parametrize("training", [tf.constant(True), tf.constant(False)])
@@ -115,6 +130,48 @@ def test_synchronized_norms_are_unbiased(kind, shape):
     x = numbers(shape)
     model(tf.constant(x, tf.float32), training=True)
     np.testing.assert_allclose(moved(norm, x, tuple(range(len(shape) - 1))), np.full(8, 16 / 15), rtol=1e-5)
+
+
+_DEVICES = """
+import larq_rep
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.layers import BatchNormalization
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+x = np.random.default_rng(0).normal(1, 2, (16, 8)).astype("float32")
+
+
+def moved(synchronized):
+    # Shares of 12 and 4 numbers: N has to be counted, not multiplied.
+    with strategy.scope():
+        layer = BatchNormalization(momentum=0.9, synchronized=synchronized)
+        layer.build((None, 8))
+    shares = [x[:12], x[12:]]
+    values = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(shares[context.replica_id_in_sync_group])
+    )
+    strategy.run(tf.function(lambda x: layer(x, training=True)), [values])
+    return (layer.moving_variance.numpy() - 0.9) / 0.1
+
+
+np.testing.assert_allclose(moved(True), x.var(axis=0, ddof=1), rtol=1e-4)
+# Else each device has its own variance, and the mean of them is kept.
+expected = (x[:12].var(axis=0, ddof=1) + x[12:].var(axis=0, ddof=1)) / 2
+np.testing.assert_allclose(moved(False), expected, rtol=1e-4)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_numbers_of_all_devices_count():
+    """In a process of its own: how many devices there are is settled when TensorFlow starts."""
+    run = subprocess.run([sys.executable, "-c", _DEVICES], capture_output=True, text=True)
+    assert run.stdout.endswith("equal\n"), run.stderr[-3000:]
 
 
 def network(kind):
