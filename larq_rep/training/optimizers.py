@@ -11,19 +11,24 @@ _RULES = ("all", "conv_and_shifts", "conv_and_fc")
 _register = tf.keras.utils.register_keras_serializable(package="larq_rep")
 
 
+def _float64(value: float | tf.Tensor) -> float | tf.Tensor:
+    # A cast would make a number of Python one of float32 first.
+    return value if isinstance(value, (int, float)) else tf.cast(value, tf.float64)
+
+
 class _Exact:
     """A number in float64, beside the variable, of float32 by default, in which Keras keeps and saves it.
 
     If that has another value, it was restored or set by Keras, and counts.
     """
 
-    def __init__(self, value: float, kept: tf.Variable):
+    def __init__(self, value: float | tf.Tensor, kept: tf.Variable):
         self._kept = kept
-        self._value = tf.Variable(value, dtype=tf.float64, trainable=False)
+        self._value = tf.Variable(_float64(value), dtype=tf.float64, trainable=False)
 
-    def assign(self, value: float) -> None:
+    def assign(self, value: float | tf.Tensor) -> None:
         self._kept.assign(value)
-        self._value.assign(value)
+        self._value.assign(_float64(value))
 
     def read(self) -> tf.Tensor:
         same = tf.cast(self._value, self._kept.dtype) == self._kept

@@ -130,6 +130,14 @@ def test_numbers_are_those_of_python(make, step):
         assert (config["learning_rate"], config["l2"]) == (0.1, l2)
 
 
+@pytest.mark.parametrize("number", [tf.constant(0.25), np.float32(0.25), np.float64(0.25), np.array(0.25), 1])
+def test_numbers_may_be_tensors(number):
+    for optimizer in (SGD(number, l2=number), SGD()):
+        optimizer.learning_rate = optimizer.l2 = number
+        config = optimizer.get_config()
+        assert config["learning_rate"] == config["l2"] == float(number)
+
+
 def test_numbers_of_a_checkpoint_count(tmp_path):
     """In a checkpoint, also one of larq-rep 0.1.0, they are of float32."""
     optimizer, other = SGD(0.1, l2=0.3), SGD(0.2, l2=0.4)
