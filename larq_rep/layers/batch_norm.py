@@ -40,8 +40,9 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         if training is None:
             training = tf.keras.backend.learning_phase()
-        learns = self.trainable and not self.fused and (tf.is_tensor(training) or training)
-        if not learns:
+        learns = self.trainable and (tf.is_tensor(training) or training)
+        # Statistics of renormalisation and of parts of a batch are other ones.
+        if not learns or self.fused or self.renorm or self.virtual_batch_size is not None:
             return super().call(inputs, training=training, mask=mask)
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training=training, mask=mask)
