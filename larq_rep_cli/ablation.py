@@ -165,7 +165,6 @@ def train(row: Row, seed: int, epochs: int, out: Path) -> float:
 
 def _one_core() -> None:
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # inherited, it would tell quiet_tensorflow to do nothing
 
 
 def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int) -> Iterator[tuple[Row, int, float]]:

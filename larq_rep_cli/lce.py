@@ -39,7 +39,8 @@ _PATH = click.Path(path_type=Path)
 def main() -> None:
     """Converts binary networks to Larq Compute Engine (LCE), proves the result and measures it.
 
-    The exit code is 0 on success, 1 if verify finds a difference and 2 if the input cannot be used.
+    The exit code is 0 on success, 1 if verify finds a difference, 2 if the input cannot be used, 3 if a command fails
+    by a fault of its own, and 130 after Ctrl-C.
     """
 
 
