@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from larq_rep_cli import common, tables
-from larq_rep_cli.weights import evaluate, import_
+from larq_rep_cli.evaluate import evaluate
+from larq_rep_cli.weights import import_
 from larq_rep_cli.zoo import zoo
 
 if TYPE_CHECKING:
