@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.checks import require_model
 from larq_rep.layers import Mirror
 from larq_rep.zoo.registry import DATASETS, Network, Variant, get_network
 
@@ -51,11 +52,7 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
     """
     if isinstance(network, str):
         return preparation(network, arguments)(images)
-    if not isinstance(network, tf.keras.Model):
-        raise TypeError(
-            "preprocess_input: expected the name of a network of the zoo or a Keras model, found "
-            f"{type(network).__name__}: {network!r:.100}."
-        )
+    require_model("preprocess_input, without the name of a network", network)
     outputs = network.output_shape
     classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
     return preparation(network.name, arguments, network.input_shape[1:], classes)(images)
