@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from larq_rep.converters.flatbuffer import Flatbuffer
+    from larq_rep.training import Config
     from larq_rep.zoo.preprocess import Preparation
 
 _MODES = {1: "L", 3: "RGB"}
@@ -102,9 +103,9 @@ def evaluate(
     """
     common.quiet_tensorflow()
     classifier = _classifier(source, keywords, options)
-    prepare, basis = _preparation(source, classifier, network, keywords)
-    known = _class_names(source)
-    files, labels = _labelled(images, source, classifier.classes, known)
+    config = _config(source)
+    prepare, basis = _preparation(source, classifier, config, network, keywords)
+    files, labels = _labelled(images, source, classifier.classes, _class_names(config))
     if limit and limit < len(files):
         kept = [i * len(files) // limit for i in range(limit)]
         files, labels = [files[i] for i in kept], [labels[i] for i in kept]
@@ -149,15 +150,21 @@ def _hits(
 # Images and their classes
 
 
-def _class_names(source: str) -> list[str] | None:
-    """The names of the classes of a run, if it was trained on a folder that is still there."""
-    from larq_rep.data import images_in
+def _config(source: str) -> Config | None:
+    """The configuration of a run; `None` for another source."""
+    from larq_rep import zoo
     from larq_rep.training import Config
 
-    data = Path(Config.read(source).data) / "train" if runs.is_run(source) else None
-    if data is None or not data.is_dir():
+    return Config.read(source) if source not in zoo.list_models() and runs.is_run(source) else None
+
+
+def _class_names(config: Config | None) -> list[str] | None:
+    """The names of the classes of a run, if it was trained on a folder that is still there."""
+    from larq_rep.data import images_in
+
+    if config is None or config.data in runs.FORMS or not Path(config.data, "train").is_dir():
         return None
-    return sorted(child.name for child in _folders_in(data) if images_in(child))
+    return sorted(child.name for child in _folders_in(Path(config.data, "train")) if images_in(child))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -285,8 +292,8 @@ def _of_model(source: str, model: tf.keras.Model) -> _Classifier:
         range=(0.0, 255.0) if np.dtype(dtype).kind in "iu" else None,
         takes_levels=any(
             (isinstance(layer, layers.Rescaling) and np.max(layer.scale) < _FACTOR)
-            or (isinstance(layer, layers.Normalization) and np.max(layer.mean) > _OFFSET)
-            for layer in model.layers
+            or (isinstance(layer, layers.Normalization) and np.max(getattr(layer, "mean", 0)) > _OFFSET)
+            for layer in model.submodules
         ),
         model=model,
     )
@@ -349,17 +356,20 @@ def _scales_levels(flatbuffer: Flatbuffer) -> bool:
 
 
 def _preparation(
-    source: str, classifier: _Classifier, network: str | None, keywords: tuple[tuple[str, Any], ...]
+    source: str,
+    classifier: _Classifier,
+    config: Config | None,
+    network: str | None,
+    keywords: tuple[tuple[str, Any], ...],
 ) -> tuple[Preparation, str]:
     """What is done to the images, and how that is known."""
     from larq_rep import zoo
-    from larq_rep.training import Config
     from larq_rep.zoo.preprocess import by_recipe, preparation
 
     asked = network is not None or bool(keywords)
-    if runs.is_run(source) and not asked:
-        recipe = Config.read(source).recipe
-        return by_recipe(recipe.augmentation, classifier.shape), f"as the recipe {recipe.name} of the run prepares them"
+    if config is not None and not asked:
+        basis = f"as the recipe {config.recipe.name} of the run prepares them"
+        return by_recipe(config.recipe.augmentation, classifier.shape), basis
     name = network or classifier.network
     if not asked and name not in zoo.list_models():
         return _assumed(source, classifier)

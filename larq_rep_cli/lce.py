@@ -612,3 +612,7 @@ def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
     if source in list_models() and options.get("weights") is None:
         common.note(f"{source} without --weights is untrained: it has the initial values of seed {seed}.")
     return model
+
+
+if __name__ == "__main__":
+    main()
