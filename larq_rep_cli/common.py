@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import errno
+import functools
 import inspect
 import io
 import json
@@ -58,13 +59,21 @@ class Group(click.Group):
     nobody reads the output any more, as of programs that these signals end.
     """
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         if not standalone_mode:
-            return super().main(args, *rest, standalone_mode=False, **extra)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         if args is None:
             _restart_with_docstrings()
         _prepare_process()
-        sys.exit(_exit_code(lambda: super(Group, self).main(args, *rest, standalone_mode=False, **extra), args))
+        run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        sys.exit(_exit_code(run, args))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

@@ -113,7 +113,7 @@ def evaluate(
     hits = _hits(classifier, prepare, files, labels, batch_size)
     accuracy = {k: hit / len(files) for k, hit in hits.items()}
     if as_json:
-        result = {"source": source, "network": network or classifier.network, "images": len(files)}
+        result: dict[str, Any] = {"source": source, "network": network or classifier.network, "images": len(files)}
         result |= {"top1": accuracy[1], "top5": accuracy[5], "preparation": f"{basis}: {prepare.text}"}
         common.print_json(result)
         return
