@@ -160,12 +160,19 @@ def _fault(error: BaseException, args: Sequence[str] | None) -> int:
     """Prints an exception that no command expects, and what to do."""
     traceback.print_exception(error)
     command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if args is None else args)])
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("larq-rep", "tensorflow"))
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("larq-rep", "tensorflow"))
     note(
         "This is a fault of larq-rep and not of what it was given. Please report it, with all lines above and these: "
         f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, command: {command}"
     )
     return _FAULT
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 # Terminal

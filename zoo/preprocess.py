@@ -111,9 +111,13 @@ def preparation(
     height, width, channels = shape or DATASETS[forms[0].dataset].input_shape
     found = _ways(forms, channels)
     if len(found) > 1 and model is not None:
-        # The first way is that of most forms: the fewest networks are built by looking for the others.
-        told = [form for way in [*found.values()][1:] for form in way if _has_layers_of(model, network, form)]
-        found = _ways(told or next(iter(found.values())), channels)
+        # The first way is that of most forms: looking for the others builds the fewest networks.
+        most, *rest = found.values()
+        told = [form for way in rest for form in way if _has_layers_of(model, network, form)]
+        if not told:
+            found = _ways(most, channels)
+        elif not _has_layers_of(model, network, most[0]):
+            found = _ways(told, channels)
     forms, *rest = found.values()
     others = tuple(_label(form) for way in rest for form in way)
     if others and not assume:
@@ -183,7 +187,12 @@ def _label(form: Variant) -> str:
 
 def _has_layers_of(model: tf.keras.Model, network: Network, form: Variant) -> bool:
     """Whether a model has the kinds of layers, quantizers and slopes of a form, whatever its widths."""
-    built = network.constructor(**form.arguments, input_shape=model.input_shape[1:], num_classes=model.output_shape[-1])
+    try:
+        built = network.constructor(
+            **form.arguments, input_shape=model.input_shape[1:], num_classes=model.output_shape[-1]
+        )
+    except ValueError:  # This form does not exist at that size.
+        return False
     return _kinds(model) == _kinds(built)
 
 
