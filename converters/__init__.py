@@ -6,9 +6,12 @@ are imported first, so the names stay the functions'. Everything else is importe
 those who measure: `from larq_rep.converters.benchmark import benchmark`.
 """
 
+from larq_rep import lazy
 from larq_rep.converters.convert import ConversionError, convert
 from larq_rep.converters.describe import describe
 from larq_rep.converters.folding import fold
 from larq_rep.converters.verify import verify
 
 __all__ = ["ConversionError", "convert", "describe", "fold", "verify"]
+
+__getattr__, __dir__ = lazy.modules(__name__, "benchmark")

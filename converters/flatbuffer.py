@@ -85,10 +85,16 @@ class Flatbuffer:
         content: The bytes of a `.tflite` file.
 
     # Raises
+        TypeError: If they are no bytes.
         InvalidFlatbufferError: If the bytes are not a TFLite model with exactly one subgraph.
     """
 
     def __init__(self, content: bytes):
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise TypeError(
+                f"Expected the bytes of a .tflite file, found {type(content).__name__}. Those of a file are "
+                "pathlib.Path(NAME).read_bytes()."
+            )
         if len(content) < 8 or content[4:8] != _FILE_IDENTIFIER:
             raise InvalidFlatbufferError(
                 f"Not a TFLite file: bytes 4 to 8 should be {_FILE_IDENTIFIER!r}, found {bytes(content[4:8])!r}."

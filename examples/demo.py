@@ -72,7 +72,6 @@ class Demo:
         Small convolutions gain little from a second core.
         """
         environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # set by ourselves, it would let the programs speak
         said = dict.fromkeys(names, "...")
         done = dict.fromkeys(names, 0)
         lines: queue.Queue = queue.Queue()

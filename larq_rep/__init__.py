@@ -4,7 +4,6 @@ Larq needs Keras 2. Importing this package tells TensorFlow to use it (the `tf-k
 `larq_rep` before TensorFlow; nothing needs to be set by hand.
 """
 
-import importlib
 import os
 import sys
 
@@ -25,7 +24,7 @@ _checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if os.path.isfile(os.path.join(_checkout, "setup.py")) and os.path.isdir(os.path.join(_checkout, "converters")):
     __path__.append(_checkout)
 
-from larq_rep import cost, layers, quantizers  # noqa: E402  (the variable must be set first)
+from larq_rep import cost, layers, lazy, quantizers  # noqa: E402  (the variable must be set first)
 from larq_rep.reptran import ReptranError, reptran  # noqa: E402  (likewise)
 
 __version__ = "0.1.0"
@@ -34,6 +33,7 @@ __all__ = [
     "ReptranError",
     "converters",
     "cost",
+    "data",
     "layers",
     "losses",
     "plots",
@@ -43,9 +43,5 @@ __all__ = [
     "zoo",
 ]
 
-
-def __getattr__(name: str):
-    # Looked up on first use: the core does not depend on what is built on it, nor do layers need what trains them.
-    if name in ("converters", "losses", "plots", "training", "zoo"):
-        return importlib.import_module(f"larq_rep.{name}")
-    raise AttributeError(f"module 'larq_rep' has no attribute {name!r}")
+# Looked up on first use: the core does not depend on what is built on it, nor do layers need what trains them.
+__getattr__, __dir__ = lazy.modules(__name__, "converters", "data", "losses", "plots", "training", "zoo")

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.checks import require_model
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
 from larq_rep.reptran.graph import nodes
@@ -199,8 +200,10 @@ def count(model: tf.keras.Model) -> Cost:
         A `Cost`.
 
     # Raises
+        TypeError: If `model` is no Keras model.
         ValueError: If the model has no graph of layers, or if a size is not known.
     """
+    require_model("cost.count", model)
     _require_graph(model)
     betas = {layer.beta for layer in _layers(model) if isinstance(layer, RepLayer)} - {1}
     counter = _Counter(betas.pop() if len(betas) == 1 else None)

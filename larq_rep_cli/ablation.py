@@ -6,6 +6,7 @@ import fnmatch
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -164,8 +165,8 @@ def train(row: Row, seed: int, epochs: int, out: Path) -> float:
 
 
 def _one_core() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The process that waits for this one ends it.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # inherited, it would tell quiet_tensorflow to do nothing
 
 
 def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int) -> Iterator[tuple[Row, int, float]]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
+import functools
 import inspect
+import io
 import json
 import logging
 import os
+import platform
 import re
-import tempfile
+import shlex
+import sys
+import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +53,27 @@ def refusing(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 class Group(click.Group):
-    """A group of commands that knows what a mistyped command may have meant."""
+    """A group of commands that knows what a mistyped command may have meant, and how a program ends.
+
+    Exit codes: those of the commands; 3 after an exception that no command expects, 130 after Ctrl-C and 141 when
+    nobody reads the output any more, as of programs that these signals end.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        if args is None:
+            _restart_with_docstrings()
+        _prepare_process()
+        run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        sys.exit(_exit_code(run, args))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -67,12 +94,97 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""
 
 
+# Processes
+
+# An exception that no command expects. 1 and 2 say something about the input.
+_FAULT = 3
+
+
+def _restart_with_docstrings() -> None:
+    """Replaces this process where Python was told to leave docstrings out: tf_keras edits its own, and `--help`."""
+    if sys.flags.optimize > 1 and os.environ.get("PYTHONOPTIMIZE", "1") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONOPTIMIZE": "1"})
+
+
+def _prepare_process() -> None:
+    """Makes the commands independent of what shells, services and notebooks set for other programs."""
+    # larq_rep sets it as well, but a command may import TensorFlow first.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    # Pictures are only written to files. That of a notebook cannot be imported elsewhere.
+    os.environ["MPLBACKEND"] = "agg"
+    # A closed descriptor would be that of the next file to be opened, and get what is printed.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
+    # Names of files may hold what the encoding of the terminal lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _exit_code(run: Callable[[], Any], args: Sequence[str] | None) -> int | str | None:
+    """Runs a command and says how it ended; what went wrong is printed."""
+    stdout = sys.stdout
+    try:
+        result = run()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort as error:
+        # What click takes for the user's wish to stop.
+        if not isinstance(error.__cause__, EOFError):
+            note("Interrupted.")
+            return 130
+        return _fault(error.__cause__, args)
+    except SystemExit as error:
+        # Where nobody reads on, click replaces the stream and ends, and rich ends while it handles the error.
+        unread = sys.stdout is not stdout or isinstance(error.__context__, BrokenPipeError)
+        return 141 if unread else error.code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _fault(error, args)
+        # Else Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        note(f"Error: {error.strerror}.")
+        return InputError.exit_code
+    except Exception as error:
+        return _fault(error, args)
+
+
+def _fault(error: BaseException, args: Sequence[str] | None) -> int:
+    """Prints an exception that no command expects, and what to do."""
+    traceback.print_exception(error)
+    command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if args is None else args)])
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("larq-rep", "tensorflow"))
+    note(
+        "This is a fault of larq-rep and not of what it was given. Please report it, with all lines above and these: "
+        f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, command: {command}"
+    )
+    return _FAULT
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
 # Terminal
 
 
 def console() -> Console:
     """Standard output, for results. Text is printed as it is, and without colours if it goes to a file."""
-    return _console(stderr=False)
+    # Given the file, rich also looks at its encoding.
+    result = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not sys.stdout.isatty():
+        result.width = _WIDTH_OF_FILES
+    return result
 
 
 def note(message: str) -> None:
@@ -89,8 +201,7 @@ def print_json(value: Any) -> None:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A progress display on standard error, and nothing where that is no terminal."""
-    terminal = _console(stderr=True)
-    if not terminal.is_terminal:
+    if not sys.stderr.isatty():
         with Progress(disable=True) as silent:
             yield silent
         return
@@ -123,42 +234,51 @@ def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
         yield from bars.track(items, total=total, description=description)
 
 
-def _console(stderr: bool) -> Console:
-    result = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not result.is_terminal:
-        result.width = _WIDTH_OF_FILES
-    return result
-
-
 # TensorFlow
+
+
+_is_quiet = False
 
 
 def quiet_tensorflow(devices: bool = True) -> None:
     """Imports TensorFlow without its greetings, and silences what is noise in a command.
 
-    Set `TF_CPP_MIN_LOG_LEVEL` to see everything. Without `devices` TensorFlow is not started yet, for its workers
-    must be connected first.
+    Every command calls it before it imports anything of larq_rep. Set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1 to see
+    everything. Without `devices` TensorFlow is not started yet, for its workers must be connected first.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    global _is_quiet
+    if _is_quiet:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    _is_quiet = True
+    # Also where the user's filters make errors of them: TensorFlow could not be imported.
+    warnings.simplefilter("ignore")
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1"):
+        return
+    # What goes wrong is told by exceptions.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # TensorFlow writes some lines before it looks at that variable.
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            import larq_rep  # noqa: F401, I001  (first, so that TensorFlow takes Keras 2)
-            import tensorflow as tf
+    with _discarded_stderr():
+        import larq_rep  # noqa: F401, I001  (first, so that TensorFlow takes Keras 2)
+        import tensorflow as tf
 
-            if devices:
-                tf.config.list_logical_devices()  # the search for GPUs speaks, too
+        if devices:
+            tf.config.list_logical_devices()  # the search for GPUs speaks, too
+    # larq warns of binary kernels without a clip; networks of the literature have none on purpose. matplotlib says
+    # where it keeps its cache if there is no home.
+    for name in ("absl", "tensorflow", "larq", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _discarded_stderr() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere:
+        saved = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-    warnings.filterwarnings("ignore", module=r"(tf_keras|keras|tensorflow|larq)\b")
-    # larq warns of binary kernels without a clip; networks of the literature have none on purpose.
-    for name in ("absl", "tensorflow", "larq"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 # Files

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from larq_rep_cli import common, tables
-from larq_rep_cli.weights import evaluate, import_
+from larq_rep_cli.evaluate import evaluate
+from larq_rep_cli.weights import import_
 from larq_rep_cli.zoo import zoo
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ _PATH = click.Path(path_type=Path)
 def main() -> None:
     """Converts binary networks to Larq Compute Engine (LCE), proves the result and measures it.
 
-    The exit code is 0 on success, 1 if verify finds a difference and 2 if the input cannot be used.
+    The exit code is 0 on success, 1 if verify finds a difference, 2 if the input cannot be used, 3 if a command fails
+    by a fault of its own, and 130 after Ctrl-C.
     """
 
 
@@ -610,3 +612,7 @@ def _load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
     if source in list_models() and options.get("weights") is None:
         common.note(f"{source} without --weights is untrained: it has the initial values of seed {seed}.")
     return model
+
+
+if __name__ == "__main__":
+    main()

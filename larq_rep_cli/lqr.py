@@ -24,7 +24,11 @@ _PLOTTED_IMAGES = 64
 @click.group(cls=common.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="larq-rep")
 def main() -> None:
-    """Trains binary networks by the published recipes and evaluates them."""
+    """Trains binary networks by the published recipes and evaluates them.
+
+    The exit code is 0 on success, 1 if a training lost its workers, 2 if the input cannot be used or a training was
+    interrupted, 3 if a command fails by a fault of its own, and 130 if another command was interrupted.
+    """
 
 
 # lqr train, lqr resume

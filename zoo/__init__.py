@@ -1,5 +1,6 @@
 """The networks of the literature, untrained: constructors in the manner of larq_zoo."""
 
+from larq_rep import lazy
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34
 from larq_rep.zoo.binarydensenet import (
     BinaryDenseNet13,
@@ -97,3 +98,5 @@ __all__ = [
     "load_weights",
     "preprocess_input",
 ]
+
+__getattr__, __dir__ = lazy.modules(__name__, "catalog")

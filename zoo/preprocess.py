@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.zoo.registry import DATASETS, Preprocessing, get_network
+from larq_rep.checks import require_model
+from larq_rep.layers import Mirror
+from larq_rep.zoo.registry import DATASETS, Network, Variant, get_network
+
+if TYPE_CHECKING:
+    from larq_rep.training.augmentation import Augmentation
 
 
 def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequence[Any], **arguments: Any) -> np.ndarray:
@@ -19,7 +26,7 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
     For ImageNet an image is resized until its shorter side is 256 / 224 of the network's size, and cropped in the
     middle; for CIFAR it is resized to the network's size, if it differs, and cropped. Then its pixels are scaled to
     0..1 and normalised with mean and standard deviation of the network's recipe. The networks of larq_zoo have a
-    way of their own, with which larq_zoo does it.
+    way of their own, with which larq_zoo does it. Grey images, of a network of one channel, stay in 0..1.
 
     !!! example
         ```python
@@ -30,31 +37,65 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
         network: Name of a network of the zoo, or one that was built or loaded. With a name all that `arguments` leave
             out has its default; a network has the size and number of classes that it has.
         images: `uint8` pixels, `(N, height, width, 3)`, or a sequence of images `(height, width, 3)` of any sizes, or
-            of PIL.
+            of PIL; with one channel for a network of one.
         **arguments: Arguments of the network's constructor that say which of its published forms is meant, such as
             `method="fracbnn"`, and `input_shape` and `num_classes`.
 
     # Returns
-        `float32` images `(N, height, width, 3)`.
+        `float32` images `(N, height, width, channels)`.
 
     # Raises
+        TypeError: If `network` is neither a name nor a model.
         ValueError: If there is no such network, or form of it, its forms are prepared differently and `arguments` do
-            not say which is meant, or the images are no `uint8` images with three channels.
+            not say which is meant, or the images are no `uint8` images with the network's channels.
         ImportError: For a network of larq_zoo, if that is not installed.
     """
     if isinstance(network, str):
-        prepare = preparation(network, arguments)
-    else:
-        outputs = network.output_shape
-        classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
-        prepare = preparation(network.name, arguments, network.input_shape[1:], classes)
-    return prepare(images)
+        return preparation(network, arguments)(images)
+    require_model("preprocess_input, without the name of a network", network)
+    outputs = network.output_shape
+    classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
+    return preparation(network.name, arguments, network.input_shape[1:], classes)(images)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to images before a network sees them.
+
+    # Attributes
+        one: From one uint8 image `(height, width, channels)` to float32.
+        channels: Of the images.
+        text: What it does, in words.
+        others: Labels of the published forms of the network that are prepared otherwise, where nothing says which form
+            it is and the first one was assumed.
+    """
+
+    one: Callable[[tf.Tensor], tf.Tensor]
+    channels: int
+    text: str
+    others: tuple[str, ...] = ()
+
+    def __call__(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
+        if len(images) == 0:
+            raise ValueError("preprocess_input: expected at least one image.")
+        return np.stack([self.one(tf.constant(_pixels(image, self.channels))).numpy() for image in images])
 
 
 def preparation(
-    name: str, arguments: Mapping[str, Any], shape: tuple[int, ...] | None = None, classes: int | None = None
-) -> Callable[[np.ndarray | Sequence[Any]], np.ndarray]:
-    """What `preprocess_input` does with the images of a network; `shape` and `classes` are those of one that exists.
+    name: str,
+    arguments: Mapping[str, Any],
+    shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
+    model: tf.keras.Model | None = None,
+    assume: bool = False,
+) -> Preparation:
+    """What `preprocess_input` does with the images of a network.
+
+    # Arguments
+        name, arguments: As `preprocess_input`.
+        shape, classes: Those of a network that exists.
+        model: That network, whose layers may tell its form.
+        assume: Take the first published form where forms differ and nothing says which it is.
 
     # Raises
         ValueError, ImportError: As `preprocess_input`.
@@ -66,47 +107,103 @@ def preparation(
             raise ValueError(f"preprocess_input: {name} has no argument {key!r}. Expected: {', '.join(known)}.")
     exists = shape is not None
     shape, classes = shape or arguments.get("input_shape"), classes or arguments.get("num_classes")
-    # A Rep network sees the images of its base, all forms of which can be repeated.
-    base = get_network(name.removeprefix("Rep")) if name.startswith("Rep") and network.family != "larq_zoo" else network
-    forms = base.forms(arguments, partly=exists)
-    if not forms:
-        chosen = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        choices = "; ".join(dict.fromkeys(form.label for form in base.variants if form.label))
-        raise ValueError(f"preprocess_input: {name} has no published form with {chosen}. Its forms: {choices}.")
-    if exists:
-        forms = [form for form in forms if DATASETS[form.dataset].input_shape == tuple(shape or ())] or forms
-        forms = [form for form in forms if DATASETS[form.dataset].num_classes == classes] or forms
-    found = dict.fromkeys((form.preprocessing, form.dataset == "imagenet") for form in forms)
-    if len(found) > 1:
-        choices = "; ".join(dict.fromkeys(form.label or f"dataset={form.dataset!r}" for form in forms))
+    forms = _forms(network, arguments, shape, classes, exists)
+    height, width, channels = shape or DATASETS[forms[0].dataset].input_shape
+    found = _ways(forms, channels)
+    if len(found) > 1 and model is not None:
+        # The first way is that of most forms: looking for the others builds the fewest networks.
+        most, *rest = found.values()
+        told = [form for way in rest for form in way if _has_layers_of(model, network, form)]
+        if not told:
+            found = _ways(most, channels)
+        elif not _has_layers_of(model, network, most[0]):
+            found = _ways(told, channels)
+    forms, *rest = found.values()
+    others = tuple(_label(form) for way in rest for form in way)
+    if others and not assume:
+        choices = "; ".join(dict.fromkeys(map(_label, [*forms, *itertools.chain(*rest)])))
         raise ValueError(
             f"preprocess_input: the forms of {name} are prepared differently. Say which it is, as to its constructor: "
             f"{choices}."
         )
-    normalisation, resizes = next(iter(found))
-    assert normalisation is not None
-    height, width, _ = shape or DATASETS[forms[0].dataset].input_shape
-    if network.family == "larq_zoo":
-        one = _larq_zoo(name, (height, width))
-    else:
-        one = _recipe(normalisation, 256 if resizes else None, (height, width))
-
-    def prepare(images: np.ndarray | Sequence[Any]) -> np.ndarray:
-        if len(images) == 0:
-            raise ValueError("preprocess_input: expected at least one image.")
-        return np.stack([one(tf.constant(_pixels(image))).numpy() for image in images])
-
-    return prepare
-
-
-def _recipe(
-    normalisation: Preprocessing, resize: int | None, size: tuple[int, int]
-) -> Callable[[tf.Tensor], tf.Tensor]:
+    if network.family == "larq_zoo" and channels == 3:
+        return Preparation(_larq_zoo(name, (height, width)), channels, "prepared by larq_zoo", others)
     # Training is not loaded with the zoo.
-    from larq_rep.training.augmentation import Augmentation, evaluation_image
+    from larq_rep.training.augmentation import Augmentation
 
-    augmentation = Augmentation(mean=normalisation.mean, std=normalisation.std, test_resize=resize)
-    return lambda image: evaluation_image(image, augmentation, size)
+    normalisation, resizes = forms[0].preprocessing, forms[0].dataset == "imagenet"
+    assert normalisation is not None
+    augmentation = Augmentation(mean=normalisation.mean, std=normalisation.std, test_resize=256 if resizes else None)
+    return by_recipe(augmentation, (height, width, channels), others)
+
+
+def by_recipe(augmentation: Augmentation, shape: tuple[int, int, int], others: tuple[str, ...] = ()) -> Preparation:
+    """What a recipe does with images in evaluation, for a network that takes images of this shape."""
+    from larq_rep.training.augmentation import evaluation_image
+
+    height, width, channels = shape
+    share = (augmentation.test_resize or 224) / 224
+    text = f"resized to cover {round(height * share)}x{round(width * share)}, cropped to {height}x{width}, in 0..1"
+    if augmentation.mean is not None and channels == 3:
+        text += f", less {_listed(augmentation.mean)}, over {_listed(augmentation.std)}"
+    return Preparation(lambda image: evaluation_image(image, augmentation, (height, width)), channels, text, others)
+
+
+def _listed(values: Sequence[float] | None) -> str:
+    return " ".join(f"{value:g}" for value in values or ())
+
+
+def _forms(
+    network: Network, arguments: Mapping[str, Any], shape: tuple[int, ...] | None, classes: int | None, exists: bool
+) -> list[Variant]:
+    """The published forms that a network may have."""
+    # A Rep network sees the images of its base, all forms of which can be repeated.
+    is_rep = network.name.startswith("Rep") and network.family != "larq_zoo"
+    base = get_network(network.name.removeprefix("Rep")) if is_rep else network
+    forms = base.forms(arguments, partly=exists)
+    if not forms:
+        chosen = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        choices = "; ".join(dict.fromkeys(form.label for form in base.variants if form.label))
+        raise ValueError(f"preprocess_input: {network.name} has no published form with {chosen}. Its forms: {choices}.")
+    if exists:
+        forms = [form for form in forms if DATASETS[form.dataset].input_shape == tuple(shape or ())] or forms
+        forms = [form for form in forms if DATASETS[form.dataset].num_classes == classes] or forms
+    return forms
+
+
+def _ways(forms: Sequence[Variant], channels: int) -> dict[Any, list[Variant]]:
+    """The forms by the way in which they are prepared."""
+    found: dict[Any, list[Variant]] = {}
+    for form in forms:
+        # Grey images are not normalised.
+        way = (form.preprocessing if channels == 3 else None, form.dataset == "imagenet")
+        found.setdefault(way, []).append(form)
+    return found
+
+
+def _label(form: Variant) -> str:
+    return form.label or f"dataset={form.dataset!r}"
+
+
+def _has_layers_of(model: tf.keras.Model, network: Network, form: Variant) -> bool:
+    """Whether a model has the kinds of layers, quantizers and slopes of a form, whatever its widths."""
+    try:
+        built = network.constructor(
+            **form.arguments, input_shape=model.input_shape[1:], num_classes=model.output_shape[-1]
+        )
+    except ValueError:  # This form does not exist at that size.
+        return False
+    return _kinds(model) == _kinds(built)
+
+
+def _kinds(model: tf.keras.Model) -> set[tuple[Any, ...]]:
+    kinds = set()
+    for layer in model.layers:
+        if not isinstance(layer, Mirror):
+            parts = (getattr(layer, f"{part}_quantizer", None) for part in ("input", "kernel"))
+            numbers = sorted(value for value in layer.get_config().values() if isinstance(value, float))
+            kinds.add((type(layer).__name__, *(type(part).__name__ for part in parts), *numbers))
+    return kinds
 
 
 def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -122,11 +219,14 @@ def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tens
     return lambda image: data.preprocess_image_tensor(image, image_size=size[0])
 
 
-def _pixels(image: Any) -> np.ndarray:
+def _pixels(image: Any, channels: int) -> np.ndarray:
     pixels = np.asarray(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+    if channels == 1 and pixels.ndim == 2:  # PIL's grey images
+        pixels = pixels[:, :, None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != channels:
+        mode = "L" if channels == 1 else "RGB"
         raise ValueError(
-            "preprocess_input: expected uint8 images (height, width, 3) with pixels from 0 to 255, found "
-            f"{pixels.dtype} {pixels.shape}. Convert it, with PIL by image.convert('RGB')."
+            f"preprocess_input: expected uint8 images (height, width, {channels}) with pixels from 0 to 255, found "
+            f"{pixels.dtype} {pixels.shape}. Convert it, with PIL by image.convert({mode!r})."
         )
     return pixels

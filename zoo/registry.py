@@ -341,8 +341,11 @@ def get_network(name: str) -> Network:
     """The record of a network.
 
     # Raises
+        TypeError: If `name` is no string.
         ValueError: If there is no such network.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"zoo: expected the name of a network, found {type(name).__name__}: {name!r:.80}.")
     if name not in _NETWORKS:
         by_lower = {known.lower(): known for known in _NETWORKS}
         close = difflib.get_close_matches(name.lower(), by_lower, n=3)

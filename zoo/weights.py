@@ -13,6 +13,7 @@ from typing import NamedTuple
 import h5py
 import tensorflow as tf
 
+from larq_rep.checks import require_model
 from larq_rep.layers import Mirror
 from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
 from larq_rep.zoo.checkpoint.families import load_state_dict
@@ -53,10 +54,11 @@ def weights_file(network: str, weights: str | os.PathLike[str], published: Mappi
         published: By the name of published weights the stem of their file, and where they are.
 
     # Raises
+        TypeError: If `weights` is no name.
         FileNotFoundError: If there is no such file, with the page of published weights and where to put them.
         ValueError: If the hash of published weights is not the expected one.
     """
-    name = os.fspath(weights)
+    name = _path(network, weights)
     if name not in published:
         if not os.path.isfile(name):
             known = f", or {' or '.join(map(repr, published))}" if published else ""
@@ -78,6 +80,12 @@ def weights_file(network: str, weights: str | os.PathLike[str], published: Mappi
             f"{sha256}. Remove it and get it again from {page}."
         )
     return file
+
+
+def _path(network: str, weights: str | os.PathLike[str]) -> str:
+    if not isinstance(weights, str | os.PathLike):
+        raise TypeError(f"{network}: weights should be the name of a file, found {type(weights).__name__}.")
+    return os.fspath(weights)
 
 
 def _sha256(file: Path) -> str:
@@ -145,11 +153,13 @@ def load_weights(
         What became of the keys of a checkpoint; `None` for a file of Keras.
 
     # Raises
+        TypeError: If `model` is no Keras model, or `weights` no name of a file.
         FileNotFoundError: If there is no such file.
         ValueError: If the weights do not fit, or the file cannot be read; a `CheckpointError` for a checkpoint, with
             every key that is missing, left over or has another shape.
     """
-    file = os.fspath(weights)
+    require_model("load_weights", model)
+    file = _path(model.name, weights)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{model.name}: there is no weights file {file!r}.")
     mirrors = any(isinstance(layer, Mirror) for layer in model.layers)

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import tensorflow as tf
 
+from larq_rep.checks import require_model
 from larq_rep.reptran.graph import Graph, ReptranError
 from larq_rep.reptran.transform import Transformer, count_weights
 
@@ -75,6 +76,7 @@ def reptran(
         A functional Keras model with inputs and outputs of the same structure.
 
     # Raises
+        TypeError: If `model` is no Keras model.
         ReptranError: If a layer cannot be transformed, with its name and the reason. It is a `ValueError`.
         ValueError: If an argument is not one of those above or there is no layer of that name.
 
@@ -82,6 +84,7 @@ def reptran(
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
           Repeating](https://arxiv.org/abs/2207.09049), sections 3 and 4.3, Table 4
     """
+    require_model("reptran", model)
     for argument, value, choices in (
         ("last_layer", last_layer, (1, 2, 3)),
         ("stem", stem, ("after_bn", "before_bn")),

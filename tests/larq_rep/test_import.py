@@ -51,6 +51,58 @@ def test_layering():
         assert done.returncode == 0, done.stderr
 
 
+def test_modules_that_are_imported_on_use_are_listed():
+    code = """
+import sys, larq_rep
+names = ["converters", "data", "losses", "plots", "training", "zoo"]
+assert not {f"larq_rep.{name}" for name in names} & {*sys.modules}
+assert {*names, *larq_rep.__all__} <= {*dir(larq_rep)}
+assert all(hasattr(larq_rep, name) for name in larq_rep.__all__)
+for package, name in ((larq_rep.zoo, "catalog"), (larq_rep.converters, "benchmark")):
+    assert {name, *package.__all__} <= {*dir(package)} and getattr(package, name).__name__.endswith(name)
+    assert not hasattr(package, "nothing")
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("found", ["x", None, 3, [1.0], b"TFL3"])
+def test_what_is_no_model_is_a_type_error(found):
+    for function in (
+        larq_rep.reptran,
+        larq_rep.cost.count,
+        lambda value: larq_rep.zoo.load_weights(value, "x.h5"),
+        *([lambda value: larq_rep.zoo.preprocess_input(value, [])] if not isinstance(found, str) else []),
+    ):
+        with pytest.raises(TypeError, match="expected a Keras model, found " + type(found).__name__):
+            function(found)
+
+
+def test_a_model_of_keras_3_is_a_type_error():
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    for function in (larq_rep.reptran, larq_rep.cost.count):
+        with pytest.raises(TypeError, match="one of Keras 3"):
+            function(model)
+
+
+@pytest.mark.parametrize("found", [None, 3, ["ResNet20"], {}])
+def test_what_is_no_name_is_a_type_error(found):
+    with pytest.raises(TypeError, match="expected the name of a network, found"):
+        larq_rep.zoo.get_model(found)
+    if found is not None:
+        with pytest.raises(TypeError, match="ResNet20: weights should be the name of a file"):
+            larq_rep.zoo.ResNet20(weights=found)
+
+
+@pytest.mark.parametrize("found", ["rep.tflite", Path("rep.tflite"), None, 3])
+def test_what_is_no_content_of_a_file_is_a_type_error(found):
+    for function in (larq_rep.converters.describe, larq_rep.converters.fold):
+        with pytest.raises(TypeError, match="Expected the bytes of a .tflite file, found"):
+            function(found)
+
+
 def test_checkout_without_an_installation():
     """Where the checkout is the working directory its own folders are found, without the installed copy's help.
 

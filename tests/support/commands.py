@@ -6,8 +6,10 @@ from larq_rep_cli import lce
 
 
 def run(*args, program=lce.main) -> Result:
-    # As in a shell, an unexpected exception is a failure of the test, not an exit code.
-    return CliRunner().invoke(program, [str(arg) for arg in args], catch_exceptions=False)
+    result = CliRunner().invoke(program, [str(arg) for arg in args], catch_exceptions=False)
+    # An exception that no command expects is a failure of the test.
+    assert result.exit_code != 3, result.stderr
+    return result
 
 
 def refused(*args) -> str:
