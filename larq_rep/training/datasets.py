@@ -181,26 +181,36 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
         report: Is called with the line.
     """
 
+    # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+    _supports_tf_logs = True
+
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
         super().__init__()
         self.dataset = dataset
         self.batch_size = batch_size
         self.report = report
         self._measured = False
-        self._ends: list[float] = []
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._ends = [time.perf_counter()]
+        self._ends: dict[int, float] = {-1: time.perf_counter()}
 
     def on_train_batch_end(self, batch, logs=None):
-        self._ends.append(time.perf_counter())
+        # Steps are begun before those before them have ended: only at the two ends of the measurement it is waited.
+        if batch in self._measured_between():
+            tf.nest.map_structure(float, logs or {})
+        self._ends[batch] = time.perf_counter()
+
+    def _measured_between(self) -> tuple[int, int]:
+        """The batches at whose ends the measurement begins and ends; -1 is the beginning of the epoch."""
+        steps = self.params.get("steps") or len(self._ends) - 1
+        # With three batches or fewer nothing is between the first and the last.
+        return (0, steps - 2) if steps > 3 else (-1, steps - 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        # With three batches or fewer nothing is between the first and the last.
-        ends = self._ends[1:-1] if len(self._ends) > 4 else self._ends
-        if len(ends) < 2:
+        first, last = self._measured_between()
+        if last not in self._ends:  # The epoch was ended before.
             return
-        trained = self.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
+        trained = self.batch_size * (last - first) / (self._ends[last] - self._ends[first])
         if logs is not None:
             logs["images_per_second"] = trained
         if self._measured:
@@ -208,9 +218,11 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
         self._measured = True
         drawn = _images_per_second(self.dataset)
         if drawn is not None and trained >= _BOTTLENECK * drawn:
+            # What was drawn alone can be less than in training, where batches were prepared ahead.
+            alone = f"{drawn:.0f} images/s" if drawn > trained else "no more"
             self.report(
-                f"The input pipeline is the bottleneck: {trained:.0f} images/s in training, {drawn:.0f} images/s from "
-                "the pipeline alone. More CPU cores, a faster disk or a lighter augmentation make training faster."
+                f"The input pipeline is the bottleneck: {trained:.0f} images/s in training, {alone} from the pipeline "
+                "alone. More CPU cores, a faster disk or a lighter augmentation make training faster."
             )
 
 
