@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
-from larq_rep.zoo.common import dense, uniform_fan_in
+from larq_rep.zoo.common import dense, logits_dtype, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
     Method,
@@ -118,9 +118,10 @@ def _bnn(image, num_classes, binary_classifier):
         kernel_quantizer=lq.quantizers.SteSign(clip_value=None),
         kernel_initializer=uniform_fan_in(),
         bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
+        dtype=logits_dtype(),
         name="fc",
     )(x)
-    return method.norm(x, "bn3")
+    return method.norm(x, "bn3", dtype=logits_dtype())
 
 
 def _xnor_block(x, filters, strides, name, *, scale):

@@ -98,9 +98,10 @@ def train(
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         source = datasets.load(config.data, config.data_dir)
+        datasets.check_files(source, report)
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
-        workers.check_alike(strategy, config)
+        workers.check_alike(strategy, config, source)
         previous, begun = None, 0
         for number, phase in enumerate(recipe.phases):
             tf.keras.utils.set_random_seed(config.seed)
@@ -291,9 +292,9 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         )
     except tf.errors.OpError as error:
         if not is_not_finite(error):
-            if config.strategy == "multiworker":
-                raise  # perhaps another worker was lost
-            raise RunError(explained(error)) from error
+            if config.strategy == "multiworker" and isinstance(error, workers.LOST):
+                raise
+            raise RunError(f"{explained(error)} `lqr resume {folder}` goes on after the last whole epoch.") from error
         at, step = divmod(int(optimizer.iterations.numpy()), steps)
         batch = next(iter(training_batches(at).skip(step)))[0]
         before = f"Weights of the epochs before are in {path}. " if at else ""

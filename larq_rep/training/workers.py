@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.training.datasets import Source
 from larq_rep.training.folder import Config, RunError, in_common
 from larq_rep.training.trainee import Trainee
 
@@ -185,7 +186,7 @@ def is_chief(strategy: str | None) -> bool:
 
 
 # What TensorFlow raises if a worker disappears or comes back, or while one cannot be reached.
-_LOST = (
+LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -200,7 +201,7 @@ _LOST = (
 def noticing_lost_workers(strategy: str | None) -> Iterator[None]:
     try:
         yield
-    except _LOST as error:
+    except LOST as error:
         if strategy != "multiworker":
             raise
         lines = [line for line in error.message.splitlines() if "abort" in line] or error.message.splitlines()[:1]
@@ -218,12 +219,18 @@ def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
     return strategy.experimental_local_results(strategy.run(gathered))[0].numpy().tolist()
 
 
-def check_alike(strategy: tf.distribute.Strategy, config: Config) -> None:
+def check_alike(strategy: tf.distribute.Strategy, config: Config, source: Source) -> None:
     """Otherwise they would have different weights, or wait for each other for ever."""
     if len(set(gather(strategy, zlib.crc32(in_common(config).encode())))) > 1:
         raise RunError(
             "The workers were not started alike: they have different networks, recipes or options. Start all of them "
             "with the same command; only TF_CONFIG differs."
+        )
+    images = "\n".join([str(source.train_size), str(source.test_size), *source.files])
+    if len(set(gather(strategy, zlib.crc32(images.encode(errors="surrogateescape"))))) > 1:
+        raise RunError(
+            f"The workers found different images in {source.name}: {source.train_size} to train on and "
+            f"{source.test_size} to test on here. Give all of them the same."
         )
 
 
