@@ -112,16 +112,17 @@ def _bnn(image, num_classes, binary_classifier):
     if not binary_classifier:
         return dense(x, num_classes, "fc")
     bound = x.shape[-1] ** -0.5
+    dtype = logits_dtype()
     x = lq.layers.QuantDense(
         num_classes,
-        input_quantizer=lq.quantizers.SteSign(clip_value=None),
-        kernel_quantizer=lq.quantizers.SteSign(clip_value=None),
+        input_quantizer=lq.quantizers.SteSign(clip_value=None, dtype=dtype),
+        kernel_quantizer=lq.quantizers.SteSign(clip_value=None, dtype=dtype),
         kernel_initializer=uniform_fan_in(),
         bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
-        dtype=logits_dtype(),
+        dtype=dtype,
         name="fc",
     )(x)
-    return method.norm(x, "bn3", dtype=logits_dtype())
+    return method.norm(x, "bn3", dtype=dtype)
 
 
 def _xnor_block(x, filters, strides, name, *, scale):

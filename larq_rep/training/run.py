@@ -348,8 +348,16 @@ class _Keeper(tf.keras.callbacks.Callback):
         self._path.mkdir(parents=True, exist_ok=True)
         self._place = place = self._path / "checkpoints"
         # Whatever became of TensorFlow's list of checkpoints, which says what is removed.
-        if paths := [checkpoints.prefix(place, kept) for kept in reversed(checkpoints.epochs(place)) if kept <= epoch]:
-            tf.compat.v1.train.update_checkpoint_state(str(place), paths[-1], paths)
+        older = [checkpoints.prefix(place, kept) for kept in reversed(checkpoints.epochs(place)) if kept <= epoch]
+        if paths := [path for path in older if os.path.exists(f"{path}.index")]:
+            times = [os.path.getmtime(f"{path}.index") for path in paths]
+            tf.compat.v1.train.update_checkpoint_state(
+                str(place),
+                paths[-1],
+                paths,
+                all_model_checkpoint_timestamps=times,
+                last_preserved_timestamp=min(times) - 1,  # It removes those that are younger.
+            )
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(network=network, optimizer=optimizer),
             str(place),
