@@ -5,11 +5,12 @@ with the mean and standard deviation of ImageNet, channel by channel.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
@@ -17,6 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_TAIL = 64  # Bytes at the end of a JPEG among which its end mark should be.
 _MODES = {1: "L", 3: "RGB"}
 _HELD_OUT_DIGITS = 360
 
@@ -82,7 +84,7 @@ def image_folder(
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder. Expected a folder of images, or of class folders.")
     flat = images_in(root)
-    classes = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+    classes = folders_in(root)
     labelled = [(file, label) for label, folder in enumerate(classes) for file in images_in(folder)]
     if flat and labelled:
         raise ValueError(
@@ -130,12 +132,32 @@ def _height_width(size: _Size) -> tuple[int, int]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name; hidden ones are passed over."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    """The image files of a folder, sorted by name; hidden ones are passed over.
+
+    # Raises
+        FileNotFoundError: If one is a link to nowhere.
+    """
+    return sorted(file for file in _shown(folder) if file.suffix.lower() in _SUFFIXES and file.is_file())
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders of a folder, sorted by name; hidden ones are passed over.
+
+    # Raises
+        FileNotFoundError: If anything in it is a link to nowhere.
+    """
+    return sorted(child for child in _shown(folder) if child.is_dir())
+
+
+def _shown(folder: Path) -> Iterator[Path]:
+    for child in folder.iterdir():
+        if child.name.startswith("."):
+            continue
+        if child.is_symlink() and not child.exists():
+            raise FileNotFoundError(
+                f"{child} is a link to {os.readlink(child)}, which is not there. Mend or remove it."
+            )
+        yield child
 
 
 def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
@@ -147,8 +169,33 @@ def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image
     try:
         with Image.open(file) as image:
             return ImageOps.exif_transpose(image).convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as an image: {error}. Repair or remove it.") from error
+    except Exception as error:  # Of half a file PIL raises errors of many classes.
+        raise ValueError(
+            f"{os.fspath(file)} cannot be read as an image: {error or repr(error)}. Repair or remove it."
+        ) from error
+
+
+def check_image(file: str | os.PathLike[str]) -> None:
+    """Finds most images that cannot be read, without decoding those that look whole.
+
+    These are JPEGs with their end mark, and PNGs whose check sums are right. All others are decoded.
+
+    # Raises
+        ValueError: If it cannot be read.
+    """
+    try:
+        with Image.open(file) as image:
+            whole = image.format == "PNG"
+            if whole:
+                image.verify()
+            elif image.format == "JPEG":
+                with open(file, "rb") as content:
+                    content.seek(-min(_TAIL, os.path.getsize(file)), os.SEEK_END)
+                    whole = b"\xff\xd9" in content.read()
+    except Exception:  # As above; it is told by the next line.
+        whole = False
+    if not whole:
+        open_upright(file)
 
 
 def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:

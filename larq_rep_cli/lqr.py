@@ -81,6 +81,7 @@ def main() -> None:
     help="The same weights every time; slower on a GPU.",
 )
 @runs.restarts_option
+@runs.wait_option
 @click.option("--force", is_flag=True, help="Remove the run that is in the folder.")
 def train(
     name: str,
@@ -97,16 +98,20 @@ def train(
     sync_batch_norm: bool,
     deterministic: bool,
     restarts: int,
+    wait: float | None,
     force: bool,
 ) -> None:
     """Trains the network NAME of the zoo by a published recipe.
 
     The folder --out holds the run: configuration, metrics, curves, TensorBoard's files, weights and checkpoints.
-    A run that was stopped goes on with lqr resume. Ends with one line: folder, accuracies, seconds.
+    A run that was stopped, by Ctrl-C, SIGTERM (exit code 143) or otherwise, goes on with lqr resume. Images of a
+    folder are looked at before the start: one that is damaged is refused by its name. Ends with one line: folder,
+    accuracies, seconds.
 
     On several machines the same command is started on each, with the same folder on a disk that they share and
-    TF_CONFIG as TensorFlow documents it. The batch size is that of all together. If one is lost, start the same
-    command there again: all go on from the last checkpoint.
+    TF_CONFIG as TensorFlow documents it. The batch size is that of all together. Who is missing is said while the
+    others wait. If one is lost, start the same command there again: all go on from the last checkpoint. Exit code 1
+    means that workers were lost and no restart was left, or that one did not come within --wait.
     """
     if strategy == "multiworker":
         runs.supervise(out, restarts)
@@ -145,7 +150,7 @@ def train(
         sync_batch_norm=sync_batch_norm,
         deterministic=deterministic,
     )
-    _train(out, config, force=force)
+    _train(out, config, wait, force=force)
 
 
 def _check_argument(name: str, key: str) -> None:
@@ -167,8 +172,13 @@ def _check_argument(name: str, key: str) -> None:
 @runs.data_dir_option
 @click.option("--teacher", help="Where the teacher is now.  [default: where it was]")
 @runs.restarts_option
-def resume(run: Path, data_dir: Path | None, teacher: str | None, restarts: int) -> None:
-    """Goes on with a run that was stopped, after its last whole epoch."""
+@runs.wait_option
+def resume(run: Path, data_dir: Path | None, teacher: str | None, restarts: int, wait: float | None) -> None:
+    """Goes on with a run that was stopped, after its last whole epoch.
+
+    What is damaged in its folder is made anew if the checkpoints have it, and said: a checkpoint itself from the one
+    before, metrics.csv and config.json, and weights of epochs that have a checkpoint.
+    """
     if runs.strategy(run) == "multiworker":
         runs.supervise(run, restarts)
     config = _config(run, devices=False)
@@ -177,7 +187,7 @@ def resume(run: Path, data_dir: Path | None, teacher: str | None, restarts: int)
         data_dir=str(data_dir.resolve()) if data_dir else config.data_dir,
         teacher=runs.absolute(teacher) if teacher else config.teacher,
     )
-    _train(run, config, resume=True)
+    _train(run, config, wait, resume=True)
 
 
 def _config(run: Path, devices: bool = True) -> Config:
@@ -188,7 +198,7 @@ def _config(run: Path, devices: bool = True) -> Config:
         return training.Config.read(run)
 
 
-def _train(folder: Path, config: Config, resume: bool = False, force: bool = False) -> None:
+def _train(folder: Path, config: Config, wait: float | None, *, resume: bool = False, force: bool = False) -> None:
     from larq_rep import training
 
     start, teacher = time.perf_counter(), config.teacher
@@ -202,11 +212,18 @@ def _train(folder: Path, config: Config, resume: bool = False, force: bool = Fal
                 teacher=(lambda: common.load_model(teacher)) if teacher else None,
                 resume=resume,
                 force=force,
+                wait=wait,
                 callbacks=[callback],
                 report=common.note,
             )
         except KeyboardInterrupt:
             raise runs.interrupted(folder) from None
+        except common.Terminated:
+            runs.interrupted(folder, "Ended by SIGTERM").show()
+            raise
+        except training.WorkerMissing as error:
+            common.note(str(error))
+            raise SystemExit(1) from None
         except training.WorkerLost as error:
             common.note(str(error))
             raise SystemExit(runs.WORKER_LOST) from None
@@ -225,6 +242,9 @@ def _progress(bars, recipe: Recipe) -> tf.keras.callbacks.Callback:
     import tensorflow as tf
 
     class Bars(tf.keras.callbacks.Callback):
+        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+        _supports_tf_logs = True
+
         def on_train_begin(self, logs=None):
             self.epochs = bars.add_task("training", total=self.params["epochs"])
             self.steps = bars.add_task("epoch", total=self.params["steps"])

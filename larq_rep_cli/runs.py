@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -40,7 +41,13 @@ restarts_option = click.option(
     default=3,
     show_default=True,
     help="With --strategy multiworker: how often to go on by itself from the last checkpoint after another worker "
-    "was lost.",
+    "was lost, counted since the last finished epoch.",
+)
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="With --strategy multiworker: how long to wait until all workers are there.  [default: for ever]",
 )
 weights_option = click.option(
     "--weights",
@@ -68,8 +75,24 @@ def strategy(run: Path) -> str | None:
         return None
 
 
-def interrupted(folder: Path) -> common.InputError:
-    return common.InputError(f"Interrupted. `lqr resume {folder}` goes on after the last whole epoch.")
+def interrupted(folder: Path, how: str = "Interrupted") -> common.InputError:
+    return common.InputError(f"{how}. {_how_to_go_on(folder)}")
+
+
+def _how_to_go_on(folder: Path) -> str:
+    if is_run(folder):
+        return f"`lqr resume {folder}` goes on after the last whole epoch."
+    return f"`lqr resume {folder}` goes on with a run that has begun; this one had not: start the same command again."
+
+
+def _finished(folder: Path) -> tuple[int, int]:
+    """Phase and epoch of the last checkpoint of a run."""
+    found = [
+        (int(match[1]), int(match[2]))
+        for path in folder.glob("*/checkpoints/*.index")
+        if (match := re.search(r"(\d+)-[^/]*/checkpoints/epoch-(\d+)\.index$", path.as_posix()))
+    ]
+    return max(found, default=(0, 0))
 
 
 def supervise(folder: Path, restarts: int) -> int:
@@ -79,40 +102,49 @@ def supervise(folder: Path, restarts: int) -> int:
     imported before: its threads would not live on in the new process. This process waits, and ends as the last of
     the others does.
 
+    # Arguments
+        folder: That of the run.
+        restarts: How many more processes there may be in which no epoch is finished.
+
     # Returns
         In the new process: how many there were before it.
 
     # Raises
         InputError: In this process, if it is interrupted.
     """
-    child = 0
+    child = number = in_vain = 0
     try:
-        for attempt in range(restarts + 1):
-            parent = os.getpid()
+        while True:
+            parent, finished = os.getpid(), _finished(folder)
             child = os.fork()
             if child == 0:
                 # While TensorFlow waits for a worker Python reacts to no signal: the other process ends this one.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 _end_with(parent)
-                return attempt
+                return number
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             child = 0
             if code >= 0 and code != WORKER_LOST:
                 raise SystemExit(code)
             if code < 0:
                 common.note(f"The training was ended by {signal.Signals(-code).name}.")
-            if attempt < restarts:
-                common.note(
-                    f"Restart {attempt + 1} of {restarts}: going on from the last checkpoint as soon as all workers "
-                    "are there."
-                )
-                time.sleep(_PAUSE_SECONDS)
-    except KeyboardInterrupt:
+            if _finished(folder) > finished:
+                in_vain = 0
+            if in_vain == restarts:
+                break
+            number, in_vain = number + 1, in_vain + 1
+            common.note(
+                f"Restart {in_vain} of {restarts}: going on from the last checkpoint as soon as all workers are there."
+            )
+            time.sleep(_PAUSE_SECONDS)
+    except (KeyboardInterrupt, common.Terminated) as ending:
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        if isinstance(ending, common.Terminated):
+            raise
         raise interrupted(folder) from None
-    common.note(f"No restart is left. `lqr resume {folder}`, on all workers, goes on after the last whole epoch.")
+    common.note(f"No restart is left. {_how_to_go_on(folder)} That has to be done on all workers.")
     raise SystemExit(1)
 
 

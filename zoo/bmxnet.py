@@ -7,7 +7,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers import PopCount, XNORScale
-from larq_rep.zoo.common import batch_norm, he_normal
+from larq_rep.zoo.common import batch_norm, he_normal, logits_dtype
 from larq_rep.zoo.registry import Preprocessing, choose
 
 IMAGENET = Preprocessing(
@@ -114,4 +114,4 @@ def head(x: tf.Tensor, num_classes: int | None, *, norm: bool = True) -> tf.Tens
     if num_classes is None:
         return x
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return tf.keras.layers.Dense(num_classes, kernel_initializer=he_normal(), name="output")(x)
+    return tf.keras.layers.Dense(num_classes, kernel_initializer=he_normal(), dtype=logits_dtype(), name="output")(x)

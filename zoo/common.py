@@ -40,13 +40,23 @@ def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
     )(x)
 
 
+def logits_dtype() -> str | None:
+    """`"float32"` if Keras' global policy computes in half precision, which its guide wants no output in; else `None`.
+
+    `None` makes a layer of the global policy.
+    """
+    half = tf.keras.mixed_precision.global_policy().compute_dtype in ("float16", "bfloat16")
+    return "float32" if half else None
+
+
 def dense(x: tf.Tensor, units: int, name: str, kernel_initializer=None) -> tf.Tensor:
-    """A dense layer with PyTorch's initial values, uniform within 1 / sqrt(inputs); also those of the bias."""
+    """Logits, by a dense layer with PyTorch's initial values: uniform within 1 / sqrt(inputs), the bias as well."""
     bound = x.shape[-1] ** -0.5
     return tf.keras.layers.Dense(
         units,
         kernel_initializer=kernel_initializer or uniform_fan_in(),
         bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
+        dtype=logits_dtype(),
         name=name,
     )(x)
 

@@ -60,8 +60,8 @@ class Method:
     def real_conv(self, x: tf.Tensor, filters: int, kernel_size: int, name: str, strides: int = 1) -> tf.Tensor:
         return replace(self, kernel_quantizer=None).conv(x, filters, kernel_size, name, strides)
 
-    def norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        return batch_norm(x, name, gamma_initializer=tf.keras.initializers.Constant(self.gamma))
+    def norm(self, x: tf.Tensor, name: str, **kwargs) -> tf.Tensor:
+        return batch_norm(x, name, gamma_initializer=tf.keras.initializers.Constant(self.gamma), **kwargs)
 
 
 def relu(x: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
-from larq_rep.zoo.common import batch_norm, dense, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, dense, logits_dtype, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
     Method,
@@ -112,15 +112,17 @@ def _bnn(image, num_classes, binary_classifier):
     if not binary_classifier:
         return dense(x, num_classes, "fc")
     bound = x.shape[-1] ** -0.5
+    dtype = logits_dtype()
     x = lq.layers.QuantDense(
         num_classes,
-        input_quantizer=lq.quantizers.SteSign(clip_value=None),
-        kernel_quantizer=lq.quantizers.SteSign(clip_value=None),
+        input_quantizer=lq.quantizers.SteSign(clip_value=None, dtype=dtype),
+        kernel_quantizer=lq.quantizers.SteSign(clip_value=None, dtype=dtype),
         kernel_initializer=uniform_fan_in(),
         bias_initializer=tf.keras.initializers.RandomUniform(-bound, bound),
+        dtype=dtype,
         name="fc",
     )(x)
-    return method.norm(x, "bn3")
+    return method.norm(x, "bn3", dtype=dtype)
 
 
 def _xnor_block(x, filters, strides, name, *, scale):

@@ -13,6 +13,7 @@ from functools import partial
 import tensorflow as tf
 
 from larq_rep.quantizers import EDESign, LibraSign
+from larq_rep.zoo.common import logits_dtype
 from larq_rep.zoo.methods import METHODS
 from larq_rep.zoo.papers import IR_NET, RBNN, RECU
 from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
@@ -92,7 +93,7 @@ def VGGSmall(image, num_classes, *, method="irnet", width=128):
         return x
     initializer = tf.keras.initializers.RandomNormal(stddev=0.01)
     x = tf.keras.layers.Flatten(name="flatten")(x)
-    return tf.keras.layers.Dense(num_classes, kernel_initializer=initializer, name="fc")(x)
+    return tf.keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype=logits_dtype(), name="fc")(x)
 
 
 RepVGGSmall = register_rep(

@@ -32,7 +32,7 @@ from larq_rep.training.schedules import (
 )
 from larq_rep.training.statistics import BinaryStatistics
 from larq_rep.training.trainee import Trainee
-from larq_rep.training.workers import WorkerLost
+from larq_rep.training.workers import WorkerLost, WorkerMissing
 
 __all__ = [
     "RECIPES",
@@ -58,6 +58,7 @@ __all__ = [
     "WarmupSteps",
     "WeightDecay",
     "WorkerLost",
+    "WorkerMissing",
     "calibrate_batch_norm",
     "decayed_weights",
     "get_recipe",

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.data import digits, images_in, open_upright
+from larq_rep.data import check_image, digits, folders_in, images_in, open_upright
 from larq_rep.training.augmentation import Augmentation, Size, evaluation_image, height_width, training_image
 
 __all__ = ["Augmentation", "PipelineMonitor", "Source", "batches", "load", "steps_per_epoch"]
@@ -23,6 +24,9 @@ _PREPARED = {"cifar10": "test", "cifar100": "test", "imagenet2012": "validation"
 # Examples that are mixed at a time, of a data set that does not fit into memory: about 1 GB of JPEGs.
 _SHUFFLED_RECORDS = 8192
 _SHUFFLED_FILES = 16
+
+_MANY_FILES = 20_000
+_NAMED_FILES = 10
 
 _MONITOR_SECONDS = 3.0
 _BOTTLENECK = 0.8
@@ -40,6 +44,7 @@ class Source:
         examples: `examples(split, seed)` is a dataset of (stored image, int64 label) of `"train"` or `"test"`, in
             the stored order if `seed` is `None`, else shuffled.
         decode: From a stored image to uint8 `(height, width, channels)`.
+        files: Those of a folder of images.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Source:
     mirrors: bool
     examples: Callable[[str, tf.Tensor | None], tf.data.Dataset] = field(repr=False)
     decode: Callable[[tf.Tensor], tf.Tensor] = field(repr=False)
+    files: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def train(self) -> tf.data.Dataset:
@@ -80,6 +86,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
 
     # Raises
         FileNotFoundError: If the data set was not prepared, or a file of it is missing; it says how to prepare it.
+            If a file or folder of a folder of images is a link to nowhere.
         ValueError: If there is no such data set or folder, the folder is arranged otherwise, or a prepared
             data set is damaged.
         ImportError: If `tensorflow_datasets` is needed and not installed.
@@ -97,6 +104,31 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
         f"There is no data set and no folder {name!r}.{hint} Expected {', '.join(names)} or the path of a folder "
         "with the folders train and test."
     )
+
+
+def check_files(source: Source, report: Callable[[str], None] = print) -> None:
+    """Looks at each image of a folder, before a training that would end at one that cannot be read.
+
+    See `larq_rep.data.check_image` for what is found without decoding them.
+
+    # Raises
+        ValueError: If some cannot be read; it names the first of them.
+    """
+    if len(source.files) > _MANY_FILES:
+        report(f"Looking at {len(source.files)} images before the training begins.")
+
+    def why(file: str) -> str | None:
+        try:
+            check_image(file)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        damaged = [text for text in pool.map(why, source.files) if text]
+    if damaged:
+        more = [f"{len(damaged) - _NAMED_FILES} more cannot be read either."] if len(damaged) > _NAMED_FILES else []
+        raise ValueError("\n".join([*damaged[:_NAMED_FILES], *more]))
 
 
 def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) -> int:
@@ -199,26 +231,36 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
         report: Is called with the line.
     """
 
+    # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+    _supports_tf_logs = True
+
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
         super().__init__()
         self.dataset = dataset
         self.batch_size = batch_size
         self.report = report
         self._measured = False
-        self._ends: list[float] = []
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._ends = [time.perf_counter()]
+        self._ends: dict[int, float] = {-1: time.perf_counter()}
 
     def on_train_batch_end(self, batch, logs=None):
-        self._ends.append(time.perf_counter())
+        # Steps are begun before those before them have ended: only at the two ends of the measurement it is waited.
+        if batch in self._measured_between():
+            tf.nest.map_structure(float, logs or {})
+        self._ends[batch] = time.perf_counter()
+
+    def _measured_between(self) -> tuple[int, int]:
+        """The batches at whose ends the measurement begins and ends; -1 is the beginning of the epoch."""
+        steps = self.params.get("steps") or len(self._ends) - 1
+        # With three batches or fewer nothing is between the first and the last.
+        return (0, steps - 2) if steps > 3 else (-1, steps - 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        # With three batches or fewer nothing is between the first and the last.
-        ends = self._ends[1:-1] if len(self._ends) > 4 else self._ends
-        if len(ends) < 2:
+        first, last = self._measured_between()
+        if last not in self._ends:  # The epoch was ended before.
             return
-        trained = self.batch_size * (len(ends) - 1) / (ends[-1] - ends[0])
+        trained = self.batch_size * (last - first) / (self._ends[last] - self._ends[first])
         if logs is not None:
             logs["images_per_second"] = trained
         if self._measured:
@@ -226,9 +268,11 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
         self._measured = True
         drawn = _images_per_second(self.dataset)
         if drawn is not None and trained >= _BOTTLENECK * drawn:
+            # What was drawn alone can be less than in training, where batches were prepared ahead.
+            alone = f"{drawn:.0f} images/s" if drawn > trained else "no more"
             self.report(
-                f"The input pipeline is the bottleneck: {trained:.0f} images/s in training, {drawn:.0f} images/s from "
-                "the pipeline alone. More CPU cores, a faster disk or a lighter augmentation make training faster."
+                f"The input pipeline is the bottleneck: {trained:.0f} images/s in training, {alone} from the pipeline "
+                "alone. More CPU cores, a faster disk or a lighter augmentation make training faster."
             )
 
 
@@ -361,6 +405,7 @@ def _remedy(name: str, root: Path) -> str:
 
 
 def _folder(root: Path) -> Source:
+    folders_in(root)  # for links to nowhere
     folders = {"train": root / "train", "test": root / "test"}
     if not folders["test"].is_dir():
         folders["test"] = root / "val"
@@ -394,12 +439,12 @@ def _folder(root: Path) -> Source:
         channels=3,
         mirrors=True,
         decode=_picture,
+        files=tuple(file for split in folders for file in files[split].tolist()),
     )
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    children = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    classes = {child.name: images for child in children if (images := images_in(child))}
+    classes = {child.name: images for child in folders_in(folder) if (images := images_in(child))}
     if not classes:
         raise ValueError(f"{folder} holds no images. Expected one folder of images for each class.")
     return classes

@@ -17,8 +17,10 @@ import tensorflow as tf
 
 import larq_rep
 from larq_rep.files import replacing
-from larq_rep.training import recipes
+from larq_rep.training import checkpoints, recipes
 from larq_rep.training.recipes import Recipe
+
+_STOPPED = "stopped.json"
 
 
 class RunError(ValueError):
@@ -61,14 +63,17 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", self.recipe.on(self.data))
 
+    def values(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}
+
     def write(self, folder: Path) -> None:
-        values = {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}
         with replacing(folder / "config.json") as unfinished:
-            unfinished.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            unfinished.write_text(json.dumps(self.values(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> "Config":
-        """The configuration of a run.
+        """The configuration of a run; if `config.json` is damaged that of its newest whole checkpoint.
 
         # Raises
             RunError: If the folder is no run, or its configuration cannot be read.
@@ -77,10 +82,15 @@ class Config:
         if not path.is_file():
             raise RunError(f"{folder} is no run: there is no config.json in it. `lqr train` makes one.")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**values, "recipe": recipes.from_json(values["recipe"])})
-        except (ValueError, KeyError, TypeError) as error:
+            return cls._of(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if state := kept_state(path.parent):
+                return cls._of(state["config"])
             raise RunError(f"{path} cannot be read: {error!r}. Restore it, or begin a new run.") from error
+
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> "Config":
+        return cls(**{**values, "recipe": recipes.from_json(values["recipe"])})
 
 
 def versions() -> dict[str, str]:
@@ -113,19 +123,81 @@ def holds(folder: Path, config: Config) -> bool:
     return in_common(config) == in_common(begun)
 
 
+def is_readable(folder: Path) -> bool:
+    """Whether `config.json` itself can be read."""
+    try:
+        Config._of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def phase_folder(folder: str | os.PathLike[str], recipe: Recipe, number: int) -> Path:
     """Where the weights of a phase are; the first has number 0."""
     return Path(folder) / f"{number + 1}-{recipe.phases[number].weights}"
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of `metrics.csv`, one an epoch; empty before the first one."""
+    """The rows of `metrics.csv`, one an epoch; empty before the first one.
+
+    # Raises
+        RunError: If the file is damaged.
+    """
     path = Path(folder) / "metrics.csv"
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{**row, "phase": int(row["phase"]), "epoch": int(row["epoch"])} for row in rows]
+    rows: list[dict[str, float]] = []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file, strict=True):
+                values = {key: float(value) for key, value in row.items() if value}
+                # What the best epoch is known by must be there, too.
+                numbers = {"phase": int(values["phase"]), "epoch": int(values["epoch"])}
+                rows.append({**values, **numbers, "val_accuracy": values["val_accuracy"]})
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(
+            f"{path} is damaged: row {len(rows) + 1} cannot be read ({error!r}). `lqr resume {folder}` writes it anew "
+            "from the checkpoint."
+        ) from error
+    return rows
+
+
+def kept_state(folder: Path, until: tuple[int, int] | None = None) -> dict[str, Any] | None:
+    """What the newest whole checkpoint of a run knows of it, see `checkpoints.write_state`; `None` if there is none.
+
+    # Arguments
+        until: Phase and epoch; the first phase has number 1. Later checkpoints do not count.
+    """
+    found = [
+        (int(path.parent.name.partition("-")[0]), epoch, path)
+        for path in folder.glob("[0-9]*-*/checkpoints")
+        for epoch in checkpoints.epochs(path)
+    ]
+    for phase, epoch, path in sorted(found, reverse=True):
+        prefix = checkpoints.prefix(path, epoch)
+        counts = (until is None or (phase, epoch) <= until) and checkpoints.damage(prefix) is None
+        if counts and (state := checkpoints.read_state(prefix)):
+            return state
+    return None
+
+
+def stopped_at(path: Path) -> int | None:
+    """The epoch after which a callback has ended a phase, whose folder is given; `None` if none has."""
+    file = path / _STOPPED
+    if not file.is_file():
+        return None
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["epoch"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} cannot be read: {error!r}. It says after which epoch a callback ended the phase: restore it, or "
+            "remove it to go on with the phase."
+        ) from error
+
+
+def write_stopped(path: Path, epoch: int) -> None:
+    with replacing(path / _STOPPED) as unfinished:
+        unfinished.write_text(json.dumps({"epoch": epoch}) + "\n", encoding="utf-8")
 
 
 def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:

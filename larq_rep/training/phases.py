@@ -1,9 +1,12 @@
 """What the networks of the two phases have to do with each other."""
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import tensorflow as tf
+from larq.quantizers import _BaseQuantizer
 
 from larq_rep.layers import BatchNormalization
 
@@ -13,15 +16,18 @@ _UNIFORM_FAN_IN = {
 }
 
 
-def with_real_weights(model: tf.keras.Model, initializer: str | None = None) -> tf.keras.Model:
+def with_real_weights(
+    model: tf.keras.Model, initializer: str | None = None, given: Collection[str] = ()
+) -> tf.keras.Model:
     """The network of the first phase: activations are binary as before, latent weights are used as they are.
 
-    A new model of the same layers, with initial values of its own, in which no layer has a kernel quantizer.
+    A new model of the same layers and weights, in which no layer has a kernel quantizer.
 
     # Arguments
         model: A functional model.
-        initializer: `"uniform_fan_in"` for kernels that start between \\(\\pm 1 / \\sqrt{\\text{fan in}}\\), as
-            PyTorch's real convolutions do; `None` for the initializers that they have.
+        initializer: `"uniform_fan_in"` for kernels that had a quantizer to start anew, between
+            \\(\\pm 1 / \\sqrt{\\text{fan in}}\\) as PyTorch's real convolutions do; `None` if they keep their values.
+        given: Names of layers whose kernels keep their values in any case.
 
     # Raises
         ValueError: If no layer has a kernel quantizer, or one has weights of its own, which a network without it
@@ -38,18 +44,20 @@ def with_real_weights(model: tf.keras.Model, initializer: str | None = None) -> 
                 "could not learn. Networks with it are trained in one phase."
             )
 
+    anew = [layer for layer in quantized if layer.name not in given] if initializer == "uniform_fan_in" else []
+
     def change(layer, config):
         if layer in quantized:
             config["kernel_quantizer"] = None
-            if initializer == "uniform_fan_in":
-                config["kernel_initializer"] = _UNIFORM_FAN_IN
+        if layer in anew:
+            config["kernel_initializer"] = _UNIFORM_FAN_IN
         return config
 
-    return rebuilt(model, change)
+    return rebuilt(model, change, anew=[layer.name for layer in anew])
 
 
 def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
-    """A new model whose batch normalisations take their statistics over all replicas.
+    """A new model of the same weights whose batch normalisations take their statistics over all replicas.
 
     Those of Keras become `larq_rep.layers.BatchNormalization`, for an unbiased moving variance, as PyTorch has it and
     Keras' fused operation on each replica.
@@ -60,17 +68,21 @@ def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
             config["synchronized"] = True
         return config
 
-    return rebuilt(model, change, {tf.keras.layers.BatchNormalization: BatchNormalization})
+    return rebuilt(model, change, others={tf.keras.layers.BatchNormalization: BatchNormalization})
 
 
 def rebuilt(
     model: tf.keras.Model,
     change: Callable[[tf.keras.layers.Layer, dict], dict],
+    *,
+    anew: Collection[str] = (),
     others: Mapping[type[tf.keras.layers.Layer], type[tf.keras.layers.Layer]] | None = None,
 ) -> tf.keras.Model:
-    """A new model of the same layers with changed configs; its weights have initial values.
+    """A new model of the same layers with changed configs, and with all that they have learned.
 
     # Arguments
+        change: From a layer and its config to the config of the new layer, which has the same weights.
+        anew: Names of layers whose kernels have initial values.
         others: By a class of layers the one that takes its place.
 
     # Raises
@@ -84,7 +96,44 @@ def rebuilt(
         kind = (others or {}).get(type(layer), type(layer))
         return kind.from_config(change(layer, layer.get_config()))
 
-    return tf.keras.models.clone_model(model, clone_function=clone)
+    result = tf.keras.models.clone_model(model, clone_function=clone)
+    # Layer by layer: the order is the same in all processes, which read moving statistics together.
+    for layer in model.layers:
+        copy = result.get_layer(layer.name)
+        kernel = copy.kernel if layer.name in anew else None
+        for old, new in zip(layer.weights, copy.weights, strict=True):
+            if new is not kernel:
+                new.assign(old)
+        for name, quantizer in vars(layer).items():
+            if isinstance(quantizer, _BaseQuantizer) and getattr(copy, name) is not None:
+                _copy_numbers(quantizer, getattr(copy, name))
+        _copy_numbers(layer, copy)
+    return result
+
+
+def _copy_numbers(source: tf.Module, target: tf.Module) -> None:
+    """Copies variables that are no weights, such as the steepness of an estimator."""
+    for name, variable in vars(source).items():
+        if isinstance(variable, tf.Variable):
+            getattr(target, name).assign(variable)
+
+
+@contextlib.contextmanager
+def noting_initial_values() -> Iterator[Callable[[tf.Variable], bool]]:
+    """Yields a function that says whether a kernel still has the values with which it was made within the block."""
+    initial = set()
+
+    def fingerprint(kernel):
+        return tuple(kernel.shape), zlib.crc32(tf.convert_to_tensor(kernel).numpy().tobytes())
+
+    def noted(next_creator, **arguments):
+        variable = next_creator(**arguments)
+        if variable.trainable and variable.shape.rank > 1:
+            initial.add(fingerprint(variable))
+        return variable
+
+    with tf.variable_creator_scope(noted):
+        yield lambda kernel: fingerprint(kernel) in initial
 
 
 def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequence[str] = ()) -> None:
@@ -105,13 +154,16 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
     problems += [f"{name} is in '{target.name}' only" for name in unexpected(new.keys() - old.keys())]
     problems += [
         f"{name} has shape {tuple(old[name].shape)} in '{source.name}', {tuple(new[name].shape)} in '{target.name}'"
-        for name in old.keys() & new.keys()
-        if old[name].shape != new[name].shape
+        for name in new
+        if name in old and old[name].shape != new[name].shape
     ]
     if problems:
         raise ValueError("transfer: not all weights have a place:\n  " + "\n  ".join(sorted(problems)))
-    for name in old.keys() & new.keys():
-        new[name].assign(old[name])
+    # In the order of the model. That of a set differs between processes, and several workers read a moving statistic
+    # together: each would get the mean of different ones.
+    for name, weight in new.items():
+        if name in old:
+            weight.assign(old[name])
 
 
 def _by_name(model: tf.keras.Model) -> dict[str, tf.Variable]:

@@ -17,10 +17,10 @@ import tensorflow as tf
 from larq_rep import plots
 from larq_rep.files import replacing
 from larq_rep.losses import CrossEntropy, DistributionalLoss
-from larq_rep.training import datasets, optimizers, workers
+from larq_rep.training import checkpoints, datasets, mending, optimizers, workers
 from larq_rep.training import folder as folders
 from larq_rep.training.folder import Config, RunError, phase_folder, read_metrics
-from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
+from larq_rep.training.phases import noting_initial_values, transfer, with_real_weights, with_synchronized_norms
 from larq_rep.training.recipes import Phase, Recipe
 from larq_rep.training.schedules import LearningRate, schedules_for
 from larq_rep.training.statistics import BinaryStatistics
@@ -38,6 +38,7 @@ def train(
     teacher: Callable[[], tf.keras.Model] | None = None,
     resume: bool = False,
     force: bool = False,
+    wait: float | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     report: Callable[[str], None] = print,
 ) -> tf.keras.Model:
@@ -52,15 +53,18 @@ def train(
     `deterministic` these are the same bits.
 
     # Arguments
-        build: Makes the network with its initial values, of as many classes as the configuration it is given
-            says. Called once a phase, after the seed is set.
+        build: Makes the network, of as many classes as the configuration it is given says, with its initial values
+            or with weights to train further; the initial values of a recipe only replace initial ones. Called once a
+            phase, after the seed is set; a later phase begins with the weights of the one before.
         folder: Where the run is kept: a new or empty folder, or with `resume` that of a run.
         config: What the run depends on.
         teacher: Makes the model whose logits are learned in the phases that have a `teacher`.
         resume: Whether to go on with the run in the folder. Several workers also do so if it is a run of the same
             configuration: one that was lost is started again as it was at first.
         force: Whether to remove the run that is in the folder, once all else is known to be in order.
-        callbacks: More callbacks for `fit`.
+        wait: For how many seconds to wait for the other ones of several workers; `None` for ever.
+        callbacks: More callbacks for `fit`. If one of them ends a phase before its last epoch, by
+            `model.stop_training`, the next phase follows; that is recorded, and a run that is resumed keeps to it.
         report: Is told what a person should know, a line at a time.
 
     # Returns
@@ -70,7 +74,8 @@ def train(
         RunError: If the folder is in use or cannot be written to, there is not enough space for the run, a teacher
             is missing, or the loss becomes infinite or no number.
         ValueError, FileNotFoundError: If the network does not suit the recipe, or the data are not there.
-        WorkerLost: If one of several workers is lost. TensorFlow may also abort the process.
+        WorkerLost: If one of several workers is lost, or does not come (`WorkerMissing`). TensorFlow may also abort
+            the process.
     """
     folder, recipe = Path(folder), config.recipe
     for phase in recipe.phases:
@@ -80,7 +85,8 @@ def train(
                 f"Recipe {recipe.name} learns the logits of a teacher, as published of {phase.teacher}. Give a Keras "
                 "model as teacher (--teacher FILE), or learn the labels (--set teacher=none)."
             )
-    strategy, chief = workers.make_strategy(config.strategy), workers.is_chief(config.strategy)
+    strategy = workers.make_strategy(config.strategy, wait, report)
+    chief = workers.is_chief(config.strategy)
     if resume and not folders.holds(folder, config):
         Config.read(folder)  # explains itself if that is no run
         raise RunError(f"{folder} holds a run with other values. Begin a new one in another folder.")
@@ -94,9 +100,10 @@ def train(
         source = datasets.load(config.data, config.data_dir)
         for phase in recipe.phases:
             datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)  # raises if that is none
+        datasets.check_files(source, report)
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
-        workers.check_alike(strategy, config)
+        workers.check_alike(strategy, config, source)
         previous, begun = None, 0
         for number, phase in enumerate(recipe.phases):
             tf.keras.utils.set_random_seed(config.seed)
@@ -109,12 +116,15 @@ def train(
                 if chief and not resume:
                     folders.clear(folder)
                     config.write(folder)
+                elif chief and not folders.is_readable(folder):
+                    config.write(folder)
+                    report(f"{folder / 'config.json'} was damaged. It is written anew from the checkpoint.")
                 workers.check_folder_shared(strategy, folder)
             _fit(network, taught, number, begun, folder, config, source, strategy, callbacks, report)
             begun += phase.epochs
-            if number + 1 < len(recipe.phases):
-                start = recipe.phases[number + 1].start
-                network.load_weights(phase_folder(folder, recipe, number) / f"{start}.h5")
+            if number + 1 < len(recipe.phases) and not _a_later_has_begun(folder, recipe, number):
+                file = phase_folder(folder, recipe, number) / f"{recipe.phases[number + 1].start}.h5"
+                mending.load_weights(network, file, f"Put it back from a copy of the run, or `lqr resume {folder}`.")
             previous = network
     return network
 
@@ -136,16 +146,26 @@ def load(
             "`lqr resume` goes on with it."
         )
     network = build(config)
-    network.load_weights(path)
+    other = "last" if weights == "best" else "best"
+    mending.load_weights(
+        network,
+        path,
+        f"Use the weights of the {other} epoch (--weights {other}), put the file back from a copy of the run, or try "
+        f"`lqr resume {folder}`, which makes it anew if a checkpoint is of that epoch.",
+    )
     return network
 
 
 def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Config) -> tf.keras.Model:
     # Layers without a name of their own are numbered; each phase begins anew.
     tf.keras.backend.reset_uids()
-    network = build(config)
+    with noting_initial_values() as is_initial:
+        network = build(config)
     if phase.weights == "real":
-        network = with_real_weights(network, phase.initializer)
+        # A network that comes with weights, to be trained further, keeps them.
+        kernels = {layer.name: getattr(layer, "kernel", None) for layer in network.layers}
+        given = [name for name, kernel in kernels.items() if kernel is not None and not is_initial(kernel)]
+        network = with_real_weights(network, phase.initializer, given)
     if config.sync_batch_norm:
         network = with_synchronized_norms(network)
     return network
@@ -191,30 +211,47 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
         loss = DistributionalLoss(phase.temperature) if teacher else CrossEntropy(phase.label_smoothing)
         optimizer = _optimizer(phase, network)
         trainee.compile(
-            optimizer, loss, metrics=["accuracy", tf.keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")]
+            optimizer,
+            loss,
+            weighted_metrics=["accuracy", tf.keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")],
         )
         optimizer.build(network.trainable_variables)
-        checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer)
-        epoch = 0
-        if latest := tf.train.latest_checkpoint(path / "checkpoints"):
-            checkpoint.restore(latest).assert_existing_objects_matched()
-            epoch = int(latest.rpartition("-")[2])
+        epoch, is_older = mending.newest_whole(path, report)
+
+        def restore(epoch: int) -> None:
+            kept = tf.train.Checkpoint(network=network, optimizer=optimizer)
+            kept.restore(checkpoints.prefix(path / "checkpoints", epoch)).assert_existing_objects_matched()
+
+        if epoch:
+            restore(epoch)
     if len(set(epochs := workers.gather(strategy, epoch))) > 1:
         raise RunError(
             f"The workers found different epochs in {path}: {', '.join(map(str, epochs))}. Give all of them the same "
             "folder, on a disk that they share."
         )
-    if epoch == phase.epochs:
+    try:
+        written = [(row["phase"], row["epoch"]) for row in read_metrics(folder)]
+    except RunError:
+        written = []  # They are in the checkpoint, too.
+    # Then this phase has ended, perhaps by a callback, and is not needed any more.
+    if _a_later_has_begun(folder, recipe, number) and (
+        is_older or all(row <= (number + 1, epoch) for row in written if row[0] == number + 1)
+    ):
         return
+    over = epoch in (phase.epochs, folders.stopped_at(path))
     # Metrics are written before the checkpoint, so a process that was killed may have left one row more.
-    if any((row["phase"], row["epoch"]) > (number + 1, epoch + 1) for row in read_metrics(folder)):
+    if not over and not is_older and any(row > (number + 1, epoch + 1) for row in written):
         raise RunError(
             f"{path}: a checkpoint is missing. The last one is of epoch {epoch}, but metrics.csv has later ones. Put "
             "it back, or begin a new run."
         )
     steps = datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)
-    images_seen = steps * phase.batch_size if phase.drop_last else source.train_size
-    workers.check_shares(images_seen, phase.batch_size, strategy.num_replicas_in_sync)
+    rows = mending.known_rows(folder, config, number, epoch, chief, report)
+    if epoch:
+        best = mending.best_epoch(phase, [row["val_accuracy"] for row in rows if row["phase"] == number + 1])
+        mending.mend_weights(path, network, epoch, best, restore, strategy, chief, report)
+    if over:
+        return
     if chief:
         folders.check_space(folder, network, optimizer, len(recipe.phases) - number)
     if epoch:
@@ -229,15 +266,21 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
     images, validation = training_batches(epoch), batches(training=False)
     probe = next(iter(validation.unbatch().batch(_PROBE_IMAGES)))[0]
     board = folder / "tensorboard" / path.name if chief else None
+    boards = [tf.keras.callbacks.TensorBoard(board, write_graph=False, profile_batch=0)] if board else []
     always = [
         LearningRate(phase.schedule, phase.learning_rate),
         *schedules_for(network),
         datasets.PipelineMonitor(images, phase.batch_size, report),
         BinaryStatistics(probe, board),
-        *([tf.keras.callbacks.TensorBoard(board, write_graph=False, profile_batch=0)] if board else []),
+        *boards,
         _Draws(_generators(network), config.seed, begun),
-        _Keeper(network, checkpoint, number, folder, recipe, chief, epoch, strategy),
+        _Keeper(network, optimizer, number, folder, config, chief, epoch, rows, strategy),
     ]
+    ending = _Ending(path, chief, strategy, report)
+    validation_steps = -(-source.test_size // phase.batch_size)
+    if strategy.num_replicas_in_sync > 1:
+        # Iterators of several replicas are not begun anew.
+        images, validation = workers.deal(images, strategy), workers.deal(validation.repeat(), strategy)
     try:
         trainee.fit(
             images,
@@ -245,14 +288,15 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             epochs=phase.epochs,
             steps_per_epoch=steps,
             validation_data=validation,
-            callbacks=[*always, *callbacks],
+            validation_steps=validation_steps,
+            callbacks=[*always, *callbacks, ending],
             verbose=0,
         )
     except tf.errors.OpError as error:
         if not is_not_finite(error):
-            if config.strategy == "multiworker":
-                raise  # perhaps another worker was lost
-            raise RunError(explained(error)) from error
+            if config.strategy == "multiworker" and isinstance(error, workers.LOST):
+                raise
+            raise RunError(f"{explained(error)} `lqr resume {folder}` goes on after the last whole epoch.") from error
         at, step = divmod(int(optimizer.iterations.numpy()), steps)
         batch = next(iter(training_batches(at).skip(step)))[0]
         before = f"Weights of the epochs before are in {path}. " if at else ""
@@ -262,6 +306,16 @@ def _fit(network, teacher, number, begun, folder, config, source, strategy, call
             f"{first_not_finite(network, batch)}. {before}Begin a new run with a lower learning rate (--set "
             f"learning_rate={phase.learning_rate / 10:g})."
         ) from error
+    except BaseException:
+        # A process that is interrupted may not come to write what they hold back.
+        for callback in boards:
+            callback.on_train_end()
+        raise
+
+
+def _a_later_has_begun(folder: Path, recipe: Recipe, number: int) -> bool:
+    later = range(number + 1, len(recipe.phases))
+    return any(checkpoints.epochs(phase_folder(folder, recipe, other) / "checkpoints") for other in later)
 
 
 class _Draws(tf.keras.callbacks.Callback):
@@ -280,24 +334,39 @@ class _Keeper(tf.keras.callbacks.Callback):
     """Writes metrics, weights and a checkpoint after each epoch, the checkpoint last: with it the epoch counts."""
 
     def __init__(
-        self, network, checkpoint, number: int, folder: Path, recipe: Recipe, chief: bool, epoch: int, strategy
+        self, network, optimizer, number: int, folder: Path, config: Config, chief: bool, epoch: int, rows, strategy
     ):
         super().__init__()
         self._strategy = strategy
         self._network = network
         self._number = number
-        self._phase = recipe.phases[number]
+        self._phase = config.recipe.phases[number]
         self._chief = chief
         self._folder = folder
+        self._config = config
+        self._rows = rows
         # Variables that are averaged over workers have to be read by all of them: the others write, too.
         self._temporary = None if chief else tempfile.TemporaryDirectory()
-        self._path = phase_folder(self._temporary.name if self._temporary else folder, recipe, number)
+        self._path = phase_folder(self._temporary.name if self._temporary else folder, config.recipe, number)
         self._path.mkdir(parents=True, exist_ok=True)
+        self._place = place = self._path / "checkpoints"
+        # Whatever became of TensorFlow's list of checkpoints, which says what is removed.
+        older = [checkpoints.prefix(place, kept) for kept in reversed(checkpoints.epochs(place)) if kept <= epoch]
+        if paths := [path for path in older if os.path.exists(f"{path}.index")]:
+            times = [os.path.getmtime(f"{path}.index") for path in paths]
+            tf.compat.v1.train.update_checkpoint_state(
+                str(place),
+                paths[-1],
+                paths,
+                all_model_checkpoint_timestamps=times,
+                last_preserved_timestamp=min(times) - 1,  # It removes those that are younger.
+            )
         self._manager = tf.train.CheckpointManager(
-            checkpoint, str(self._path / "checkpoints"), max_to_keep=2, checkpoint_name="epoch"
+            tf.train.Checkpoint(network=network, optimizer=optimizer),
+            str(place),
+            max_to_keep=2,
+            checkpoint_name=checkpoints.NAME,
         )
-        # A process that was killed may have written the metrics of an epoch whose checkpoint is missing.
-        self._rows = [row for row in read_metrics(folder) if (row["phase"], row["epoch"]) <= (number + 1, epoch)]
         self._drawn = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -326,13 +395,42 @@ class _Keeper(tf.keras.callbacks.Callback):
         if self._chief:
             folders.write_metrics(self._rows, self._folder)
             # Drawing takes as long as a short epoch.
-            if epoch + 1 == self.params["epochs"] or time.monotonic() - self._drawn > _CURVES_EVERY_SECONDS:
-                plots.write(plots.history(self._rows), self._folder / "curves.png")
-                self._drawn = time.monotonic()
+            if time.monotonic() - self._drawn > _CURVES_EVERY_SECONDS:
+                self._draw()
+        self._place.mkdir(exist_ok=True)
+        checkpoints.write_state(checkpoints.prefix(self._place, epoch + 1), self._config.values(), self._rows)
         self._manager.save(checkpoint_number=epoch + 1)
+        checkpoints.remove_states(self._place)
         # All workers read what the chief has written: none may go on before.
         workers.gather(self._strategy, epoch)
 
     def on_train_end(self, logs=None):
+        if self._chief:
+            self._draw()
         if self._temporary:
             self._temporary.cleanup()
+
+    def _draw(self):
+        plots.write(plots.history(self._rows), self._folder / "curves.png")
+        self._drawn = time.monotonic()
+
+
+class _Ending(tf.keras.callbacks.Callback):
+    """Records that a callback has ended the phase before its last epoch. It has to come after all others."""
+
+    def __init__(self, path: Path, chief: bool, strategy: tf.distribute.Strategy, report: Callable[[str], None]):
+        super().__init__()
+        self._path, self._chief, self._strategy, self._report = path, chief, strategy, report
+        # Of a run that goes on from an epoch before: it ends where it did.
+        self._recorded = folders.stopped_at(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        ends = self.model.stop_training or epoch + 1 == self._recorded
+        # A worker that went on would wait for the others.
+        if not any(workers.gather(self._strategy, int(ends))):
+            return
+        self.model.stop_training = True
+        if epoch + 1 < self.params["epochs"]:
+            if self._chief:
+                folders.write_stopped(self._path, epoch + 1)
+            self._report(f"{self._path.name}: ended by a callback after epoch {epoch + 1} of {self.params['epochs']}.")

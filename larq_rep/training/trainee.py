@@ -101,7 +101,14 @@ def explained(error: tf.errors.OpError) -> str:
     """The line of an error of TensorFlow that says what is wrong, that of the Python function in it if there is one."""
     lines = error.message.strip().splitlines() or [type(error).__name__]
     own = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)]
-    return own[-1].partition(": ")[2] if own else lines[0]
+    if own:
+        return own[-1].partition(": ")[2]
+    if not lines[0].startswith("Graph execution error"):
+        return lines[0]
+    # Where the operation was made comes first, in lines of Python's tracebacks.
+    made = re.compile(r"\s*(Detected at|File \"|\d+ root error|\[\[|$)")
+    told = [line.strip() for line in lines[1:] if not made.match(line)]
+    return told[0] if told else lines[0]
 
 
 def first_not_finite(model: tf.keras.Model, images: tf.Tensor) -> str:

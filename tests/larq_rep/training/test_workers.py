@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,18 +28,25 @@ from larq_rep.training import workers
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.schedules import Steps
 
-# 1437 images: eleven batches of 128, and one of 29 that cannot be halved.
+# 1437 images: eleven batches of 128, and one of 29 that cannot be halved; seven of 205, and one of 2 for 3 devices.
 _PHASE = training.Phase(
     epochs=1, batch_size=128, optimizer="sgd", learning_rate=0.05, schedule=Steps(()), weight_decay=1e-3
 )
-_RECIPE = training.Recipe("test", "none", "digits", "inferred", "none", Augmentation(crop="pad"), (_PHASE,))
+_PHASES = (replace(_PHASE, weights="real"), replace(_PHASE, batch_size=205))
+_RECIPE = training.Recipe("test", "none", "digits", "inferred", "none", Augmentation(crop="pad"), _PHASES)
 
 
 def smooth(config):
-    """Without signs, which would turn a difference in the last digit into one of the first."""
+    """Without signs, which would turn a difference in the last digit into one of the first; with many shapes."""
     inputs = tf.keras.Input((8, 8, 1))
     x = tf.keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv")(inputs)
     x = tf.keras.layers.Activation("tanh", name="tanh")(tf.keras.layers.BatchNormalization(name="bn")(x))
+    for width in (5, 8, 7, 8, 3):
+        name = f"{width}_{x.name.partition('/')[0]}"
+        x = lq.layers.QuantConv2D(
+            width, 1, kernel_quantizer=lq.quantizers.NoOp(precision=1), use_bias=False, name=f"conv_{name}"
+        )(x)
+        x = tf.keras.layers.BatchNormalization(name=f"bn_{name}")(x)
     x = tf.keras.layers.Flatten(name="flatten")(x)
     return tf.keras.Model(inputs, tf.keras.layers.Dense(config.num_classes, name="dense")(x), name="smooth")
 
@@ -71,7 +79,9 @@ def _start(command, environment=None):
 def _environment(index, ports):
     cluster = {"worker": [f"localhost:{port}" for port in ports]}
     config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(config)}
+    # No two processes go through a set of strings in the same order.
+    hashes = {"PYTHONHASHSEED": str(1 + index)}
+    return {**os.environ, **hashes, "CUDA_VISIBLE_DEVICES": "-1", "TF_CONFIG": json.dumps(config)}
 
 
 def _free_ports(count):
@@ -97,8 +107,10 @@ def _ended(process, seconds=300):
 
 
 @pytest.mark.slow
-def test_two_replicas_learn_what_one_device_does(tmp_path):
-    """The same global batches lead to the same weights and metrics, on two devices and with two workers.
+def test_several_replicas_learn_what_one_device_does(tmp_path):
+    """The same global batches lead to the same weights and metrics, on three devices and with two workers.
+
+    In two phases, the second of which begins with what the first has learned.
 
     With the gradient of each replica weighted alike, so that the odd image of the last batch counts for too much,
     weights differ by 6e-4; a gradient that is summed up or a batch that both see moves them by more than 1e-2.
@@ -114,15 +126,17 @@ def test_two_replicas_learn_what_one_device_does(tmp_path):
         code, errors = _ended(process)
         assert code == 0, errors
 
-    expected, (row,) = _weights(tmp_path / "one/1-binary/last.h5"), training.read_metrics(tmp_path / "one")
     for name in ("mirrored", "multiworker"):
-        found = _weights(tmp_path / name / "1-binary" / "last.h5")
-        assert found.keys() == expected.keys()
-        for key in expected:
-            np.testing.assert_allclose(found[key], expected[key], atol=1e-5, err_msg=f"{name} {key}")
-        (metrics,) = training.read_metrics(tmp_path / name)
-        for key in ("loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5", "lr"):
-            assert metrics[key] == pytest.approx(row[key], abs=1e-5), f"{name} {key}"
+        for phase in ("1-real", "2-binary"):
+            expected = _weights(tmp_path / "one" / phase / "last.h5")
+            found = _weights(tmp_path / name / phase / "last.h5")
+            assert found.keys() == expected.keys()
+            for key in expected:
+                np.testing.assert_allclose(found[key], expected[key], atol=1e-5, err_msg=f"{name} {phase} {key}")
+        rows = zip(training.read_metrics(tmp_path / "one"), training.read_metrics(tmp_path / name), strict=True)
+        for row, metrics in rows:
+            for key in ("loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5", "lr"):
+                assert metrics[key] == pytest.approx(row[key], abs=1e-5), f"{name} {key}"
     # What one worker writes, and no second one beside it.
     files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if "events" not in path.name}
     workers = tmp_path / "multiworker"
@@ -164,13 +178,82 @@ def test_tf_config_is_refused_before_anything_waits(monkeypatch, tmp_path, value
     assert not (tmp_path / "run").exists()
 
 
-def test_every_replica_has_an_image_of_every_batch():
-    workers.check_shares(1437, 128, 29)
-    workers.check_shares(1024, 128, 128)
-    with pytest.raises(training.RunError, match="30 devices.*of 1437 images in batches of 128 29 are left"):
-        workers.check_shares(1437, 128, 30)
-    with pytest.raises(training.RunError, match="in batches of 4"):
-        workers.check_shares(1437, 4, 8)
+class _Strategy:
+    """So many workers of so many devices, of which only the data matter."""
+
+    def __init__(self, count, devices):
+        self.num_replicas_in_sync = count * devices
+        self.contexts = [tf.distribute.InputContext(count, i, count * devices) for i in range(count)]
+
+    def distribute_datasets_from_function(self, of_worker):
+        return [of_worker(context) for context in self.contexts]
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "count", "devices"),
+    [
+        (36, 27, 1, 4),  # 9 left for 4: TensorFlow makes 3, 3, 3 and none of them
+        (13, 11, 1, 4),  # 2 for 4
+        (14, 11, 2, 4),  # 3 for 8
+        (11, 10, 3, 1),
+        (5, 8, 2, 3),  # a batch that is larger than all
+        (7, 3, 5, 1),  # more workers than images in any batch
+        (2 * 256 + 1_281_167 % 256, 256, 4, 8),  # ImageNet
+        (2 * 128 + 10_000 % 128, 128, 3, 8),  # the test images of CIFAR
+    ],
+)
+def test_every_share_of_a_batch_has_images(images, batch, count, devices):
+    dataset = tf.data.Dataset.range(images).map(lambda i: (i, -i)).batch(batch)
+    dealt = [list(part.as_numpy_iterator()) for part in workers.deal(dataset, _Strategy(count, devices))]
+    steps = -(-images // batch)
+    assert [len(part) for part in dealt] == [steps * devices] * count
+    for step in range(steps):
+        shares = [share for part in dealt for share in part[step * devices : (step + 1) * devices]]
+        sizes = [len(numbers) for numbers, _, _ in shares]
+        assert min(sizes) > 0 and max(sizes) - min(sizes) <= 1
+        numbers, labels, weights = (np.concatenate(values) for values in zip(*shares, strict=True))
+        np.testing.assert_array_equal(labels, -numbers)
+        # Each image once, or so often that its weights are those of one.
+        expected = np.arange(step * batch, min(images, (step + 1) * batch))
+        once, times = np.unique(numbers, return_counts=True)
+        np.testing.assert_array_equal(once, expected)
+        assert len(set(times)) == 1
+        np.testing.assert_allclose(weights, 1 / times[0])
+
+
+def _cluster(monkeypatch, addresses):
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+
+
+def test_who_is_missing_is_said(monkeypatch):
+    own, missing, there = _free_ports(3)
+    _cluster(monkeypatch, [f"localhost:{port}" for port in (own, there, missing)])
+    monkeypatch.setattr(workers, "_FIRST_SAID", 0.0)
+    lines = []
+    with socket.create_server(("", there)):
+        with pytest.raises(training.WorkerMissing, match=rf"in vain for worker 2 \(localhost:{missing}\)"):
+            workers.await_workers(0.5, lines.append)
+        assert len(lines) == 1 and re.match(rf"Waiting for worker 2 \(localhost:{missing}\), since [\d:]+ ", lines[0])
+        with socket.create_server(("", missing)):
+            workers.await_workers(None, lines.append)
+    assert len(lines) == 1
+
+
+def test_a_port_in_use_is_called_so(monkeypatch):
+    own, other = _free_ports(2)
+    _cluster(monkeypatch, [f"localhost:{own}", f"localhost:{other}"])
+    for address in ("", "localhost"):
+        message = rf"This is worker 0, localhost:{own}, but port {own} of this machine is in use.*another port"
+        with socket.create_server((address, own)), pytest.raises(training.RunError, match=message):
+            workers.await_workers(None, print)
+
+
+@pytest.mark.parametrize("address", ["host", "host:", ":1", "host:port", "host:70000", "host:0"])
+def test_an_address_without_a_port_is_refused(monkeypatch, address):
+    _cluster(monkeypatch, ["localhost:1", address])
+    with pytest.raises(training.RunError, match="worker 1 has the address.*Expected HOST:PORT"):
+        workers.await_workers(None, print)
 
 
 def test_a_worker_knows_its_run_again(tmp_path):
@@ -204,6 +287,11 @@ if what == "wait":
     ctypes.PyDLL(None).sleep(60)  # Without giving up Python's lock, as TensorFlow waits for the others.
 if what == "abort":
     os.abort()
+if what.startswith("epoch"):
+    folder = Path("RUN/1-binary/checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{what}.index").touch()
+    sys.exit(75)
 sys.exit(int(what))
 """
 
@@ -228,6 +316,15 @@ def test_lost_workers_are_waited_for_and_errors_are_not(restarts, ends, code, me
     assert process.returncode == code
     assert [line.split()[0] for line in output.splitlines()] == [str(number) for number in range(len(ends))]
     assert re.search(message, errors.replace("\n", " ").strip())
+
+
+@pytest.mark.parametrize(("ends", "code"), [(["epoch-1", "epoch-2", "epoch-10", "0"], 0), (["epoch-1", "75", "75"], 1)])
+def test_restarts_count_since_the_last_finished_epoch(tmp_path, monkeypatch, ends, code):
+    monkeypatch.chdir(tmp_path)
+    process = _supervised(1, *ends)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(output.splitlines()) == (4 if code == 0 else 2)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -298,7 +395,7 @@ def test_the_run_goes_on_when_a_killed_worker_is_back(tmp_path, uninterrupted, v
 if __name__ == "__main__":
     if sys.argv[1] == "mirrored":
         (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
         # By itself it takes GPUs, or one CPU.
-        tf.distribute.MirroredStrategy = functools.partial(tf.distribute.MirroredStrategy, ["CPU:0", "CPU:1"])
+        tf.distribute.MirroredStrategy = functools.partial(tf.distribute.MirroredStrategy, ["CPU:0", "CPU:1", "CPU:2"])
     _train(sys.argv[2], sys.argv[1])

@@ -1,0 +1,155 @@
+"""What of a phase is whole when a run goes on, and what is made anew from its checkpoints."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import tensorflow as tf
+
+from larq_rep.files import replacing
+from larq_rep.training import checkpoints, workers
+from larq_rep.training import folder as folders
+from larq_rep.training.folder import Config, RunError
+from larq_rep.training.recipes import Phase
+
+
+def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
+    """Looks for the checkpoint that a phase goes on from.
+
+    # Arguments
+        path: The folder of the phase.
+
+    # Returns
+        Its epoch, 0 if there is no checkpoint, and whether a newer one is damaged.
+
+    # Raises
+        RunError: If all are damaged.
+    """
+    place, damaged = path / "checkpoints", []
+    for epoch in checkpoints.epochs(place):
+        why = checkpoints.damage(checkpoints.prefix(place, epoch))
+        if why is None:
+            if damaged:
+                report(
+                    f"{place}: damaged: {'; '.join(damaged)}. Going on after epoch {epoch}, whose checkpoint is the "
+                    "newest that is whole."
+                )
+            return epoch, bool(damaged)
+        damaged.append(f"the checkpoint of epoch {epoch} ({why})")
+    if damaged:
+        raise RunError(
+            f"{place}: no checkpoint is whole: {'; '.join(damaged)}. Put one back from a copy of the run, or begin a "
+            f"new run; weights of this one, without what is needed to go on, are in {path / 'last.h5'} and best.h5."
+        )
+    return 0, False
+
+
+def known_rows(
+    folder: Path, config: Config, number: int, epoch: int, write: bool, report: Callable[[str], None]
+) -> list[dict[str, float]]:
+    """The metrics of a run up to an epoch of a phase: those beside the checkpoint, whatever became of `metrics.csv`.
+
+    # Arguments
+        number: Of the phase; the first has number 0.
+        write: Whether to write a file that differs anew.
+
+    # Raises
+        RunError: If there are none beside it, as in runs of version 0.1.0, and the file has too few rows.
+    """
+    until = number + 1, epoch
+    place = folders.phase_folder(folder, config.recipe, number) / "checkpoints"
+    state = checkpoints.read_state(checkpoints.prefix(place, epoch)) if epoch else folders.kept_state(folder, until)
+    try:
+        written = [row for row in folders.read_metrics(folder) if (row["phase"], row["epoch"]) <= until]
+    except RunError:
+        written = []
+    if state is None:
+        if [row["epoch"] for row in written if row["phase"] == number + 1] != list(range(1, epoch + 1)):
+            raise RunError(
+                f"{folder / 'metrics.csv'} lacks rows of epochs that were trained, or is damaged, so which epoch was "
+                "the best is not known. Put it back from a copy of the run, or begin a new run."
+            )
+        return written
+    rows = state["rows"]
+    if rows != written and write:
+        folders.write_metrics(rows, folder)
+        report(
+            f"{folder / 'metrics.csv'} was damaged or lacked rows. Its {len(rows)} rows are written anew from the "
+            "checkpoint."
+        )
+    return rows
+
+
+def mend_weights(
+    path: Path,
+    network: tf.keras.Model,
+    epoch: int,
+    best: int,
+    restore: Callable[[int], None],
+    strategy: tf.distribute.Strategy,
+    chief: bool,
+    report: Callable[[str], None],
+) -> None:
+    """Writes the weights of a phase that are missing or damaged anew, if a checkpoint has them.
+
+    # Arguments
+        path: The folder of the phase.
+        network: With the weights of the last epoch.
+        epoch, best: The last and the best epoch.
+        restore: Gives the network the weights of the checkpoint of an epoch.
+        chief: Whether to write. Several workers have to read their statistics together, so all of them call this.
+
+    # Raises
+        RunError: If no checkpoint is of the epoch.
+    """
+    place, wanted = path / "checkpoints", {path / "last.h5": epoch, path / "best.h5": best}
+    reasons = {file: damage(file) if file.is_file() else "it is not there" for file in wanted}
+    workers.gather(strategy, 0)  # Until all have looked.
+    for file, why in reasons.items():
+        if why is None:
+            continue
+        number = wanted[file]
+        if number not in checkpoints.epochs(place) or checkpoints.damage(checkpoints.prefix(place, number)):
+            raise RunError(
+                f"{file} cannot be read ({why}), and no checkpoint is of epoch {number}, whose weights it had. Put it "
+                f"back from a copy of the run; or copy {path / 'last.h5'} in its place, which then goes for the best "
+                f"until an epoch is better than epoch {number} was."
+            )
+        restore(number)
+        with tempfile.TemporaryDirectory() as other, replacing(file if chief else Path(other, file.name)) as unfinished:
+            network.save_weights(unfinished, save_format="h5")
+        restore(epoch)
+        report(f"{file} cannot be read ({why}). It is written anew from the checkpoint of epoch {number}.")
+
+
+def damage(file: Path) -> str | None:
+    """What is wrong with a file of weights, if anything is."""
+
+    def read(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            item[()]
+
+    try:
+        with h5py.File(file) as content:
+            content.visititems(read)
+            return None if len(content) else "it is empty"
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        return str(error)
+
+
+def load_weights(network: tf.keras.Model, file: Path, remedy: str) -> None:
+    """Loads weights that a run has written.
+
+    # Raises
+        RunError: If they cannot be read.
+    """
+    if why := damage(file):
+        raise RunError(f"{file} cannot be read: {why}. {remedy}")
+    network.load_weights(file)
+
+
+def best_epoch(phase: Phase, accuracies: Sequence[float]) -> int:
+    """The number of the best epoch of a phase, the first of which is 1."""
+    return 1 + max(i for i, accuracy in enumerate(accuracies) if phase.is_best(accuracy, accuracies[:i]))
