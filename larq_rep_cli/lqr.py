@@ -242,8 +242,10 @@ def _progress(bars, recipe: Recipe) -> tf.keras.callbacks.Callback:
     import tensorflow as tf
 
     class Bars(tf.keras.callbacks.Callback):
-        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-        _supports_tf_logs = True
+        def __init__(self):
+            super().__init__()
+            # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+            self._supports_tf_logs = True
 
         def on_train_begin(self, logs=None):
             self.epochs = bars.add_task("training", total=self.params["epochs"])

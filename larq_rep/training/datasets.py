@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from larq_rep.data import check_image, digits, folders_in, images_in, open_upright
 from larq_rep.training.augmentation import Augmentation, Size, evaluation_image, height_width, training_image
+from larq_rep.training.folder import RunError
 
-__all__ = ["Augmentation", "PipelineMonitor", "Source", "batches", "load", "steps_per_epoch"]
+__all__ = ["Augmentation", "PipelineMonitor", "Source", "batches", "check_files", "load", "steps_per_epoch"]
 
 # Prepared by tensorflow_datasets, with the split that is tested on: the test labels of ImageNet are secret.
 _PREPARED = {"cifar10": "test", "cifar100": "test", "imagenet2012": "validation"}
@@ -112,7 +113,7 @@ def check_files(source: Source, report: Callable[[str], None] = print) -> None:
     See `larq_rep.data.check_image` for what is found without decoding them.
 
     # Raises
-        ValueError: If some cannot be read; it names the first of them.
+        RunError: If some cannot be read; it names the first of them.
     """
     if len(source.files) > _MANY_FILES:
         report(f"Looking at {len(source.files)} images before the training begins.")
@@ -128,7 +129,7 @@ def check_files(source: Source, report: Callable[[str], None] = print) -> None:
         damaged = [text for text in pool.map(why, source.files) if text]
     if damaged:
         more = [f"{len(damaged) - _NAMED_FILES} more cannot be read either."] if len(damaged) > _NAMED_FILES else []
-        raise ValueError("\n".join([*damaged[:_NAMED_FILES], *more]))
+        raise RunError("\n".join([*damaged[:_NAMED_FILES], *more]))
 
 
 def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) -> int:
@@ -231,11 +232,10 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
         report: Is called with the line.
     """
 
-    # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-    _supports_tf_logs = True
-
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
         super().__init__()
+        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+        self._supports_tf_logs = True
         self.dataset = dataset
         self.batch_size = batch_size
         self.report = report

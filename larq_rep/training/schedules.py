@@ -165,11 +165,11 @@ class _OfOptimizer(tf.keras.callbacks.Callback):
 
     attribute: str
     log: str
-    # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-    _supports_tf_logs = True
 
     def __init__(self, schedule: Schedule, value: float):
         super().__init__()
+        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+        self._supports_tf_logs = True
         self.schedule = schedule
         self.initial_value = value
 
