@@ -1,0 +1,163 @@
+"""Constants behind a binary convolution, whose shape LCE's converter does not look at.
+
+It moves what is added to or multiplied with the output of a binary convolution into the multiplier and bias of the
+operator, or into its thresholds, as if it were one number for each channel. A map of numbers gives wrong bits then,
+and so does a factor of shape (1, 1, 1, C) with negative entries; a factor of shape (H, W, C) ends the process. So
+the graph is made one that LCE gets right:
+
+- a constant that comes to one number for each channel, whatever its shape, becomes a vector;
+- before any other, the tensor that it is applied to becomes an output of the graph as well. With a second reader
+  LCE leaves the operator alone. `without_outputs` takes the output away again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.graph import FrozenGraph, resolve
+
+_COMMUTATIVE = ("Add", "AddV2", "AddN", "Mul")
+# The constant comes second: LCE leaves c - x and c / x alone.
+_RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan")
+# LCE makes x >= c a subtraction.
+_COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
+# Their value is known where the shape of their input is.
+_OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike")
+
+
+@dataclass(frozen=True)
+class _Use:
+    """An operator on data and a constant, by the position of the constant among its inputs."""
+
+    node: tf.Operation
+    position: int
+
+    @property
+    def constant(self) -> tf.Tensor:
+        return self.node.inputs[self.position]
+
+    @property
+    def data(self) -> tf.Tensor:
+        return self.node.inputs[1 - self.position]
+
+
+def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
+    """Makes the constants of a graph safe for LCE's converter, without changing what the graph computes.
+
+    # Arguments
+        graph: The model.
+        graph_def: Its graph, as the converter is to get it; it is changed.
+
+    # Returns
+        Names of the nodes that have to be outputs, too.
+    """
+    fixed = _fixed_nodes(graph)
+    uses = list(_uses(graph, fixed))
+    doubtful = [use for use in uses if not _broadcasts_as_it_is(use) and not _is_slope(use)]
+    computable = [use for use in doubtful if use.node.type not in ("AddN", "BroadcastTo") and not _fake(use.constant)]
+    values = dict(zip(computable, _values(graph, [use.constant for use in computable]), strict=True))
+    by_name = {node.name: node for node in graph_def.node}
+    kept: dict[str, str] = {}
+    for use in doubtful:
+        node = graph_def.node.add()
+        vector = _vector(values[use], use.data.shape) if use in values else None
+        if vector is None:
+            # An output is named by its node, which may have several.
+            node.name, node.op = f"{use.node.name}/kept", "Identity"
+            node.attr["T"].type = use.data.dtype.as_datatype_enum
+            node.input.append(use.data.name)
+            kept.setdefault(resolve(use.data).name, node.name)
+        else:
+            node.name, node.op = f"{use.node.name}/channels", "Const"
+            node.attr["dtype"].type = use.constant.dtype.as_datatype_enum
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(vector))
+            by_name[use.node.name].input[use.position] = node.name
+    return list(kept.values())
+
+
+def without_outputs(content: bytes, count: int) -> bytes:
+    """The file with its first `count` outputs only."""
+    flatbuffer = Flatbuffer(content)
+    flatbuffer.subgraph.outputs = flatbuffer.subgraph.outputs[:count]
+    flatbuffer.drop_unused()
+    return flatbuffer.pack()
+
+
+def _fixed_nodes(graph: FrozenGraph) -> set[str]:
+    """Names of the nodes whose value no input changes."""
+    fixed = {node.name for node in graph.nodes} - graph.data_dependent
+    for node in graph.nodes:
+        of_shape = node.type in _OF_SHAPES and all(x.shape.is_fully_defined() for x in node.inputs)
+        if of_shape or (node.inputs and all(x.op.name in fixed for x in node.inputs)):
+            fixed.add(node.name)
+    return fixed
+
+
+def _uses(graph: FrozenGraph, fixed: set[str]) -> Iterator[_Use]:
+    for node in graph.nodes:
+        if len(node.inputs) != 2 or node.inputs[0].dtype != tf.float32:
+            continue
+        constant = [x.op.name in fixed for x in node.inputs]
+        if node.type in (*_RIGHT, "BroadcastTo") and constant == [False, True]:
+            yield _Use(node, 1)
+        elif node.type in (*_COMMUTATIVE, *_COMPARISONS) and sum(constant) == 1:
+            yield _Use(node, constant.index(True))
+
+
+def _broadcasts_as_it_is(use: _Use) -> bool:
+    """Whether the constant is a number, or a vector of one number for each channel."""
+    constant, data = use.constant.shape, use.data.shape
+    if use.node.type == "BroadcastTo" or not constant.is_fully_defined() or constant.rank > 1:
+        return False
+    return constant.num_elements() == 1 if data.rank is None else data.rank > 0 and constant.as_list() in (
+        [],
+        [1],
+        [data[-1]],
+    )
+
+
+def _is_slope(use: _Use) -> bool:
+    """Whether it is the slope of a PReLU, c * relu(-x): LCE makes one operator of it, if it has rank 3."""
+    relu = resolve(use.data).op
+    negative = resolve(relu.inputs[0]).op if use.node.type == "Mul" and relu.type == "Relu" else None
+    return negative is not None and negative.type == "Neg" and resolve(negative.inputs[0]).op.type != "Neg"
+
+
+def _fake(constant: tf.Tensor) -> bool:
+    """Whether a constant passes a fake quantization, which the converter has to see."""
+    pending, seen = [constant.op], set()
+    while pending:
+        node = pending.pop()
+        if "FakeQuant" in node.type or "QuantizeAndDequantize" in node.type:
+            return True
+        if node.name not in seen:
+            seen.add(node.name)
+            pending += [x.op for x in node.inputs]
+    return False
+
+
+def _values(graph: FrozenGraph, tensors: list[tf.Tensor]) -> list[np.ndarray]:
+    known = [tf.get_static_value(resolve(tensor)) for tensor in tensors]
+    unknown = {t.name: t for t, value in zip(tensors, known, strict=True) if value is None}
+    # What depends on the shape of data may be computed from any data.
+    feeds = {x: np.zeros(x.shape, x.dtype.as_numpy_dtype) for x in graph.inputs} if unknown else {}
+    computed = dict(zip(unknown, graph.run(list(unknown.values()), feeds), strict=True))
+    return [computed[t.name] if value is None else value for t, value in zip(tensors, known, strict=True)]
+
+
+def _vector(value: np.ndarray, data: tf.TensorShape) -> np.ndarray | None:
+    """A constant as a vector, if applied to data of this shape it is one number for each channel."""
+    if not data.is_fully_defined() or data.rank == 0 or value.size == 0:
+        return None
+    shape, value = tuple(data.as_list()), np.atleast_1d(value)
+    if np.broadcast_shapes(shape, value.shape) != shape:
+        return None
+    rows = np.ascontiguousarray(value).reshape(-1, value.shape[-1])
+    bits = rows.view(np.int32)  # a zero has a sign
+    return rows[0] if (bits == bits[0]).all() else None
