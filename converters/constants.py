@@ -22,29 +22,30 @@ from tensorflow.core.framework import graph_pb2
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph, resolve
 
-_COMMUTATIVE = ("Add", "AddV2", "AddN", "Mul")
 # The constant comes second: LCE leaves c - x and c / x alone.
 _RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan")
-# LCE makes x >= c a subtraction.
-_COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual")
+# LCE makes a comparison a subtraction, and to broadcast a multiplication with a map of ones.
+_OPERATORS = (
+    *("Add", "AddV2", "AddN", "Mul", *_RIGHT),
+    *("Greater", "GreaterEqual", "Less", "LessEqual", "BroadcastTo"),
+)
+# LCE takes these apart, and what they say of shapes with it; they are not changed.
+_LEFT_ALONE = ("AddN", "BroadcastTo", "DivNoNan", "MulNoNan")
 # Their value is known where the shape of their input is.
 _OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike")
 
 
 @dataclass(frozen=True)
 class _Use:
-    """An operator on data and a constant, by the position of the constant among its inputs."""
+    """An operator on data and a constant, which is its input number `position`."""
 
     node: tf.Operation
+    data: tf.Tensor
     position: int
 
     @property
     def constant(self) -> tf.Tensor:
         return self.node.inputs[self.position]
-
-    @property
-    def data(self) -> tf.Tensor:
-        return self.node.inputs[1 - self.position]
 
 
 def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
@@ -60,7 +61,7 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
     fixed = _fixed_nodes(graph)
     uses = list(_uses(graph, fixed))
     doubtful = [use for use in uses if not _broadcasts_as_it_is(use) and not _is_slope(use)]
-    computable = [use for use in doubtful if use.node.type not in ("AddN", "BroadcastTo") and not _fake(use.constant)]
+    computable = [use for use in doubtful if use.node.type not in _LEFT_ALONE and not _fake(use.constant)]
     values = dict(zip(computable, _values(graph, [use.constant for use in computable]), strict=True))
     by_name = {node.name: node for node in graph_def.node}
     kept: dict[str, str] = {}
@@ -101,25 +102,22 @@ def _fixed_nodes(graph: FrozenGraph) -> set[str]:
 
 def _uses(graph: FrozenGraph, fixed: set[str]) -> Iterator[_Use]:
     for node in graph.nodes:
-        if len(node.inputs) != 2 or node.inputs[0].dtype != tf.float32:
+        if node.type not in _OPERATORS or node.inputs[0].dtype != tf.float32:
             continue
-        constant = [x.op.name in fixed for x in node.inputs]
-        if node.type in (*_RIGHT, "BroadcastTo") and constant == [False, True]:
-            yield _Use(node, 1)
-        elif node.type in (*_COMMUTATIVE, *_COMPARISONS) and sum(constant) == 1:
-            yield _Use(node, constant.index(True))
+        constants = [i for i, x in enumerate(node.inputs) if x.op.name in fixed]
+        data = [x for x in node.inputs if x.op.name not in fixed]
+        if constants and not (node.type in _RIGHT and constants == [0]):
+            yield from (_Use(node, x, constants[0]) for x in data)  # more than one in a sum of several
 
 
 def _broadcasts_as_it_is(use: _Use) -> bool:
     """Whether the constant is a number, or a vector of one number for each channel."""
     constant, data = use.constant.shape, use.data.shape
-    if use.node.type == "BroadcastTo" or not constant.is_fully_defined() or constant.rank > 1:
+    if use.node.type in ("AddN", "BroadcastTo") or not constant.is_fully_defined() or constant.rank > 1:
         return False
-    return constant.num_elements() == 1 if data.rank is None else data.rank > 0 and constant.as_list() in (
-        [],
-        [1],
-        [data[-1]],
-    )
+    if data.rank is None:
+        return bool(constant.num_elements() == 1)
+    return data.rank > 0 and constant.as_list() in ([], [1], [data[-1]])
 
 
 def _is_slope(use: _Use) -> bool:

@@ -12,8 +12,9 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
-from larq_rep.converters import float_weights as storage
+from larq_rep import __version__
 from larq_rep.converters import constants, lce, metadata
+from larq_rep.converters import float_weights as storage
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
@@ -146,7 +147,8 @@ def convert(
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
-    content = metadata.attach(content, {"network": model.name, "mirrored_input": mirrored_input})
+    about = {"version": __version__, "network": model.name, "mirrored_input": mirrored_input}
+    content = metadata.attach(content, about)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
