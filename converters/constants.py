@@ -23,14 +23,14 @@ from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph, resolve
 
 # The constant comes second: LCE leaves c - x and c / x alone.
-_RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan")
+_RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan", "BroadcastTo")
 # LCE makes a comparison a subtraction, and to broadcast a multiplication with a map of ones.
 _OPERATORS = (
-    *("Add", "AddV2", "AddN", "Mul", *_RIGHT),
-    *("Greater", "GreaterEqual", "Less", "LessEqual", "BroadcastTo"),
+    *("Add", "AddV2", "Mul", *_RIGHT),
+    *("Greater", "GreaterEqual", "Less", "LessEqual"),
 )
 # LCE takes these apart, and what they say of shapes with it; they are not changed.
-_LEFT_ALONE = ("AddN", "BroadcastTo", "DivNoNan", "MulNoNan")
+_LEFT_ALONE = ("BroadcastTo", "DivNoNan", "MulNoNan")
 # Their value is known where the shape of their input is.
 _OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike")
 
@@ -40,12 +40,15 @@ class _Use:
     """An operator on data and a constant, which is its input number `position`."""
 
     node: tf.Operation
-    data: tf.Tensor
     position: int
 
     @property
     def constant(self) -> tf.Tensor:
         return self.node.inputs[self.position]
+
+    @property
+    def data(self) -> tf.Tensor:
+        return self.node.inputs[1 - self.position]
 
 
 def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
@@ -64,21 +67,21 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
     computable = [use for use in doubtful if use.node.type not in _LEFT_ALONE and not _fake(use.constant)]
     values = dict(zip(computable, _values(graph, [use.constant for use in computable]), strict=True))
     by_name = {node.name: node for node in graph_def.node}
+    inputs = {x.ref() for x in graph.inputs}
     kept: dict[str, str] = {}
     for use in doubtful:
-        node = graph_def.node.add()
         vector = _vector(values[use], use.data.shape) if use in values else None
-        if vector is None:
-            # An output is named by its node, which may have several.
-            node.name, node.op = f"{use.node.name}/kept", "Identity"
-            node.attr["T"].type = use.data.dtype.as_datatype_enum
-            node.input.append(use.data.name)
-            kept.setdefault(resolve(use.data).name, node.name)
-        else:
-            node.name, node.op = f"{use.node.name}/channels", "Const"
+        source = resolve(use.data)
+        if vector is not None:
+            node = graph_def.node.add(name=f"{use.node.name}/channels", op="Const")
             node.attr["dtype"].type = use.constant.dtype.as_datatype_enum
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(vector))
             by_name[use.node.name].input[use.position] = node.name
+        elif source.name not in kept and source.ref() not in inputs:
+            # An output is named by its node, which may have several.
+            kept[source.name] = f"{source.op.name}/kept_{source.value_index}"
+            node = graph_def.node.add(name=kept[source.name], op="Identity", input=[source.name])
+            node.attr["T"].type = source.dtype.as_datatype_enum
     return list(kept.values())
 
 
@@ -104,16 +107,15 @@ def _uses(graph: FrozenGraph, fixed: set[str]) -> Iterator[_Use]:
     for node in graph.nodes:
         if node.type not in _OPERATORS or node.inputs[0].dtype != tf.float32:
             continue
-        constants = [i for i, x in enumerate(node.inputs) if x.op.name in fixed]
-        data = [x for x in node.inputs if x.op.name not in fixed]
-        if constants and not (node.type in _RIGHT and constants == [0]):
-            yield from (_Use(node, x, constants[0]) for x in data)  # more than one in a sum of several
+        constant = [x.op.name in fixed for x in node.inputs]
+        if sum(constant) == 1 and not (node.type in _RIGHT and constant[0]):
+            yield _Use(node, constant.index(True))
 
 
 def _broadcasts_as_it_is(use: _Use) -> bool:
     """Whether the constant is a number, or a vector of one number for each channel."""
     constant, data = use.constant.shape, use.data.shape
-    if use.node.type in ("AddN", "BroadcastTo") or not constant.is_fully_defined() or constant.rank > 1:
+    if use.node.type == "BroadcastTo" or not constant.is_fully_defined() or constant.rank > 1:
         return False
     if data.rank is None:
         return bool(constant.num_elements() == 1)
