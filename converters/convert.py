@@ -77,7 +77,8 @@ def convert(
 
     The model is traced once, frozen and given to LCE's converter as a graph. That has the operators of
     `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time. Then
-    constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding.
+    constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding. Where LCE's
+    converter gets constants or padding wrong, the graph is changed before to one that it gets right.
 
     !!! example
         ```python
