@@ -31,6 +31,8 @@ RULES = {
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
     "small-map": "zero padding on a map smaller than the filter, which LCE computes wrongly",
     "does-not-load": "LCE's interpreter refuses the file",
+    "double-clamp": "packed output behind an activation, which the delegate of larq-rep-runtime 0.1.0 computes wrongly",
+    "unknown-constants": "packed output whose thresholds an older version may have made of a wrong constant",
     "kept-float32": "weights that cannot be stored in float16 or int8",
 }
 

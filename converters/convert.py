@@ -9,10 +9,12 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite_flatbuffer
+from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
+from larq_rep import __version__
+from larq_rep.converters import constants, lce, metadata
 from larq_rep.converters import float_weights as storage
-from larq_rep.converters import lce, metadata
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
@@ -75,7 +77,8 @@ def convert(
 
     The model is traced once, frozen and given to LCE's converter as a graph. That has the operators of
     `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time. Then
-    constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding.
+    constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding. Where LCE's
+    converter gets constants or padding wrong, the graph is changed before to one that it gets right.
 
     !!! example
         ```python
@@ -112,12 +115,16 @@ def convert(
     if graph.unknown_padding:
         message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
         raise ConversionError([Finding("symmetric-pad", layer, message) for layer in graph.unknown_padding])
-    content, log, trimmed = _convert_graph(graph)
+    graph_def, trimmed = graph.graph_def()
+    kept = constants.settle(graph, graph_def)
+    content, log = _convert_graph(graph, graph_def, kept)
     findings = [
         Finding("symmetric-pad", layer, "the padding that no window reads was left out", error=False)
         for layer in trimmed
     ]
     try:
+        if kept:
+            content = constants.without_outputs(content, len(graph.outputs))
         flatbuffer = Flatbuffer(content)
     except InvalidFlatbufferError as error:
         raise ConversionError([Finding("converter-failed", model.name, str(error))]) from error
@@ -141,7 +148,8 @@ def convert(
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
-    content = metadata.attach(content, {"network": model.name, "mirrored_input": mirrored_input})
+    about = {"version": __version__, "network": model.name, "mirrored_input": mirrored_input}
+    content = metadata.attach(content, about)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
@@ -192,9 +200,8 @@ def logit_change(reference: bytes, content: bytes) -> float:
     return max(changes)
 
 
-def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
-    """The flatbuffer, what the converter printed, and the layers whose padding was trimmed."""
-    graph_def, trimmed = graph.graph_def()
+def _convert_graph(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> tuple[bytes, str]:
+    """The flatbuffer, with the nodes `kept` as further outputs, and what the converter printed."""
     inputs = graph.inputs
     with lce.standard_error() as log:
         try:
@@ -203,7 +210,7 @@ def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
                 [x.op.name for x in inputs],
                 [DataType.Name(x.dtype.as_datatype_enum) for x in inputs],
                 [x.shape.as_list() for x in inputs],
-                [y.op.name for y in graph.outputs],
+                [*(y.op.name for y in graph.outputs), *kept],
                 any("FakeQuant" in node.op or "QuantizeAndDequantize" in node.op for node in graph_def.node),
                 "arm",
                 None,
@@ -216,4 +223,4 @@ def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
     if failure is not None:
         explained = "\n".join([str(failure), *messages])
         raise ConversionError([Finding("converter-failed", graph.model_name, explained)]) from failure
-    return content, "\n".join(messages), trimmed
+    return content, "\n".join(messages)

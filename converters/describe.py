@@ -89,8 +89,9 @@ class Description:
             by element type. The rest of `size` is the graph itself.
         binary_convolutions: The binary convolutions in execution order.
         real_operators: The real-valued convolutions and dense layers in execution order.
-        metadata: What `larq_rep.converters.convert` says of the file: the `network` it comes from, and whether it takes
-            mirrored images (`mirrored_input`). Empty for files of others.
+        metadata: What `larq_rep.converters.convert` says of the file: the `version` of this package that converted it
+            (0.1.0 did not say so), the `network` it comes from, and whether it takes mirrored images
+            (`mirrored_input`). Empty for files of others.
     """
 
     size: int

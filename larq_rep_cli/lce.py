@@ -388,16 +388,22 @@ def _print_answers(answers: dict[str, Any]) -> None:
 @click.argument("file", type=_PATH)
 @common.json_option
 def inspect(file: Path, as_json: bool) -> None:
-    """Shows what a .tflite FILE holds: operators, constants, binary convolutions, multiply-accumulates."""
+    """Shows what a .tflite FILE holds: operators, constants, binary convolutions, multiply-accumulates.
+
+    Ends with what is wrong with it, for any version of LCE or larq-rep that may have made it: a multiplier, bias or
+    threshold of a wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed
+    outputs of which only lce verify can say whether an older version made them right.
+    """
     content = common.read_file(file)
     common.quiet_tensorflow()
     from larq_rep.converters.audit import audit_flatbuffer
     from larq_rep.converters.describe import describe
+    from larq_rep.converters.faults import audit_old_faults, states_version
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
     with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
         about = describe(content)
-        findings = audit_flatbuffer(Flatbuffer(content), content)
+        findings = [*audit_flatbuffer(Flatbuffer(content), content), *audit_old_faults(content)]
     if as_json:
         common.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})
         return
@@ -406,6 +412,8 @@ def inspect(file: Path, as_json: bool) -> None:
     for what, tensors in (("input", about.inputs), ("output", about.outputs)):
         for tensor in tensors:
             click.echo(f"{what} {tensor.name}: {tables.times(tensor.shape)} {tensor.dtype}")
+    if states_version(about.metadata):
+        click.echo(f"Converted by larq-rep {about.metadata['version']}.")
     if about.metadata.get("mirrored_input"):
         click.echo("It takes images that are mirrored, top to bottom and left to right.")
     out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))

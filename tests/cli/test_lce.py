@@ -14,6 +14,7 @@ import tensorflow as tf
 from commands import refused, run
 from PIL import Image
 
+import larq_rep
 from larq_rep import cost, data, zoo
 from larq_rep.converters.benchmark import MODES
 from larq_rep.converters.flatbuffer import Flatbuffer
@@ -332,6 +333,31 @@ def test_inspect(converted):
     table = run("inspect", path).stdout
     assert f"{counted.bops:,} binary" in table and "LceBconv2d" in table
     assert "\x1b" not in table
+
+
+def test_inspect_says_what_an_older_version_may_have_done(converted, tmp_path):
+    """A relu in front of a map that is added, as LCE's own converter writes it, and version 0.1.0."""
+    from larq_compute_engine import convert_keras_model
+
+    normal = tf.keras.initializers.RandomNormal(0, 1, seed=1)
+    signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    x = image = tf.keras.Input((4, 4, 32))
+    x = lq.layers.QuantConv2D(32, 3, activation="relu", kernel_initializer=normal, **signs)(x)
+    x = tf.keras.layers.BatchNormalization(gamma_initializer=normal, moving_mean_initializer=normal)(x)
+    x = tf.keras.layers.Lambda(lambda x: x + tf.reshape(tf.linspace(-3.0, 3.0, 4), (2, 2, 1)))(x)
+    model = tf.keras.Model(image, lq.layers.QuantConv2D(4, 1, **signs)(x))
+    path = tmp_path / "lce.tflite"
+    path.write_bytes(convert_keras_model(model))
+    report = json.loads(run("inspect", path, "--json").stdout)
+    assert [finding["rule"] for finding in report["findings"]] == ["double-clamp", "unknown-constants"]
+    assert report["metadata"] == {}
+    printed = run("inspect", path).stdout
+    assert "double-clamp: operator 1 (LceBconv2d): " in printed and "unknown-constants: file: " in printed
+    assert "Converted by" not in printed
+
+    about = json.loads(run("inspect", converted[0], "--json").stdout)
+    assert about["metadata"]["version"] == larq_rep.__version__ and about["findings"] == []
+    assert f"Converted by larq-rep {larq_rep.__version__}." in run("inspect", converted[0]).stdout
 
 
 def test_delegate(converted):
