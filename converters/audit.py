@@ -27,6 +27,8 @@ RULES = {
     "not-finite": "weights that are NaN or infinite, or that overflow",
     "converter-failed": "LCE's converter gave up",
     "silent-float": "a binary convolution that stayed float",
+    "binary-weight-float": "weights of two values that no bits hold, as their layer's input is real or LCE packs none",
+    "ternary-weight-float": "weights of three values, which LCE does not pack",
     "misread-sign": "sign(sign(x) + c) with a c that makes it no sign, which LCE takes for one",
     "foreign-operator": "a TensorFlow operator that no TFLite runtime has",
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
@@ -196,11 +198,15 @@ class BinaryAudit:
         meant: Names of the layers that are binary by what flows through them.
         layers: Names by operator index of those that became `LceBconv2d`.
         findings: One for each that did not.
+        packed: Nodes of the graph that became `LceBconv2d`.
+        unpacked: Nodes of the graph that did not, of which each has a finding.
     """
 
     meant: list[str]
     layers: dict[int, str]
     findings: list[Finding]
+    packed: set[str]
+    unpacked: set[str]
 
 
 def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> BinaryAudit:
@@ -220,10 +226,10 @@ def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuff
     # Equal kernels share operators, so one that stayed float may hide behind a twin that did not.
     for position in matched.pairs:
         site, kernel = meant[convolutions[position]], kernels[convolutions[position]]
-        if (reasons.operators_between(site, graph) or graph.sign_of(site.x) is None) and matching.stayed_float(
-            kernel, flatbuffer
-        ):
+        unpacked = reasons.operators_between(site, graph) or graph.sign_of(site.x) is None
+        if unpacked and matching.stayed_float(kernel, flatbuffer):
             failed.add(convolutions[position])
+    failed |= {i for i, site in enumerate(meant) if site.kind != "convolution"}
     findings = [
         Finding(
             "silent-float",
@@ -232,13 +238,19 @@ def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuff
             error=site.kind != "dense layer",
         )
         for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
-        if i in failed or site.kind != "convolution"
+        if i in failed
     ]
     findings += [
         Finding("misread-sign", layer, f"sign(sign(x) + {c:g}) is not -1 and +1 everywhere; use c between 0 and 1")
         for layer, c in graph.misread_signs
     ]
-    return BinaryAudit([site.layer for site in meant if site.kind != "dense layer"], layers, findings)
+    return BinaryAudit(
+        meant=[site.layer for site in meant if site.kind != "dense layer"],
+        layers=layers,
+        findings=findings,
+        packed={site.node.name for i, site in enumerate(meant) if i not in failed},
+        unpacked={meant[i].node.name for i in failed},
+    )
 
 
 def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
@@ -252,7 +264,7 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     candidates = [
         (site, kernel)
         for site, kernel in zip(graph.sites, kernels, strict=True)
-        if _declared_binary(model, site.layer) or matching.two_valued(kernel)
+        if declared_binary(model, site.layer, site.node.type) or matching.two_valued(kernel)
     ]
     # Only an input that no known spelling of the sign made needs a look at values.
     unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
@@ -262,13 +274,13 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     return [site for site, _ in meant], [kernel for _, kernel in meant]
 
 
-def _declared_binary(model: tf.keras.Model, path: str) -> bool:
+def declared_binary(model: tf.keras.Model, path: str, node_type: str) -> bool:
+    """Whether the layer of a node declares that its weights have two values."""
     layer: Any = model
     for part in path.split("/"):
         children = (child for child in layer.submodules if isinstance(child, tf.keras.layers.Layer))
         layer = next((child for child in children if child.name == part), layer)
-    for attribute in ("kernel_quantizer", "depthwise_quantizer"):
-        quantizer = getattr(layer, attribute, None)
-        if getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp):
-            return True
-    return False
+    # A separable convolution has one quantizer for each of its two.
+    own = "depthwise_quantizer" if node_type == "DepthwiseConv2dNative" else "pointwise_quantizer"
+    quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
+    return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)

@@ -19,6 +19,7 @@ from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, a
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.layers import Mirror
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
@@ -47,6 +48,9 @@ class Report:
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
         folded_away: Operators that folding left out.
+        unpacked_weights: How many weights of two values the file holds as numbers and not as bits, as LCE packs no
+            layer of real input or of their kind.
+        unpacked_bytes: Bytes that these take in the file.
         findings: What is worth knowing about the result.
     """
 
@@ -59,6 +63,8 @@ class Report:
     logit_change: float
     mirrored_input: bool
     folded_away: int
+    unpacked_weights: int
+    unpacked_bytes: int
     findings: list[Finding] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,15 +151,19 @@ def convert(
     if overflows := finite.audit_constants(Flatbuffer(content), graph):
         raise ConversionError(overflows)
     size_float32, change = len(content), 0.0
+    stored: tuple[storage.CompressedConstant, ...] = ()
     if float_weights != "float32":
         reference = content
         content, compression = storage.compress(content, cast(storage.StorageType, float_weights))
+        stored = compression.constants
         findings += [
             Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
-            for constant in compression.constants
+            for constant in stored
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
+    unpacked = audit_unpacked(model, graph, binary, stored)
+    findings += unpacked.findings
     content = interface.attach(content, names)
     content = metadata.attach(content, {"network": model.name, "mirrored_input": mirrored_input})
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
@@ -167,6 +177,8 @@ def convert(
         logit_change=change,
         mirrored_input=mirrored_input,
         folded_away=folded_away,
+        unpacked_weights=unpacked.weights,
+        unpacked_bytes=unpacked.bytes,
         findings=findings,
     )
     return content, report

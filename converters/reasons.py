@@ -33,6 +33,7 @@ _INSTEAD = {
     ("Lookup", "String", "RegexReplace", "AsString", "Ragged", "Hash"): (
         "do it before the model, and give the model numbers"
     ),
+    ("Sparse",): "use dense tensors; a locally connected layer has implementation=1 for that",
     ("Random", "Multinomial"): "the file would have to draw random numbers: leave it out in inference",
     ("PyFunc", "EagerPyFunc"): "write it with TensorFlow's operators instead of Python code",
 }
@@ -49,13 +50,18 @@ def instead_of(operators: list[str]) -> str:
 def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str:
     """Why LCE did not pack a binary convolution, and what to do."""
     if site.kind != "convolution":
-        return _OTHER_CONVOLUTIONS.get(site.kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
+        return other_convolution(site.kind)
     if site.node.get_attr("data_format") == b"NCHW":
         return (
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
     return _why_kernel(site, kernel) or _why_input(site, graph, log)
+
+
+def other_convolution(kind: str) -> str:
+    """What to do with a layer of a kind that LCE does not pack."""
+    return _OTHER_CONVOLUTIONS.get(kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
 
 
 def _why_kernel(site: Site, kernel: np.ndarray) -> str:
