@@ -94,7 +94,7 @@ def audit_model(model: Any) -> list[Finding]:
         if None in x.shape[1:]
     ]
     half: dict[str, list[str]] = {}
-    for layer in model.submodules:
+    for layer in dict.fromkeys([*model.layers, *model.submodules]):  # in the order of the model
         if isinstance(layer, tf.keras.layers.Layer) and layer.compute_dtype in ("float16", "bfloat16", "float64"):
             half.setdefault(layer.compute_dtype, []).append(layer.name)
     for dtype, layers in half.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.grappler import tf_optimizer
 
@@ -34,14 +35,19 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
             if len(kept) < len(node.input):
                 node.input[:] = kept
         if not _decide(definition):
-            return tf.compat.v1.graph_util.extract_sub_graph(definition, [*inputs, *outputs])
+            return needed_for(definition, [*inputs, *outputs])
         definition = _inlined(definition, inputs, outputs)
 
 
 def _decide(definition: graph_pb2.GraphDef) -> bool:
     """Turns each decided branch into a call of the function that it would take; returns whether there were any."""
     nodes = {node.name: node for node in definition.node}
-    decided = [node for node in definition.node if node.op in ("If", "StatelessIf") and _constant(node.input[0], nodes)]
+    decided = [
+        node
+        for node in definition.node
+        if node.op in ("If", "StatelessIf")
+        and not any(nodes[name].op == "Placeholder" for name in _behind(node.input[:1], nodes))
+    ]
     if not decided:
         return False
     graph = tf.Graph()
@@ -59,17 +65,23 @@ def _decide(definition: graph_pb2.GraphDef) -> bool:
     return True
 
 
-def _constant(tensor: str, nodes: dict[str, graph_pb2.NodeDef]) -> bool:
-    """Whether a tensor is computed from constants only."""
-    stack, seen = [tensor], set()
+def needed_for(definition: graph_pb2.GraphDef, names: list[str]) -> graph_pb2.GraphDef:
+    """The part of a graph that some of its nodes are computed with."""
+    needed = _behind(names, {node.name: node for node in definition.node})
+    result = graph_pb2.GraphDef(library=definition.library, versions=definition.versions)
+    result.node.extend(node for node in definition.node if node.name in needed)
+    return result
+
+
+def _behind(tensors: list[str], nodes: dict[str, NodeDef]) -> set[str]:
+    """Names of the nodes that tensors are computed by."""
+    stack, found = list(tensors), set()
     while stack:
-        name = stack.pop().split(":")[0]
-        if name not in seen:
-            seen.add(name)
-            if nodes[name].op == "Placeholder":
-                return False
+        name = stack.pop().removeprefix("^").split(":")[0]
+        if name not in found:
+            found.add(name)
             stack += nodes[name].input
-    return True
+    return found
 
 
 def _inlined(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[str]) -> graph_pb2.GraphDef:

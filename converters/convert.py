@@ -16,6 +16,7 @@ from tensorflow.core.framework.types_pb2 import DataType
 from larq_rep.converters import finite, interface, lce, loading, metadata, reasons
 from larq_rep.converters import float_weights as storage
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
+from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
@@ -244,10 +245,9 @@ def _convert_graph(graph: FrozenGraph) -> tuple[bytes, str, list[str]]:
         return *_converted(graph, graph_def, graph.outputs), trimmed
     except _ConverterError as error:
         where, culprit = _culprit(graph, graph_def)
-        message = (
-            f"LCE's converter gives up at its operator {culprit}; write the layer with others" if culprit else "it"
-        )
-        raise ConversionError([Finding("converter-failed", where, f"{message}. It said: {error}")]) from error
+        at = f" at its operator {culprit}; write the layer with others" if culprit else ""
+        message = f"LCE's converter gives up{at}. It said: {error}"
+        raise ConversionError([Finding("converter-failed", where, message)]) from error
 
 
 class _ConverterError(ValueError):
@@ -282,8 +282,9 @@ def _culprit(graph: FrozenGraph, graph_def: GraphDef) -> tuple[str, str]:
     low, high = 0, len(nodes)
     while low < high:
         middle = (low + high) // 2
+        part = needed_for(graph_def, [*(x.op.name for x in graph.inputs), nodes[middle].name])
         try:
-            _converted(graph, graph_def, list(nodes[middle].outputs[:1]))
+            _converted(graph, part, list(nodes[middle].outputs[:1]))
             low = middle + 1
         except _ConverterError:
             high = middle

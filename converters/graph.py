@@ -270,21 +270,23 @@ class FrozenGraph:
                 pad.input[1] = constant.name
                 node.input[0] = pad.name
             trimmed.append(site.layer)
-        return graph_def, trimmed
+        # What was replaced is left out: the converter may stumble over it.
+        names = [x.op.name for x in (*self.inputs, *self.outputs)]
+        return control_flow.needed_for(graph_def, names), trimmed
 
     def _fold_kernels(self, graph_def: graph_pb2.GraphDef, by_name: dict[str, NodeDef]) -> None:
         computed = {site.kernel.name: site.kernel for site in self.sites if resolve(site.kernel).op.type != "Const"}
         values = dict(zip(computed, self.run(list(computed.values())), strict=True))
         for name, value in values.items():
             constant = graph_def.node.add()
-            constant.name = f"{computed[name].op.name}/folded"
+            constant.name = _folded(name)
             constant.op = "Const"
             constant.attr["dtype"].type = computed[name].dtype.as_datatype_enum
             constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
         for site in self.sites:
             if site.kernel.name in values:
                 # Second, also in a transposed convolution.
-                by_name[site.node.name].input[1] = f"{site.kernel.op.name}/folded"
+                by_name[site.node.name].input[1] = _folded(site.kernel.name)
 
     @property
     def unknown_padding(self) -> list[str]:
@@ -306,6 +308,11 @@ class FrozenGraph:
                 known = None not in pad.inputs[0].shape.as_list()[1:3]
                 found.append((site, _pad_amounts(pad) if known else None))
         return found
+
+
+def _folded(tensor: str) -> str:
+    """Name of the constant in place of a computed kernel, one for each output of a node."""
+    return tensor.replace(":", "/folded_")
 
 
 def resolve(tensor: tf.Tensor) -> tf.Tensor:
