@@ -83,14 +83,14 @@ def load(source: tf.keras.Model | str | Path) -> tf.keras.Model:
         raise
     # What Keras raises for a file that it cannot read has no common class: what the file leads to.
     except Exception as error:
-        raise LoadingError(f"{path} cannot be loaded: {explain(error)}") from error
+        raise LoadingError(f"{path} cannot be loaded: {explain(error, path)}") from error
     finally:
         if filtering:
             tf.debugging.enable_traceback_filtering()
 
 
-def explain(error: Exception) -> str:
-    """Why Keras could not load a model, and what to do: another remedy for each cause."""
+def explain(error: Exception, path: Path) -> str:
+    """Why Keras could not load a file, and what to do: another remedy for each cause."""
     text = str(error)
     # Keras prints the whole configuration of a layer before it comes to the point.
     cause = text.split("Exception encountered: ")[-1].split("Please ensure ")[0].strip().splitlines()
@@ -105,7 +105,7 @@ def explain(error: Exception) -> str:
             "load it in Python with tf.keras.models.load_model(file, safe_mode=False) and give the model to "
             "larq_rep.converters.convert."
         )
-    if unknown := _unknown_name(text):
+    if unknown := _unknown_name(text) or ("'str' object is not callable" in text and _unregistered(path)):
         return f"{where}the file does not hold the code of {unknown}. {_SAVED_MODEL}"
     if isinstance(error, NameError):
         return (
@@ -166,6 +166,26 @@ def _unknown_name(text: str) -> str:
     ):
         if found := re.search(pattern, text, re.DOTALL):
             return found[1]
+    return ""
+
+
+def _unregistered(path: Path) -> str:
+    """The first class of a .keras file that nobody has registered. Keras may take its name for a layer."""
+    with zipfile.ZipFile(path) as archive:
+        stack = [json.loads(archive.read("config.json"))]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, dict):
+            name, module = part.get("registered_name"), str(part.get("module"))
+            if (
+                name
+                and module.split(".")[0] not in ("keras", "tf_keras")
+                and not tf.keras.utils.get_registered_object(name)
+            ):
+                return part["class_name"]
+            stack += reversed(part.values())
+        elif isinstance(part, list):
+            stack += reversed(part)
     return ""
 
 
