@@ -264,7 +264,7 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     candidates = [
         (site, kernel)
         for site, kernel in zip(graph.sites, kernels, strict=True)
-        if declared_binary(model, site.layer, site.node.type) or matching.two_valued(kernel)
+        if declared_binary(graph, site.node) or matching.two_valued(kernel)
     ]
     # Only an input that no known spelling of the sign made needs a look at values.
     unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
@@ -274,13 +274,10 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     return [site for site, _ in meant], [kernel for _, kernel in meant]
 
 
-def declared_binary(model: tf.keras.Model, path: str, node_type: str) -> bool:
-    """Whether the layer of a node declares that its weights have two values."""
-    layer: Any = model
-    for part in path.split("/"):
-        children = (child for child in layer.submodules if isinstance(child, tf.keras.layers.Layer))
-        layer = next((child for child in children if child.name == part), layer)
+def declared_binary(graph: FrozenGraph, node: tf.Operation) -> bool:
+    """Whether the layer of a convolution or another product declares that its weights have two values."""
+    layer = graph.layer_at(graph.layer_of(node))
     # A separable convolution has one quantizer for each of its two.
-    own = "depthwise_quantizer" if node_type == "DepthwiseConv2dNative" else "pointwise_quantizer"
+    own = "depthwise_quantizer" if node.type == "DepthwiseConv2dNative" else "pointwise_quantizer"
     quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
     return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)

@@ -122,7 +122,7 @@ def convert(
     if mirrored_input:
         model = without_mirror(model)
     graph = _traced(model)
-    control_flow = reasons.why_control_flow(model, graph)
+    control_flow = reasons.why_control_flow(graph)
     if control_flow:
         raise ConversionError([Finding("converter-failed", layer, why) for layer, why in control_flow.items()])
     if findings := finite.audit_weights(graph):
@@ -163,7 +163,7 @@ def convert(
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
-    unpacked = audit_unpacked(model, graph, binary, stored)
+    unpacked = audit_unpacked(graph, binary, stored)
     findings += unpacked.findings
     content = interface.attach(content, names)
     content = metadata.attach(content, {"network": model.name, "mirrored_input": mirrored_input})
@@ -230,7 +230,7 @@ def _traced(model: tf.keras.Model) -> FrozenGraph:
 
 def _foreign_layers(graph: FrozenGraph, flatbuffer: Flatbuffer) -> dict[int, str]:
     """The layers of TensorFlow operators that the converter passed on, by the index of the operator in the file."""
-    found = {}
+    found: dict[int, str] = {}
     for name in {op.name for op in flatbuffer.operators if op.custom and not op.name.startswith("Lce")}:
         layers = dict.fromkeys(graph.layer_of(node) for node in graph.nodes if node.type == name)
         if layers:

@@ -127,8 +127,11 @@ class FrozenGraph:
             inner.op.name: handles[id(outer)] for outer, inner in concrete.graph.captures if id(outer) in handles
         }
         self.model_name = model.name
-        layers = (layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer))
-        self._layer_names = {part for layer in layers for part in layer.name.split("/")}
+        self._layers: dict[str, list[tf.keras.layers.Layer]] = {}
+        for layer in model.submodules:
+            if isinstance(layer, tf.keras.layers.Layer):
+                self._layers.setdefault(layer.name, []).append(layer)
+        self._layer_names = {part for name in self._layers for part in name.split("/")}
 
     @functools.cached_property
     def _session(self) -> tf.compat.v1.Session:
@@ -203,6 +206,16 @@ class FrozenGraph:
                 break
             named.append(name)
         return "/".join(named or parts[:-1]) or parts[0]
+
+    def layer_at(self, path: str) -> tf.keras.layers.Layer | None:
+        """The Keras layer of a path of `layer_of`, as far as it is known."""
+        candidates: list[tf.keras.layers.Layer] = []
+        for part in path.split("/"):
+            found = self._layers.get(part, [])
+            if len(found) > 1 and candidates:  # models in the model may give a name again
+                found = [layer for layer in found if layer in candidates[0].submodules] or found
+            candidates = found or candidates
+        return candidates[0] if candidates else None
 
     @functools.cached_property
     def signs(self) -> list[Sign]:

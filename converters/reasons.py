@@ -137,22 +137,20 @@ def operators_between(site: Site, graph: FrozenGraph) -> list[tf.Operation]:
     return found if node.name in outputs else []
 
 
-def why_control_flow(model: tf.keras.Model, graph: FrozenGraph) -> dict[str, str]:
+def why_control_flow(graph: FrozenGraph) -> dict[str, str]:
     """Layers with loops and branches that depend on the input, which the file cannot hold, and what to do."""
-    layers = {layer.name: layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)}
     found = {}
     for node in graph.nodes:
-        if node.name not in graph.data_dependent or node.type not in (*BRANCHES, *LOOPS):
+        if node.name not in graph.data_dependent:
             continue
         path = graph.layer_of(node)
-        found[path] = (
-            _why_loop(layers.get(path.split("/")[-1]))
-            if node.type in LOOPS
-            else (
+        if node.type in LOOPS:
+            found[path] = _why_loop(graph.layer_at(path))
+        elif node.type in BRANCHES:
+            found[path] = (
                 "it branches on what it computes (tf.cond, or an if of AutoGraph), and a file of LCE has one graph; "
                 "compute both and choose with tf.where"
             )
-        )
     return found
 
 

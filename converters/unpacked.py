@@ -6,6 +6,7 @@ no 2-D convolution, take thirty-two times the bytes that a user may expect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,17 +42,14 @@ class Unpacked:
     findings: list[Finding]
 
 
-def audit_unpacked(
-    model: tf.keras.Model, graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[CompressedConstant]
-) -> Unpacked:
+def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[CompressedConstant]) -> Unpacked:
     """Looks for weights of two values that did not become bits.
 
     Weights count as binary if their layer declares a quantizer of precision 1, or if they are -s and +s with one s
     for each channel. Ternary weights get a finding of their own, and are not counted.
 
     # Arguments
-        model: The Keras model.
-        graph: The same model as a graph.
+        graph: The model as a graph.
         binary: How its binary convolutions fared.
         stored: The weights of the file that are stored in another type than float32.
     """
@@ -62,12 +60,12 @@ def audit_unpacked(
                 if x.op.name not in graph.data_dependent and x.dtype.is_floating:
                     found.setdefault(x.name, (node, x))
     values = graph.run([x for _, x in found.values()])
-    dtypes = {np.prod(constant.shape): constant.storage for constant in stored}
+    dtypes = {math.prod(constant.shape): constant.storage for constant in stored}
     weights = size = 0
     findings: dict[str, Finding] = {}
     for (node, _), value in zip(found.values(), values, strict=True):
         layer = graph.layer_of(node)
-        signs = declared_binary(model, layer, node.type) or is_signs(value, node.type)
+        signs = declared_binary(graph, node) or is_signs(value, node.type)
         if not signs and not is_ternary(value, node.type):
             continue
         dtype = dtypes.get(value.size, "float32")
