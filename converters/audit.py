@@ -14,9 +14,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import lce, matching
+from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
-from larq_rep.converters.graph import FrozenGraph, Site, resolve, unpadded
+from larq_rep.converters.graph import FrozenGraph, Site, laid_out
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -24,8 +24,11 @@ RULES = {
     "mixed-precision": "a layer computes in another type than float32",
     "dynamic-size": "an input has a free height, width or channel count",
     "symmetric-pad": "explicit padding before a strided convolution, which LCE 0.16 converts wrongly",
+    "not-finite": "weights that are NaN or infinite, or that overflow",
     "converter-failed": "LCE's converter gave up",
     "silent-float": "a binary convolution that stayed float",
+    "binary-weight-float": "weights of two values that no bits hold, as their layer's input is real or LCE packs none",
+    "ternary-weight-float": "weights of three values, which LCE does not pack",
     "misread-sign": "sign(sign(x) + c) with a c that makes it no sign, which LCE takes for one",
     "foreign-operator": "a TensorFlow operator that no TFLite runtime has",
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
@@ -92,16 +95,14 @@ def audit_model(model: Any) -> list[Finding]:
         for name, x in zip(model.input_names, tf.nest.flatten(model.inputs), strict=True)
         if None in x.shape[1:]
     ]
-    for layer in model.submodules:
+    half: dict[str, list[str]] = {}
+    for layer in dict.fromkeys([*model.layers, *model.submodules]):  # in the order of the model
         if isinstance(layer, tf.keras.layers.Layer) and layer.compute_dtype in ("float16", "bfloat16", "float64"):
-            findings.append(
-                Finding(
-                    "mixed-precision",
-                    layer.name,
-                    f"computes in {layer.compute_dtype}; rebuild the model with the float32 policy and load its "
-                    "weights",
-                )
-            )
+            half.setdefault(layer.compute_dtype, []).append(layer.name)
+    for dtype, layers in half.items():
+        names = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+        message = f"computes in {dtype}; rebuild the model with the float32 policy and load its weights"
+        findings.append(Finding("mixed-precision", names, message))
     return findings
 
 
@@ -114,22 +115,26 @@ def audit_flatbuffer(flatbuffer: Flatbuffer, content: bytes, layers: dict[int, s
         layers: Names of Keras layers by operator index, where they are known.
     """
     findings = []
+    foreign: dict[str, dict[str, None]] = {}
     for op in flatbuffer.operators:
         where = (layers or {}).get(op.index, f"operator {op.index} ({op.name})")
         if op.custom and not op.name.startswith("Lce"):
-            findings.append(
-                Finding(
-                    "foreign-operator",
-                    where,
-                    f"{op.name} is not an operator of TFLite or LCE, so the file cannot run: express it otherwise",
-                )
-            )
+            foreign.setdefault(where, {})[op.name] = None
         if op.name == "LceBconv2d":
             findings += _audit_bconv(flatbuffer, op, where)
         source = flatbuffer.producers.get(op.inputs[0]) if op.inputs else None
         if layers is None and op.name in _FLOAT and source is not None and source.name == "LceDequantize":
             message = "a float operator reads -1 and +1 that are unpacked for it: meant to be binary?"
             findings.append(Finding("silent-float", where, message, error=False))
+    for where, names in foreign.items():
+        operators = [name for name in names if name != "Placeholder" or len(foreign) == 1]  # that of a table
+        if not operators:
+            continue
+        message = (
+            f"{', '.join(operators)} is not an operator of TFLite or LCE, so the file cannot run: "
+            f"{reasons.instead_of(operators)}"
+        )
+        findings.append(Finding("foreign-operator", where, message))
     return findings if any(finding.error for finding in findings) else findings + _audit_loading(content)
 
 
@@ -148,6 +153,13 @@ def _audit_bconv(flatbuffer: Flatbuffer, op: Operator, where: str) -> list[Findi
             )
     options = op.options
     if options["padding"] == 0 and options["pad_values"] == 0:
+        if flatbuffer.dtype(op.outputs[0]) == "int8":
+            message = (
+                "LCE has no kernel for zero padding with int8 output: give the layer pad_values=1 (or 'valid' padding "
+                "behind a pad before the sign), or take the fake quantization behind it away, so that its output "
+                "stays float"
+            )
+            findings.append(Finding("does-not-load", where, message))
         _, rows, columns, _ = flatbuffer.shape(op.inputs[0])
         needs = (
             (height - 1) * options["dilation_height_factor"] + 1,
@@ -188,11 +200,15 @@ class BinaryAudit:
         meant: Names of the layers that are binary by what flows through them.
         layers: Names by operator index of those that became `LceBconv2d`.
         findings: One for each that did not.
+        packed: Nodes of the graph that became `LceBconv2d`.
+        unpacked: Nodes of the graph that did not, of which each has a finding.
     """
 
     meant: list[str]
     layers: dict[int, str]
     findings: list[Finding]
+    packed: set[str]
+    unpacked: set[str]
 
 
 def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> BinaryAudit:
@@ -212,23 +228,31 @@ def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuff
     # Equal kernels share operators, so one that stayed float may hide behind a twin that did not.
     for position in matched.pairs:
         site, kernel = meant[convolutions[position]], kernels[convolutions[position]]
-        if (_between(site, graph) or graph.sign_of(site.x) is None) and matching.stayed_float(kernel, flatbuffer):
+        unpacked = reasons.operators_between(site, graph) or graph.sign_of(site.x) is None
+        if unpacked and matching.stayed_float(kernel, flatbuffer):
             failed.add(convolutions[position])
+    failed |= {i for i, site in enumerate(meant) if site.kind != "convolution"}
     findings = [
         Finding(
             "silent-float",
             site.layer,
-            f"this binary {site.kind} stayed float: {_reason(site, kernel, graph, log)}",
+            f"this binary {site.kind} stayed float: {reasons.why_float(site, kernel, graph, log)}",
             error=site.kind != "dense layer",
         )
         for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
-        if i in failed or site.kind != "convolution"
+        if i in failed
     ]
     findings += [
         Finding("misread-sign", layer, f"sign(sign(x) + {c:g}) is not -1 and +1 everywhere; use c between 0 and 1")
         for layer, c in graph.misread_signs
     ]
-    return BinaryAudit([site.layer for site in meant if site.kind != "dense layer"], layers, findings)
+    return BinaryAudit(
+        meant=[site.layer for site in meant if site.kind != "dense layer"],
+        layers=layers,
+        findings=findings,
+        packed={site.node.name for i, site in enumerate(meant) if i not in failed},
+        unpacked={meant[i].node.name for i in failed},
+    )
 
 
 def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
@@ -242,85 +266,20 @@ def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site],
     candidates = [
         (site, kernel)
         for site, kernel in zip(graph.sites, kernels, strict=True)
-        if _declared_binary(model, site.layer) or matching.two_valued(kernel)
+        if declared_binary(graph, site.node) or matching.two_valued(kernel)
     ]
     # Only an input that no known spelling of the sign made needs a look at values.
     unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
-    rng = np.random.default_rng(0)
-    feeds = {x: rng.standard_normal(x.shape) for x in graph.inputs}
-    values = graph.run([unpadded(site.x) for site in unknown], feeds) if unknown else []
+    values = graph.on_noise([laid_out(site.x) for site in unknown])
     real = {site.node.name for site, x in zip(unknown, values, strict=True) if len(np.unique(x)) != 2}
     meant = [(site, kernel) for site, kernel in candidates if site.node.name not in real]
     return [site for site, _ in meant], [kernel for _, kernel in meant]
 
 
-def _declared_binary(model: tf.keras.Model, path: str) -> bool:
-    layer: Any = model
-    for part in path.split("/"):
-        layer = next((child for child in getattr(layer, "layers", []) if child.name == part), layer)
-    for attribute in ("kernel_quantizer", "depthwise_quantizer"):
-        quantizer = getattr(layer, attribute, None)
-        if getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp):
-            return True
-    return False
-
-
-def _reason(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str:
-    """Why LCE did not pack a binary convolution, and what to do."""
-    if site.kind == "dense layer":
-        return "LCE packs no dense layers; write it as a 1x1 'valid' QuantConv2D on a (1, 1, channels) map"
-    if site.kind != "convolution":
-        return "LCE packs ordinary 2-D convolutions only"
-    magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
-    if zeros := int(np.sum(magnitude == 0)):
-        dead = int(np.sum(magnitude.max(axis=0) == 0))
-        if dead:
-            return f"{dead} output channels have only zero weights, so their scale is 0; train or drop them"
-        return (
-            f"{zeros} weights are exactly 0, where LCE needs -s or +s (tf.sign(0) is 0 too); use a quantizer with "
-            "sign(0) = +1, as larq's are"
-        )
-    if (smallest := magnitude.min()) <= 1.2e-7:
-        return (
-            f"its smallest scale is {smallest:.1e}, and LCE needs more than 1.2e-07; move the scale to the batch norm"
-        )
-    if np.any(np.abs(magnitude / magnitude[0] - 1) > 0.005):
-        return (
-            "the weights of an output channel differ in magnitude; LCE needs one scale for each output channel "
-            "(none for input channels) within 0.5 %"
-        )
-    in_channels, per_group = site.x.shape[-1], kernel.shape[2]
-    if in_channels != per_group and per_group % 32:
-        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
-    between = [node.type for node in _between(site, graph)]
-    if between and between[0] in ("Pad", "PadV2", "MirrorPad"):
-        return (
-            "explicit padding stands between the sign and the convolution; use padding='same' with pad_values, or "
-            "pad before the sign"
-        )
-    if between:
-        return f"{' and '.join(between)} stands between the sign and the convolution; put it before the sign"
-    if site.node.get_attr("padding") == b"EXPLICIT":
-        return "it pads explicitly; use padding='same' with pad_values, or pad before the sign"
-    if graph.sign_of(site.x) is None:
-        return (
-            f"its input has two values, but they are not -1 and +1 or are made by {resolve(site.x).op.type} in a form "
-            "LCE does not recognise; use a quantizer of larq or larq_rep, or tf.where(x >= 0, 1.0, -1.0)"
-        )
-    return "the converter gave no reason" + (f"; it printed: {log.strip()}" if log.strip() else "")
-
-
-def _between(site: Site, graph: FrozenGraph) -> list[tf.Operation]:
-    """Operators between the sign and the convolution, the one nearest to the convolution first."""
-    outputs = {sign.output.op.name for sign in graph.signs}
-    found: list[tf.Operation] = []
-    node = resolve(site.x).op
-    if node.type == "SpaceToBatchND":  # TensorFlow's way of dilating
-        node = resolve(node.inputs[0]).op
-    while node.name not in outputs and node.name in graph.data_dependent and len(found) < 8:
-        found.append(node)
-        sources = [resolve(x).op for x in node.inputs if x.op.name in graph.data_dependent]
-        if not sources:
-            return []
-        node = sources[0]
-    return found if node.name in outputs else []
+def declared_binary(graph: FrozenGraph, node: tf.Operation) -> bool:
+    """Whether the layer of a convolution or another product declares that its weights have two values."""
+    layer = graph.layer_at(graph.layer_of(node))
+    # A separable convolution has one quantizer for each of its two.
+    own = "depthwise_quantizer" if node.type == "DepthwiseConv2dNative" else "pointwise_quantizer"
+    quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
+    return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,12 +14,14 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
 from larq_rep import __version__
-from larq_rep.converters import constants, lce, metadata
+from larq_rep.converters import constants, finite, interface, lce, loading, metadata, reasons
 from larq_rep.converters import float_weights as storage
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
+from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.layers import Mirror
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
@@ -47,6 +50,9 @@ class Report:
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
         folded_away: Operators that folding left out.
+        unpacked_weights: How many weights of two values the file holds as numbers and not as bits, as LCE packs no
+            layer of real input or of their kind.
+        unpacked_bytes: Bytes that these take in the file.
         findings: What is worth knowing about the result.
     """
 
@@ -59,6 +65,8 @@ class Report:
     logit_change: float
     mirrored_input: bool
     folded_away: int
+    unpacked_weights: int
+    unpacked_bytes: int
     findings: list[Finding] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +74,7 @@ class Report:
 
 
 def convert(
-    model: tf.keras.Model,
+    model: tf.keras.Model | str | Path,
     *,
     allow_float: bool = False,
     float_weights: str = "float32",
@@ -87,7 +95,8 @@ def convert(
         ```
 
     # Arguments
-        model: A built Keras model with fixed input sizes; a free batch size becomes 1.
+        model: A built Keras model with fixed input sizes, or the file or folder of one (`.h5`, `.keras`, SavedModel),
+            see `larq_rep.converters.loading.load`. A free batch size becomes 1.
         allow_float: Report a binary convolution that stayed float instead of raising.
         float_weights: Storage of the constants that are not binary, `"float32"`, `"float16"` or `"int8"`.
         mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
@@ -99,19 +108,27 @@ def convert(
         The bytes of the `.tflite` file and a `Report`.
 
     # Raises
-        ValueError: If `float_weights` is none of these, or there is no `Mirror` to leave out.
+        ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, or a file cannot be loaded
+            (`LoadingError`).
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
     if float_weights not in FLOAT_WEIGHTS:
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     start = time.perf_counter()
-    if mirrored_input:
-        model = without_mirror(model)
+    model = loading.load(model)
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)
-    graph = FrozenGraph(model)
+    names = interface.Interface.of(model)
+    if mirrored_input:
+        model = without_mirror(model)
+    graph = _traced(model)
+    control_flow = reasons.why_control_flow(graph)
+    if control_flow:
+        raise ConversionError([Finding("converter-failed", layer, why) for layer, why in control_flow.items()])
+    if findings := finite.audit_weights(graph):
+        raise ConversionError(findings)
     if graph.unknown_padding:
         message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
         raise ConversionError([Finding("symmetric-pad", layer, message) for layer in graph.unknown_padding])
@@ -131,23 +148,30 @@ def convert(
     binary = audit_binary(model, graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
-    findings += audit_flatbuffer(flatbuffer, content, binary.layers)
+    findings += audit_flatbuffer(flatbuffer, content, binary.layers | _foreign_layers(graph, flatbuffer))
     if any(finding.error for finding in findings):
         raise ConversionError([finding for finding in findings if finding.error])
     folded_away = 0
     if fold:
         content, folding = fold_constants(content)
         folded_away = folding.folded_away
+    if overflows := finite.audit_constants(Flatbuffer(content), graph):
+        raise ConversionError(overflows)
     size_float32, change = len(content), 0.0
+    stored: tuple[storage.CompressedConstant, ...] = ()
     if float_weights != "float32":
         reference = content
         content, compression = storage.compress(content, cast(storage.StorageType, float_weights))
+        stored = compression.constants
         findings += [
             Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
-            for constant in compression.constants
+            for constant in stored
             if constant.storage == "float32" and constant.bytes_before >= 1024
         ]
         change = logit_change(reference, content)
+    unpacked = audit_unpacked(graph, binary, stored)
+    findings += unpacked.findings
+    content = interface.attach(content, names)
     about = {"version": __version__, "network": model.name, "mirrored_input": mirrored_input}
     content = metadata.attach(content, about)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
@@ -161,6 +185,8 @@ def convert(
         logit_change=change,
         mirrored_input=mirrored_input,
         folded_away=folded_away,
+        unpacked_weights=unpacked.weights,
+        unpacked_bytes=unpacked.bytes,
         findings=findings,
     )
     return content, report
@@ -200,27 +226,79 @@ def logit_change(reference: bytes, content: bytes) -> float:
     return max(changes)
 
 
+def _traced(model: tf.keras.Model) -> FrozenGraph:
+    try:
+        return FrozenGraph(model)
+    # Whatever the code of a layer raises.
+    except Exception as error:
+        message = f"it cannot be computed in inference at a batch size of 1: {type(error).__name__}: {error}"
+        raise ConversionError([Finding("converter-failed", model.name, message)]) from error
+
+
+def _foreign_layers(graph: FrozenGraph, flatbuffer: Flatbuffer) -> dict[int, str]:
+    """The layers of TensorFlow operators that the converter passed on, by the index of the operator in the file."""
+    found: dict[int, str] = {}
+    for name in {op.name for op in flatbuffer.operators if op.custom and not op.name.startswith("Lce")}:
+        layers = dict.fromkeys(graph.layer_of(node) for node in graph.nodes if node.type == name)
+        if layers:
+            found |= {op.index: ", ".join(layers) for op in flatbuffer.operators if op.name == name}
+    return found
+
+
 def _convert_graph(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> tuple[bytes, str]:
     """The flatbuffer, with the nodes `kept` as further outputs, and what the converter printed."""
-    inputs = graph.inputs
+    try:
+        return _converted(graph, graph_def, [*map(_output_name, graph.outputs), *kept])
+    except _ConverterError as error:
+        where, culprit = _culprit(graph, graph_def, kept)
+        at = f" at its operator {culprit}; write the layer with others" if culprit else ""
+        message = f"LCE's converter gives up{at}. It said: {error}"
+        raise ConversionError([Finding("converter-failed", where, message)]) from error
+
+
+class _ConverterError(ValueError):
+    """What LCE's converter raised and printed."""
+
+
+def _output_name(tensor: tf.Tensor) -> str:
+    return tensor.name.removesuffix(":0")
+
+
+def _converted(graph: FrozenGraph, graph_def: GraphDef, outputs: list[str]) -> tuple[bytes, str]:
+    failure: Exception | None = None
     with lce.standard_error() as log:
         try:
             content = convert_graphdef_to_tflite_flatbuffer(
                 graph_def.SerializeToString(),
-                [x.op.name for x in inputs],
-                [DataType.Name(x.dtype.as_datatype_enum) for x in inputs],
-                [x.shape.as_list() for x in inputs],
-                [*(y.op.name for y in graph.outputs), *kept],
+                [x.op.name for x in graph.inputs],
+                [DataType.Name(x.dtype.as_datatype_enum) for x in graph.inputs],
+                [x.shape.as_list() for x in graph.inputs],
+                outputs,
                 any("FakeQuant" in node.op or "QuantizeAndDequantize" in node.op for node in graph_def.node),
                 "arm",
                 None,
             )
         except Exception as error:
-            failure: Exception | None = error
-        else:
-            failure = None
+            failure = error
     messages = [line for line in log if " I " not in line and not line.startswith(("I0000", "To enable"))]
     if failure is not None:
-        explained = "\n".join([str(failure), *messages])
-        raise ConversionError([Finding("converter-failed", graph.model_name, explained)]) from failure
+        raise _ConverterError("\n".join([str(failure), *messages])) from failure
     return content, "\n".join(messages)
+
+
+def _culprit(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> tuple[str, str]:
+    """Layer and type of the first operator up to which the converter does not get; the model if it is none alone."""
+    nodes = [node for node in graph.nodes if node.name in graph.data_dependent and node.outputs]
+    inputs = [x.op.name for x in graph.inputs]
+    sources = {node.name: node.input[0].partition(":")[0] for node in graph_def.node if node.name in kept}
+    low, high = 0, len(nodes)
+    while low < high:
+        middle = (low + high) // 2
+        there = {node.name for node in needed_for(graph_def, [*inputs, nodes[middle].name]).node}
+        outputs = [_output_name(nodes[middle].outputs[0]), *(name for name in kept if sources[name] in there)]
+        try:
+            _converted(graph, needed_for(graph_def, [*inputs, nodes[middle].name, *outputs[1:]]), outputs)
+            low = middle + 1
+        except _ConverterError:
+            high = middle
+    return (graph.layer_of(nodes[low]), nodes[low].type) if low < len(nodes) else (graph.model_name, "")

@@ -7,6 +7,7 @@ whatever classes, nested models or lambdas it was written with.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,15 +20,21 @@ from tensorflow.python.framework.convert_to_constants import (
     _replace_variables_by_constants,
 )
 
+from larq_rep.converters import control_flow
+
 CONVOLUTIONS = {
     "Conv2D": "convolution",
     "DepthwiseConv2dNative": "depthwise convolution",
     "Conv2DBackpropInput": "transposed convolution",
     "Conv3D": "3-D convolution",
+    "Conv3DBackpropInputV2": "transposed 3-D convolution",
     "MatMul": "dense layer",
 }
 _PADS = ("Pad", "PadV2", "MirrorPad")
+_LAYOUT = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
 _BEFORE_CONVOLUTION = (*_PADS, "SpaceToBatchND")  # the latter is how TensorFlow dilates
+# The call of a function, which is how a SavedModel holds a layer of an unknown class.
+_CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?")
 _PASS_THROUGH = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape")
 
 _Padding = list[list[int]]
@@ -76,6 +83,11 @@ class FrozenGraph:
 
     # Arguments
         model: A built `tf.keras.Model` whose inputs have fixed sizes; a free batch size becomes 1.
+
+    # Attributes
+        inputs: Its input tensors, in the order of `model.inputs`.
+        outputs: Its output tensors, in the order of `model.outputs`.
+        variables: Names of the model's variables by the name of the node that holds the value.
     """
 
     def __init__(self, model: tf.keras.Model):
@@ -99,14 +111,27 @@ class FrozenGraph:
         # convert_variables_to_constants_v2 does these two steps, and then makes a function of the result, which
         # takes several times as long and is not needed.
         data = _FunctionConverterDataInEager(func=concrete, lower_control_flow=False, aggressive_inlining=False)
-        self.definition, _ = _replace_variables_by_constants(converter_data=data)
+        frozen, _ = _replace_variables_by_constants(converter_data=data)
+        captured = {x.name for x in concrete.graph.internal_captures}
+        inputs = [x for x in concrete.inputs if x.name not in captured]
+        self.definition = control_flow.straighten(
+            frozen, [x.op.name for x in inputs], [y.op.name for y in concrete.outputs]
+        )
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.import_graph_def(self.definition, name="")
-        captured = {x.name for x in concrete.graph.internal_captures}
-        self.inputs = [self.graph.get_tensor_by_name(x.name) for x in concrete.inputs if x.name not in captured]
+        self.inputs = [self.graph.get_tensor_by_name(x.name) for x in inputs]
         self.outputs = [self.graph.get_tensor_by_name(y.name) for y in concrete.outputs]
+        handles = {id(variable.handle): variable.name.removesuffix(":0") for variable in concrete.graph.variables}
+        self.variables = {
+            inner.op.name: handles[id(outer)] for outer, inner in concrete.graph.captures if id(outer) in handles
+        }
         self.model_name = model.name
+        self._layers: dict[str, list[tf.keras.layers.Layer]] = {}
+        for layer in model.submodules:
+            if isinstance(layer, tf.keras.layers.Layer):
+                self._layers.setdefault(layer.name, []).append(layer)
+        self._layer_names = {part for name in self._layers for part in name.split("/")}
 
     @functools.cached_property
     def _session(self) -> tf.compat.v1.Session:
@@ -119,6 +144,12 @@ class FrozenGraph:
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, an inner one too, is replaced for everything that depends on it."""
         return self._session.run(list(fetches), feeds) if fetches else []
+
+    def on_noise(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
+        """Values of tensors for inputs of noise."""
+        rng = np.random.default_rng(0)
+        feeds = {x: rng.standard_normal(x.shape).astype(x.dtype.as_numpy_dtype) for x in self.inputs} if fetches else {}
+        return self.run(fetches, feeds)
 
     @functools.cached_property
     def nodes(self) -> list[tf.Operation]:
@@ -153,18 +184,38 @@ class FrozenGraph:
             if node.type not in CONVOLUTIONS or node.name not in self.data_dependent:
                 continue
             data, kernel = node.inputs[0], node.inputs[1]
-            if node.type == "Conv2DBackpropInput":
-                kernel, data = node.inputs[1], node.inputs[2]
+            if node.type in ("Conv2DBackpropInput", "Conv3DBackpropInputV2"):
+                data = node.inputs[2]
             if kernel.op.name not in self.data_dependent:
-                found.append(Site(self.layer_of(node), CONVOLUTIONS[node.type], node, data, kernel))
+                kind = CONVOLUTIONS[node.type]
+                if kind == "convolution" and resolve(kernel).op.type == resolve(data).op.type == "ExpandDims":
+                    kind = "1-D convolution"
+                found.append(Site(self.layer_of(node), kind, node, data, kernel))
         return found
 
     def layer_of(self, node: tf.Operation) -> str:
-        """Path of the Keras layer that made a node."""
-        parts = node.name.split("/")
+        """Path of the Keras layer that made a node, as far as layers have names."""
+        parts = [part for part in node.name.split("/") if not _CALL.fullmatch(part)]
         if parts[0] == self.model_name and len(parts) > 1:
             parts = parts[1:]
-        return "/".join(parts[:-1]) or parts[0]
+        named: list[str] = []
+        for part in parts[:-1]:
+            # Behind the first call of a shared layer TensorFlow counts.
+            name = part if part in self._layer_names else re.sub(r"_\d+$", "", part)
+            if name not in self._layer_names:
+                break
+            named.append(name)
+        return "/".join(named or parts[:-1]) or parts[0]
+
+    def layer_at(self, path: str) -> tf.keras.layers.Layer | None:
+        """The Keras layer of a path of `layer_of`, as far as it is known."""
+        candidates: list[tf.keras.layers.Layer] = []
+        for part in path.split("/"):
+            found = self._layers.get(part, [])
+            if len(found) > 1 and candidates:  # models in the model may give a name again
+                found = [layer for layer in found if layer in candidates[0].submodules] or found
+            candidates = found or candidates
+        return candidates[0] if candidates else None
 
     @functools.cached_property
     def signs(self) -> list[Sign]:
@@ -232,21 +283,23 @@ class FrozenGraph:
                 pad.input[1] = constant.name
                 node.input[0] = pad.name
             trimmed.append(site.layer)
-        return graph_def, trimmed
+        # What was replaced is left out: the converter may stumble over it.
+        names = [x.op.name for x in (*self.inputs, *self.outputs)]
+        return control_flow.needed_for(graph_def, names), trimmed
 
     def _fold_kernels(self, graph_def: graph_pb2.GraphDef, by_name: dict[str, NodeDef]) -> None:
         computed = {site.kernel.name: site.kernel for site in self.sites if resolve(site.kernel).op.type != "Const"}
         values = dict(zip(computed, self.run(list(computed.values())), strict=True))
         for name, value in values.items():
             constant = graph_def.node.add()
-            constant.name = f"{computed[name].op.name}/folded"
+            constant.name = _folded(name)
             constant.op = "Const"
             constant.attr["dtype"].type = computed[name].dtype.as_datatype_enum
             constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
         for site in self.sites:
             if site.kernel.name in values:
                 # Second, also in a transposed convolution.
-                by_name[site.node.name].input[1] = f"{site.kernel.op.name}/folded"
+                by_name[site.node.name].input[1] = _folded(site.kernel.name)
 
     @property
     def unknown_padding(self) -> list[str]:
@@ -270,6 +323,11 @@ class FrozenGraph:
         return found
 
 
+def _folded(tensor: str) -> str:
+    """Name of the constant in place of a computed kernel, one for each output of a node."""
+    return tensor.replace(":", "/folded_")
+
+
 def resolve(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor behind identities."""
     while tensor.op.type in _PASS_THROUGH:
@@ -286,6 +344,14 @@ def unpadded(tensor: tf.Tensor) -> tf.Tensor:
     tensor = resolve(tensor)
     while tensor.op.type in _BEFORE_CONVOLUTION:
         tensor = resolve(tensor.op.inputs[0])
+    return tensor
+
+
+def laid_out(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor before padding, identities, and what only lays its values out otherwise."""
+    tensor = unpadded(tensor)
+    while tensor.op.type in _LAYOUT:
+        tensor = unpadded(tensor.op.inputs[0])
     return tensor
 
 

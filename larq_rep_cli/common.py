@@ -476,8 +476,7 @@ def load_model(
 
 
 def _load_file(source: str, names: list[str]) -> tf.keras.Model:
-    import tensorflow as tf
-
+    from larq_rep.converters import loading
     from larq_rep_cli import runs
 
     path = Path(source)
@@ -488,53 +487,5 @@ def _load_file(source: str, names: list[str]) -> tf.keras.Model:
             raise InputError(f"There is no file or folder {source}.")
         hint = did_you_mean(source, names) or "`lce zoo list` names all networks."
         raise InputError(f"There is neither a network nor a file named {source!r}. {hint}")
-    _check_format(path)
-    try:
-        model = tf.keras.models.load_model(path, compile=False)
-    # What Keras raises for a file that it cannot read has no common class: what the file leads to.
-    except Exception as error:
-        raise InputError(
-            f"{source} cannot be loaded as a Keras model: {error}\nLayers of your own have to be registered "
-            "(larq.utils.register_keras_custom_object), which a command cannot do: convert such a model in "
-            "Python, with larq_rep.converters.convert(model)."
-        ) from error
-    if not isinstance(model, tf.keras.Model):
-        raise InputError(
-            f"{source} is a SavedModel without a Keras model ({type(model).__name__}). Expected one that "
-            "model.save of tf_keras wrote."
-        )
-    return model
-
-
-def _check_format(path: Path) -> None:
-    """Tells the files that are something else than a model, which Keras explains badly."""
-    import zipfile
-
-    import h5py
-
-    expected = "Expected a .h5 or .keras file, a SavedModel folder, a run of lqr train, or a name of `lce zoo list`."
-    if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            raise InputError(f"{path} is no SavedModel: there is no saved_model.pb in it. {expected}")
-        return
-    version = ""
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            if "model_config" not in file.attrs:
-                raise InputError(
-                    f"{path} holds no model, only weights or other data. For weights give the name of their "
-                    f"network and --weights {path}, with the options that the network was built with."
-                )
-            version = str(file.attrs.get("keras_version", ""))
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if "metadata.json" not in archive.namelist():
-                raise InputError(f"{path} is no Keras file: there is no metadata.json in it. {expected}")
-            version = json.loads(archive.read("metadata.json")).get("keras_version", "")
-    else:
-        raise InputError(f"{path} is no Keras file. {expected}")
-    if version.startswith("3."):
-        raise InputError(
-            f"{path} was written by Keras {version}. Larq needs Keras 2: save the model with tf_keras (what "
-            "tf.keras is after `import larq_rep`)."
-        )
+    with refusing(loading.LoadingError):
+        return loading.load(path)

@@ -383,8 +383,8 @@ def test_control_flow_is_refused():
 
 
 def test_something_else():
-    with pytest.raises(TypeError, match=r"Expected a tf.keras.Model, found str"):
-        convert("model.h5")
+    with pytest.raises(TypeError, match=r"Expected a tf.keras.Model, found int"):
+        convert(7)
     with pytest.raises(ValueError, match="float_weights should be one of float32, float16, int8, found 'int4'"):
         convert(two_heads(), float_weights="int4")
 

@@ -1,0 +1,95 @@
+"""Branches and loops of a frozen graph: those that are decided already go, the others have to be named."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.grappler import tf_optimizer
+
+BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
+LOOPS = ("While", "StatelessWhile")
+# Control flow of TensorFlow 1, where order decides which branch a constant belongs to.
+_ORDERED = ("Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter")
+
+
+def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[str]) -> graph_pb2.GraphDef:
+    """The graph without order, without branches whose condition does not depend on the inputs, and without what is
+    computed for nothing.
+
+    A layer that acts in training only, such as `RandomCrop`, may keep both its ways in the graph. And no variable is
+    left that control inputs could keep in order, while in a function that a SavedModel restored they make even the
+    constants wait for the inputs, so that nothing could be computed without an image.
+
+    # Arguments
+        definition: A graph with constants for variables.
+        inputs: Names of its input nodes.
+        outputs: Names of its output nodes.
+    """
+    if any(node.op in _ORDERED for node in definition.node):
+        return definition
+    while True:
+        for node in definition.node:
+            kept = [name for name in node.input if not name.startswith("^")]
+            if len(kept) < len(node.input):
+                node.input[:] = kept
+        if not _decide(definition):
+            return needed_for(definition, [*inputs, *outputs])
+        definition = _inlined(definition, inputs, outputs)
+
+
+def _decide(definition: graph_pb2.GraphDef) -> bool:
+    """Turns each decided branch into a call of the function that it would take; returns whether there were any."""
+    nodes = {node.name: node for node in definition.node}
+    decided = [
+        node
+        for node in definition.node
+        if node.op in ("If", "StatelessIf")
+        and not any(nodes[name].op == "Placeholder" for name in _behind(node.input[:1], nodes))
+    ]
+    if not decided:
+        return False
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    with tf.compat.v1.Session(graph=graph) as session:
+        conditions = session.run([graph.get_operation_by_name(node.name).inputs[0] for node in decided])
+    for node, condition in zip(decided, conditions, strict=True):
+        taken = node.attr["then_branch" if condition.any() else "else_branch"]
+        node.attr["f"].CopyFrom(taken)
+        node.op = "PartitionedCall" if node.op == "StatelessIf" else "StatefulPartitionedCall"
+        del node.input[0]
+        for name in set(node.attr) - {"Tin", "Tout", "f"}:
+            del node.attr[name]
+    return True
+
+
+def needed_for(definition: graph_pb2.GraphDef, names: list[str]) -> graph_pb2.GraphDef:
+    """The part of a graph that some of its nodes are computed with."""
+    needed = _behind(names, {node.name: node for node in definition.node})
+    result = graph_pb2.GraphDef(library=definition.library, versions=definition.versions)
+    result.node.extend(node for node in definition.node if node.name in needed)
+    return result
+
+
+def _behind(tensors: list[str], nodes: dict[str, NodeDef]) -> set[str]:
+    """Names of the nodes that tensors are computed by."""
+    stack, found = list(tensors), set()
+    while stack:
+        name = stack.pop().removeprefix("^").split(":")[0]
+        if name not in found:
+            found.add(name)
+            stack += nodes[name].input
+    return found
+
+
+def _inlined(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[str]) -> graph_pb2.GraphDef:
+    """The graph with the bodies of functions in place of their calls."""
+    meta_graph = meta_graph_pb2.MetaGraphDef()
+    meta_graph.graph_def.CopyFrom(definition)
+    meta_graph.collection_def["train_op"].node_list.value[:] = [*inputs, *outputs]
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    config.graph_options.rewrite_options.optimizers.append("function")
+    return tf_optimizer.OptimizeGraph(config, meta_graph)

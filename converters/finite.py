@@ -1,0 +1,111 @@
+"""Weights that are no numbers: NaN and infinity reach a file without a word, and make its answers arbitrary."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters.audit import Finding
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.graph import FrozenGraph
+
+
+def audit_weights(graph: FrozenGraph) -> list[Finding]:
+    """Findings about the values that the graph computes with besides its inputs.
+
+    A variable must not hold NaN or infinity, and nothing that is computed of variables may be so: a zero variance
+    without epsilon, a negative one, a scale that overflows. Infinity that the code of a layer holds as a constant is
+    somebody's intention, as in a mask before a softmax or the padding of a maximum; NaN never is.
+    """
+    constants = [node.outputs[0] for node in graph.nodes if node.type == "Const" and node.outputs[0].dtype.is_floating]
+    found = []
+    for tensor, value in zip(constants, graph.run(constants), strict=True):
+        variable = graph.variables.get(tensor.op.name)
+        wrong = np.isnan(value) if variable is None else ~np.isfinite(value)
+        if wrong.any():
+            found.append(_finding(_readers(graph, tensor.op), variable or "a constant", value, wrong))
+    return found or _audit_computed(graph)
+
+
+def _audit_computed(graph: FrozenGraph) -> list[Finding]:
+    endless = infinite_on_purpose(graph)
+    edges = {
+        x.name: (x, node)
+        for node in graph.nodes
+        if node.name in graph.data_dependent
+        for x in node.inputs
+        if x.op.name not in graph.data_dependent and x.op.name not in endless and x.dtype.is_floating
+    }
+    found = []
+    for (_, node), value in zip(edges.values(), graph.run([x for x, _ in edges.values()]), strict=True):
+        if not np.isfinite(value).all():
+            what = "what it computes of its weights"
+            found.append(_finding(graph.layer_of(node), what, value, ~np.isfinite(value)))
+    norms = [
+        node
+        for node in graph.nodes
+        if node.type.startswith("FusedBatchNorm")
+        and not node.get_attr("is_training")
+        and all(x.name in edges for x in node.inputs[1:5])
+    ]
+    parameters = iter(graph.run([x for node in norms for x in node.inputs[1:5]]))
+    for node in norms:
+        gamma, beta, mean, variance = (next(parameters) for _ in range(4))
+        with np.errstate(all="ignore"):
+            scale = gamma / np.sqrt(variance + np.float32(node.get_attr("epsilon")))
+            wrong = ~np.isfinite(beta - mean * scale)
+        if wrong.any():
+            what = "gamma / sqrt(variance + epsilon) and what it adds"
+            found.append(_finding(graph.layer_of(node), what, scale, wrong))
+    return found
+
+
+def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
+    """Nodes that constants with infinity go into, those that the code of a layer holds."""
+    constants = [
+        node.outputs[0]
+        for node in graph.nodes
+        if node.type == "Const" and node.name not in graph.variables and node.outputs[0].dtype.is_floating
+    ]
+    found = {x.op.name for x, value in zip(constants, graph.run(constants), strict=True) if np.isinf(value).any()}
+    for node in graph.nodes if found else []:
+        if any(x.op.name in found for x in node.inputs):
+            found.add(node.name)
+    return found
+
+
+def audit_constants(flatbuffer: Flatbuffer, graph: FrozenGraph) -> list[Finding]:
+    """Findings about what became of finite weights in a file: products of scales that overflow float32."""
+    found = []
+    for tensor in range(len(flatbuffer.subgraph.tensors)):
+        value = flatbuffer.constant(tensor) if flatbuffer.dtype(tensor) == "float32" else None
+        if value is None or np.isfinite(value).all():
+            continue
+        wrong = np.isnan(value) if infinite_on_purpose(graph) else ~np.isfinite(value)
+        if wrong.any():
+            where = flatbuffer.name(tensor).split(";")[0]
+            found.append(_finding(where, "a constant of the file", value, wrong))
+    return found
+
+
+def _finding(where: str, what: str, value: np.ndarray, wrong: np.ndarray) -> Finding:
+    first = tuple(int(i) for i in np.argwhere(wrong)[0])
+    kinds = "NaN" if np.isnan(value[wrong]).all() else "NaN or infinite" if np.isnan(value).any() else "infinite"
+    message = (
+        f"{int(wrong.sum())} of {value.size} values of {what} are {kinds}, the first at index {first}; go back to a "
+        "checkpoint from before the training diverged, or mend the layer"
+    )
+    return Finding("not-finite", where, message)
+
+
+def _readers(graph: FrozenGraph, node: tf.Operation) -> str:
+    """The layers that read a constant first."""
+    names: dict[str, None] = {}
+    stack = [reader for x in node.outputs for reader in x.consumers()]
+    while stack:
+        reader = stack.pop()
+        if reader.type == "Identity" and reader.name not in graph.data_dependent:
+            stack += [r for x in reader.outputs for r in x.consumers()]
+        else:
+            names[graph.layer_of(reader)] = None
+    return ", ".join(sorted(names)) or graph.layer_of(node)

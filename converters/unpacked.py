@@ -1,0 +1,139 @@
+"""Binary weights that a file holds as floats, though nobody asked for it.
+
+LCE packs a convolution only if its input is binary, too. Weights of -s and +s with a real input, or in a layer that is
+no 2-D convolution, take thirty-two times the bytes that a user may expect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters import matching, reasons
+from larq_rep.converters.audit import BinaryAudit, Finding, declared_binary
+from larq_rep.converters.float_weights import CompressedConstant
+from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph, resolve, unpadded
+
+# Products of data and weights beside the convolutions: locally connected layers, attention, the user's own.
+_PRODUCTS = {*CONVOLUTIONS, "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "SparseMatMul"}
+# Fewer weights are no layer that anybody wants packed, and could be signs by chance.
+_FEWEST = 16
+# Kinds of layers whose weights `float_weights` stores smaller.
+_STORED_SMALLER = ("convolution", "1-D convolution", "depthwise convolution", "dense layer")
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What `audit_unpacked` found.
+
+    # Attributes
+        weights: How many weights of two values are no bits in the file.
+        bytes: Bytes that they take there.
+        findings: One for each layer that has no finding yet, none of them an error.
+    """
+
+    weights: int
+    bytes: int
+    findings: list[Finding]
+
+
+def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[CompressedConstant]) -> Unpacked:
+    """Looks for weights of two values that did not become bits.
+
+    Weights count as binary if their layer declares a quantizer of precision 1, or if they are -s and +s with one s
+    for each channel. Ternary weights get a finding of their own, and are not counted.
+
+    # Arguments
+        graph: The model as a graph.
+        binary: How its binary convolutions fared.
+        stored: The weights of the file that are stored in another type than float32.
+    """
+    found: dict[str, tuple[tf.Operation, tf.Tensor]] = {}
+    for node in graph.nodes:
+        if node.type in _PRODUCTS and node.name in graph.data_dependent and node.name not in binary.packed:
+            for x in node.inputs:
+                if x.op.name not in graph.data_dependent and x.dtype.is_floating:
+                    found.setdefault(x.name, (node, x))
+    values = graph.run([x for _, x in found.values()])
+    dtypes = {math.prod(constant.shape): constant.storage for constant in stored}
+    weights = size = 0
+    findings: dict[str, Finding] = {}
+    for (node, _), value in zip(found.values(), values, strict=True):
+        layer = graph.layer_of(node)
+        signs = declared_binary(graph, node) or is_signs(value, node.type)
+        if not signs and not is_ternary(value, node.type):
+            continue
+        dtype = dtypes.get(value.size, "float32")
+        takes = f"its {value.size:,} weights take {value.size * _BYTES[dtype]:,} bytes in the file, as {dtype}"
+        if signs:
+            weights, size = weights + value.size, size + value.size * _BYTES[dtype]
+            if node.name not in binary.unpacked:
+                message = f"{takes}, though they are signs, {-(-value.size // 8):,} bytes as bits: {_why(graph, node)}"
+                findings.setdefault(layer, Finding("binary-weight-float", layer, message, error=False))
+        else:
+            message = (
+                f"{takes}: they have three values, -s, 0 and +s, and LCE packs two; they are ternary, not binary. Take "
+                f"kernel_quantizer='ste_sign', or a smaller storage (float_weights='int8')"
+            )
+            findings.setdefault(layer, Finding("ternary-weight-float", layer, message, error=False))
+    return Unpacked(weights, size, list(findings.values()))
+
+
+def is_signs(value: np.ndarray, node_type: str = "") -> bool:
+    """Whether weights are -s and +s, both, with one s for all or for each channel of some axis."""
+    return _enough(value) and any(matching.two_valued(channels) for channels in _by_channel(value, node_type))
+
+
+def is_ternary(value: np.ndarray, node_type: str = "") -> bool:
+    """Whether weights are -s, 0 and +s with one s for all or for each channel of some axis."""
+    if not _enough(value) or not 0 < np.mean(value == 0) <= 0.95:
+        return False
+    for channels in _by_channel(value, node_type):
+        magnitude = np.abs(channels)
+        largest = magnitude.max(axis=0)
+        alive = largest > 0
+        ratio = magnitude[:, alive] / largest[alive]
+        if np.all((ratio == 0) | (ratio > 0.995)) and (ratio > 0).sum() > 2 * alive.sum():
+            return True
+    return False
+
+
+def _enough(value: np.ndarray) -> bool:
+    return value.size >= _FEWEST and bool((value > 0).any() and (value < 0).any())
+
+
+def _by_channel(value: np.ndarray, node_type: str) -> list[np.ndarray]:
+    """The weights as matrices whose columns are channels, for each axis that may hold these."""
+    columns = [value.reshape(-1, 1)]
+    if node_type == "DepthwiseConv2dNative":
+        columns.append(value.reshape(-1, value.shape[-2] * value.shape[-1]))
+    columns += [np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis]) for axis in range(value.ndim)]
+    return columns
+
+
+def _why(graph: FrozenGraph, node: tf.Operation) -> str:
+    site = next((site for site in graph.sites if site.node.name == node.name), None)
+    if site is None:
+        return (
+            "LCE packs 2-D convolutions only, whose weights are the same at each place; write it as QuantConv2D, or "
+            "leave the weights real"
+        )
+    smaller = "" if site.kind not in _STORED_SMALLER else ", or store the weights smaller (float_weights='int8')"
+    if site.kind != "convolution":
+        return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign'){smaller}"
+    source = resolve(unpadded(site.x)).op
+    outputs = {sign.output.op.name for sign in graph.signs}
+    if source.type in ("Mul", "RealDiv") and any(resolve(x).op.name in outputs for x in source.inputs):
+        return (
+            "its input is a sign times factors (those of XNOR-Net for each pixel?), and LCE packs a convolution of "
+            f"bare signs; multiply with the factors behind the convolution, and train it so{smaller}"
+        )
+    return (
+        "its input is real, and LCE packs a convolution only if both are binary; give it input_quantizer='ste_sign', "
+        f"and train it so{smaller}"
+    )

@@ -1,0 +1,182 @@
+"""Binary weights that stay float are lines of the report, with their size and the way out; real ones are not."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from support import randomize
+
+from larq_rep.converters import convert, describe
+
+keras, quant = tf.keras.layers, lq.layers
+SIGNS = {"kernel_quantizer": "ste_sign", "use_bias": False}
+BOTH = {"input_quantizer": "ste_sign", **SIGNS}
+
+
+class ScaledInput(quant.QuantConv2D):
+    """XNOR-Net's convolution: signs times a scale for each pixel."""
+
+    def call(self, x):
+        return super().call(lq.math.sign(x) * tf.reduce_mean(tf.abs(x), axis=-1, keepdims=True))
+
+
+class Product(keras.Layer):
+    """A layer of the user's own, with weights of -s and +s in an operation of TensorFlow."""
+
+    def __init__(self, operation, **kwargs):
+        super().__init__(**kwargs)
+        self.operation = operation
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(shape[-1], 12), name="weight")
+
+    def call(self, x):
+        scale = tf.reduce_mean(tf.abs(self.weight), axis=0)
+        return self.operation(x, tf.where(self.weight >= 0, scale, -scale))
+
+
+# layer, shape of its input, weights of two values, words of the way out
+BINARY = {
+    "BinaryConnect": (lambda: quant.QuantConv2D(16, 3, **SIGNS), (6, 6, 32), 4608, "input_quantizer='ste_sign'"),
+    "BWN": (
+        lambda: quant.QuantConv2D(16, 3, kernel_quantizer="magnitude_aware_sign"),
+        (6, 6, 32),
+        4608,
+        "input_quantizer='ste_sign'",
+    ),
+    "XNOR-Net": (lambda: ScaledInput(16, 3, **SIGNS), (6, 6, 32), 4608, "behind the convolution"),
+    "dense": (lambda: quant.QuantDense(16, **SIGNS), (32,), 512, "1x1 'valid' QuantConv2D"),
+    "dense on a sequence": (lambda: quant.QuantDense(16, **SIGNS), (5, 32), 512, "1x1 'valid' QuantConv2D"),
+    "1-D": (lambda: quant.QuantConv1D(16, 3, **SIGNS), (8, 32), 1536, "kernel_size=(1, k)"),
+    "3-D": (lambda: quant.QuantConv3D(8, 3, **SIGNS), (4, 4, 4, 8), 1728, "2-D convolutions only"),
+    "3-D transposed": (
+        lambda: quant.QuantConv3DTranspose(8, 3, **SIGNS),
+        (4, 4, 4, 8),
+        1728,
+        "2-D convolutions only",
+    ),
+    "depthwise": (
+        lambda: quant.QuantDepthwiseConv2D(3, depthwise_quantizer="ste_sign"),
+        (6, 6, 32),
+        288,
+        "groups",
+    ),
+    "separable, depthwise": (
+        lambda: quant.QuantSeparableConv2D(16, 3, depthwise_quantizer="ste_sign"),
+        (6, 6, 32),
+        288,
+        "groups",
+    ),
+    "separable, pointwise": (
+        lambda: quant.QuantSeparableConv2D(16, 3, pointwise_quantizer="ste_sign"),
+        (6, 6, 32),
+        512,
+        "input_quantizer='ste_sign'",
+    ),
+    "transposed": (lambda: quant.QuantConv2DTranspose(16, 3, **SIGNS), (6, 6, 32), 4608, "UpSampling2D"),
+    "locally connected": (lambda: quant.QuantLocallyConnected2D(8, 3, **SIGNS), (5, 5, 8), 5184, "QuantConv2D"),
+    "locally connected, both binary": (
+        lambda: quant.QuantLocallyConnected2D(8, 3, **BOTH),
+        (5, 5, 8),
+        5184,
+        "QuantConv2D",
+    ),
+    "locally connected, one product": (
+        lambda: quant.QuantLocallyConnected2D(4, 3, padding="same", implementation=2, **BOTH),
+        (4, 4, 4),
+        (4 * 4 * 4) ** 2,  # with zeros where nothing is connected
+        "QuantConv2D",
+    ),
+    "locally connected, 1-D": (lambda: quant.QuantLocallyConnected1D(8, 3, **BOTH), (9, 8), 1344, "QuantConv2D"),
+    "matmul": (lambda: Product(tf.matmul), (32,), 384, "1x1"),
+    "matmul, transposed": (
+        lambda: Product(lambda x, w: tf.matmul(x, tf.transpose(w), transpose_b=True)),
+        (32,),
+        384,
+        "1x1",
+    ),
+    "einsum": (lambda: Product(lambda x, w: tf.einsum("bij,jk->bik", x, w)), (5, 32), 384, "QuantConv2D"),
+    "conv2d": (lambda: Product(lambda x, w: tf.nn.conv2d(x, w[None, None], 1, "SAME")), (4, 4, 32), 384, "real"),
+}
+
+
+def converted(layer, shape, **options):
+    i = tf.keras.Input(shape)
+    layer._name = "layer"
+    model = randomize(tf.keras.Model(i, layer(i)))
+    return convert(model, **options)
+
+
+@pytest.mark.parametrize("make, shape, weights, remedy", BINARY.values(), ids=BINARY)
+def test_binary_weights(make, shape, weights, remedy):
+    content, report = converted(make(), shape)
+    (finding,) = report.findings
+    assert (finding.rule, finding.where, finding.error) == ("binary-weight-float", "layer", False)
+    assert f"its {weights:,} weights take {4 * weights:,} bytes in the file, as float32" in finding.message
+    assert f"{-(-weights // 8):,} bytes as bits" in finding.message and remedy in finding.message
+    assert (report.unpacked_weights, report.unpacked_bytes) == (weights, 4 * weights)
+    assert report.to_dict()["unpacked_bytes"] == 4 * weights
+    assert describe(content).constants["float32"] >= 4 * weights  # they really are in the file
+
+
+@pytest.mark.parametrize("storage, size", [("float16", 2), ("int8", 1)])
+def test_size_in_smaller_storage(storage, size):
+    content, report = converted(quant.QuantConv2D(16, 3, **SIGNS), (6, 6, 32), float_weights=storage)
+    assert report.unpacked_bytes == 4608 * size == describe(content).constants[storage]
+    assert f"{4608 * size:,} bytes in the file, as {storage}" in report.findings[0].message
+
+
+def test_binary_layers_that_are_reported_otherwise_count():
+    _, report = converted(quant.QuantDense(16, **BOTH), (32,))
+    assert [finding.rule for finding in report.findings] == ["silent-float"]
+    assert (report.unpacked_weights, report.unpacked_bytes) == (512, 2048)
+    _, report = converted(quant.QuantConv1D(16, 3, **BOTH), (8, 32), allow_float=True)
+    assert [finding.rule for finding in report.findings] == ["silent-float"]
+    assert (report.unpacked_weights, report.binary, report.bitpacked) == (1536, 1, 0)
+
+
+def test_packed_weights_do_not():
+    _, report = converted(quant.QuantConv2D(16, 3, **BOTH), (6, 6, 32))
+    assert (report.unpacked_weights, report.unpacked_bytes, report.findings) == (0, 0, [])
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: keras.Conv2D(16, 3), (6, 6, 3)),
+        (lambda: keras.Dense(64), (2,)),
+        (lambda: keras.Dense(1), (16,)),
+        (lambda: keras.DepthwiseConv2D(3), (6, 6, 32)),
+        (lambda: keras.LocallyConnected2D(8, 3), (5, 5, 8)),
+        (lambda: quant.QuantConv2D(16, 3, kernel_quantizer=lq.quantizers.DoReFa(2, mode="weights")), (6, 6, 32)),
+        # A filter that blurs has one value.
+        (lambda: keras.Lambda(lambda x: tf.nn.conv2d(x, tf.fill((3, 3, 32, 4), 1 / 9), 1, "SAME")), (6, 6, 32)),
+    ],
+)
+def test_real_weights_are_no_finding(make, shape):
+    _, report = converted(make(), shape)
+    assert (report.findings, report.unpacked_weights) == ([], 0)
+
+
+def test_ternary_weights_are_told_from_binary_ones():
+    ternary = quant.QuantConv2D(16, 3, kernel_quantizer=lq.quantizers.SteTern(threshold_value=0.3), use_bias=False)
+    _, report = converted(ternary, (6, 6, 32))
+    (finding,) = report.findings
+    assert (finding.rule, finding.where, finding.error) == ("ternary-weight-float", "layer", False)
+    assert "ternary, not binary" in finding.message and "18,432 bytes" in finding.message
+    assert report.unpacked_weights == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_real_weights_of_any_shape(seed):
+    """No small real-valued layer is taken for a binary one by chance."""
+    from larq_rep.converters.unpacked import is_signs, is_ternary
+
+    rng = np.random.default_rng(seed)
+    for _ in range(300):
+        shape = rng.integers(1, 9, rng.integers(2, 6))
+        weights = rng.normal(size=shape) * np.exp(rng.normal(size=shape[-1]))
+        assert not is_signs(weights) and not is_ternary(weights)
+        scale = np.exp(rng.normal(size=shape[-1]))
+        signs = np.where(weights < 0, -scale, scale)
+        assert is_signs(signs) == (weights.size >= 16 and len(np.unique(np.sign(signs))) == 2 and shape[:-1].prod() > 1)
