@@ -17,8 +17,6 @@ Inputs: TypeAlias = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 # Operators of a file that hand on numbers without looking at them.
 _HANDED_ON = ("CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE", "TRANSPOSE", "STRIDED_SLICE", "SLICE")
-# Integers that nothing is known of are small, as indices, which most of them are.
-_SMALL = 2
 
 
 class IncomparableError(ValueError):
@@ -112,9 +110,7 @@ def taken(arrays: Sequence[np.ndarray], flatbuffer: Flatbuffer) -> tuple[list[np
 def random_inputs(
     flatbuffer: Flatbuffer, count: int = 1, seed: int = 0, dtypes: Sequence[np.dtype] | None = None
 ) -> list[np.ndarray]:
-    """Arrays that fit the inputs of a file: normally distributed numbers, and integers of all that an input takes.
-
-    Integers of 32 and 64 bits are mostly indices: of a table that the file looks them up in they stay below its size.
+    """Arrays that fit the inputs of a file: those of `random_array`, and indices below the size of their table.
 
     # Arguments
         flatbuffer: The file.
@@ -125,21 +121,34 @@ def random_inputs(
     rng = np.random.default_rng(seed)
     arrays = []
     for tensor, dtype in zip(flatbuffer.inputs, dtypes or [None] * len(flatbuffer.inputs), strict=True):
-        dtype = np.dtype(dtype or flatbuffer.dtype(tensor))
-        first, *rest = flatbuffer.shape(tensor) or (1,)
-        shape = (count * first, *rest) if flatbuffer.shape(tensor) else ()
-        if dtype.kind == "f":
-            arrays.append(rng.standard_normal(shape).astype(dtype))
-        elif dtype.kind == "b":
-            arrays.append(rng.integers(0, 2, shape).astype(dtype))
-        else:
-            info = np.iinfo(dtype)
-            rows = _rows(flatbuffer, tensor)
-            low, high = (info.min, info.max + 1) if dtype.itemsize <= 2 else (0, _SMALL)
-            if rows:
-                low, high = 0, min(rows, int(info.max) + 1)
-            arrays.append(rng.integers(low, high, shape, dtype=np.int64).astype(dtype))
+        shape = flatbuffer.shape(tensor)
+        shape = (count * shape[0], *shape[1:]) if shape else ()
+        arrays.append(random_array(shape, np.dtype(dtype or flatbuffer.dtype(tensor)), rng, _rows(flatbuffer, tensor)))
     return arrays
+
+
+def random_array(
+    shape: tuple[int, ...], dtype: np.dtype, rng: np.random.Generator, below: int | None = None
+) -> np.ndarray:
+    """Normally distributed numbers, or integers of all that a type holds.
+
+    Integers of 32 and 64 bits are mostly indices, and are 0 and 1 where nothing is known of them.
+
+    # Arguments
+        shape, dtype: Of the array.
+        rng: The generator.
+        below: A bound for indices.
+    """
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    low, high = 0, 2
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if below:
+            high = min(below, int(info.max) + 1)
+        elif dtype.itemsize <= 2:
+            low, high = int(info.min), int(info.max) + 1
+    return rng.integers(low, high, shape).astype(dtype)
 
 
 def _rows(flatbuffer: Flatbuffer, tensor: int) -> int | None:
