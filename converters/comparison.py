@@ -620,8 +620,9 @@ class Comparison:
         return factor * self._gain(readers[0].outputs[0])
 
     def _behind(self, tensor: tf.Tensor, stop: set[str]) -> list[tf.Operation]:
-        """The nodes that a tensor is computed by, back to the last signs and to the nodes named in `stop`."""
+        """The nodes that a tensor is computed by, back to what the file's values replace and those named in `stop`."""
         signs = {self.signs[name].output.op.name for name in self.bits}
+        stop = stop | {self.fake[name].name for name in self.stored}
         found: dict[str, tf.Operation] = {}
         stack = [tensor.op]
         while stack:

@@ -8,7 +8,17 @@ keras = tf.keras.layers
 
 ACTIVATIONS = [None, "relu", "relu6", "hard_tanh", "tanh", "sigmoid", "elu", "softplus"]
 KERNELS = ["ste_sign", "magnitude_aware_sign"]
-SIGNS = ["ste_sign", "approx_sign", lambda x: tf.where(x >= 0, 1.0, -1.0), lambda x: tf.where(x > 0.25, 1.0, -1.0)]
+
+
+def at_least_0(x):
+    return tf.where(x >= 0, 1.0, -1.0)
+
+
+def above_a_quarter(x):
+    return tf.where(x > 0.25, 1.0, -1.0)
+
+
+SIGNS = ["ste_sign", "approx_sign", at_least_0, above_a_quarter]
 PADDINGS = [("valid", 0.0), ("same", 1.0), ("same", 0.0)]
 
 
