@@ -417,10 +417,10 @@ def _print_answers(answers: dict[str, Any], result: Verification) -> None:
         click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
         for answer in answers["disagreements"]:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
-        if answers["disagreements"] and result.ok and not result.predict_error:
+        if answers["disagreements"] and result.ok and not any("model.predict" in note for note in result.notes):
             click.echo(
-                "The file is right by its proof: where answers differ, an activation is 0 up to rounding in front of "
-                "its sign, and each engine rounds it to another side."
+                "The file is right by its proof: where answers differ, rounding turned a sign whose value lies next "
+                "to 0."
             )
 
 
@@ -435,7 +435,7 @@ def _print_engines(result: Verification) -> None:
     if (engine := result.engines.get("delegate")) is None:
         return
     bits = "of the same bits as LCE's interpreter" if engine.bit_equal else "NOT all of the bits of LCE's interpreter"
-    turned = f" (not comparable on {engine.turned}, where rounding turns a sign)" if engine.turned else ""
+    turned = f" (not comparable on {engine.turned}, where rounding turned a value)" if engine.turned else ""
     click.echo(
         f"Delegate {engine.version} ({engine.implementation}, fused): {engine.operators} operators {bits} on "
         f"{engine.images} images; outputs within {engine.output_error:.1e} of its own{turned}."
