@@ -63,7 +63,7 @@ def _in_order(inputs: Inputs, model: tf.keras.Model, names: list[str]) -> list[n
             if set(inputs) == set(known):
                 return [inputs[name] for name in known]
         raise IncomparableError(f"Expected inputs named {', '.join(names)}, found {', '.join(map(str, inputs))}.")
-    arrays = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
     if len(arrays) != len(names):
         raise IncomparableError(
             f"Expected arrays for {len(names)} inputs ({', '.join(names)}), in a list or by name, found {len(arrays)}."
@@ -120,10 +120,11 @@ def random_inputs(
     """
     rng = np.random.default_rng(seed)
     arrays = []
-    for tensor, dtype in zip(flatbuffer.inputs, dtypes or [None] * len(flatbuffer.inputs), strict=True):
+    types = dtypes or [np.dtype(flatbuffer.dtype(tensor)) for tensor in flatbuffer.inputs]
+    for tensor, dtype in zip(flatbuffer.inputs, types, strict=True):
         shape = flatbuffer.shape(tensor)
         shape = (count * shape[0], *shape[1:]) if shape else ()
-        arrays.append(random_array(shape, np.dtype(dtype or flatbuffer.dtype(tensor)), rng, _rows(flatbuffer, tensor)))
+        arrays.append(random_array(shape, dtype, rng, _rows(flatbuffer, tensor)))
     return arrays
 
 

@@ -289,7 +289,7 @@ def verify(
         raise common.InputError(f"{file} cannot be compared with {model}: {ConversionError(findings)}")
     proof: np.ndarray | list[np.ndarray]
     if images is not None or digits:
-        data, labels, names = _images(network, images, digits)
+        data, labels, names = _images(network, images)
         batch = network.input_shape[0] or 1
         # Whole batches, of a network that has a batch size of its own; the last image fills up.
         data = np.concatenate([data, np.repeat(data[-1:], -len(names) % batch, axis=0)])
@@ -344,10 +344,8 @@ def _random_inputs(network: tf.keras.Model, flatbuffer: Flatbuffer, runs: int, s
     return random_inputs(flatbuffer, runs, seed, [np.dtype(x.dtype.as_numpy_dtype) for x in takes])
 
 
-def _images(
-    network: tf.keras.Model, folder: Path | None, digits: bool
-) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Images, their labels if they have some, and their names."""
+def _images(network: tf.keras.Model, folder: Path | None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Images of a folder or else the digits, their labels if they have some, and their names."""
     from larq_rep import data
 
     shape = network.input_shape
@@ -357,7 +355,7 @@ def _images(
             f"{network.name} takes {inputs}. --images and --digits need a network of one input of real-valued images, "
             "(batch, height, width, channels): give --random N, or arrays in Python, larq_rep.converters.verify."
         )
-    if digits:
+    if folder is None:
         if shape[3] != 1:
             raise common.InputError(
                 f"--digits are grey images, but {network.name} takes {shape[3]} channels. Take a model with one "
@@ -432,8 +430,9 @@ def _print_engines(result: Verification) -> None:
         f"LCE {engine.version} ({engine.implementation}): {engine.operators} operators {bits} on {engine.images} "
         f"images; outputs within {engine.output_error:.1e} of the model's."
     )
-    if (engine := result.engines.get("delegate")) is None:
+    if "delegate" not in result.engines:
         return
+    engine = result.engines["delegate"]
     bits = "of the same bits as LCE's interpreter" if engine.bit_equal else "NOT all of the bits of LCE's interpreter"
     turned = f" (not comparable on {engine.turned}, where rounding turned a value)" if engine.turned else ""
     click.echo(
