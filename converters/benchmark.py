@@ -13,11 +13,12 @@ import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
-from larq_rep_runtime.profile import random_inputs
 from matplotlib.figure import Figure
 
 from larq_rep import plots
 from larq_rep.converters.describe import describe
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.inputs import random_array, random_inputs
 
 # Options of LCE's interpreter in each of its modes.
 _LCE_OPTIONS: dict[str, dict[str, bool]] = {
@@ -160,7 +161,7 @@ def measure(
 def _open(content: bytes, mode: str, num_threads: int) -> _Run | str:
     """A function that runs the model once, or why there is none."""
     description = describe(content)
-    inputs = random_inputs([vars(tensor) for tensor in description.inputs])
+    inputs = random_inputs(Flatbuffer(content))
     lce = [name for name in description.operators if name.startswith("Lce")]
     if mode == "tflite" and lce:
         return f"stock TFLite has no {', '.join(lce)}"
@@ -173,7 +174,7 @@ def _open(content: bytes, mode: str, num_threads: int) -> _Run | str:
         if mode.startswith("delegate"):
             implementation = mode.partition(":")[2] or None
             delegated = larq_rep_runtime.Interpreter(content, num_threads, implementation=implementation)
-            return lambda: delegated.predict(inputs)
+            return lambda: delegated.invoke(inputs)
         interpreter = Interpreter(content, num_threads, **_LCE_OPTIONS[mode])
     except (RuntimeError, ValueError) as error:
         return f"the interpreter does not load this file: {str(error).strip()}"
@@ -197,8 +198,10 @@ def _open_tflite(content: bytes, inputs: list[np.ndarray], num_threads: int) -> 
 
 
 def _open_keras(model: tf.keras.Model) -> _Run:
-    details = [{"shape": (x.shape[0] or 1, *x.shape[1:]), "dtype": x.dtype.name} for x in model.inputs]
-    inputs = [tf.constant(array) for array in random_inputs(details)]
+    rng = np.random.default_rng(0)
+    takes = tf.nest.flatten(model.inputs)
+    arrays = [random_array((x.shape[0] or 1, *x.shape[1:]), np.dtype(x.dtype.as_numpy_dtype), rng) for x in takes]
+    inputs = [tf.constant(array) for array in arrays]
     function = tf.function(model)
     packed = tf.nest.pack_sequence_as(model.input, inputs)
     return lambda: [y.numpy() for y in tf.nest.flatten(function(packed, training=False))]

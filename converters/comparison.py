@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import executor, lce, matching
+from larq_rep.converters import executor, lce, matching, quantized
 from larq_rep.converters.audit import meant_binary
-from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Sign, Site, constant_value, resolve
+from larq_rep.converters.inputs import IncomparableError, taken
 
 # Allowed difference in front of a sign and at an output, as a share of the magnitude that `_magnitude` explains.
 # Correct conversions of the zoo were seen to stay below 1e-6.
@@ -20,12 +22,9 @@ TOLERANCE = 4e-6
 OUTPUT_TOLERANCE = 5e-5
 # The same between an operator of LCE and its definition, whose order of operations is known.
 OPERATOR_TOLERANCE = 2e-6
+_LARGEST = float(np.finfo(np.float32).max)
 _SATURATING = {"Softmax": "SOFTMAX", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
 _CLIPS = ("ClipByValue", "Maximum", "Minimum", "Relu", "Relu6")
-
-
-class IncomparableError(ValueError):
-    """A file and a model, or images, that do not belong together."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Difference:
     """A place where file and model differ.
 
     # Attributes
-        stage: `"weights"`, `"operator"`, `"sign"`, `"threshold"`, `"output"` or `"structure"`.
+        stage: `"weights"`, `"operator"`, `"sign"`, `"quantization"`, `"threshold"`, `"output"`, `"structure"` or
+            `"delegate"`.
         layer: Keras layer.
         operator: Index of the operator in the file; -1 for the outputs.
         message: What was expected and found, and where.
@@ -51,19 +51,50 @@ class Difference:
 
 
 @dataclass
+class Engine:
+    """What was proved for an engine that runs the file.
+
+    # Attributes
+        version: Version of the engine.
+        implementation: Its kernel or instruction set.
+        images: Images on which it was compared.
+        operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
+            around them that it takes over.
+        bit_equal: Whether all of these gave the same bits: LCE's interpreter as the operators' definition in numpy
+            (real-valued results equal to rounding), the delegate as LCE's interpreter.
+        output_error: Largest difference of an output, as a share of its largest value: LCE's interpreter against the
+            model, the delegate against LCE's interpreter.
+        turned: Images on which the rounding of a real-valued operator, which is TFLite's, turned a sign or an integer
+            of 8 bits, so that the outputs say nothing (for LCE, whose values the model is given, always 0).
+    """
+
+    version: str
+    implementation: str
+    images: int = 0
+    operators: int = 0
+    bit_equal: bool = True
+    output_error: float = 0.0
+    turned: int = 0
+
+
+@dataclass
 class Verification:
     """The outcome of `verify`.
 
     # Attributes
         convolutions: Binary convolutions compared.
-        images: Images on which everything was compared.
+        images: Images (or whatever the model takes) on which everything was compared.
         activations: Binary activations compared, over all these images.
         flips: How many of them differ in sign between the forced Keras run and LCE, all of them within rounding
             of zero if the file is right.
         sign_error: Largest difference in front of a sign, as a share of the magnitude of the sums behind it.
         output_error: Largest difference of an output, as a share of its largest value.
+        predict_error: The same of an ordinary run of the model, in which the flipped activations have the model's
+            signs: what `model.predict` differs by, although the file is right.
+        engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, and `"delegate"`, whose
+            reference is LCE's interpreter.
         differences: What is wrong, in the order of execution; empty if the file is right.
-        notes: What could not be compared.
+        notes: What could not be compared, and what looks wrong and is not.
     """
 
     convolutions: int = 0
@@ -72,6 +103,8 @@ class Verification:
     flips: int = 0
     sign_error: float = 0.0
     output_error: float = 0.0
+    predict_error: float = 0.0
+    engines: dict[str, Engine] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -84,9 +117,15 @@ class Verification:
 
 
 class Comparison:
-    """One file against one model; the methods of `verify`'s steps share what they know of both."""
+    """One file against one model; the methods of `verify`'s steps share what they know of both.
 
-    def __init__(self, graph: FrozenGraph, model: tf.keras.Model, flatbuffer: Flatbuffer):
+    # Arguments
+        graph, model: The model, twice.
+        flatbuffer: The file.
+        watch: Tensors of the file that `run` gives the values of besides those that are compared here.
+    """
+
+    def __init__(self, graph: FrozenGraph, model: tf.keras.Model, flatbuffer: Flatbuffer, watch: Iterable[int] = ()):
         self.graph, self.flatbuffer = graph, flatbuffer
         self.result = Verification()
         sites, kernels = meant_binary(model, graph)
@@ -97,8 +136,10 @@ class Comparison:
         self.bits: dict[str, int] = {}  # name of a sign's output -> packed tensor of the file
         self.signs = {sign.output.name: sign for sign in graph.signs}
         self.lce_operators = [op for op in flatbuffer.operators if op.name.startswith("Lce")]
-        # popcounts and model values by operator, for the thresholds
-        self.samples: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.stored: dict[str, int] = {}  # name of a fake quantizer's output -> tensor of integers of the file
+        self.fake = {node.outputs[0].name: node for node in quantized.fake_quantizers(graph)}
+        # Layers whose sums of exactly 0 LCE's correction of zero padding turned negative, and what turned in all.
+        self.turned_at_border: dict[str, int] = {}
         self.layers = {op.index: self.sites[i].layer for i, op in self.match.pairs.items()}
         self.operators = {self.sites[i].node.name: op for i, op in self.match.pairs.items()}
         # Where the value in front of a sign also goes on as a shortcut, it has been compared there.
@@ -129,34 +170,31 @@ class Comparison:
             node, producer = resolve(output).op, flatbuffer.producers.get(tensor)
             if producer is not None and _SATURATING.get(node.type) == producer.name:
                 self.outputs.append((node.inputs[0], producer.inputs[0]))
-        watched = {t for op in self.lce_operators for t in (op.inputs[0], *op.outputs)}
-        self.watched = sorted(watched | {tensor for _, tensor in self.outputs})
+        # Integers that stand for real numbers; those that the model rounds, too, are found by their values.
+        self.integers = [
+            t
+            for t in sorted({*flatbuffer.inputs, *flatbuffer.producers})
+            if self.fake and quantized.quantization(flatbuffer, t) is not None
+        ]
+        computed = {t for op in self.lce_operators for t in (op.inputs[0], *op.outputs)}
+        computed |= {tensor for _, tensor in self.outputs} | {*self.integers, *quantized.summed(flatbuffer), *watch}
+        self.watched = sorted(computed)
         self.interpreter = lce.any_interpreter(flatbuffer.with_outputs(self.watched))
+        grouped = any(op.name == "LceBconv2d" and matching.groups(flatbuffer, op) > 1 for op in self.lce_operators)
+        self.engine = Engine(lce.version(), "indirect kernel" if grouped else "default kernel")
+        self.result.engines["lce"] = self.engine
 
-    def check_interfaces(self, images: np.ndarray) -> None:
-        def shapes(tensors: list[int]) -> list[tuple[int, ...]]:
-            return [self.flatbuffer.shape(t)[1:] for t in tensors]
-
+    def check_interfaces(self) -> None:
         for what, theirs, ours in (
-            ("input", shapes(self.flatbuffer.inputs), [tuple(x.shape[1:]) for x in self.graph.inputs]),
-            ("output", shapes(self.flatbuffer.outputs), [tuple(y.shape[1:]) for y in self.graph.outputs]),
+            ("input", self.flatbuffer.inputs, self.graph.inputs),
+            ("output", self.flatbuffer.outputs, self.graph.outputs),
         ):
-            if theirs != ours:
+            found = [self.flatbuffer.shape(t) for t in theirs]
+            expected = [tuple(x.shape.as_list()) for x in ours]
+            if len(found) != len(expected) or not all(map(_fits, found, expected)):
                 raise IncomparableError(
-                    f"The file has {what} shapes {theirs}, the model {ours}: it was made from another network."
+                    f"The file has {what} shapes {found}, the model {expected}: it was made from another network."
                 )
-        if len(self.graph.inputs) != 1:
-            raise IncomparableError(f"Expected a model of one input, found {len(self.graph.inputs)}.")
-        if self.graph.inputs[0].shape[0] != 1 or self.graph.inputs[0].dtype != tf.float32:
-            raise IncomparableError(
-                "Expected a model of float32 images with a free batch size or that of 1, found "
-                f"{self.graph.inputs[0].dtype.name} and {self.graph.inputs[0].shape[0]}."
-            )
-        if images.ndim != 4 or images.shape[1:] != tuple(self.graph.inputs[0].shape[1:]) or not len(images):
-            raise IncomparableError(
-                f"Expected images of shape (N, {', '.join(map(str, self.graph.inputs[0].shape[1:]))}), found "
-                f"{images.shape}."
-            )
 
     # Weights
 
@@ -187,7 +225,7 @@ class Comparison:
 
     # Which packed tensor belongs to which sign
 
-    def assign_signs(self, image: np.ndarray) -> None:
+    def assign_signs(self, inputs: Sequence[np.ndarray]) -> None:
         """Finds the packed tensor of every sign: through the convolution it feeds, else by what it carries."""
         choices: dict[str, list[int]] = {}
         for i, site in enumerate(self.sites):
@@ -211,9 +249,11 @@ class Comparison:
                 self.bits[name] = (unused or fitting)[0]
                 choices[name] = fitting
         # Layers with equal weights can be told apart only by their data: mend the first bad pairing until none is.
-        values = self._interpret(image)
+        values = self.run(inputs)
+        _, for_model = taken(inputs, self.flatbuffer)
+        self._assign_stored(for_model, values)
         for _ in range(len(self.bits)):
-            before = self._forced(image, values)
+            before = self._forced(for_model, values)
             for name in self.bits:
                 wrong = {t: self._disagreement(name, t, before, values) for t in {self.bits[name], *choices[name]}}
                 best = min(wrong, key=lambda t: wrong[t])
@@ -238,13 +278,37 @@ class Comparison:
 
     # What flows through both
 
-    def _interpret(self, image: np.ndarray) -> dict[int, np.ndarray]:
-        values = self.interpreter.interpreter.predict([np.ascontiguousarray(image, np.float32)])
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+        """The values of all watched tensors of the file in LCE's interpreter."""
+        values = self.interpreter.interpreter.predict(taken(inputs, self.flatbuffer)[0])
         return dict(zip(self.watched, values, strict=True))
 
-    def _forced(self, image: np.ndarray, values: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
-        """The model's values in front of each sign, and its outputs, with LCE's bits for every sign."""
-        feeds: dict[tf.Tensor, np.ndarray] = {self.graph.inputs[0]: image}
+    def _assign_stored(self, inputs: list[np.ndarray], values: dict[int, np.ndarray]) -> None:
+        """Finds the integers that each fake quantizer of the model became, one after the other, by their values."""
+        for name, node in self.fake.items():
+            expected = self._forced(inputs, values, [node.outputs[0]])[name]
+            apart = {}
+            for t in self.integers:
+                if values[t].size == expected.size:
+                    found = quantized.real(self.flatbuffer, t, values[t]).reshape(expected.shape)
+                    apart[t] = float(np.abs(found - expected).mean())
+            if apart:
+                self.stored[name] = min(apart, key=lambda t: apart[t])
+            else:
+                self.result.notes.append(f"{self.graph.layer_of(node)}: its rounding stayed out of the file")
+
+    def _forced(
+        self, inputs: list[np.ndarray], values: dict[int, np.ndarray], wanted: Sequence[tf.Tensor] = ()
+    ) -> dict[str, np.ndarray]:
+        """The model's values in front of each sign, and its outputs, with LCE's bits for every sign.
+
+        Where the model rounds and the file holds the integers, their values go on; what is in front of the rounding is
+        returned by the name of its tensor, as are the values of the `wanted` tensors.
+        """
+        feeds: dict[tf.Tensor, np.ndarray] = dict(zip(self.graph.inputs, inputs, strict=True))
+        for name, tensor in self.stored.items():
+            output = self.fake[name].outputs[0]
+            feeds[output] = quantized.real(self.flatbuffer, tensor, values[tensor]).reshape(output.shape)
         for name, tensor in self.bits.items():
             output = self.signs[name].output
             feeds[output] = matching.unpack(values[tensor], output.shape[-1]).astype(output.dtype.as_numpy_dtype)
@@ -253,63 +317,128 @@ class Comparison:
         for (site, _, scale), y in zip(self.exact, sums, strict=True):
             feeds[site.node.outputs[0]] = y * scale
         shifted = [s.threshold for s in signs if s.threshold is not None]
-        wanted = [
-            *(s.compared for s in signs),
-            *(output for output, _ in self.outputs),
-            *shifted,
-            *(x for x, _ in self.large),
-        ]
-        fetched = dict(zip((x.name for x in wanted), self.graph.run(wanted, feeds), strict=True))
-        result = {}
+        fronts = [self.fake[name].inputs[0] for name in self.stored]
+        returned = [*fronts, *wanted, *(output for output, _ in self.outputs)]
+        fetches = [*(s.compared for s in signs), *returned, *shifted, *(x for x, _ in self.large)]
+        fetched = dict(zip((x.name for x in fetches), self.graph.run(fetches, feeds), strict=True))
+        result = {x.name: fetched[x.name] for x in returned}
         for sign in signs:
             threshold = np.float32(0) if sign.threshold is None else fetched[sign.threshold.name]
             value = fetched[sign.compared.name] - threshold
             result[sign.output.name] = -value if sign.negated else value
-        for output, _ in self.outputs:
-            result[output.name] = fetched[output.name]
         self.peaks = [gain * float(np.abs(fetched[x.name]).max()) for x, gain in self.large]
         return result
 
-    def compare_image(self, index: int, image: np.ndarray) -> None:
-        values = self._interpret(image)
+    def compare_image(self, index: int, inputs: Sequence[np.ndarray], values: dict[int, np.ndarray]) -> None:
         self.result.images += 1
-        popcounts = self._compare_operators(index, values)
+        self.engine.images += 1
+        self._compare_operators(index, values)
         if any(d.stage == "weights" for d in self.result.differences):
             return  # nothing would agree behind other weights, and these are reported
-        forced = self._forced(image, values)
+        _, for_model = taken(inputs, self.flatbuffer)
+        forced = self._forced(for_model, values)
+        known = {*self.stored.values(), *self.bits.values()}
+
+        def noise(tensor: int) -> float:
+            return quantized.noise(self.flatbuffer, tensor, known, values) if self.integers else 0.0
+
+        for name, tensor in self.stored.items():
+            self._compare_stored(index, self.fake[name], tensor, forced, values, noise(tensor))
+        flips = self.result.flips
         for name, tensor in self.bits.items():
-            self._compare_sign(index, self.signs[name], tensor, forced[name], values, popcounts)
+            source = self.flatbuffer.producers[tensor].inputs[0]
+            self._compare_sign(index, self.signs[name], tensor, forced[name], values, noise(source))
         for output, tensor in self.outputs:
-            error, where = _error(values[tensor], forced[output.name])
-            self.result.output_error = max(self.result.output_error, error)
-            if not error <= OUTPUT_TOLERANCE:
+            found = quantized.real(self.flatbuffer, tensor, values[tensor])
+            error, where = _error(found, forced[output.name])
+            self.result.output_error = self.engine.output_error = max(self.result.output_error, error)
+            rounding = noise(tensor) / (float(np.abs(forced[output.name]).max()) or 1.0) if self.integers else 0.0
+            if not error <= OUTPUT_TOLERANCE + rounding:
                 self._differ(
                     "output",
                     self.graph.layer_of(resolve(output).op),
                     -1,
-                    f"model {_at(forced[output.name], where)}, file {_at(values[tensor], where)} at {where[1:]}, made "
+                    f"model {_at(forced[output.name], where)}, file {_at(found, where)} at {where[1:]}, made "
                     f"since the last sign by {self._upstream(output)}",
                     index,
                 )
+        if self.result.flips > flips or self.stored:
+            free = self.graph.run(self.graph.outputs, dict(zip(self.graph.inputs, for_model, strict=True)))
+            files = [quantized.real(self.flatbuffer, t, values[t]) for t in self.flatbuffer.outputs]
+            apart = max(_error(a, b)[0] for a, b in zip(files, free, strict=True))
+            self.result.predict_error = max(self.result.predict_error, apart)
 
-    def _compare_operators(self, index: int, values: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Every LCE operator against numpy; returns the popcounts by packed output, for the thresholds."""
-        popcounts: dict[int, np.ndarray] = {}
+    def explain_flips(self) -> None:
+        """Says why `model.predict` gives something else than a file that is right."""
+        if not self.result.ok or not self.result.predict_error > OUTPUT_TOLERANCE:
+            return
+        if not self.result.flips:
+            self.result.notes.append(
+                f"model.predict differs from the file by up to {self.result.predict_error:.1%} of the largest output, "
+                "and the file is right: LCE computes with integers of 8 bits, weights too, where the model rounds real "
+                "numbers. With the file's own integers they agree."
+            )
+            return
+        count = sum(self.turned_at_border.values())
+        reason = "0 up to rounding in front of their sign, which the file rounds to the other side"
+        if count == self.result.flips:
+            reason = (
+                "sums of exactly 0 at the zero-padded border of "
+                f"{', '.join(self.turned_at_border)}, which LCE's correction of the padding rounds to a number below 0 "
+                "(training moves sums away from 0; pad_values=1 needs no correction)"
+            )
+        elif count:
+            reason += (
+                f" ({count} of them sums of exactly 0 at the zero-padded border of {', '.join(self.turned_at_border)}, "
+                "rounded by LCE's correction of the padding)"
+            )
+        self.result.notes.append(
+            f"model.predict differs from the file by up to {self.result.predict_error:.1%} of the largest output, and "
+            f"the file is right: {self.result.flips} of {self.result.activations:,} activations are {reason}. Each "
+            "changes all that follows; with the file's own signs the outputs agree."
+        )
+
+    def _compare_stored(
+        self,
+        index: int,
+        node: tf.Operation,
+        tensor: int,
+        forced: dict[str, np.ndarray],
+        values: dict[int, np.ndarray],
+        noise: float,
+    ) -> None:
+        """The integers of the file against what the model is about to round."""
+        expected = quantized.in_range(self.flatbuffer, tensor, forced[node.inputs[0].name])
+        found = quantized.real(self.flatbuffer, tensor, values[tensor]).reshape(expected.shape)
+        error, where = _error(found, expected, 1.0)
+        largest = self._magnitude(node.inputs[0]) + float(np.abs(expected).max())
+        if tensor in self.flatbuffer.inputs or not error > noise + TOLERANCE * largest:
+            return
+        producer = self.flatbuffer.producers[tensor]
+        self._differ(
+            "quantization",
+            self.graph.layer_of(node),
+            producer.index,
+            f"in front of its rounding the model has {_at(expected, where)}, the file {_at(found, where)} at "
+            f"{tuple(int(i) for i in where[1:])}, where rounding explains {noise:.2g}, computed since the last "
+            f"comparison by {self._upstream(node.inputs[0])}",
+            index,
+        )
+
+    def _compare_operators(self, index: int, values: dict[int, np.ndarray]) -> None:
+        """Every LCE operator against numpy."""
+        compared = 0
         for op in self.lce_operators:
             source, result = values[op.inputs[0]], values[op.outputs[0]]
             if op.name == "LceBconv2d":
                 expected = executor.bconv2d(self.flatbuffer, op, source)
-                if result.dtype == np.int32:
-                    popcounts[op.outputs[0]] = executor.accumulators(self.flatbuffer, op, source)[0]
-            elif op.name == "LceQuantize" and source.dtype == np.float32:
-                expected = executor.quantize(source)
+            elif op.name == "LceQuantize":
+                expected = executor.quantize(_signed(source, quantized.quantization(self.flatbuffer, op.inputs[0])))
             elif op.name == "LceBMaxPool2d":
                 expected = executor.max_pool(source, op.options)
-                if op.inputs[0] in popcounts:
-                    # The value falls with the popcount, so its maximum is at the smallest one.
-                    popcounts[op.outputs[0]] = executor.pool(popcounts[op.inputs[0]], op.options, np.minimum)
             else:
                 continue
+            compared += 1
             if result.dtype == np.float32:
                 error, where = _error(result, expected)
                 wrong = not error <= OPERATOR_TOLERANCE
@@ -325,7 +454,8 @@ class Comparison:
                     f"{tuple(int(i) for i in where[1:])}",
                     index,
                 )
-        return popcounts
+                self.engine.bit_equal = False
+        self.engine.operators = compared
 
     def _compare_sign(
         self,
@@ -334,14 +464,14 @@ class Comparison:
         tensor: int,
         expected: np.ndarray,
         values: dict[int, np.ndarray],
-        popcounts: dict[int, np.ndarray],
+        noise: float,
     ) -> None:
         producer = self.flatbuffer.producers[tensor]
-        magnitude = self._magnitude(sign.compared) + float(np.abs(expected).max())
+        magnitude = self._magnitude(sign.compared) + float(np.abs(expected).max()) + noise / TOLERANCE
         where: tuple[int, ...]
         found: Any
-        if producer.name == "LceQuantize" and values[producer.inputs[0]].dtype == np.float32:
-            found = values[producer.inputs[0]]
+        if producer.name == "LceQuantize" and values[producer.inputs[0]].dtype != np.bool_:
+            found = quantized.real(self.flatbuffer, producer.inputs[0], values[producer.inputs[0]])
             found = -found if sign.negated else found
             error, where = _error(found, expected, magnitude)
             if not error <= TOLERANCE:
@@ -350,12 +480,12 @@ class Comparison:
             wrong = not error <= TOLERANCE
         else:
             found, wrong, where = None, False, ()
-            if tensor in popcounts:
-                self.samples.setdefault(tensor, []).append((popcounts[tensor], expected))
         negative = matching.unpack(values[tensor], expected.shape[-1]) < 0
         flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
         self.result.activations += flipped.size
         self.result.flips += int(flipped.sum())
+        if exact := int(np.sum(flipped & (expected == 0))):
+            self._note_border(sign, exact)
         if not wrong and found is not None and np.any(tie := flipped & (expected == 0) & (found == 0)):
             wrong, where = True, tuple(int(i) for i in np.argwhere(tie)[0])
         if not wrong and flipped.any():
@@ -375,45 +505,93 @@ class Comparison:
                 index,
             )
 
+    def _note_border(self, sign: Sign, turned: int) -> None:
+        """Remembers sums of exactly 0 that turned, if a zero-padded convolution computes them."""
+        for node in self._behind(sign.compared, self.compared):
+            op = self.operators.get(node.name)
+            if op is not None and op.options["padding"] == 0 and op.options["pad_values"] == 0:
+                layer = self.layers[op.index]
+                self.turned_at_border[layer] = self.turned_at_border.get(layer, 0) + turned
+                return
+
     # Integer thresholds
 
-    def compare_thresholds(self) -> None:
-        """The integer threshold of each channel against the zero of the model's value over the popcount."""
-        for tensor, samples in self.samples.items():
+    def compare_thresholds(self, inputs: Sequence[np.ndarray]) -> None:
+        """The integer threshold of each channel against the model's own sign on both sides of it.
+
+        Between a convolution of packed output and its sign a model has functions of one channel only, batch
+        normalisations and activations that rise or fall, so the sign as a function of the popcount changes once at
+        most. The model is run from the convolution on, with the sum of the same popcount everywhere.
+        """
+        _, for_model = taken(inputs, self.flatbuffer)
+        feeds = dict(zip(self.graph.inputs, for_model, strict=True))
+        for name, tensor in self.bits.items():
             op = self.flatbuffer.producers[tensor]
             while op.name == "LceBMaxPool2d":
                 op = self.flatbuffer.producers[op.inputs[0]]
-            threshold = self.flatbuffer.constant(op.inputs[4])
-            assert threshold is not None
-            channels = len(threshold)
-            acc = np.concatenate([a.reshape(-1, channels) for a, _ in samples]).astype(np.float64)
-            value = np.concatenate([v.reshape(-1, channels) for _, v in samples]).astype(np.float64)
-            count = int(np.prod(matching.filter_signs(self.flatbuffer, op).shape[:3]))
-            tolerance = TOLERANCE * np.abs(value).max()
-            unseen = 0
-            for channel in range(channels):
-                line = _line(acc[:, channel], value[:, channel], tolerance)
-                if line is None:
-                    unseen += 1
-                    continue
-                slope, offset = line
-                last = int(np.clip(threshold[channel], -1, count))  # the largest popcount that gives +1
-                if (last >= 0 and slope * last + offset < -tolerance) or (
-                    last < count and slope * (last + 1) + offset > tolerance
-                ):
-                    self._differ(
-                        "threshold",
-                        self.layers.get(op.index, op.name),
-                        op.index,
-                        f"channel {channel} should turn negative above a popcount of {-offset / slope:.2f}, the file's "
-                        f"threshold is {threshold[channel]}",
-                    )
-                    break
-            if unseen:
-                self.result.notes.append(
-                    f"{self.layers.get(op.index, op.name)}: the thresholds of {unseen} of {channels} channels were "
-                    "compared on the images' own values only"
-                )
+            threshold = self.flatbuffer.constant(op.inputs[4]) if op.name == "LceBconv2d" else None
+            if threshold is None:
+                continue
+            sign = self.signs[name]
+            behind = {node.name for node in self._behind(sign.compared, set())}
+            position = next(
+                (i for i, o in self.match.pairs.items() if o is op and self.sites[i].node.name in behind), None
+            )
+            if position is not None:
+                self._compare_threshold(sign, position, op, threshold, feeds)
+
+    def _compare_threshold(
+        self, sign: Sign, position: int, op: Operator, threshold: np.ndarray, feeds: dict[tf.Tensor, np.ndarray]
+    ) -> None:
+        site, kernel = self.sites[position], self.kernels[position]
+        filters = matching.filter_signs(self.flatbuffer, op)
+        count = int(np.prod(filters.shape[:3]))
+        # The converter negates the filters of channels with a negative factor.
+        scale = np.where(kernel < 0, -1, 1)[0, 0, 0] * filters[0, 0, 0] * np.abs(kernel).mean(axis=(0, 1, 2))
+
+        def signed(popcounts: np.ndarray) -> np.ndarray:
+            """The smallest and the largest value in front of the sign, by channel."""
+            sums = (scale * (count - 2 * popcounts)).astype(kernel.dtype)
+            node = site.node.outputs[0]
+            tensors = [sign.compared, *([] if sign.threshold is None else [sign.threshold])]
+            value, *shift = self.graph.run(tensors, {**feeds, node: np.broadcast_to(sums, node.shape)})
+            value = (value - shift[0] if shift else value).reshape(-1, len(threshold))
+            return np.stack([value.min(axis=0), value.max(axis=0)]) * (-1 if sign.negated else 1)
+
+        last = np.clip(threshold.astype(np.int64), -1, count)  # the largest popcount that gives +1
+        points = [
+            np.clip(p, 0, count)
+            for p in (
+                last,
+                last + 1,
+                np.zeros_like(last),
+                np.full_like(last, count),
+                last // 2,
+                (last + count + 1) // 2,
+            )
+        ]
+        values = [signed(p) for p in points]
+        tolerance = TOLERANCE * max(float(np.abs(v).max()) for v in values)
+        wrong = np.zeros(len(threshold), bool)
+        for p, v in zip(points, values, strict=True):
+            positive = p <= last
+            wrong |= np.where(positive, v.min(axis=0) < -tolerance, v.max(axis=0) > tolerance)
+        if not wrong.any():
+            return
+        low, high = np.full_like(last, -1), np.full_like(last, count + 1)
+        while np.any(high - low > 1):
+            middle = (low + high) // 2
+            positive = signed(np.clip(middle, 0, count)).min(axis=0) >= 0
+            low, high = np.where(positive, middle, low), np.where(positive, high, middle)
+        channel = int(np.argmax(wrong))
+        turns = f"turns negative above a popcount of {low[channel]}" if low[channel] < count else "is never negative"
+        self._differ(
+            "threshold",
+            self.layers.get(op.index, op.name),
+            op.index,
+            f"channel {channel} of the model {turns if low[channel] >= 0 else 'is always negative'} (of {count}), the "
+            f"file's threshold is {threshold[channel]}",
+        )
 
     def _magnitude(self, tensor: tf.Tensor) -> float:
         """A measure of the float32 rounding behind a tensor, beside the largest value of the tensor itself.
@@ -449,8 +627,9 @@ class Comparison:
         return factor * self._gain(readers[0].outputs[0])
 
     def _behind(self, tensor: tf.Tensor, stop: set[str]) -> list[tf.Operation]:
-        """The nodes that a tensor is computed by, back to the last signs and to the nodes named in `stop`."""
+        """The nodes that a tensor is computed by, back to what the file's values replace and those named in `stop`."""
         signs = {self.signs[name].output.op.name for name in self.bits}
+        stop = stop | {self.fake[name].name for name in self.stored}
         found: dict[str, tf.Operation] = {}
         stack = [tensor.op]
         while stack:
@@ -480,6 +659,17 @@ class Comparison:
             self.result.differences.append(Difference(stage, layer, operator, message, image))
 
 
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(b in (a, None) for a, b in zip(shape, expected, strict=True))
+
+
+def _signed(values: np.ndarray, stands: tuple[float, int] | None) -> np.ndarray:
+    """Numbers of the sign that LceQuantize gives to a tensor's elements."""
+    if values.dtype == np.bool_:
+        return np.where(values, 1, -1)
+    return values if stands is None else values.astype(np.int32) - stands[1]
+
+
 def _scale(kernel: np.ndarray) -> np.ndarray | None:
     """The magnitude of each output channel's weights, if they have one."""
     magnitude = np.abs(kernel)
@@ -498,7 +688,9 @@ def _unshifted(op: tf.Operation) -> tf.Operation:
 
 def _error(found: np.ndarray, expected: np.ndarray, magnitude: float | None = None) -> tuple[float, tuple[int, ...]]:
     """Largest difference as a share of a magnitude (the largest expected one), and where; NaN if not finite."""
-    difference = np.abs(found.astype(np.float64) - expected)
+    # An overflow is the largest number for some engines.
+    found, expected = (np.clip(x.astype(np.float64), -_LARGEST, _LARGEST) for x in (found, expected))
+    difference = np.abs(found - expected)
     where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
     magnitude = float(np.abs(expected).max()) if magnitude is None else magnitude
     return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)
@@ -523,13 +715,3 @@ def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def _at(values: np.ndarray, where: tuple[int, ...]) -> str:
     return f"{values[where]:.7g}"
-
-
-def _line(x: np.ndarray, y: np.ndarray, tolerance: float) -> tuple[float, float] | None:
-    """Slope and offset of y over x if the points lie on one line, and there are two of them."""
-    low, high = x.argmin(), x.argmax()
-    if x[low] == x[high]:
-        return None
-    slope = (y[high] - y[low]) / (x[high] - x[low])
-    offset = y[low] - slope * x[low]
-    return (slope, offset) if np.abs(slope * x + offset - y).max() <= tolerance else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+
 import larq_rep_runtime
 import numpy as np
 
-from larq_rep.converters import float_weights, lce
-from larq_rep.converters.comparison import Difference
-from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters import float_weights, lce, quantized
+from larq_rep.converters.comparison import Difference, Engine
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 
 # What rounds the same way in every engine: single products and sums, and copies. Convolutions and means do not.
 _EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
@@ -15,85 +19,188 @@ _EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE",
 _ROUNDING = 1e-5
 
 
-def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
-    """Where the delegate computes something else than LCE's interpreter.
+class DelegateComparison:
+    """The delegate, fused and with the fastest implementation as users run it, against LCE's interpreter.
 
     LCE's operators and the exact ones around them have to give the same bits for the same values, namely LCE's own.
     The outputs of the whole file have to agree up to rounding, unless the rounding of a real-valued operator, which
-    is not the delegate's, turns a sign.
+    is not the delegate's, turns a sign, or makes the next integer of 8 bits.
+
+    # Arguments
+        content: The bytes of the `.tflite` file.
+
+    # Raises
+        DelegateError: If the delegate is missing or does not run the file.
     """
-    expanded = content if float_weights.storage(content) == "float32" else float_weights.expand(content)[0]
-    flatbuffer = Flatbuffer(expanded)
-    part, inputs, outputs = exact_part(flatbuffer)
-    inner = [tensor for tensor in inputs if tensor not in flatbuffer.inputs]
-    inside = lce.any_interpreter(flatbuffer.with_outputs([*inner, *outputs]))
-    of_part = larq_rep_runtime.Interpreter(part)
-    by_lce, delegated = lce.any_interpreter(content), larq_rep_runtime.Interpreter(content)
-    differences = []
-    for index, image in enumerate(images):
-        x = image[None]
-        values = dict(zip([*inner, *outputs], _all(inside.predict(x)), strict=True))
-        found = _all(of_part.predict([values.get(tensor, x) for tensor in inputs]))
-        wrong = [
-            (flatbuffer.producers[tensor], array)
-            for tensor, array in zip(outputs, found, strict=True)
-            if not np.array_equal(array, values[tensor], equal_nan=True)
-        ]
+
+    def __init__(self, content: bytes):
+        expanded = content if float_weights.storage(content) == "float32" else float_weights.expand(content)[0]
+        self.flatbuffer = Flatbuffer(expanded)
+        part, self.inputs, self.outputs = exact_part(self.flatbuffer)
+        self.part, self.whole = larq_rep_runtime.Interpreter(part), larq_rep_runtime.Interpreter(content)
+        self.engine = Engine(
+            importlib.metadata.version("larq-rep-runtime"),
+            self.whole.implementation,
+            operators=sum(1 for op in self.flatbuffer.operators if _is_exact(self.flatbuffer, op)),
+        )
+        self.found: list[tuple[Operator | None, str, int]] = []  # operator, message and run of each difference
+        # The tensors of the file whose values in LCE's interpreter it takes.
+        self.watched = sorted({*self.inputs, *self.outputs, *self.flatbuffer.outputs} - {*self.flatbuffer.inputs})
+
+    def compare_image(
+        self, index: int, inputs: Sequence[np.ndarray], values: Mapping[int, np.ndarray] | None = None
+    ) -> None:
+        """Compares one run.
+
+        # Arguments
+            index: Number of the run.
+            inputs: The inputs as the file takes them.
+            values: What LCE's interpreter gives for the `watched` tensors, where it has run this very file already.
+        """
+        self.engine.images += 1
+        if values is None:
+            values = dict(zip(self.watched, self._by_lce.interpreter.predict(list(inputs)), strict=True))
+        known = {**values, **dict(zip(self.flatbuffer.inputs, inputs, strict=True))}
+        taken = [known[tensor] for tensor in self.inputs]
+        found = dict(zip(self.outputs, self.part.invoke(taken), strict=True))
+        wrong = [t for t in self.outputs if not np.array_equal(found[t], known[t], equal_nan=_may_be_nan(found[t]))]
         if wrong:
-            op, array = min(wrong, key=lambda pair: pair[0].index)
-            count = int((array != values[op.outputs[0]]).sum())
-            message = f"the delegate gives another result than LCE's interpreter on image {index}, in {count} values"
-            differences.append(Difference("delegate", flatbuffer.name(op.outputs[0]), op.index, message, index))
-            continue
-        error = max(map(_apart, _all(delegated.predict(x)), _all(by_lce.predict(x))))
-        if not error <= _ROUNDING and not flips_explain(flatbuffer, x):  # true for NaN
+            self.engine.bit_equal = False
+            tensor = min(wrong, key=lambda t: self.flatbuffer.producers[t].index)
+            count = int((found[tensor] != known[tensor]).sum())
+            op, where = self._located(inputs, taken)
+            message = (
+                f"the delegate gives another result than LCE's interpreter on image {index}, in {count} values of "
+                f"operator {self.flatbuffer.producers[tensor].index}; {where}"
+            )
+            self.found.append((op or self.flatbuffer.producers[tensor], message, index))
+            return
+        expected = [known[tensor] for tensor in self.flatbuffer.outputs]
+        error = max(map(_apart, self.whole.invoke(list(inputs)), expected))
+        if error <= _ROUNDING:
+            self.engine.output_error = max(self.engine.output_error, error)
+        elif self._flips_explain(inputs):
+            self.engine.turned += 1
+        else:  # also for NaN
+            self.engine.output_error = max(self.engine.output_error, error)
             message = f"on image {index} the delegate's output differs by {error:.2g} of the largest"
-            differences.append(Difference("delegate", "file", -1, message, index))
-    return differences
+            self.found.append((None, message, index))
+
+    def differences(self, layers: Mapping[int, str]) -> list[Difference]:
+        """What was found, with the Keras layers of operators where they are known."""
+        return [
+            Difference("delegate", "file", -1, message, index)
+            if op is None
+            else Difference(
+                "delegate", layers.get(op.index) or self.flatbuffer.name(op.outputs[0]), op.index, message, index
+            )
+            for op, message, index in self.found
+        ]
+
+    @functools.cached_property
+    def _by_lce(self) -> lce.Interpreter:
+        return lce.any_interpreter(self.flatbuffer.with_outputs(self.watched))
+
+    def _located(self, inputs: Sequence[np.ndarray], taken: list[np.ndarray]) -> tuple[Operator | None, str]:
+        """The first operator that differs where nothing is fused, and that in words."""
+        by_lce, delegated, tensors = self._unfused
+        expected, found = by_lce.interpreter.predict(list(inputs)), delegated.invoke(taken)
+        for tensor, a, b in zip(tensors, expected, found, strict=True):
+            if not np.array_equal(a, b, equal_nan=_may_be_nan(a)):
+                op = self.flatbuffer.producers[tensor]
+                return op, f"operator {op.index} ({op.name}) is the first, fused or not"
+        return None, "only where it is fused with its neighbours"
+
+    @functools.cached_property
+    def _unfused(self) -> tuple[lce.Interpreter, larq_rep_runtime.Interpreter, list[int]]:
+        """LCE's interpreter and the delegate, unfused, with the outputs of all exact operators."""
+        tensors = [
+            t
+            for op in self.flatbuffer.operators
+            if _is_exact(self.flatbuffer, op) and op.name != "FILL"
+            for t in op.outputs
+        ]
+        part, *_ = exact_part(self.flatbuffer, tensors)
+        by_lce = lce.any_interpreter(self.flatbuffer.with_outputs(tensors))
+        return by_lce, larq_rep_runtime.Interpreter(part, fuse=False), tensors
+
+    def _flips_explain(self, inputs: Sequence[np.ndarray]) -> bool:
+        """Whether the first place where the engines go apart is a sign that the rounding of a real value turned.
+
+        Or an integer: of 8 bits it may be the next one, another one (an index, a comparison) any if a real value was
+        rounded before.
+        """
+        by_lce, delegated, looked_at, tensors = self._opened
+        expected, found = by_lce.interpreter.predict(list(inputs)), delegated.invoke(list(inputs))
+        rounded = False
+        for op, tensor, a, b in zip(looked_at, tensors, expected, found, strict=True):
+            if a.dtype.kind != "f":
+                if np.array_equal(a, b):
+                    continue
+                if quantized.quantization(self.flatbuffer, tensor) is None:
+                    return rounded
+                producer = self.flatbuffer.producers[tensor]
+                return not _is_exact(self.flatbuffer, producer) and int(np.abs(a.astype(int) - b).max()) == 1
+            if op.name != "LceQuantize" and not (np.isfinite(a).all() and np.isfinite(b).all()):
+                return True  # What becomes of NaN in a real-valued operator is its engine's affair.
+            apart = _apart(b, a)
+            if not apart <= _ROUNDING:
+                return False
+            if op.name != "LceQuantize":
+                rounded = rounded or apart > 0
+            elif ((a < 0) != (b < 0)).any():
+                return rounded
+        return False
+
+    @functools.cached_property
+    def _opened(self) -> tuple[lce.Interpreter, larq_rep_runtime.Interpreter, list[Operator], list[int]]:
+        """Both engines with what real-valued operators give, and what is in front of each sign, as outputs."""
+        looked_at = [
+            op for op in self.flatbuffer.operators if op.name == "LceQuantize" or not _is_exact(self.flatbuffer, op)
+        ]
+        tensors = [op.inputs[0] if op.name == "LceQuantize" else op.outputs[0] for op in looked_at]
+        content = self.flatbuffer.with_outputs(tensors)
+        return lce.any_interpreter(content), larq_rep_runtime.Interpreter(content), looked_at, tensors
 
 
-def exact_part(flatbuffer: Flatbuffer) -> tuple[bytes, list[int], list[int]]:
-    """A file with LCE's operators and the exact ones only; its inputs and outputs as tensors of the whole file."""
-    exact = [op for op in flatbuffer.operators if op.name.startswith("Lce") or op.name in _EXACT]
+def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> tuple[bytes, list[int], list[int]]:
+    """A file with LCE's operators and the exact ones only; its inputs and outputs as tensors of the whole file.
+
+    # Arguments
+        flatbuffer: The file.
+        outputs: Tensors to give out; by default what the operators left out read, and the file's own outputs.
+    """
+    exact = [op for op in flatbuffer.operators if _is_exact(flatbuffer, op)]
     written = {tensor for op in exact for tensor in op.outputs}
     computed = set(flatbuffer.producers) | set(flatbuffer.inputs)
     inputs = sorted({tensor for op in exact for tensor in op.inputs if tensor in computed and tensor not in written})
-    left = [tensor for op in flatbuffer.operators if op not in exact for tensor in op.inputs if tensor in written]
-    outputs = sorted({*left, *(tensor for tensor in flatbuffer.outputs if tensor in written)})
+    if outputs is None:
+        left = [t for op in flatbuffer.operators if not _is_exact(flatbuffer, op) for t in op.inputs if t in written]
+        outputs = sorted({*left, *(tensor for tensor in flatbuffer.outputs if tensor in written)})
     graph = flatbuffer.subgraph
     saved = graph.operators, graph.inputs
     graph.operators, graph.inputs = [graph.operators[op.index] for op in exact], inputs
     try:
-        return flatbuffer.with_outputs(outputs), inputs, outputs
+        return flatbuffer.with_outputs(list(outputs)), inputs, list(outputs)
     finally:
         graph.operators, graph.inputs = saved
 
 
-def flips_explain(flatbuffer: Flatbuffer, x: np.ndarray) -> bool:
-    """Whether the first place where the two engines go apart is a sign that the rounding of a real value turned."""
-    looked_at = [
-        (op, op.inputs[0] if op.name == "LceQuantize" else op.outputs[0])
-        for op in flatbuffer.operators
-        if op.name == "LceQuantize" or not (op.name.startswith("Lce") or op.name in _EXACT)
-    ]
-    content = flatbuffer.with_outputs([tensor for _, tensor in looked_at])
-    expected = _all(lce.any_interpreter(content).predict(x))
-    found = _all(larq_rep_runtime.Interpreter(content).predict(x))
-    rounded = False
-    for (op, _), a, b in zip(looked_at, expected, found, strict=True):
-        apart = _apart(b, a)
-        if not apart <= _ROUNDING:
-            return False
-        if op.name != "LceQuantize":
-            rounded = rounded or apart > 0
-        elif ((a < 0) != (b < 0)).any():
-            return rounded
-    return False
+def _is_exact(flatbuffer: Flatbuffer, op: Operator) -> bool:
+    """Whether an operator has one result only; what is computed with 8 bits is rounded by each engine as it likes."""
+    if op.name.startswith("Lce"):
+        return True
+    return op.name in _EXACT and flatbuffer.dtype(op.outputs[0]) == "float32"
 
 
-def _all(outputs: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
-    return outputs if isinstance(outputs, list) else [outputs]
+def _may_be_nan(values: np.ndarray) -> bool:
+    return values.dtype.kind == "f"
 
 
 def _apart(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / (np.abs(expected).max() or 1))
+    """Largest difference as a share of the largest value; NaN and infinity are equal to themselves."""
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    different = ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
+    if not different.any():
+        return 0.0
+    return float(np.abs(found[different] - expected[different]).max() / (np.nanmax(np.abs(expected)) or 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 from larq_compute_engine.tflite.python.interpreter import Interpreter
 
 # LCE's converter and interpreter explain themselves there.
@@ -33,3 +35,7 @@ def any_interpreter(content: bytes) -> Interpreter:
         return interpreter(content)
     except RefusedError:
         return interpreter(content, use_indirect_bgemm=True)
+
+
+def version() -> str:
+    return importlib.metadata.version("larq-compute-engine")

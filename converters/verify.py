@@ -11,6 +11,16 @@ its sign, and in an untrained network one flip changes everything behind it. Her
    LCE's bit, that value must be zero to rounding. A threshold that the file holds as an integer is compared
    with the zero of the model's value as a function of the popcount.
 4. **Outputs** of this forced run must agree to rounding.
+5. **Delegate.** What is proved so is LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
+   front of LCE's operators and the exact ones around them, and must give the same bits; and the outputs of the whole
+   file must agree up to the rounding of the real-valued operators, which are TFLite's.
+
+An ordinary run of an untrained model may still give something else by far: sums of exactly 0 are frequent there, and
+at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says
+how far, and a note why.
+
+Where the model rounds to 8 bits (fake quantization), the file's integers are handed to the model as the bits are, and
+what is in front of the rounding must agree with them to what the rounding of weights and results explains.
 
 A file whose real weights are stored as float16 or int8 is compared constant by constant with the float32 file
 of the same model, which is then proved as above.
@@ -18,7 +28,7 @@ of the same model, which is then proved as above.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import larq_rep_runtime
@@ -28,86 +38,119 @@ from larq_rep_runtime.metadata import read_metadata
 
 from larq_rep.converters import float_weights, lce, metadata
 from larq_rep.converters.audit import audit_model
-from larq_rep.converters.comparison import Comparison, Difference, IncomparableError, Verification
+from larq_rep.converters.comparison import Comparison, Difference, Verification
 from larq_rep.converters.convert import ConversionError, convert, without_mirror
-from larq_rep.converters.delegate import compare_delegate
+from larq_rep.converters.delegate import DelegateComparison
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
 
-RUNTIMES = ("lce", "delegate")
+RUNTIMES = ("both", "lce", "delegate")
 
 
 def verify(
     model: tf.keras.Model,
     content: bytes,
-    images: np.ndarray,
+    images: Inputs,
     *,
-    runtime: str = "lce",
+    runtime: str = "both",
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda x: x,
 ) -> Verification:
     """Compares a flatbuffer with the Keras model that it was made from, operator by operator.
 
     # Arguments
-        model: The Keras model, of one input.
+        model: The Keras model.
         content: The bytes of the `.tflite` file.
-        images: Float array (N, height, width, channels), preprocessed as for the model. For a file that takes
-            mirrored images they are mirrored.
-        runtime: `"delegate"` to run the file with the delegate of `larq_rep_runtime` on stock TFLite, too, and compare
-            it with LCE's interpreter on each image.
+        images: What the model takes, prepared as for the model: an array (N, height, width, channels), or of whatever
+            shape and type its input has; for several inputs a list in their order or a dictionary by their names.
+            N is a multiple of the model's batch size if that is fixed. For a file whose input is quantized they are
+            real numbers all the same, and for one that takes mirrored images they are mirrored here.
+        runtime: `"both"` to prove the file for LCE's interpreter and for the delegate of `larq_rep_runtime` on stock
+            TFLite, with a note if the delegate is missing or does not run the file; `"lce"` to leave out the
+            delegate; `"delegate"` to insist on it. LCE's interpreter always runs, for the bits that the delegate is
+            compared with are its own.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
-        DelegateError: If the delegate is asked for and is missing or does not run the file.
+        DelegateError: If the delegate is asked for by name and is missing or does not run the file.
         ConversionError: If the model could not be converted at all.
         InvalidFlatbufferError: If the file is not a TFLite file.
         IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
         RefusedError: If LCE's interpreter does not run the file.
     """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
     about = read_metadata(content)
     if about.get("mirrored_input"):
         try:
-            model, images = without_mirror(model), metadata.as_taken(about, images)
+            model, images = without_mirror(model), metadata.as_taken(about, np.asarray(images))
         except ValueError as error:
             raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
-    if runtime not in RUNTIMES:
-        raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
-    if runtime == "delegate":
-        larq_rep_runtime.delegate_path()  # Before the work, where it is missing.
+    missing = ""
+    if runtime != "lce":
+        try:
+            larq_rep_runtime.delegate_path()  # Before the work, where it is missing.
+        except larq_rep_runtime.DelegateError as error:
+            if runtime == "delegate":
+                raise
+            missing = str(error)
     findings = audit_model(model)
     if findings:
         raise ConversionError(findings)
+    graph = FrozenGraph(model)
+    runs = batches(images, model, graph)
     file = content
     stored: list[Difference] = []
     if float_weights.storage(content) != "float32":
         for fold in (True, False):
             reference, _ = convert(model, allow_float=True, fold=fold)
-            stored = compare_storage(content, reference, images[:1])
+            stored = compare_storage(content, reference, runs[0])
             if not any(difference.stage == "structure" for difference in stored):
                 break
         content = reference
-    comparison = Comparison(FrozenGraph(model), model, Flatbuffer(content))
-    comparison.check_interfaces(images)
-    comparison.result.differences += stored
+    delegate = None
+    if runtime != "lce" and not missing:
+        try:
+            delegate = DelegateComparison(file)
+        except larq_rep_runtime.DelegateError as error:
+            if runtime == "delegate":
+                raise
+            missing = str(error)
+    own_interpreter = delegate is not None and file is not content
+    watch = delegate.watched if delegate is not None and not own_interpreter else ()
+    comparison = Comparison(graph, model, Flatbuffer(content), watch)
+    comparison.check_interfaces()
+    result = comparison.result
+    if missing:
+        result.notes.append(f"The delegate was not compared: {missing}")
+    result.differences += stored
     if any(difference.stage == "structure" for difference in stored):
-        return comparison.result
+        return result
     comparison.compare_weights()
-    if not comparison.result.differences:
-        comparison.assign_signs(images[:1])
-    for index in progress(range(len(images))):
-        comparison.compare_image(index, images[index : index + 1])
-    comparison.compare_thresholds()
-    if runtime == "delegate":
-        comparison.result.differences += compare_delegate(file, images)
+    if not result.differences:
+        comparison.assign_signs(runs[0])
+    for index in progress(range(len(runs))):
+        values = comparison.run(runs[index])
+        comparison.compare_image(index, runs[index], values)
+        if delegate is not None:
+            delegate.compare_image(
+                index, taken(runs[index], delegate.flatbuffer)[0], None if own_interpreter else values
+            )
+    comparison.compare_thresholds(runs[0])
+    comparison.explain_flips()
+    if delegate is not None:
+        result.engines["delegate"] = delegate.engine
+        result.differences += delegate.differences(comparison.layers)
     # An output or a later sign differs because an earlier one does: the first is what matters.
-    comparison.result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
-    return comparison.result
+    result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
+    return result
 
 
-def compare_storage(content: bytes, reference: bytes, image: np.ndarray) -> list[Difference]:
+def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarray]) -> list[Difference]:
     """Differences between a file with float16 or int8 weights and the float32 file of the same model.
 
     Apart from rounding a weight to its storage, whose bound the float32 file gives, nothing may differ: then the
-    one is proved by the proof of the other. The file is run too, on one image, and must give what the same file
+    one is proved by the proof of the other. The file is run too, on one run's inputs, and must give what the same file
     with unpacked weights gives.
     """
     expanded, _ = float_weights.expand(content)
@@ -137,8 +180,8 @@ def compare_storage(content: bytes, reference: bytes, image: np.ndarray) -> list
                     f"{np.max(bound):.3g}"
                 )
                 differences.append(Difference("weights", expected.name(tensor).split(";")[0], op.index, message))
-    if not differences and image.shape[1:] == found.shape(found.inputs[0])[1:]:
-        ours, theirs = (lce.any_interpreter(file).interpreter.predict([image]) for file in (content, expanded))
+    if not differences and [x.shape for x in inputs] == [found.shape(t) for t in found.inputs]:
+        ours, theirs = (lce.any_interpreter(f).interpreter.predict(list(inputs)) for f in (content, expanded))
         if not all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
             message = "it does not compute what it computes with its weights unpacked"
             differences.append(Difference("output", "file", -1, message))

@@ -129,7 +129,7 @@ class Demo:
                     advance(index + 1, "")
 
             result = verify(model, self.contents[name], images, progress=track)
-        self.rows[name]["verified"] = "yes" if result.ok else "NO"
+        self.rows[name]["verified"] = " + ".join(result.engines) if result.ok else "NO"
         if not result.ok:
             self.missed.append(f"{name}: the file differs from the model: {result.differences[0]}")
 

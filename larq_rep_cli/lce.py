@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
+    from larq_rep.converters.comparison import Verification
+    from larq_rep.converters.flatbuffer import Flatbuffer
+
 _MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "delegate")
 _BATCH = 32
 _PATH = click.Path(path_type=Path)
@@ -223,13 +226,14 @@ def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
 @click.argument("file", type=_PATH)
 @click.option("--images", type=_PATH, help="A folder of images, or of one folder of images for each class.")
 @click.option("--digits", is_flag=True, help="The 360 held-out handwritten digits of scikit-learn.")
-@click.option("--random", type=click.IntRange(min=1), metavar="N", help="N images of noise.  [default: 2]")
+@click.option("--random", type=click.IntRange(min=1), metavar="N", help="N random inputs of any kind.  [default: 2]")
 @click.option(
     "--runtime",
-    type=click.Choice(("lce", "delegate")),
-    default="lce",
+    type=click.Choice(("both", "lce", "delegate")),
+    default="both",
     show_default=True,
-    help="delegate: also that our delegate on stock TFLite computes what LCE's interpreter computes.",
+    help="Engines to prove the file for: LCE's interpreter and our delegate on stock TFLite. A missing delegate is "
+    "a note with both, an error if asked for by name.",
 )
 @click.option(
     "--proof-images",
@@ -256,8 +260,13 @@ def verify(
     """Proves that FILE computes what MODEL computes, and exits with 1 if it does not.
 
     MODEL is what FILE was converted from, with the same options. All binary weights are compared, and on each
-    image every operator and every sign. With --images or --digits the answers of both are compared, too, and
-    their accuracies if the images have classes.
+    image every operator and every sign of LCE's interpreter. The delegate has to give the same bits as LCE's
+    interpreter, which is the reference between it and MODEL. With --images or --digits the answers of both are
+    compared, too, and their accuracies if the images have classes.
+
+    MODEL may take several inputs of any shape and type with --random; --images and --digits need one input of images.
+
+    Of an untrained MODEL the outputs may differ from those of predict although FILE is right: a line then says why.
 
     Images are cropped and resized to the input of the model, scaled to [0, 1] and, if they are RGB, normalised
     with the mean and standard deviation of ImageNet.
@@ -266,18 +275,32 @@ def verify(
         raise click.UsageError("--images, --digits and --random exclude each other: give one of them.")
     content = common.read_file(file)
     network = _load(model, seed, options)
+    import numpy as np
     from larq_rep_runtime import DelegateError
 
     from larq_rep.converters import lce
-    from larq_rep.converters.comparison import IncomparableError
+    from larq_rep.converters.audit import audit_model
     from larq_rep.converters.convert import ConversionError
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+    from larq_rep.converters.inputs import IncomparableError
     from larq_rep.converters.verify import verify as verify_file
 
     with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
-        Flatbuffer(content)
-    data, labels, names = _images(network, images, digits, random or 2, seed)
-    proof = data[:proof_images] if names else data
+        flatbuffer = Flatbuffer(content)
+    if findings := audit_model(network):
+        raise common.InputError(f"{file} cannot be compared with {model}: {ConversionError(findings)}")
+    proof: np.ndarray | list[np.ndarray]
+    if images is not None or digits:
+        data, labels, names = _images(network, images)
+        batch = network.input_shape[0] or 1
+        # Whole batches, of a network that has a batch size of its own; the last image fills up.
+        data = np.concatenate([data, np.repeat(data[-1:], -len(names) % batch, axis=0)])
+        proof = data[: max(proof_images // batch, 1) * batch]
+        runs = len(proof) // batch
+    else:
+        names, runs = [], random or 2
+        with common.refusing(IncomparableError, prefix=f"{file} cannot be compared with {model}: "):
+            proof = _random_inputs(network, flatbuffer, runs, seed)
     with common.refusing(
         IncomparableError,
         ConversionError,
@@ -286,7 +309,7 @@ def verify(
         prefix=f"{file} cannot be compared with {model}: ",
     ):
         result = verify_file(
-            network, content, proof, runtime=runtime, progress=lambda x: common.track(x, "verifying", len(proof))
+            network, content, proof, runtime=runtime, progress=lambda x: common.track(x, "verifying", runs)
         )
     answers = _compare_answers(network, content, data, labels, names) if names else {}
     if as_json:
@@ -301,29 +324,40 @@ def verify(
                 f"rounding; relative errors up to {result.sign_error:.1e} in front of a sign and "
                 f"{result.output_error:.1e} at the output."
             )
-            if runtime == "delegate":
-                click.echo("The delegate on stock TFLite computes what LCE's interpreter computes.")
         else:
             click.echo(f"{file} does not compute what {model} computes: {len(result.differences)} differences.")
-        _print_answers(answers)
+        _print_answers(answers, result)
+        _print_engines(result)
     sys.exit(0 if result.ok else 1)
 
 
-def _images(
-    network: tf.keras.Model, folder: Path | None, digits: bool, random: int, seed: int
-) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Images, their labels if they have some, and their names, which random ones lack."""
+def _random_inputs(network: tf.keras.Model, flatbuffer: Flatbuffer, runs: int, seed: int) -> list[np.ndarray]:
     import numpy as np
+    import tensorflow as tf
 
+    from larq_rep.converters.inputs import IncomparableError, random_inputs
+
+    takes = tf.nest.flatten(network.inputs)
+    found, expected = [flatbuffer.shape(t)[1:] for t in flatbuffer.inputs], [tuple(x.shape[1:]) for x in takes]
+    if found != expected:
+        raise IncomparableError(
+            f"The file has input shapes {found}, the model {expected}: it was made from another network."
+        )
+    return random_inputs(flatbuffer, runs, seed, [np.dtype(x.dtype.as_numpy_dtype) for x in takes])
+
+
+def _images(network: tf.keras.Model, folder: Path | None) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Images of a folder or else the digits, their labels if they have some, and their names."""
     from larq_rep import data
 
     shape = network.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+    if not isinstance(shape, tuple) or len(shape) != 4 or not network.inputs[0].dtype.is_floating:
+        inputs = ", ".join(f"{x.dtype.name} {tuple(x.shape)}" for x in network.inputs)
         raise common.InputError(
-            f"{network.name} has the input shape {shape}. Expected one input of (batch, height, width, channels) "
-            "with fixed sizes."
+            f"{network.name} takes {inputs}. --images and --digits need a network of one input of real-valued images, "
+            "(batch, height, width, channels): give --random N, or arrays in Python, larq_rep.converters.verify."
         )
-    if digits:
+    if folder is None:
         if shape[3] != 1:
             raise common.InputError(
                 f"--digits are grey images, but {network.name} takes {shape[3]} channels. Take a model with one "
@@ -331,11 +365,8 @@ def _images(
             )
         found, labels = data.digits("test", shape[1:3])
         return found, labels, [str(i) for i in range(len(found))]
-    if folder:
-        with common.refusing(ValueError, NotADirectoryError, prefix="--images: "):
-            return data.image_folder(folder, shape[1:3], shape[3])
-    noise = np.random.default_rng(seed).standard_normal((random, *shape[1:]))
-    return noise.astype(np.float32), None, []
+    with common.refusing(ValueError, NotADirectoryError, prefix="--images: "):
+        return data.image_folder(folder, shape[1:3], shape[3])
 
 
 def _compare_answers(
@@ -346,23 +377,30 @@ def _compare_answers(
     from larq_rep_runtime.metadata import read_metadata
 
     from larq_rep.converters import lce, metadata
+    from larq_rep.converters.flatbuffer import Flatbuffer
+    from larq_rep.converters.inputs import taken
 
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
-        raise common.InputError(f"{network.name} has the output shape {shape}: it gives no class for an image.")
+        common.note(f"{network.name} has the output shape {shape}: it gives no class for an image to be compared.")
+        return {}
     if labels is not None and labels.max() >= shape[1]:
         raise common.InputError(
             f"The images have {labels.max() + 1} classes, but {network.name} knows {shape[1]}. Expected a folder for "
             "each class of the model, in the alphabetical order of its outputs."
         )
-    interpreter = lce.any_interpreter(content)
-    about = read_metadata(content)
+    interpreter, flatbuffer, about = lce.any_interpreter(content), Flatbuffer(content), read_metadata(content)
+    batch = network.input_shape[0] or 1
+    step = batch if batch > 1 else _BATCH
     keras, tflite = [], []
-    for start in common.track(range(0, len(images), _BATCH), "comparing answers", -(-len(images) // _BATCH)):
-        batch = images[start : start + _BATCH]
-        keras.append(network.predict_on_batch(batch).argmax(axis=1))
-        tflite.append(interpreter.predict(metadata.as_taken(about, batch)).argmax(axis=1))
-    ours, theirs = np.concatenate(keras), np.concatenate(tflite)
+    for start in common.track(range(0, len(images), step), "comparing answers", -(-len(images) // step)):
+        part = images[start : start + step]
+        keras.append(network.predict_on_batch(part).argmax(axis=1))
+        given, _ = taken([metadata.as_taken(about, part)], flatbuffer)
+        for i in range(0, len(part), batch):
+            (answer,) = interpreter.interpreter.predict([given[0][i : i + batch]])
+            tflite.append(answer.argmax(axis=1))
+    ours, theirs = (np.concatenate(answers)[: len(names)] for answers in (keras, tflite))
     disagreements = [
         {"image": names[i], "keras": int(ours[i]), "tflite": int(theirs[i])} for i in np.flatnonzero(ours != theirs)
     ]
@@ -372,13 +410,39 @@ def _compare_answers(
     return answers
 
 
-def _print_answers(answers: dict[str, Any]) -> None:
+def _print_answers(answers: dict[str, Any], result: Verification) -> None:
     if accuracy := answers.get("accuracy"):
         click.echo(f"Accuracy: Keras {accuracy['keras']:.2%}, TFLite {accuracy['tflite']:.2%}.")
     if answers:
         click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
         for answer in answers["disagreements"]:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
+        if answers["disagreements"] and result.ok and not any("model.predict" in note for note in result.notes):
+            click.echo(
+                "The file is right by its proof: where answers differ, rounding turned a sign whose value lies next "
+                "to 0."
+            )
+
+
+def _print_engines(result: Verification) -> None:
+    """A line for each engine: what was proved for it."""
+    engine = result.engines["lce"]
+    bits = "as they are defined, to the last bit," if engine.bit_equal else "NOT all as they are defined"
+    click.echo(
+        f"LCE {engine.version} ({engine.implementation}): {engine.operators} operators {bits} on {engine.images} "
+        f"images; outputs within {engine.output_error:.1e} of the model's."
+    )
+    if "delegate" not in result.engines:
+        return
+    engine = result.engines["delegate"]
+    bits = "of the same bits as LCE's interpreter" if engine.bit_equal else "NOT all of the bits of LCE's interpreter"
+    turned = f" (not comparable on {engine.turned}, where rounding turned a value)" if engine.turned else ""
+    click.echo(
+        f"Delegate {engine.version} ({engine.implementation}, fused): {engine.operators} operators {bits} on "
+        f"{engine.images} images; outputs within {engine.output_error:.1e} of its own{turned}."
+    )
+    if not any(difference.stage == "delegate" for difference in result.differences):
+        click.echo("The delegate on stock TFLite computes what LCE's interpreter computes.")
 
 
 # lce inspect
@@ -543,7 +607,8 @@ def benchmark(
     from larq_rep.converters.benchmark import benchmark as measure
     from larq_rep.converters.benchmark import plot as draw
     from larq_rep.converters.describe import describe
-    from larq_rep.converters.flatbuffer import InvalidFlatbufferError
+    from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+    from larq_rep.converters.inputs import random_inputs
 
     stock = False
     for name, content in contents.items():
@@ -585,9 +650,9 @@ def benchmark(
     steps = []
     if profile:
         with common.refusing(DelegateError):
-            steps = profile_steps(
-                contents[str(files[0])], num_threads, num_runs=num_runs, implementation=implementation
-            )
+            first = contents[str(files[0])]
+            x = random_inputs(Flatbuffer(first))
+            steps = profile_steps(first, num_threads, num_runs=num_runs, x=x, implementation=implementation)
     if as_json:
         settings = {"num_threads": num_threads, "warmup_runs": warmup_runs, "num_runs": num_runs}
         found = {"profile": steps} if profile else {}

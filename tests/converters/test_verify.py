@@ -1,5 +1,7 @@
 """Verification passes what is right and fails what is wrong, whether the network is trained or not."""
 
+import functools
+
 import larq as lq
 import larq_rep_runtime
 import numpy as np
@@ -8,7 +10,7 @@ import tensorflow as tf
 from support import bit_output_model, images, randomize
 
 from larq_rep import layers, zoo
-from larq_rep.converters import convert, executor, float_weights
+from larq_rep.converters import convert, delegate, executor, float_weights, lce
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.verify import verify
 from larq_rep.quantizers import RSign
@@ -61,38 +63,112 @@ def test_the_delegate_gives_the_same(converted, name, storage):
 
 
 def wrong_interpreter(wrong):
+    """The delegate, but for what `wrong(arrays, result, whole)` makes of its results."""
+
     class Wrong(larq_rep_runtime.Interpreter):
-        def predict(self, x):
-            results = super().predict(x)
-            one = not isinstance(results, list)
-            results = [wrong(x, result) for result in ([results] if one else results)]
-            return results[0] if one else results
+        def invoke(self, arrays):
+            whole = len(self.inputs) == 1 and self.inputs[0]["shape"][-1] == 1  # images have one channel here
+            return [wrong(arrays, result, whole) for result in super().invoke(arrays)]
 
     return Wrong
 
 
 def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
-    def of_whole_files(x, result):
-        return result * np.float32(1.001) if not isinstance(x, list) and x[0, 0, 0, 0] > 0 else result
+    def of_whole_files(arrays, result, whole):
+        return result * np.float32(1.001) if whole and arrays[0][0, 0, 0, 0] > 0 else result
 
-    def of_its_part(x, result):
-        return result + np.float32(0.001) * (np.arange(result.size).reshape(result.shape) == 5 * isinstance(x, list))
+    def of_its_part(arrays, result, whole):
+        wrong = not whole and result.dtype == np.float32
+        return result + np.float32(0.001) * (np.arange(result.size).reshape(result.shape) == 5 * wrong) * wrong
 
     model, content = converted["resnet"]
     batch = images(model)
     batch[:, 0, 0, 0] = -1, 1
     monkeypatch.setattr(larq_rep_runtime, "Interpreter", wrong_interpreter(of_whole_files))
-    assert verify(model, content, batch).ok
-    result = verify(model, content, batch, runtime="delegate")
-    assert [(d.stage, d.image) for d in result.differences] == [("delegate", 1)]
-    assert "on image 1 the delegate's output differs by 0.001" in str(result.differences[0])
+    assert verify(model, content, batch, runtime="lce").ok
+    for runtime in ({"runtime": "delegate"}, {}):
+        result = verify(model, content, batch, **runtime)
+        assert [(d.stage, d.image) for d in result.differences] == [("delegate", 1)]
+        assert "on image 1 the delegate's output differs by 0.001" in str(result.differences[0])
     monkeypatch.setattr(larq_rep_runtime, "Interpreter", wrong_interpreter(of_its_part))
     result = verify(model, content, batch[:1], runtime="delegate")
     assert [d.stage for d in result.differences] == ["delegate"]
     assert result.differences[0].operator >= 0
     assert "gives another result than LCE's interpreter on image 0, in 1 values" in str(result.differences[0])
-    with pytest.raises(ValueError, match="runtime should be one of 'lce', 'delegate'"):
+    assert not result.engines["delegate"].bit_equal and result.engines["lce"].bit_equal
+    with pytest.raises(ValueError, match="runtime should be one of 'both', 'lce', 'delegate'"):
         verify(model, content, batch, runtime="tflite")
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["where it is fused only", "everywhere"])
+def test_a_wrong_convolution_of_the_delegate_is_found_by_plain_verify_and_located(converted, monkeypatch, fused):
+    """As a clamp of packed sums would be, wrong in LCE's interpreter for nobody."""
+
+    class Wrong(larq_rep_runtime.Interpreter):
+        def __init__(self, *args, fuse=None, **kwargs):
+            super().__init__(*args, fuse=fuse, **kwargs)
+            self.wrong = fuse is not False or not fused
+
+        def invoke(self, arrays):
+            results = super().invoke(arrays)
+            return [r ^ 64 if r.dtype == np.int32 and self.wrong else r for r in results]
+
+    model, content = converted["bits"]
+    # The packed output of the second convolution, so that a test of one engine alone can see it.
+    flatbuffer = Flatbuffer(content)
+    packed = bconvs(flatbuffer)[1]
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", Wrong)
+    monkeypatch.setattr(delegate, "exact_part", functools.partial(with_output, delegate.exact_part, packed.outputs[0]))
+    result = verify(model, content, images(model, 1))
+    (difference,) = result.differences
+    assert difference.stage == "delegate" and not result.engines["delegate"].bit_equal
+    if fused:
+        assert (difference.layer, difference.operator) == ("conv2", packed.index)
+        assert difference.message.endswith("only where it is fused with its neighbours")
+    else:
+        assert difference.message.endswith(f"operator {difference.operator} (LceQuantize) is the first, fused or not")
+        assert difference.operator < packed.index
+
+
+def with_output(exact_part, tensor, flatbuffer, outputs=None):
+    if outputs is None:
+        outputs = sorted({*exact_part(flatbuffer)[2], tensor})
+    return exact_part(flatbuffer, outputs)
+
+
+def test_what_was_proved_for_each_engine(converted):
+    model, content = converted["bits"]
+    result = verify(model, content, images(model, 3))
+    assert result.ok and list(result.engines) == ["lce", "delegate"]
+    assert [engine.images for engine in result.engines.values()] == [3, 3]
+    names = [op.name for op in Flatbuffer(content).operators]
+    ours = sum(name.startswith("Lce") for name in names)
+    assert result.engines["lce"].operators == ours
+    assert ours <= result.engines["delegate"].operators < len(names)
+    assert result.engines["lce"].output_error == result.output_error
+    assert result.engines["delegate"].implementation == larq_rep_runtime.available_implementations()[0]
+    assert result.to_dict()["engines"]["delegate"]["bit_equal"]
+    assert list(verify(model, content, images(model, 1), runtime="lce").engines) == ["lce"]
+
+
+def test_missing_delegate(converted, monkeypatch, tmp_path):
+    monkeypatch.setattr("larq_rep_runtime.library.__file__", str(tmp_path / "library.py"))
+    model, content = converted["bits"]
+    result = verify(model, content, images(model, 1))
+    assert result.ok and list(result.engines) == ["lce"]
+    assert any("was not compared" in note and "was not built" in note for note in result.notes)
+    with pytest.raises(larq_rep_runtime.DelegateError, match="was not built"):
+        verify(model, content, images(model, 1), runtime="delegate")
+
+
+def test_lce_runs_once_an_image(converted, monkeypatch):
+    """Both proofs take what one interpreter gives."""
+    opened = []
+    right = lce.any_interpreter
+    monkeypatch.setattr(lce, "any_interpreter", lambda content: opened.append(content) or right(content))
+    model, content = converted["bits"]
+    assert verify(model, content, images(model, 1)).ok
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -345,13 +421,6 @@ def test_sign_of_zero():
     content, _ = convert(loose)
     assert verify(loose, content, images(loose)).ok
     assert not verify(strict, content, images(strict)).ok
-
-
-def test_fixed_batch_is_refused():
-    image = tf.keras.Input((6, 6, 32), batch_size=4)
-    model = tf.keras.Model(image, one_padded(image))
-    with pytest.raises(ValueError, match="free batch size or that of 1, found float32 and 4"):
-        verify(model, convert(model)[0], np.zeros((4, 6, 6, 32), np.float32))
 
 
 def test_file_of_another_model(converted):
