@@ -248,6 +248,11 @@ void rest_threads(struct threads *threads);
 /* Aligned to cache lines and zeroed; NULL if size overflows or there is none. Freed by free. */
 void *allocate(size_t count, size_t size);
 
+static inline TfLiteStatus no_memory(TfLiteContext *context) {
+  context->ReportError(context, "larq-rep: out of memory.");
+  return kTfLiteError;
+}
+
 static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 #endif
