@@ -157,7 +157,7 @@ class Interpreter:
         divides = size != self._batch and size > 0 and size % self._batch == 0
         if self._any_batch or not divides:
             try:
-                results = self._invoke(arrays)
+                results = self.invoke(arrays)
             except DelegateError:
                 if not divides:
                     raise
@@ -167,11 +167,16 @@ class Interpreter:
                 if not divides or all(r.shape[:1] in ((), (size,)) for r in batched):
                     return results
         starts = range(0, size, self._batch)
-        parts = [self._invoke([array[i : i + self._batch] for array in arrays]) for i in starts]
+        parts = [self.invoke([array[i : i + self._batch] for array in arrays]) for i in starts]
         self._any_batch = False
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    def invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs of one run for inputs of exactly these shapes, none of whose axes is taken for a batch.
+
+        # Raises
+            DelegateError: If TFLite refuses the inputs or fails.
+        """
         try:
             if self._shapes != [array.shape for array in arrays]:
                 self._shapes = None  # Until TFLite has accepted the new ones.
