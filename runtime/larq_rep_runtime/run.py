@@ -117,7 +117,9 @@ def _quiet() -> Iterator[None]:
     """Keeps back the greetings of an engine, which TensorFlow writes before it looks at any variable; not where an
     exception that nobody expects may be explained by them."""
     try:
-        with captured_stderr() as lines, warnings.catch_warnings():
+        # A program that is started without standard error has none to keep back.
+        captured = captured_stderr() if sys.stderr else contextlib.nullcontext([])
+        with captured as lines, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (DelegateError, OSError, ValueError):
