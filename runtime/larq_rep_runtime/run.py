@@ -125,7 +125,8 @@ def _quiet() -> Iterator[None]:
     except (DelegateError, OSError, ValueError):
         raise
     except Exception:
-        print(*lines, sep="\n", file=sys.stderr)
+        for line in lines:
+            print(line, file=sys.stderr)
         raise
 
 

@@ -91,7 +91,7 @@ static int use_pool(void) {
 static int fork_and_use(int generation, bool uses) {
   const pid_t child = fork();
   if (child == 0) {
-    alarm(20);
+    alarm(60);
     int failed = uses && use_pool();
     if (!failed && generation < GENERATIONS) failed = fork_and_use(generation + 1, uses);
     stop_threads(pool);

@@ -13,7 +13,7 @@ import pytest
 RUNTIME = Path(__file__).resolve().parents[1]
 
 
-def program(name, *arguments, timeout=100):
+def program(name, *arguments, timeout=300):
     """Builds a program of tests/ and runs it; what it prints."""
     built = subprocess.run(["make", "-s", "-C", RUNTIME, f"build/native/{name}"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
@@ -41,7 +41,7 @@ def test_delegate_and_interpreters_end_in_any_order(tmp_path):
     overwritten = {"MALLOC_PERTURB_": "165", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
     command = [sys.executable, RUNTIME / "tests" / "support" / "lifetimes.py", tmp_path]
     environment = {**os.environ, "PYTHONPATH": str(RUNTIME), **overwritten}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = profiles(done.stderr)
     assert len(found) == int(done.stdout) and all(profile["threads"] == 2 for profile in found)
