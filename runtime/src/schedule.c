@@ -85,7 +85,7 @@ static bool find_steps(const struct plan *plan, bool writers, struct steps_of *o
   return of->start;
 }
 
-static void free_steps(struct steps_of *of) {
+static void free_steps_of(struct steps_of *of) {
   free(of->start);
   free(of->steps);
 }
@@ -168,7 +168,7 @@ static bool make_rings(struct plan *plan, struct progress *progress) {
     b->ring = b->n * b->h;
     if (!b->external && !b->bits && !viewed[i] && b->rank == 4 && rows < b->ring) b->ring = rows;
   }
-  free_steps(&readers);
+  free_steps_of(&readers);
   free(most);
   free(viewed);
   return memory;
@@ -199,7 +199,7 @@ bool make_schedule(struct plan *plan, int num_threads) {
   struct steps_of writers = {NULL, NULL};
   if (!progress || !plan->tasks || !find_steps(plan, true, &writers)) {
     free(progress);
-    free_steps(&writers);
+    free_steps_of(&writers);
     return false;
   }
   for (bool moved = true; moved;) {
@@ -218,6 +218,6 @@ bool make_schedule(struct plan *plan, int num_threads) {
   for (int s = 0; s < plan->step_count; s++) finished = finished && progress[s].done == progress[s].rows;
   finished = make_rings(plan, progress) && finished;
   free(progress);
-  free_steps(&writers);
+  free_steps_of(&writers);
   return finished;
 }
