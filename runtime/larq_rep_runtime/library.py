@@ -17,6 +17,8 @@ class DelegateError(RuntimeError):
 def delegate_path() -> str:
     """Path of the shared library, for `load_delegate` of TFLite or LiteRT.
 
+    An `Interpreter` takes the delegate. LiteRT's `CompiledModel` takes none, and does not run the files of LCE.
+
     # Raises
         DelegateError: If the library could not be built when the package was installed.
     """

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from larq_rep_runtime.interpreter import Interpreter
+from larq_rep_runtime.library import DelegateError
 
 _PREFIX = "larq-rep profile: "
 
 
 def random_inputs(details: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Standard normal numbers for inputs as `Interpreter.inputs` describes them; for integers any of their type."""
+    """Standard normal numbers for inputs as `Interpreter.inputs` describes them; for integers any of their type.
+
+    # Raises
+        DelegateError: If an input is of another type, such as text.
+    """
     rng = np.random.default_rng(0)
     arrays = []
     for detail in details:
@@ -28,6 +33,8 @@ def random_inputs(details: list[dict[str, Any]]) -> list[np.ndarray]:
             arrays.append(rng.normal(size=detail["shape"]).astype(dtype))
         elif dtype.kind == "b":
             arrays.append(rng.integers(0, 2, detail["shape"]).astype(dtype))
+        elif dtype.kind not in "iu":
+            raise DelegateError(f"There are no random values of the type of input {detail['name']!r}, {dtype}.")
         else:
             info = np.iinfo(dtype)
             arrays.append(rng.integers(info.min, info.max, detail["shape"], dtype, endpoint=True))
@@ -47,7 +54,7 @@ def profile(
     # Arguments
         model, num_threads, **options: As of `Interpreter`.
         num_runs: How many runs the times are means of.
-        x: The inputs; random ones if they are not given.
+        x: The inputs, as of `Interpreter.predict`; random ones of the file's shapes if they are not given.
 
     # Returns
         For each part of the graph that the delegate has taken over its `steps`, with the `operator` that a step ends
@@ -59,11 +66,13 @@ def profile(
     """
     interpreter = Interpreter(model, num_threads, profile=True, **options)
     inputs = random_inputs(interpreter.inputs) if x is None else x
+    # The file's own shapes need not have a batch.
+    run = interpreter.invoke if x is None else interpreter.predict
     for _ in range(num_runs):
-        interpreter.predict(inputs)
+        run(inputs)
     # The delegate prints when its interpreter ends.
     with captured_stderr() as lines:
-        del interpreter
+        del interpreter, run
         gc.collect()
     return [json.loads(line[len(_PREFIX) :]) for line in lines if line.startswith(_PREFIX)]
 
@@ -73,7 +82,7 @@ def captured_stderr() -> Iterator[list[str]]:
     """Collects what C code writes to standard error meanwhile."""
     lines: list[str] = []
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
+    with open(os.memfd_create("stderr"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import platform
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,7 @@ import numpy as np
 
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError
-from larq_rep_runtime.profile import profile, random_inputs
+from larq_rep_runtime.profile import captured_stderr, profile, random_inputs
 
 # Those of ImageNet, with which the published networks are trained.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,14 +68,14 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
 
     # Arguments
         path: The file.
-        shape: `(1, height, width, channels)` with 1 or 3 channels.
+        shape: `(N, height, width, channels)` with 1 or 3 channels; the image is repeated N times.
 
     # Raises
         DelegateError: If the shape is another one, or the image cannot be read.
     """
     if len(shape) != 4 or shape[3] not in (1, 3):
         raise DelegateError(
-            f"--image needs an input of shape (1, height, width, 1 or 3), the model has {tuple(shape)}."
+            f"--image needs an input of shape (N, height, width, 1 or 3), the model has {tuple(shape)}."
         )
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -80,7 +87,7 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DelegateError(f"{path} cannot be read as an image: {error}.") from error
     fitted = ImageOps.fit(upright, (shape[2], shape[1]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(fitted, np.float32)[None] / np.float32(255)
+    pixels = np.asarray(fitted, np.float32)[None].repeat(shape[0], axis=0) / np.float32(255)
     return pixels[..., None] if shape[3] == 1 else (pixels - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
 
 
@@ -105,26 +112,57 @@ def image_input(path: str, interpreter: Interpreter) -> np.ndarray:
     return np.clip(np.round(x / np.float32(scale)) + zero_point, info.min, info.max).astype(dtype)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back the greetings of an engine, which TensorFlow writes before it looks at any variable; not where an
+    exception that nobody expects may be explained by them."""
+    try:
+        # A program that is started without standard error has none to keep back.
+        captured = captured_stderr() if sys.stderr else contextlib.nullcontext([])
+        with captured as lines, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (DelegateError, OSError, ValueError):
+        raise
+    except Exception:
+        for line in lines:
+            print(line, file=sys.stderr)
+        raise
+
+
+def _largest(values: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """The `count` largest numbers with their places; none of what is no number."""
+    if values.dtype.kind not in "fiub":
+        return []
+    values = values.reshape(-1).astype(np.float64)
+    # Stable, so that equal ones keep their order.
+    return [{"index": int(i), "value": float(values[i])} for i in np.argsort(-values, kind="stable")[:count]]
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command prints, as a dictionary."""
     for name, least in (("num_threads", 1), ("warmup_runs", 0), ("num_runs", 1), ("top", 0)):
         if getattr(arguments, name) < least:
             raise DelegateError(f"--{name} should be at least {least}, found {getattr(arguments, name)}.")
-    interpreter = Interpreter(
-        arguments.file,
-        arguments.num_threads,
-        implementation=arguments.implementation,
-        fuse=False if arguments.no_fuse else None,
-    )
+    with _quiet():
+        interpreter = Interpreter(
+            arguments.file,
+            arguments.num_threads,
+            implementation=arguments.implementation,
+            fuse=False if arguments.no_fuse else None,
+        )
     x = [image_input(arguments.image, interpreter)] if arguments.image else random_inputs(interpreter.inputs)
     milliseconds = []
     for _ in range(arguments.warmup_runs + arguments.num_runs):
         start = time.perf_counter()
-        outputs = interpreter.predict(x)
+        outputs = interpreter.invoke(x)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-    first = (outputs[0] if isinstance(outputs, list) else outputs).reshape(-1)
-    # Not -first, which is no larger number for -128 of int8.
-    order = np.argsort(-first.astype(np.float64), kind="stable")
+    # Of a batch of images the first one's.
+    images = len(x[0]) if x and x[0].ndim == 4 else 1
+    answers = []
+    for detail, y in zip(interpreter.outputs, outputs, strict=True):
+        top = _largest(y[0] if y.shape[:1] == (images,) else y, arguments.top)
+        answers.append({"name": detail["name"], "shape": list(y.shape), "top": top})
     p10, median, p90 = np.percentile(milliseconds[arguments.warmup_runs :], (10, 50, 90))
     result: dict[str, Any] = {
         "file": arguments.file,
@@ -135,17 +173,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "median_ms": float(median),
         "p10_ms": float(p10),
         "p90_ms": float(p90),
-        "top": [{"index": int(i), "value": float(first[i])} for i in order[: arguments.top]],
+        "top": answers[0]["top"] if answers else [],
+        "outputs": answers,
     }
     if arguments.profile:
-        result["profile"] = profile(
-            arguments.file,
-            arguments.num_threads,
-            num_runs=arguments.num_runs,
-            x=x,
-            implementation=arguments.implementation,
-            fuse=False if arguments.no_fuse else None,
-        )
+        with _quiet():
+            result["profile"] = profile(
+                arguments.file,
+                arguments.num_threads,
+                num_runs=arguments.num_runs,
+                x=x if arguments.image else None,
+                implementation=arguments.implementation,
+                fuse=False if arguments.no_fuse else None,
+            )
     return result
 
 
@@ -156,8 +196,11 @@ def _print(result: dict[str, Any]) -> None:
             print(f"{step['ms']:9.3f} {step['best_ms']:9.3f}  {step['operator']:4d} {step['name']}")
         memory = partition["packed_bytes"] + partition["memory_bytes"]
         print(f"{sum(step['best_ms'] for step in partition['steps']):19.3f}  ms in the delegate, {memory / 1e6:.1f} MB")
-    for entry in result["top"]:
-        print(f"{entry['index']:6d} {entry['value']:12.5g}")
+    for output in result["outputs"]:
+        if len(result["outputs"]) > 1:
+            print(f"{output['name']}, of shape {tuple(output['shape'])}:")
+        for entry in output["top"]:
+            print(f"{entry['index']:6d} {entry['value']:12.5g}")
     print(
         f"{result['file']}: {result['bytes'] / 1e6:.2f} MB, median {result['median_ms']:.3f} ms "
         f"(p10 {result['p10_ms']:.3f}, p90 {result['p90_ms']:.3f}) of {result['num_runs']} runs, "
@@ -165,19 +208,48 @@ def _print(result: dict[str, Any]) -> None:
     )
 
 
+def _report(argv: Sequence[str]) -> None:
+    """Prints the exception that is being handled, and what to do about it."""
+    traceback.print_exc()
+    versions = [f"Python {platform.python_version()}", f"{platform.system()} {platform.machine()}"]
+    for name in ("larq-rep-runtime", "ai-edge-litert", "tflite-runtime", "tensorflow", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    print(
+        "This is a fault of larq-rep-runtime and not of what it was given. Please report it, with all lines above and "
+        f"these: {', '.join(versions)}, command: {shlex.join(['lce-run', *argv])}",
+        file=sys.stderr,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `lce-run`."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    """Entry point of `lce-run`.
+
+    # Returns
+        0; 2 where a file, an option or the machine is not as it should be; 3 after a traceback, which is a fault of
+        ours; 130 after Ctrl-C; 141 where nobody reads what is printed.
+    """
+    arguments = _parser().parse_args(argv)
     try:
         result = run(arguments)
+        if arguments.json:
+            print(json.dumps(result, indent=2))
+        else:
+            _print(result)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except (DelegateError, OSError, ValueError) as error:
         print(f"lce-run: {error}", file=sys.stderr)
         return 2
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-    else:
-        _print(result)
+    except KeyboardInterrupt:
+        print("lce-run: interrupted.", file=sys.stderr)
+        return 130
+    except Exception:
+        _report(sys.argv[1:] if argv is None else argv)
+        return 3
     return 0
 
 

@@ -1,6 +1,5 @@
 /* Which nodes the delegate takes: LCE's, and those around them that become part of a convolution's pass. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "delegate.h"
 
@@ -8,52 +7,81 @@ struct graph {
   int count;
   struct operator * ops;
   bool *claimed;
-  int *producer;   /* of each tensor: position in ops, or -1 */
+  size_t tensors;
+  int *producer;               /* of each tensor: position in ops, or -1 */
+  int *readers, *reader_start; /* of each tensor: positions in ops, one for each input that is this tensor */
+  int *unclaimed;              /* of each tensor: how many of its readers are not claimed yet */
+  int *waiting;                /* claimed operators whose neighbours are still to be looked at */
+  int *position;               /* of each node that is in the graph: position in ops */
 };
 
 static bool is_lce(enum kind kind) { return kind >= QUANTIZE && kind <= BMAXPOOL; }
 
-/* Whether all readers of a tensor are claimed, and there are some. */
-static bool all_readers_claimed(const struct graph *graph, int tensor) {
-  int readers = 0;
-  for (int i = 0; i < graph->count; i++)
-    for (int j = 0; graph->ops[i].inputs && j < graph->ops[i].inputs->size; j++)
-      if (graph->ops[i].inputs->data[j] == tensor) {
-        if (!graph->claimed[i]) return false;
-        readers++;
+static bool is_tensor(const struct graph *graph, int tensor) { return tensor >= 0 && (size_t)tensor < graph->tensors; }
+
+/* Who reads each tensor; false if there is no memory. */
+static bool find_readers(struct graph *graph) {
+  size_t mentions = 0;
+  graph->reader_start = allocate(graph->tensors + 2, sizeof *graph->reader_start);
+  if (!graph->reader_start) return false;
+  for (int i = 0; i < graph->count; i++) {
+    const TfLiteIntArray *inputs = graph->ops[i].inputs;
+    for (int j = 0; inputs && j < inputs->size; j++)
+      if (is_tensor(graph, inputs->data[j])) {
+        graph->reader_start[inputs->data[j] + 2]++;
+        mentions++;
       }
-  return readers > 0;
-}
-
-static bool follows_claimed(const struct graph *graph, const struct operator * op) {
-  for (int j = 0; j < op->inputs->size; j++) {
-    const int producer = graph->producer[op->inputs->data[j]];
-    if (producer >= 0 && graph->claimed[producer]) return true;
   }
-  return false;
+  graph->readers = allocate(mentions, sizeof *graph->readers);
+  graph->unclaimed = allocate(graph->tensors, sizeof *graph->unclaimed);
+  if (!graph->readers || !graph->unclaimed) return false;
+  for (size_t t = 0; t < graph->tensors; t++) {
+    graph->unclaimed[t] = graph->reader_start[t + 2];
+    graph->reader_start[t + 2] += graph->reader_start[t + 1];
+  }
+  for (int i = 0; i < graph->count; i++) {
+    const TfLiteIntArray *inputs = graph->ops[i].inputs;
+    for (int j = 0; inputs && j < inputs->size; j++)
+      if (is_tensor(graph, inputs->data[j])) graph->readers[graph->reader_start[inputs->data[j] + 1]++] = i;
+  }
+  return true;
 }
 
-/* Grows the claim from LCE's operators until nothing changes. */
-static void grow(struct graph *graph) {
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (int i = 0; i < graph->count; i++) {
-      const struct operator * op = &graph->ops[i];
-      if (graph->claimed[i] || op->kind == NOT_OURS) continue;
-      const bool after = follows_claimed(graph, op), before = all_readers_claimed(graph, op->outputs->data[0]);
-      /* A pooling gains nothing by itself, but before claimed operators it would cut the partition in two. */
-      if (before || (after && op->kind != AVERAGE_POOL && op->kind != MAX_POOL)) graph->claimed[i] = changed = true;
+/* Grows the claim from LCE's operators until nothing changes: each claimed operator is looked at once. */
+static bool grow(struct graph *graph) {
+  int waiting = 0;
+  graph->waiting = allocate((size_t)graph->count, sizeof *graph->waiting);
+  if (!graph->waiting || !find_readers(graph)) return false;
+  for (int i = 0; i < graph->count; i++)
+    if (graph->claimed[i]) graph->waiting[waiting++] = i;
+  while (waiting > 0) {
+    const struct operator * op = &graph->ops[graph->waiting[--waiting]];
+    /* Before claimed operators: what makes a tensor all of whose readers are claimed. */
+    for (int j = 0; j < op->inputs->size; j++) {
+      const int t = op->inputs->data[j];
+      if (!is_tensor(graph, t) || --graph->unclaimed[t] > 0 || graph->producer[t] < 0) continue;
+      const int before = graph->producer[t];
+      if (graph->claimed[before] || graph->ops[before].kind == NOT_OURS) continue;
+      graph->claimed[before] = true;
+      graph->waiting[waiting++] = before;
+    }
+    /* Behind them: all but pooling, which gains nothing by itself; before others it would cut the partition in two. */
+    const int output = op->outputs->data[0];
+    for (int r = graph->reader_start[output]; r < graph->reader_start[output + 1]; r++) {
+      const int behind = graph->readers[r];
+      const enum kind kind = graph->ops[behind].kind;
+      if (graph->claimed[behind] || kind == NOT_OURS || kind == AVERAGE_POOL || kind == MAX_POOL) continue;
+      graph->claimed[behind] = true;
+      graph->waiting[waiting++] = behind;
     }
   }
+  return true;
 }
 
-static TfLiteIntArray *claimed_nodes(const struct graph *graph) {
-  TfLiteIntArray *nodes = malloc(sizeof *nodes + (size_t)graph->count * sizeof(int));
-  if (!nodes) return NULL;
+static void list_claimed(const struct graph *graph, TfLiteIntArray *nodes) {
   nodes->size = 0;
   for (int i = 0; i < graph->count; i++)
     if (graph->claimed[i]) nodes->data[nodes->size++] = graph->ops[i].node;
-  return nodes;
 }
 
 /* Gives back the partitions without an operator of LCE: handing tensors to and fro is all that they would add. */
@@ -66,15 +94,8 @@ static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArra
   for (int p = 0; p < count; p++) {
     const TfLiteIntArray *members = partitions[p].nodes_to_replace;
     bool useful = false;
-    for (int pass = 0; pass < 2 && !useful; pass++)
-      for (int i = 0; i < members->size; i++)
-        for (int j = 0; j < graph->count; j++)
-          if (graph->ops[j].node == members->data[i]) {
-            if (pass == 0)
-              useful = useful || is_lce(graph->ops[j].kind);
-            else
-              graph->claimed[j] = false;
-          }
+    for (int i = 0; i < members->size; i++) useful = useful || is_lce(graph->ops[graph->position[members->data[i]]].kind);
+    for (int i = 0; i < members->size && !useful; i++) graph->claimed[graph->position[members->data[i]]] = false;
   }
 }
 
@@ -101,40 +122,57 @@ static TfLiteStatus check_order(TfLiteContext *context, const struct graph *grap
   return kTfLiteOk;
 }
 
+/* Reads the operators of the graph; LCE's are claimed. */
+static TfLiteStatus read_operators(TfLiteContext *context, const TfLiteIntArray *plan, struct graph *graph) {
+  int nodes = 0;
+  for (int i = 0; i < plan->size; i++) nodes = plan->data[i] >= nodes ? plan->data[i] + 1 : nodes;
+  graph->ops = allocate((size_t)graph->count, sizeof *graph->ops);
+  graph->claimed = allocate((size_t)graph->count, sizeof *graph->claimed);
+  graph->producer = allocate(graph->tensors, sizeof *graph->producer);
+  graph->position = allocate((size_t)nodes, sizeof *graph->position);
+  if (!graph->ops || !graph->claimed || !graph->producer || !graph->position) return no_memory(context);
+  for (size_t t = 0; t < graph->tensors; t++) graph->producer[t] = -1;
+  bool any = false;
+  for (int i = 0; i < graph->count; i++) {
+    struct operator * op = &graph->ops[i];
+    if (read_operator(context, plan->data[i], op) != kTfLiteOk) return kTfLiteError;
+    for (int j = 0; op->outputs && j < op->outputs->size; j++)
+      if (is_tensor(graph, op->outputs->data[j])) graph->producer[op->outputs->data[j]] = i;
+    graph->position[op->node] = i;
+    graph->claimed[i] = is_lce(op->kind);
+    any = any || graph->claimed[i];
+  }
+  return any ? check_order(context, graph) : kTfLiteOk;
+}
+
 TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLiteIntArray **nodes) {
   TfLiteIntArray *plan;
   *nodes = NULL;
-  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
-  struct graph graph = {.count = plan->size};
-  graph.ops = calloc((size_t)plan->size + 1, sizeof *graph.ops);
-  graph.claimed = calloc((size_t)plan->size + 1, sizeof *graph.claimed);
-  graph.producer = malloc((context->tensors_size + 1) * sizeof *graph.producer);
-  TfLiteStatus status = graph.ops && graph.claimed && graph.producer ? kTfLiteOk : kTfLiteError;
-  if (status == kTfLiteOk)
-    for (size_t t = 0; t < context->tensors_size; t++) graph.producer[t] = -1;
-  for (int i = 0; i < graph.count && status == kTfLiteOk; i++) {
-    status = read_operator(context, plan->data[i], &graph.ops[i]);
-    const TfLiteIntArray *outputs = graph.ops[i].outputs;
-    for (int j = 0; status == kTfLiteOk && outputs && j < outputs->size; j++)
-      if (outputs->data[j] >= 0 && (size_t)outputs->data[j] < context->tensors_size)
-        graph.producer[outputs->data[j]] = i;
-    graph.claimed[i] = is_lce(graph.ops[i].kind);
+  if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) {
+    context->ReportError(context, "larq-rep: the runtime gives no execution plan.");
+    return kTfLiteError;
   }
-  bool any = false;
-  for (int i = 0; i < graph.count; i++) any = any || (status == kTfLiteOk && graph.claimed[i]);
-  if (any) status = check_order(context, &graph);
+  struct graph graph = {.count = plan->size, .tensors = context->tensors_size};
+  TfLiteStatus status = read_operators(context, plan, &graph);
+  if (status == kTfLiteOk && options->fuse && !grow(&graph)) status = no_memory(context);
   if (status == kTfLiteOk) {
-    if (options->fuse) grow(&graph);
-    *nodes = claimed_nodes(&graph);
-    if (*nodes && options->fuse) {
-      give_back(context, &graph, *nodes);
-      free(*nodes);
-      *nodes = claimed_nodes(&graph);
-    }
-    if (!*nodes) status = kTfLiteError;
+    *nodes = malloc(sizeof **nodes + (size_t)graph.count * sizeof(int));
+    if (*nodes)
+      list_claimed(&graph, *nodes);
+    else
+      status = no_memory(context);
+  }
+  if (status == kTfLiteOk && options->fuse) {
+    give_back(context, &graph, *nodes);
+    list_claimed(&graph, *nodes);
   }
   free(graph.ops);
   free(graph.claimed);
   free(graph.producer);
+  free(graph.readers);
+  free(graph.reader_start);
+  free(graph.unclaimed);
+  free(graph.waiting);
+  free(graph.position);
   return status;
 }

@@ -2,6 +2,8 @@
 #ifndef LARQ_REP_DELEGATE_H
 #define LARQ_REP_DELEGATE_H
 
+#include <stdatomic.h>
+
 #include "kernels.h"
 #include "tflite.h"
 
@@ -203,10 +205,13 @@ bool make_schedule(struct plan *plan, int num_threads);
 
 struct threads;
 
-/* What all partitions of a delegate share. */
+/* What a delegate and its partitions share. The last of them that ends frees it: a program may destroy the delegate
+ * while interpreters still use it, and Python's garbage collector ends them in any order. */
 struct shared {
+  TfLiteDelegate delegate;
   struct options options;
   struct threads *threads;
+  atomic_int users;
 };
 
 struct partition {
@@ -231,7 +236,7 @@ void print_profile(const struct partition *partition);
 struct threads *make_threads(void);
 void stop_threads(struct threads *threads);
 /* task(argument, thread, index) for all indices below count, by up to num_threads threads, the caller one of them;
- * returns when all are done. Where another caller uses the workers already, this one works alone. */
+ * returns when all are done. Where another caller uses or starts the workers already, this one works alone. */
 void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
                   void *argument, int count);
 
@@ -242,6 +247,11 @@ void rest_threads(struct threads *threads);
 
 /* Aligned to cache lines and zeroed; NULL if size overflows or there is none. Freed by free. */
 void *allocate(size_t count, size_t size);
+
+static inline TfLiteStatus no_memory(TfLiteContext *context) {
+  context->ReportError(context, "larq-rep: out of memory.");
+  return kTfLiteError;
+}
 
 static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 

@@ -154,7 +154,7 @@ static bool is_written(const struct plan *plan, int buffer) {
 /* From the shapes of the partition's inputs those of all that is computed. */
 static TfLiteStatus find_shapes(TfLiteContext *context, struct plan *plan) {
   bool *known = allocate((size_t)plan->buffer_count, sizeof *known);
-  TfLiteStatus status = known ? kTfLiteOk : kTfLiteError;
+  TfLiteStatus status = known ? kTfLiteOk : no_memory(context);
   for (int i = 0; i < plan->buffer_count && status == kTfLiteOk; i++) {
     struct buffer *b = &plan->buffers[i];
     b->top = b->left = b->bottom = b->right = 0;
@@ -200,10 +200,14 @@ static TfLiteStatus resize_outputs(TfLiteContext *context, const struct plan *pl
     if (!b->external || b->first < 0 || !is_written(plan, i)) continue;
     /* The runtime takes the array over and frees it. */
     TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
-    if (!dims) return kTfLiteError;
+    if (!dims) return no_memory(context);
     dims->size = b->rank;
     memcpy(dims->data, b->dims, (size_t)b->rank * sizeof(int));
-    if (context->ResizeTensor(context, &context->tensors[b->tensor], dims) != kTfLiteOk) return kTfLiteError;
+    if (context->ResizeTensor(context, &context->tensors[b->tensor], dims) != kTfLiteOk) {
+      context->ReportError(context, "larq-rep: tensor %d '%.60s' cannot be resized.", b->tensor,
+                           tensor_name(context, b->tensor));
+      return kTfLiteError;
+    }
   }
   return kTfLiteOk;
 }

@@ -179,7 +179,8 @@ static TfLiteStatus read_custom(TfLiteContext *context, const TfLiteNode *node, 
            "a number of channels", last_dimension(wide));
     EXPECT(last_dimension(packed) == (last_dimension(wide) + 31) / 32, op->kind == QUANTIZE ? output : input,
            "ceil(channels / 32) words", last_dimension(packed));
-    if (wide->type == kTfLiteInt8) EXPECT(wide->params.scale > 0, op->kind == QUANTIZE ? input : output, "a positive scale", 0);
+    /* The sign of an int8 number needs its zero point only, which is 0 where a file gives none. */
+    if (wide->type == kTfLiteInt8 && op->kind == DEQUANTIZE) EXPECT(wide->params.scale > 0, output, "a positive scale", 0);
     return kTfLiteOk;
   }
   int padding;

@@ -454,7 +454,7 @@ static bool first_mention(const struct operator * op, int j) {
   return true;
 }
 
-static bool read_graph(struct planner *p, const TfLiteDelegateParams *params) {
+static TfLiteStatus read_graph(struct planner *p, const TfLiteDelegateParams *params) {
   const TfLiteIntArray *nodes = params->nodes_to_replace;
   const size_t tensors = p->context->tensors_size;
   p->count = nodes->size;
@@ -468,13 +468,17 @@ static bool read_graph(struct planner *p, const TfLiteDelegateParams *params) {
   p->reader_start = allocate(tensors + 2, sizeof *p->reader_start);
   if (!p->ops || !p->done || !p->concatenations || !p->buffer_of || !p->producer || !p->tiled_from || !p->is_output ||
       !p->reader_start)
-    return false;
+    return no_memory(p->context);
   for (size_t t = 0; t < tensors; t++) p->buffer_of[t] = p->producer[t] = p->tiled_from[t] = -1;
   for (int i = 0; i < params->output_tensors->size; i++) p->is_output[params->output_tensors->data[i]] = true;
   int steps = 0, most = 1, total = 0;
   for (int i = 0; i < nodes->size; i++) {
     struct operator * op = &p->ops[i];
-    if (read_operator(p->context, nodes->data[i], op) != kTfLiteOk || op->kind == NOT_OURS) return false;
+    if (read_operator(p->context, nodes->data[i], op) != kTfLiteOk) return kTfLiteError;
+    if (op->kind == NOT_OURS) {
+      fail(p, op->node, "it is not what it was when it was taken over");
+      return kTfLiteError;
+    }
     p->producer[op->outputs->data[0]] = i;
     most = op->inputs->size > most ? op->inputs->size : most;
     /* Each input of a concatenation may take a step of its own, and each operand be a tile to be written out. */
@@ -490,7 +494,7 @@ static bool read_graph(struct planner *p, const TfLiteDelegateParams *params) {
   p->readers = allocate((size_t)total, sizeof *p->readers);
   p->plan->steps = allocate((size_t)steps, sizeof *p->plan->steps);
   p->plan->buffers = allocate((size_t)(steps + total), sizeof *p->plan->buffers);
-  if (!p->input_done || !p->readers || !p->plan->steps || !p->plan->buffers) return false;
+  if (!p->input_done || !p->readers || !p->plan->steps || !p->plan->buffers) return no_memory(p->context);
   for (size_t t = 2; t < tensors + 2; t++) p->reader_start[t] += p->reader_start[t - 1];
   for (int i = 0; i < nodes->size; i++)
     for (int j = 0; j < p->ops[i].inputs->size; j++)
@@ -498,10 +502,10 @@ static bool read_graph(struct planner *p, const TfLiteDelegateParams *params) {
   for (int i = 0; i < nodes->size; i++)
     if (p->ops[i].kind == CONCATENATE) {
       p->concatenations[i] = allocate(1, sizeof **p->concatenations);
-      if (!p->concatenations[i]) return false;
+      if (!p->concatenations[i]) return no_memory(p->context);
       p->concatenations[i]->left = p->ops[i].inputs->size;
     }
-  return true;
+  return kTfLiteOk;
 }
 
 /* Where a step copies a tensor into a concatenation, the tensor is better made there in the first place. */
@@ -533,13 +537,10 @@ static void make_views(struct plan *plan) {
 struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options) {
   struct planner p = {.context = context, .options = options, .status = kTfLiteOk};
   p.plan = calloc(1, sizeof *p.plan);
-  if (!p.plan || !read_graph(&p, params)) {
-    p.status = kTfLiteError;
-  } else {
-    for (int i = 0; i < p.count && p.status == kTfLiteOk; i++)
-      if (!p.done[i]) plan_operator(&p, i);
-    if (p.status == kTfLiteOk) make_views(p.plan);
-  }
+  p.status = p.plan ? read_graph(&p, params) : no_memory(context);
+  for (int i = 0; i < p.count && p.status == kTfLiteOk; i++)
+    if (!p.done[i]) plan_operator(&p, i);
+  if (p.status == kTfLiteOk) make_views(p.plan);
   for (int i = 0; p.concatenations && i < p.count; i++) free(p.concatenations[i]);
   free(p.concatenations);
   free(p.ops);

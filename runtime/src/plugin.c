@@ -11,6 +11,12 @@ EXPORT TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, co
                                                      void (*report_error)(const char *));
 EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate *delegate);
 
+static void leave(struct shared *shared) {
+  if (atomic_fetch_sub(&shared->users, 1) > 1) return;
+  stop_threads(shared->threads);
+  free(shared);
+}
+
 /* ---- The kernel of a partition ---- */
 
 static void free_kernel(TfLiteContext *context, void *buffer) {
@@ -21,6 +27,7 @@ static void free_kernel(TfLiteContext *context, void *buffer) {
   free_plan(partition->plan);
   free(partition->memory);
   free(partition->scratch);
+  leave(partition->shared);
   free(partition);
 }
 
@@ -30,6 +37,7 @@ static void *init_kernel(TfLiteContext *context, const char *buffer, size_t leng
   struct partition *partition = calloc(1, sizeof *partition);
   if (!partition) return NULL;
   partition->shared = params->delegate->data_;
+  atomic_fetch_add(&partition->shared->users, 1);
   partition->options = &partition->shared->options;
   partition->plan = make_plan(context, params, partition->options);
   return partition;
@@ -134,28 +142,27 @@ TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const cha
   if (!set_environment(&options, report_error)) return NULL;
   for (size_t i = 0; i < count; i++)
     if (!set_option(&options, keys[i], values[i], report_error)) return NULL;
-  TfLiteDelegate *delegate = calloc(1, sizeof *delegate);
   struct shared *shared = calloc(1, sizeof *shared);
   struct threads *threads = make_threads();
-  if (!delegate || !shared || !threads) {
-    free(delegate);
+  if (!shared || !threads) {
     free(shared);
     stop_threads(threads);
     fail(report_error, "larq-rep: no memory%s%s.", "", "");
     return NULL;
   }
-  *shared = (struct shared){.options = options, .threads = threads};
-  delegate->data_ = shared;
-  delegate->Prepare = prepare_delegate;
-  /* Exactly this: other flags let the runtime prepare unknown operators before it asks the delegate, and fail. */
-  delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
-  return delegate;
+  *shared = (struct shared){
+      .delegate = {.data_ = shared,
+                   .Prepare = prepare_delegate,
+                   /* Exactly this: with others the runtime prepares unknown operators before it asks the delegate,
+                    * and fails. */
+                   .flags = kTfLiteDelegateFlagsAllowDynamicTensors},
+      .options = options,
+      .threads = threads,
+      .users = 1,
+  };
+  return &shared->delegate;
 }
 
 void tflite_plugin_destroy_delegate(TfLiteDelegate *delegate) {
-  if (!delegate) return;
-  struct shared *shared = delegate->data_;
-  stop_threads(shared->threads);
-  free(shared);
-  free(delegate);
+  if (delegate) leave(delegate->data_);
 }

@@ -54,32 +54,63 @@ bool writes(const struct step *step, int buffer) {
   return false;
 }
 
-/* Rows of a buffer that are complete: those that all steps writing to it, or to a part made in it, have done. */
-static int complete(const struct plan *plan, const struct progress *progress, int buffer) {
-  int rows = INT32_MAX;
-  for (int b = 0; b < plan->buffer_count; b++) {
-    int root = b;
-    while (root != buffer && plan->buffers[root].view_of >= 0) root = plan->buffers[root].view_of;
-    if (root != buffer) continue;
+/* The steps that write (or read) each buffer: those of buffer b stand from start[b] on. */
+struct steps_of {
+  int *start, *steps;
+};
+
+/* The buffer that a step writes (or reads) at a place: -1 is its target (or source), others are instructions. */
+static int buffer_at(const struct step *step, int place, bool written) {
+  if (place < 0) return written ? step->target : step->source;
+  const struct planned *op = &step->program[place];
+  return op->buffer >= 0 && is_store(op->code) == written ? op->buffer : -1;
+}
+
+/* Who writes a slice of a buffer writes the buffer. False if there is no memory. */
+static bool find_steps(const struct plan *plan, bool writers, struct steps_of *of) {
+  of->start = allocate((size_t)plan->buffer_count + 2, sizeof *of->start);
+  for (int pass = 0; of->start && pass < 2; pass++) {
     for (int s = 0; s < plan->step_count; s++)
-      if (writes(&plan->steps[s], b) && progress[s].done < rows) rows = progress[s].done;
+      for (int place = -1; place < plan->steps[s].count; place++)
+        for (int b = buffer_at(&plan->steps[s], place, writers); b >= 0; b = writers ? plan->buffers[b].view_of : -1)
+          if (pass == 0)
+            of->start[b + 2]++;
+          else
+            of->steps[of->start[b + 1]++] = s;
+    if (pass > 0) break;
+    for (int b = 2; b < plan->buffer_count + 2; b++) of->start[b] += of->start[b - 1];
+    of->steps = allocate((size_t)of->start[plan->buffer_count + 1], sizeof *of->steps);
+    if (!of->steps) return false;
   }
+  return of->start;
+}
+
+static void free_steps_of(struct steps_of *of) {
+  free(of->start);
+  free(of->steps);
+}
+
+/* Rows of a buffer that are complete: those that all steps writing to it, or to a part made in it, have done. */
+static int complete(const struct steps_of *writers, const struct progress *progress, int buffer) {
+  int rows = INT32_MAX;
+  for (int i = writers->start[buffer]; i < writers->start[buffer + 1]; i++)
+    if (progress[writers->steps[i]].done < rows) rows = progress[writers->steps[i]].done;
   return rows;
 }
 
 /* The rows that a step can do by now. */
-static int possible(const struct plan *plan, const struct progress *progress, int s) {
+static int possible(const struct plan *plan, const struct steps_of *writers, const struct progress *progress, int s) {
   const struct step *step = &plan->steps[s];
   int n, h, w, row = progress[s].done;
   output_images(plan, step, &n, &h, &w);
-  const int ready = complete(plan, progress, step->source);
+  const int ready = complete(writers, progress, step->source);
   const int limit = progress[s].rows - row < progress[s].band ? progress[s].rows : row + progress[s].band;
   int end = row;
   while (end < limit && needed(plan, step, h, end) <= ready) end++;
   for (int i = 0; i < step->count; i++) {
     const int buffer = step->program[i].buffer;
     if (buffer < 0 || is_store(step->program[i].code)) continue;
-    const int loaded = complete(plan, progress, buffer);
+    const int loaded = complete(writers, progress, buffer);
     end = loaded < end ? loaded : end;
   }
   return end;
@@ -108,29 +139,39 @@ static int still_read(const struct plan *plan, const struct step *step, const st
 }
 
 /* How many rows each of the delegate's own float tensors has to keep, going through the tasks once more. */
-static void make_rings(struct plan *plan, struct progress *progress) {
-  for (int i = 0; i < plan->buffer_count; i++) {
-    struct buffer *b = &plan->buffers[i];
-    bool viewed = b->view_of >= 0;
-    for (int j = 0; j < plan->buffer_count; j++) viewed = viewed || plan->buffers[j].view_of == i;
-    b->ring = b->n * b->h;
-    if (b->external || b->bits || viewed || b->rank != 4) continue;
-    for (int s = 0; s < plan->step_count; s++) progress[s].done = 0;
-    int most = 1;
-    for (int t = 0; t < plan->task_count; t++) {
-      const struct task *task = &plan->tasks[t];
-      if (writes(&plan->steps[task->step], i)) {
-        int oldest = INT32_MAX;
-        for (int s = 0; s < plan->step_count; s++) {
-          const int row = still_read(plan, &plan->steps[s], &progress[s], i);
-          oldest = row < oldest ? row : oldest;
-        }
-        if (oldest < task->last && task->last - oldest > most) most = task->last - oldest;
+static bool make_rings(struct plan *plan, struct progress *progress) {
+  struct steps_of readers = {NULL, NULL};
+  int *most = allocate((size_t)plan->buffer_count, sizeof *most);
+  bool *viewed = allocate((size_t)plan->buffer_count, sizeof *viewed);
+  const bool memory = find_steps(plan, false, &readers) && most && viewed;
+  for (int s = 0; s < plan->step_count; s++) progress[s].done = 0;
+  for (int t = 0; memory && t < plan->task_count; t++) {
+    const struct task *task = &plan->tasks[t];
+    const struct step *step = &plan->steps[task->step];
+    for (int place = -1; place < step->count; place++) {
+      const int b = buffer_at(step, place, true);
+      if (b < 0) continue;
+      int oldest = INT32_MAX;
+      for (int i = readers.start[b]; i < readers.start[b + 1]; i++) {
+        const int s = readers.steps[i], row = still_read(plan, &plan->steps[s], &progress[s], b);
+        oldest = row < oldest ? row : oldest;
       }
-      progress[task->step].done = task->last;
+      if (oldest < task->last && task->last - oldest > most[b]) most[b] = task->last - oldest;
     }
-    if (most < b->ring) b->ring = most;
+    progress[task->step].done = task->last;
   }
+  for (int i = 0; memory && i < plan->buffer_count; i++)
+    if (plan->buffers[i].view_of >= 0) viewed[i] = viewed[plan->buffers[i].view_of] = true;
+  for (int i = 0; memory && i < plan->buffer_count; i++) {
+    struct buffer *b = &plan->buffers[i];
+    const int rows = most[i] > 1 ? most[i] : 1;
+    b->ring = b->n * b->h;
+    if (!b->external && !b->bits && !viewed[i] && b->rank == 4 && rows < b->ring) b->ring = rows;
+  }
+  free_steps_of(&readers);
+  free(most);
+  free(viewed);
+  return memory;
 }
 
 static int band(const struct plan *plan, const struct step *step, int rows, int w, int num_threads) {
@@ -155,15 +196,17 @@ bool make_schedule(struct plan *plan, int num_threads) {
     total += progress[s].rows;
   }
   plan->tasks = allocate((size_t)total + 1, sizeof *plan->tasks);
-  if (!progress || !plan->tasks) {
+  struct steps_of writers = {NULL, NULL};
+  if (!progress || !plan->tasks || !find_steps(plan, true, &writers)) {
     free(progress);
+    free_steps_of(&writers);
     return false;
   }
   for (bool moved = true; moved;) {
     moved = false;
     for (int s = 0; s < plan->step_count; s++) {
       struct progress *p = &progress[s];
-      const int end = possible(plan, progress, s);
+      const int end = possible(plan, &writers, progress, s);
       /* No crumbs: a whole turn, or the rest. */
       if (end == p->done || (end - p->done < p->band && end < p->rows)) continue;
       plan->tasks[plan->task_count++] = (struct task){s, p->done, end};
@@ -173,7 +216,8 @@ bool make_schedule(struct plan *plan, int num_threads) {
   }
   bool finished = true;
   for (int s = 0; s < plan->step_count; s++) finished = finished && progress[s].done == progress[s].rows;
-  make_rings(plan, progress);
+  finished = make_rings(plan, progress) && finished;
   free(progress);
+  free_steps_of(&writers);
   return finished;
 }

@@ -3,8 +3,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "delegate.h"
 
@@ -17,7 +15,7 @@ struct job {
 };
 
 struct threads {
-  pid_t process;         /* that the workers belong to: fork does not copy them */
+  atomic_uint home;      /* twice the `forks` of the process with the workers; one more while they begin anew there */
   pthread_mutex_t owner; /* held by the one caller that uses the workers */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
@@ -89,23 +87,51 @@ static void *worker_main(void *argument) {
   }
 }
 
+/* How many forks lie between the first process and this one. A process copies its parent's pools, but neither their
+ * workers nor who would open their locks; that the numbers differ tells it so, also where process ids come again. */
+static atomic_uint forks;
+
+static void count_fork(void) { atomic_fetch_add(&forks, 1); }
+
+static unsigned home_here(void) { return 2 * atomic_load(&forks); }
+
 static void start_empty(struct threads *threads) {
-  memset(threads, 0, sizeof *threads);
-  threads->process = getpid();
   pthread_mutex_init(&threads->owner, NULL);
   pthread_mutex_init(&threads->mutex, NULL);
   pthread_cond_init(&threads->wake, NULL);
+  threads->started = 0;
+  threads->stop = false;
+  atomic_store(&threads->generation, 0);
+}
+
+/* Whether the pool can be used. In a forked process the first caller starts it anew; nobody waits for that. */
+static bool is_here(struct threads *threads) {
+  const unsigned here = home_here();
+  unsigned home = atomic_load(&threads->home);
+  if (home == here) return true;
+  if (home == here + 1 || !atomic_compare_exchange_strong(&threads->home, &home, here + 1)) return false;
+  start_empty(threads);
+  atomic_store(&threads->home, here);
+  return true;
 }
 
 struct threads *make_threads(void) {
-  struct threads *threads = malloc(sizeof *threads);
-  if (threads) start_empty(threads);
+  static atomic_bool counting; /* counted twice, where two threads come here at once, does no harm */
+  if (!atomic_load(&counting) && pthread_atfork(NULL, NULL, count_fork)) return NULL;
+  atomic_store(&counting, true);
+  struct threads *threads = calloc(1, sizeof *threads);
+  if (!threads) return NULL;
+  start_empty(threads);
+  atomic_store(&threads->home, home_here());
   return threads;
 }
 
 void stop_threads(struct threads *threads) {
   if (!threads) return;
-  if (threads->process != getpid()) start_empty(threads); /* nobody to join, nor to open its locks */
+  if (atomic_load(&threads->home) != home_here()) { /* nobody to join */
+    free(threads);
+    return;
+  }
   pthread_mutex_lock(&threads->mutex);
   threads->stop = true;
   pthread_cond_broadcast(&threads->wake);
@@ -134,8 +160,7 @@ static void start_workers(struct threads *threads, int workers) {
 
 void run_parallel(struct threads *threads, int num_threads, void (*task)(void *argument, int thread, int index),
                   void *argument, int count) {
-  if (num_threads > 1 && count > 1 && threads && threads->process != getpid()) start_empty(threads);
-  if (num_threads < 2 || count < 2 || !threads || pthread_mutex_trylock(&threads->owner)) {
+  if (num_threads < 2 || count < 2 || !threads || !is_here(threads) || pthread_mutex_trylock(&threads->owner)) {
     for (int i = 0; i < count; i++) task(argument, 0, i);
     return;
   }

@@ -27,7 +27,7 @@ def test_blocks(cases, threads, seed):
 def test_under_sanitizers():
     result = make("test-sanitizers")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("passed") == 3
+    assert result.stdout.count("passed") == 6
 
 
 @pytest.mark.slow

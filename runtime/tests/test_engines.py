@@ -78,6 +78,15 @@ def test_engine(engine, network, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), network)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_delegate_and_interpreters_end_in_any_order(engine, network, tmp_path):
+    np.save(tmp_path / "y.npy", network)
+    command = [python_with(engine, ENGINES[engine]), RUNTIME / "tests" / "support" / "lifetimes.py", tmp_path]
+    done = subprocess.run(command, env={"PYTHONPATH": str(RUNTIME)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("larq-rep profile: ") == int(done.stdout)
+
+
 def install(tmp_path, environment):
     """Installs the sources, and nothing that was built of them, beside numpy and a runtime only."""
     python = python_with("ai-edge-litert", "numpy")

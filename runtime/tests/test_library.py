@@ -358,3 +358,29 @@ def test_says_that_the_library_was_not_built(monkeypatch, tmp_path):
 
 def test_portable_is_always_there():
     assert available_implementations()[-1] == "portable"
+
+
+@pytest.mark.parametrize("quantization", [None, (0.0, 3), (-0.1, -7)])
+def test_the_sign_of_int8_needs_no_scale(quantization):
+    """As LCE: numbers below the zero point, which is 0 where the file gives none, are negative."""
+    graph = graphs.Graph()
+    bits = graph.quantize(graph.input((1, 2, 4, 32), np.int8, quantization))
+    content = graph.content(graph.add("LceDequantize", [bits], (1, 2, 4, 32)))
+    x = np.arange(-128, 128, dtype=np.int8).reshape(1, 2, 4, 32)
+    zero_point = quantization[1] if quantization else 0
+    np.testing.assert_array_equal(graphs.run(content, x)[0], np.where(x < zero_point, -1, 1))
+    np.testing.assert_array_equal(lce.any_interpreter(content).predict(x), np.where(x < zero_point, -1, 1))
+
+
+@pytest.mark.parametrize("name", ["LceDequantize", "LceBconv2d"])
+def test_int8_results_need_a_scale(name, capfd):
+    """LCE's LceBconv2d refuses the file, too; its LceDequantize divides by the scale."""
+    graph = graphs.Graph()
+    bits = graph.quantize(graph.input((1, 4, 4, 32)))
+    if name == "LceDequantize":
+        y = graph.add(name, [bits], (1, 4, 4, 32), np.int8)
+    else:
+        y = graph.bconv(bits, np.random.default_rng(0), 32, 32, pad_values=1, output="int8")
+        graph.graph.tensors[y].quantization = None
+    message = refused(graph.content(y), capfd)
+    assert f"operator 1 ({name})" in message and "expected a positive scale, found 0" in message, message

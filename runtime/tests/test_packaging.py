@@ -98,3 +98,41 @@ def test_install_builds_what_has_changed_and_clean_leaves_nothing(checkout):
     assert make(checkout, "install", fast).returncode == 0
     assert make(checkout, "clean").returncode == 0
     assert not library.exists() and not (checkout / "runtime" / "build").exists()
+
+
+def headers(library):
+    """What the library's file asks of the loader."""
+    command = ["readelf", "--wide", "--dynamic", "--program-headers", library]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def built():
+    """The library as it is built for this machine, whatever the test environment sets, and its undefined symbols."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CFLAGS", "LDFLAGS", "CC")}
+    library = RUNTIME / "build" / "hardened" / "liblarq_rep_delegate.so"
+    command = ["make", "-s", "-C", RUNTIME, "BUILD=build/hardened", "build/hardened/liblarq_rep_delegate.so"]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    listing = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True)
+    return library, {line.split()[-1].partition("@")[0] for line in listing.stdout.splitlines()}
+
+
+def test_library_is_hardened(built):
+    library, symbols = built
+    found = headers(library)
+    assert "GNU_RELRO" in found and "BIND_NOW" in found and "NODELETE" in found and "TEXTREL" not in found
+    (stack,) = re.findall(r"GNU_STACK.*", found)
+    assert " RW " in stack and "RWE" not in stack
+    assert not re.findall(r"LOAD.* RWE ", found)
+    assert "__stack_chk_fail" in symbols
+    assert {"__snprintf_chk", "__fprintf_chk"} <= symbols
+
+
+@pytest.mark.parametrize(
+    ("flags", "fortified"),
+    [("-O3", True), ("-O0", False), ("-O2 -D_FORTIFY_SOURCE=1", False), ("-O1 -fsanitize=address", False)],
+)
+def test_fortifies_where_it_can(flags, fortified):
+    """Only with optimisation, not with the sanitizers' own checks, and not twice."""
+    printed = make(RUNTIME, "-n", "-B", "BUILD=build/none", "build/none/plugin.o", f"CFLAGS={flags}").stdout
+    assert ("-D_FORTIFY_SOURCE=2" in printed) == fortified and "-fstack-protector-strong" in printed

@@ -1,11 +1,16 @@
 """The command lce-run."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import graphs
 import numpy as np
 import pytest
-from larq_rep_runtime import run
+from larq_rep_runtime import DelegateError, run
+from larq_rep_runtime.profile import random_inputs
 from PIL import Image
 
 from larq_rep.converters import metadata
@@ -137,3 +142,105 @@ def test_failure_of_tflite_is_no_traceback(tmp_path, capfd):
 def test_no_such_file(capfd):
     assert run.main(["no.tflite"]) == 2
     assert "no.tflite" in capfd.readouterr().err
+
+
+def numbers(dtype, quantization):
+    """A file of three inputs, none of which shares its first axis with another, and three outputs."""
+    graph = graphs.Graph()
+    images = graph.input((4, 2, 2, 3))
+    line = graph.input((7,))
+    volume = graph.input((2, 3, 1, 2, 2), dtype, quantization)
+    outputs = [graph.add("RELU", [x], graph.shape(x)) for x in (images, line)]
+    outputs.append(graph.add("RELU", [volume], graph.shape(volume), dtype, quantization=quantization))
+    return graph.content(*outputs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.uint8])
+def test_several_inputs_and_outputs_of_any_shape(dtype, tmp_path, capfd):
+    (tmp_path / "numbers.tflite").write_bytes(numbers(dtype, None if dtype == np.float32 else (0.5, 3)))
+    arguments = [str(tmp_path / "numbers.tflite"), "--num_runs", "2", "--top", "3"]
+    assert run.main([*arguments, "--json"]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    rng = np.random.default_rng(0)
+    images, line = rng.normal(size=(4, 2, 2, 3)).astype("f4"), rng.normal(size=7).astype("f4")
+    # Of four images the first one's.
+    for found, values in zip(printed["outputs"], (images[0], line), strict=False):
+        positive = np.maximum(values.reshape(-1), 0)
+        assert [entry["index"] for entry in found["top"]] == list(np.argsort(-positive, kind="stable")[:3])
+        assert [entry["value"] for entry in found["top"]] == list(map(float, np.sort(positive)[:-4:-1]))
+    assert [output["shape"] for output in printed["outputs"]] == [[4, 2, 2, 3], [7], [2, 3, 1, 2, 2]]
+    assert printed["top"] == printed["outputs"][0]["top"] and len(printed["outputs"][2]["top"]) == 3
+    assert run.main([*arguments, "--profile"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert sum("of shape" in line for line in lines) == 3 and "numbers.tflite" in lines[-1]
+
+
+def test_image_for_a_batch(tmp_path, quarters, capfd):
+    graph = graphs.Graph()
+    graph.content(graph.add("RELU", [graph.input((5, 4, 4, 3))], (5, 4, 4, 3)))
+    (tmp_path / "batch.tflite").write_bytes(graph.content(*graph.graph.outputs))
+    command = [str(tmp_path / "batch.tflite"), "--image", str(quarters), "--num_runs", "1", "--json", "--top", "48"]
+    assert run.main(command) == 0
+    found = sorted(json.loads(capfd.readouterr().out)["top"], key=lambda entry: entry["index"])
+    expected = np.maximum(run.read_image(str(quarters), (1, 4, 4, 3)), 0)
+    np.testing.assert_array_equal(np.float32([entry["value"] for entry in found]), expected.reshape(-1))
+
+
+def test_no_random_text():
+    detail = {"name": "words", "dtype": np.bytes_, "shape": np.array([1])}
+    with pytest.raises(DelegateError, match="no random values of the type of input 'words'"):
+        random_inputs([detail])
+
+
+def test_a_fault_of_ours_shows_its_traceback_and_asks_for_a_report(file, monkeypatch, capfd):
+    def fault(*arguments, **options):
+        print("a word of the engine", file=sys.stderr)
+        raise KeyError("nobody expects it")
+
+    monkeypatch.setattr(run, "Interpreter", fault)
+    assert run.main([str(file), "--num_runs", "2"]) == 3
+    lines = capfd.readouterr().err.splitlines()
+    assert "a word of the engine" in lines and "KeyError: 'nobody expects it'" in lines
+    assert "Please report it" in lines[-1] and f"command: lce-run {file} --num_runs 2" in lines[-1]
+
+
+def test_ctrl_c_is_no_fault(file, monkeypatch, capfd):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "random_inputs", interrupt)
+    assert run.main([str(file)]) == 130
+    assert capfd.readouterr().err == "lce-run: interrupted.\n"
+
+
+# What people have in their shells, all at once or nothing of it.
+VARIABLES = {
+    "TF_CPP_MIN_LOG_LEVEL": "0",
+    "PYTHONWARNINGS": "error",
+    "NO_COLOR": "1",
+    "LANG": "C",
+    "LC_ALL": "C",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
+
+
+@pytest.mark.parametrize("variables", [{}, VARIABLES], ids=["no variable", "all variables"])
+def test_engine_does_not_greet(variables, file):
+    """The engine of this environment is TensorFlow."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment.update(variables, PYTHONPATH=str(Path(run.__file__).parents[1]))
+    command = [sys.executable, "-m", "larq_rep_runtime.run", file, "--num_runs", "2", "--profile"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "LceBconv2d" in done.stdout and "network.tflite" in done.stdout.splitlines()[-1]
+
+
+def test_reader_that_reads_no_further():
+    code = "import sys; from larq_rep_runtime import run; run.run = vars; sys.exit(run.main(['FILE', '--json']))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])}
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
