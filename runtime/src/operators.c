@@ -136,10 +136,12 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, s
   EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
   op->window.height = shape[1];
   op->window.width = shape[2];
+  /* A threshold stands for the activation too: LCE's converter has worked it in. */
+  const bool bits = y->type == kTfLiteInt32;
+  if (bits) op->activation = kTfLiteActNone;
   EXPECT(!op->window.same || op->pad_values == 1 || shape[1] * shape[2] == 1 || op->activation == kTfLiteActNone, output,
          "no fused activation with zero padding", op->activation);
 
-  const bool bits = y->type == kTfLiteInt32;
   EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "type 1 (float32), 9 (int8) or 2 (packed signs)",
          y->type);
   EXPECT(last_dimension(y) == (bits ? (shape[0] + 31) / 32 : shape[0]), output, "the filter's output channels",

@@ -31,7 +31,7 @@ def random_convolution(rng, output):
         dilations=dilations,
         padding=padding,
         pad_values=pad_values,
-        activation=0 if zero_padded or output == "bits" else int(rng.integers(4)),
+        activation=0 if zero_padded else int(rng.integers(4)),
         groups=groups,
         output=output,
     ), [int(n + rng.integers(0, 8)) for n in least]
