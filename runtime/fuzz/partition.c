@@ -179,7 +179,7 @@ static void run(struct host *host, const TfLiteIntArray *nodes) {
   struct shared shared = {.options = {.kernels = *k, .fuse = true}};
   while (!(*k)->supported()) shared.options.kernels = *++k;
   struct partition partition = {.shared = &shared, .options = &shared.options};
-  partition.plan = make_plan(&host->context, &params, &shared.options);
+  partition.plan = make_plan(&host->context, &params);
   if (partition.plan && prepare_partition(&host->context, &partition) == kTfLiteOk) {
     bool small = true;
     for (int i = 0; i < TENSORS; i++) {

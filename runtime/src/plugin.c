@@ -31,7 +31,7 @@ static void *init_kernel(TfLiteContext *context, const char *buffer, size_t leng
   if (!partition) return NULL;
   partition->shared = params->delegate->data_;
   partition->options = &partition->shared->options;
-  partition->plan = make_plan(context, params, partition->options);
+  partition->plan = make_plan(context, params);
   return partition;
 }
 

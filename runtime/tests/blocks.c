@@ -278,7 +278,7 @@ static int run_case(int number, struct threads *threads, int num_threads) {
     struct partition partition = {.shared = &shared, .options = &shared.options};
     memset(host.tensors[OUT].data.data, 0xff, host.tensors[OUT].bytes);
     memset(host.tensors[SIGNS].data.data, 0xff, host.tensors[SIGNS].bytes);
-    partition.plan = make_plan(&host.context, &params, &shared.options);
+    partition.plan = make_plan(&host.context, &params);
     failed = !partition.plan || prepare_partition(&host.context, &partition) != kTfLiteOk ||
              partition.plan->step_count != 2 || invoke_partition(&host.context, &partition) != kTfLiteOk ||
              check(&host, &b, (*k)->name);

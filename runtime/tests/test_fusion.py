@@ -10,8 +10,8 @@ from larq_rep.converters import lce
 IMPLEMENTATIONS = available_implementations()
 
 
-def constant(graph, rng, channels):
-    return graph.constant(rng.normal(size=channels).astype(np.float32))
+def constant(graph, rng, shape):
+    return graph.constant(np.float32(rng.normal(size=shape)))
 
 
 def activated(graph, rng, x):
@@ -162,9 +162,13 @@ def random_operator(graph, rng, values, packed):
             packed.append((bits, channels))
         kernel = (3, 3) if min(graph.shape(bits)[1:3]) >= 3 and rng.random() < 0.7 else (1, 1)
         output = "bits" if rng.random() < 0.15 else "float32"
-        filters, pad_values = int(rng.choice([16, 32, 40, 64])), 1 if output == "bits" else int(rng.integers(2))
+        filters, padding, pad_values = int(rng.choice([16, 32, 40, 64])), int(rng.random() < 0.2), int(rng.integers(2))
+        zero_padded = padding == pad_values == 0
+        if zero_padded and output == "bits":
+            pad_values, zero_padded = 1, False
         strides = (1, 1) if rng.random() < 0.8 else (2, 2)
-        y = graph.bconv(bits, rng, channels, filters, kernel, strides, pad_values=pad_values, output=output)
+        options = dict(padding=padding, pad_values=pad_values, activation=0 if zero_padded else int(rng.integers(4)))
+        y = graph.bconv(bits, rng, channels, filters, kernel, strides, output=output, **options)
         return (y, filters) if output == "bits" else y
     if kind == 4:
         return graph.tile(x, int(rng.integers(2, 4)))
@@ -179,7 +183,19 @@ def random_operator(graph, rng, values, packed):
         return graph.pool("AVERAGE_POOL_2D" if kind == 9 else "MAX_POOL_2D", x)
     if kind == 11:
         return graph.add(str(rng.choice(["RELU", "RELU6", "RELU_N1_TO_1"])), [x], (*size, c))
-    operands = [x, constant(graph, rng, c if rng.random() < 0.8 else 1)]
+    shapes = [
+        (c,),
+        (1,),
+        (),
+        (1, c),
+        (1, 1, c),
+        (1, 1, 1, c),
+        (1, 1, 1, 1),
+        (*size[1:], c),
+        (1, *size[1:], 1),
+        (1, size[2], 1),
+    ]
+    operands = [x, constant(graph, rng, shapes[0 if rng.random() < 0.5 else rng.integers(len(shapes))])]
     if rng.random() < 0.2:
         operands.reverse()
     name = str(rng.choice(["ADD", "MUL", "SUB"]))
