@@ -49,7 +49,7 @@ def check(content, x, **options):
         for fuse, threads in ((0, 1), (1, 1), (1, 2), (1, 4)):
             found = graphs.run(content, x, threads, implementation=implementation, fuse=fuse, **options)
             for one, other in zip(found, expected, strict=True):
-                np.testing.assert_array_equal(one, other, f"{implementation}, fuse={fuse}, {threads} threads")
+                graphs.assert_same(one, other, f"{implementation}, fuse={fuse}, {threads} threads")
 
 
 @pytest.mark.parametrize(("channels", "times"), [(64, 4), (128, 4), (64, 2), (32, 2), (48, 3), (100, 4)])
@@ -214,6 +214,8 @@ def random_graph(rng, height, width):
     outputs = [v for v in values[1:] if v not in read or rng.random() < 0.1]
     outputs += [p for p, _ in packed if p not in read or rng.random() < 0.2]
     x = rng.normal(size=(1, height, width, channels)).astype(np.float32)
+    x[rng.random(x.shape) < 0.2] = 0.0
+    x[rng.random(x.shape) < 0.1] = -0.0
     return graph.content(*dict.fromkeys(outputs)), x
 
 
@@ -315,3 +317,17 @@ def test_activations_of_numbers_that_are_none(operator):
     values = rng.choice(np.float32([np.nan, -np.nan, -0.0, 0.0, 1.5, -1.5, 1e-40]), (1, 4, 4, 40))
     check(content, values)
     assert np.isnan(graphs.run(content, values)[0]).any()
+
+
+@pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_pooling_of_zeros_and_of_numbers_that_are_none(kind, padding):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.pool(kind, graph.input((1, 9, 10, 40)), padding)
+    y = graph.elementwise("ADD", graph.bconv(graph.quantize(x), rng, 40, 40), x)
+    values = rng.choice(np.float32([np.nan, -0.0, -0.0, -0.0, 0.0, 1.5, -1.5]), (1, 9, 10, 40))
+    # The pooled tensor itself is what a sum of others would hide.
+    check(graph.content(x, y), values)
+    zeros = np.where(rng.random(values.shape) < 0.8, np.float32(-0.0), np.float32(0.0))
+    check(graph.content(x, y), zeros)
