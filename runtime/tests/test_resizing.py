@@ -6,7 +6,7 @@ import graphs
 import numpy as np
 import pytest
 
-from larq_rep.converters import lce
+from larq_rep.converters import executor, lce
 
 
 def random_operator(graph, rng, values, transposed):
@@ -121,3 +121,35 @@ def test_random_resizes(seed):
 @pytest.mark.slow
 def test_many_random_resizes():
     assert sum(check_resizes(seed, 12) for seed in range(1000, 1200)) > 2000
+
+
+def test_other_channels_behind_a_transpose():
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.transpose(graph.input((1, 4, 5, 32)), (0, 3, 1, 2))
+    y = graph.quantize(graph.elementwise("ADD", y, graph.constant(np.float32([0.25]))))
+    x = rng.normal(size=(1, 6, 70, 32)).astype(np.float32)
+    (found,) = outcome(graphs.interpreter(graph.content(y)), [x.shape], [x])
+    np.testing.assert_array_equal(found, executor.quantize(x.transpose(0, 3, 1, 2) + np.float32(0.25)))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ([(1, 4, 6, 32), (1, 5, 6, 32)], ["ADD", "(1, 4, 6, 32)", "(1, 5, 6, 32)", "do not go together"]),
+        ([(1, 5, 6, 64), (1, 5, 6, 64)], ["ADD", "(1, 5, 6, 64)", "(32)", "do not go together"]),
+        ([(1, 2, 6, 32), (1, 2, 6, 32)], ["LceBconv2d", "(1, 2, 6, 1)", "window of 3 x 3", "does not fit"]),
+        ([(4096, 512, 512, 32), (1, 1, 1, 32)], ["(4096, 512, 512, 32)", "fewer than 2^29 numbers"]),
+    ],
+)
+def test_what_is_said_against_a_resize(shapes, words):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.elementwise("ADD", graph.input((1, 5, 6, 32)), graph.constant(rng.normal(size=32).astype(np.float32)))
+    y = graph.elementwise("ADD", y, graph.input((1, 5, 6, 32)))
+    engine = graphs.interpreter(graph.content(graph.bconv(graph.quantize(y), rng, 32, 8, padding=1)))
+    said = outcome(engine, shapes, [])
+    assert isinstance(said, str) and all(word in said for word in ["larq-rep: operator", "tensor", *words]), said
+    # What is legal still works after it.
+    x = rng.normal(size=(1, 7, 4, 32)).astype(np.float32)
+    assert outcome(engine, [x.shape, (1, 1, 1, 32)], [x, x[:, :1, :1]])[0].shape == (1, 5, 2, 8)
