@@ -134,9 +134,10 @@ struct layer {
   TfLiteTensor tensors[5];
   TfLiteContext context;
   struct partition partition;
-  struct buffer buffers[2];
-  struct step step;
   struct plan plan;
+  struct operator op;
+  int producer[5];
+  bool is_output[5];
   double macs;
 };
 
@@ -151,27 +152,26 @@ static bool make_layer(struct layer *l, struct shared *shared, int size, int cha
   l->context = (TfLiteContext){.tensors_size = 5, .tensors = l->tensors, .ResizeTensor = keep_shape,
                                .ReportError = report, .recommended_num_threads = 1};
   TfLiteIntArray *inputs = array(5, (int[]){0, 1, 2, 3, -1}), *outputs = array(1, (int[]){4});
-  const struct operator op = {.kind = BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
+  l->op = (struct operator){.kind = BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
                               .window = {kernel, kernel, 1, 1, 1, 1, true},
                               .values = {{NULL, 0},
                                          {l->tensors[1].data.data, 1},
                                          {l->tensors[2].data.data, 1},
                                          {l->tensors[3].data.data, 1}}};
-  l->buffers[0] = (struct buffer){.tensor = 0, .external = true, .bits = true, .type = kTfLiteInt32, .channels = words,
-                                   .view_of = -1};
-  l->buffers[1] = (struct buffer){.tensor = 4, .external = true, .type = kTfLiteFloat32, .channels = channels, .view_of = -1};
-  l->step = (struct step){.kind = STEP_CONVOLUTION, .target = -1, .repeat = 1, .channels = channels, .count = 2,
-                          .convolution = make_convolution(&l->context, &op, shared->options.kernels),
-                          .program = {{.code = OP_ACCUMULATED, .buffer = -1}, {.code = OP_STORE, .buffer = 1}}};
-  l->plan = (struct plan){.buffer_count = 2, .step_count = 1, .buffers = l->buffers, .steps = &l->step};
+  memcpy(l->producer, (int[]){-1, -1, -1, -1, 0}, sizeof l->producer);
+  l->is_output[4] = true;
+  l->plan = (struct plan){.tensor_count = 5, .op_count = 1, .ops = &l->op, .producer = l->producer,
+                          .is_output = l->is_output};
   l->partition = (struct partition){.shared = shared, .options = &shared->options, .plan = &l->plan};
+  const bool prepared = prepare_partition(&l->context, &l->partition) == kTfLiteOk;
   free(inputs);
   free(outputs);
-  return l->step.convolution && prepare_partition(&l->context, &l->partition) == kTfLiteOk;
+  return prepared;
 }
 
 static void free_layer(struct layer *l) {
-  free_convolution(l->step.convolution);
+  free_steps(&l->plan);
+  free(l->plan.shapes);
   free(l->partition.memory);
   free(l->partition.scratch);
   for (int i = 0; i < 5; i++) {

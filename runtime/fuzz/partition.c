@@ -1,5 +1,6 @@
 /* libFuzzer: graphs, shapes, types and options of any kind, as a damaged file might bring them, claimed, planned,
- * prepared and run. Whatever comes in, the delegate may only refuse it.
+ * prepared and run, and once more after a resize. Whatever comes in, the delegate may only refuse it. As few of them
+ * are sound, half of the graphs are a convolution with a chain behind it, such as a file may hold.
  *   make fuzz
  */
 #include <stdlib.h>
@@ -95,6 +96,61 @@ static void make_tensor(struct input *in, TfLiteTensor *t) {
   }
 }
 
+static void set_tensor(struct host *host, int index, TfLiteType type, int rank, const int *dims, bool constant) {
+  TfLiteTensor *t = &host->tensors[index];
+  *t = (TfLiteTensor){.type = type, .dims = array(rank), .name = "tensor",
+                      .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
+  memcpy(t->dims->data, dims, (size_t)rank * sizeof(int));
+  t->bytes = bytes_of(t);
+  if (!constant) return;
+  uint8_t *data = t->data.data = malloc(t->bytes);
+  for (size_t i = 0; i < t->bytes; i++) data[i] = (uint8_t)(i * 37 + i / 5);
+}
+
+static void set_node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
+  host->registrations[index] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
+  host->nodes[index].inputs = array(inputs);
+  memcpy(host->nodes[index].inputs->data, in, (size_t)inputs * sizeof(int));
+  host->nodes[index].outputs = array(1);
+  host->nodes[index].outputs->data[0] = out;
+}
+
+static int put16(uint8_t *out, int value) {
+  out[0] = (uint8_t)value;
+  out[1] = (uint8_t)(value >> 8);
+  return 2;
+}
+
+/* A flexbuffer map of integers below 2^15, sorted by their keys. */
+static void put_options(TfLiteNode *node, int index, const int *values) {
+  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
+                                     "filter_width", "fused_activation_function", "pad_values", "padding",
+                                     "stride_height", "stride_width"};
+  static uint8_t maps[NODES][320];
+  uint8_t *out = maps[index];
+  int size = 0, places[10];
+  for (int i = 0; i < 10; i++) {
+    places[i] = size;
+    memcpy(out + size, keys[i], strlen(keys[i]) + 1);
+    size += (int)strlen(keys[i]) + 1;
+  }
+  out[size++] = 10;
+  const int vector = size;
+  for (int i = 0; i < 10; i++, size++) out[size] = (uint8_t)(size - places[i]);
+  size += put16(out + size, size - vector);
+  size += put16(out + size, 1); /* width of the keys' offsets */
+  size += put16(out + size, 10);
+  const int map = size;
+  for (int i = 0; i < 10; i++) size += put16(out + size, values[i]);
+  for (int i = 0; i < 10; i++) out[size++] = 1 << 2 | 1; /* INT of two bytes */
+  out[size] = (uint8_t)(size - map);
+  size++;
+  out[size++] = 9 << 2 | 1; /* MAP of two bytes */
+  out[size++] = 1;
+  node->custom_initial_data = out;
+  node->custom_initial_data_size = size;
+}
+
 static void make_node(struct input *in, struct host *host, int index) {
   static const int builtins[] = {kTfLiteBuiltinAdd, kTfLiteBuiltinAdd, kTfLiteBuiltinMul, kTfLiteBuiltinSub,
                                  kTfLiteBuiltinPrelu, kTfLiteBuiltinTile, kTfLiteBuiltinConcatenation,
@@ -102,9 +158,6 @@ static void make_node(struct input *in, struct host *host, int index) {
                                  kTfLiteBuiltinMaxPool2d, kTfLiteBuiltinReluN1To1, kTfLiteBuiltinFill};
   static const char *const customs[] = {"LceQuantize", "LceBconv2d", "LceQuantize", "LceBconv2d", "LceDequantize",
                                         "LceBMaxPool2d", "Other"};
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
-                                     "filter_width", "fused_activation_function", "pad_values", "padding",
-                                     "stride_height", "stride_width"};
   TfLiteNode *node = &host->nodes[index];
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
@@ -132,36 +185,57 @@ static void make_node(struct input *in, struct host *host, int index) {
     node->custom_initial_data_size = size;
     return;
   }
-  static uint8_t maps[NODES][320];
-  uint8_t *out = maps[index];
-  int size = 0, places[10];
-  for (int i = 0; i < 10; i++) {
-    places[i] = size;
-    memcpy(out + size, keys[i], strlen(keys[i]) + 1);
-    size += (int)strlen(keys[i]) + 1;
-  }
-  out[size++] = 10;
-  const int vector = size;
-  for (int i = 0; i < 10; i++, size++) out[size] = (uint8_t)(size - places[i]);
-  out[size] = (uint8_t)(size - vector);
-  size++;
-  out[size++] = 1;
-  out[size++] = 10;
-  const int map = size;
   static const int channels[] = {1, 16, 32, 33, 64, 96, 100, 0};
-  const int values[] = {pick(in, channels, 8), 1 + next(in) % 3, 1 + next(in) % 3, 1 + next(in) % 3, 1 + next(in) % 3,
-                        next(in) % 8 ? 0 : next(in) % 4, next(in) % 2, next(in) % 2, 1 + next(in) % 3, 1 + next(in) % 3};
-  for (int i = 0; i < 10; i++) out[size++] = (uint8_t)values[i];
-  for (int i = 0; i < 10; i++) out[size++] = 1 << 2;
-  out[size] = (uint8_t)(size - map);
-  size++;
-  out[size++] = 9 << 2;
-  out[size++] = 1;
-  node->custom_initial_data = out;
-  node->custom_initial_data_size = size;
+  static const int far[] = {1, 2, 3, 16000, 32767, 5, 64, 4096};
+  const int values[] = {pick(in, channels, 8),
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8),
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8),
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8),
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8),
+                        next(in) % 8 ? 0 : next(in) % 4,
+                        next(in) % 2,
+                        next(in) % 2,
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8),
+                        next(in) % 4 ? 1 + next(in) % 3 : pick(in, far, 8)};
+  put_options(node, index, values);
 }
 
-static void run(struct host *host, const TfLiteIntArray *nodes) {
+/* x -> LceQuantize -> LceBconv2d -> TILE, ADD, PRELU and RELU in any order. */
+static void make_chain(struct input *in, struct host *host) {
+  enum { X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, LAST = SUM + NODES - 2, NUMBER, TIMES };
+  static const int far[] = {1, 2, 3, 16000, 32767, 5, 64, 4096};
+  static const int outputs[] = {8, 16, 20, 32, 33, 64};
+  static const TfLiteArithmeticParams none = {kTfLiteActNone};
+  const int h = 1 + next(in) % 8, w = 1 + next(in) % 8, kernel = 1 + next(in) % 4, activation = next(in) % 4;
+  int filters = pick(in, outputs, 6);
+  const int values[] = {32, pick(in, far, 8), pick(in, far, 8), 1, 1, activation, activation ? 1 : next(in) % 2, 0,
+                        pick(in, far, 8), pick(in, far, 8)};
+  const int oh = (h - 1) / values[8] + 1, ow = (w - 1) / values[9] + 1;
+  set_tensor(host, X, kTfLiteFloat32, 4, (int[]){1, h, w, 32}, false);
+  set_tensor(host, PACKED, kTfLiteInt32, 4, (int[]){1, h, w, 1}, false);
+  set_tensor(host, FILTER, kTfLiteInt32, 4, (int[]){filters, kernel, kernel, 1}, true);
+  set_tensor(host, MULTIPLIER, kTfLiteFloat32, 1, &filters, true);
+  set_tensor(host, BIAS, kTfLiteFloat32, 1, &filters, true);
+  set_tensor(host, SUM, kTfLiteFloat32, 4, (int[]){1, oh, ow, filters}, false);
+  set_tensor(host, NUMBER, kTfLiteFloat32, 1, (int[]){1}, true);
+  set_tensor(host, TIMES, kTfLiteInt32, 1, (int[]){4}, true);
+  memcpy(host->tensors[TIMES].data.i32, (int[]){1, 1, 1, 2}, 4 * sizeof(int));
+  set_node(host, 0, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){X}, PACKED);
+  set_node(host, 1, kTfLiteBuiltinCustom, "LceBconv2d", 5, (int[]){PACKED, FILTER, MULTIPLIER, BIAS, -1}, SUM);
+  put_options(&host->nodes[1], 1, values);
+  for (int i = 2; i < NODES; i++) {
+    const int kind = next(in) % 4, from = SUM + i - 2;
+    if (kind == 0) filters *= 2;
+    set_tensor(host, from + 1, kTfLiteFloat32, 4, (int[]){1, oh, ow, filters}, false);
+    if (kind == 0) set_node(host, i, kTfLiteBuiltinTile, NULL, 2, (int[]){from, TIMES}, from + 1);
+    if (kind == 1) set_node(host, i, kTfLiteBuiltinAdd, NULL, 2, (int[]){from, NUMBER}, from + 1);
+    if (kind == 2) set_node(host, i, kTfLiteBuiltinPrelu, NULL, 2, (int[]){from, NUMBER}, from + 1);
+    if (kind == 3) set_node(host, i, kTfLiteBuiltinRelu, NULL, 1, (int[]){from}, from + 1);
+    host->nodes[i].builtin_data = (void *)(uintptr_t)&none;
+  }
+}
+
+static void run(struct input *in, struct host *host, const TfLiteIntArray *nodes) {
   bool produced[TENSORS] = {false};
   TfLiteDelegateParams params = {.nodes_to_replace = (TfLiteIntArray *)(uintptr_t)nodes,
                                  .input_tensors = array(TENSORS),
@@ -179,8 +253,14 @@ static void run(struct host *host, const TfLiteIntArray *nodes) {
   struct shared shared = {.options = {.kernels = *k, .fuse = true}};
   while (!(*k)->supported()) shared.options.kernels = *++k;
   struct partition partition = {.shared = &shared, .options = &shared.options};
-  partition.plan = make_plan(&host->context, &params, &shared.options);
-  if (partition.plan && prepare_partition(&host->context, &partition) == kTfLiteOk) {
+  partition.plan = make_plan(&host->context, &params);
+  for (int round = 0; partition.plan && round < 2; round++) {
+    for (int i = 0; round && i < TENSORS; i++) {
+      TfLiteTensor *t = &host->tensors[i];
+      const int axis = t->dims->size ? next(in) % t->dims->size : 0;
+      if (!produced[i] && t->allocation_type != kTfLiteMmapRo && t->dims->size) t->dims->data[axis] = next(in) % 10;
+    }
+    if (prepare_partition(&host->context, &partition) != kTfLiteOk) continue;
     bool small = true;
     for (int i = 0; i < TENSORS; i++) {
       TfLiteTensor *t = &host->tensors[i];
@@ -210,14 +290,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
                                  .ResizeTensor = resize, .ReportError = report, .GetExecutionPlan = get_plan,
                                  .GetNodeAndRegistration = get_node, .recommended_num_threads = 1};
-  host.count = 1 + next(&in) % NODES;
+  const int kind = next(&in);
+  host.count = kind < 128 ? 1 + kind % NODES : NODES;
   host.plan = array(host.count);
   for (int i = 0; i < host.count; i++) host.plan->data[i] = i;
-  for (int i = 0; i < host.count; i++) make_node(&in, &host, i);
-  for (int i = 0; i < TENSORS; i++) make_tensor(&in, &host.tensors[i]);
+  for (int i = 0; kind < 128 && i < host.count; i++) make_node(&in, &host, i);
+  for (int i = 0; kind < 128 && i < TENSORS; i++) make_tensor(&in, &host.tensors[i]);
+  if (kind >= 128) make_chain(&in, &host);
   const struct options options = {.kernels = choose_kernels(NULL), .fuse = true};
   TfLiteIntArray *nodes;
-  if (claim(&host.context, &options, &nodes) == kTfLiteOk && nodes->size) run(&host, nodes);
+  if (claim(&host.context, &options, &nodes) == kTfLiteOk && nodes->size) run(&in, &host, nodes);
   free(nodes);
   for (int i = 0; i < host.count; i++) {
     free(host.nodes[i].inputs);

@@ -136,8 +136,10 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         CONSTANT(vprelu(v[i], c));
       case OP_CLIP:
         EACH(vmin(vset1(op->high), vmax(vset1(op->low), v[i]))); /* NaN stays: both give their second operand */
-      case OP_SCALE:
-        EACH(vmul(v[i], vset1(op->low)));
+      case OP_AT_LEAST:
+        EACH(vmax(v[i], vset1(op->low)));
+      case OP_MEAN:
+        EACH(vadd(vmul(v[i], vset1(op->low)), vset1(0.0f)));
       case OP_ADD_LOADED:
         LOADED(DATA, rest, v[i] = vadd(v[i], w[j]));
       case OP_ADD_LOADED_TILED:
@@ -149,7 +151,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_MULTIPLY_LOADED:
         LOADED(DATA, rest, v[i] = vmul(v[i], w[j]));
       case OP_MAX_LOADED:
-        LOADED(DATA, rest, v[i] = vmax(v[i], w[j]));
+        LOADED(DATA, rest, v[i] = vmax(w[j], v[i]));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
         break;

@@ -56,6 +56,8 @@ struct operator {
   struct window window;
   int channels_in, pad_values; /* BCONV */
   struct values values[5];         /* BCONV: of the inputs that are known */
+  int times;                   /* TILE_CHANNELS */
+  int rank;                    /* TILE_CHANNELS, CONCATENATE: the only one that the axis fits, or 0 */
 };
 
 enum { MAX_THREADS = 64, MAX_RANK = 8, MAX_CHANNELS = 1 << 20, MAX_POOLED = 3 /* pixels of a side of a maximum's window */ };
@@ -72,6 +74,9 @@ const char *tensor_name(const TfLiteContext *context, int tensor);
 
 int last_dimension(const TfLiteTensor *tensor);
 
+/* Whether an operator takes each of its operands' numbers for one of its results, so that operands may be broadcast. */
+bool takes_numbers_one_by_one(enum kind kind);
+
 /* The integer of a name in a flexbuffer map; false if it is absent or the buffer is not well formed. */
 bool flexbuffer_int(const uint8_t *data, size_t size, const char *key, int64_t *value);
 
@@ -80,15 +85,36 @@ bool flexbuffer_int(const uint8_t *data, size_t size, const char *key, int64_t *
 /* Reports and fails for malformed operators; otherwise an array to give to the runtime, to be freed. */
 TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLiteIntArray **nodes);
 
+/* ---- Shapes (shapes.c). ---- */
+
+struct shape {
+  int rank;
+  int dims[MAX_RANK];
+};
+
+enum { SHAPE_TEXT = 12 * MAX_RANK + 3 };
+
+/* "(1, 8, 8, 64)" */
+const char *shape_text(const struct shape *shape, char text[SHAPE_TEXT]);
+bool equal_shapes(const struct shape *a, const struct shape *b);
+/* Channels of a pixel, or packed words; a number alone has one. */
+int channels_of_shape(const struct shape *shape);
+
+struct plan;
+
+/* From the shapes that TFLite's tensors have now those of everything that the plan's operators read or compute;
+ * reports operators whose operands do not go together, as after a wrong resize. `shapes` has room for all tensors. */
+TfLiteStatus find_shapes(TfLiteContext *context, const struct plan *plan, struct shape *shapes);
+
 /* ---- Steps: a partition as what is done one after the other (plan.c). ---- */
 
 /* A tensor that exists in memory while the partition runs. */
 struct buffer {
   int tensor;
+  int shaped_like;  /* the tensor whose shape it has: another one where an operand is broadcast */
   bool external;    /* TFLite's tensor; otherwise the delegate's own memory */
   bool bits;
   TfLiteType type;
-  int channels;
   int pending;      /* steps that still have to write a part of it; used while planning */
   int first, last;  /* steps that write and read it */
   int rank;
@@ -99,24 +125,43 @@ struct buffer {
   int view_of;      /* the buffer that this one is a slice of, or -1 */
   int view_channel; /* its first channel there */
   int ring;         /* rows that are kept: row r lies at r % ring */
-  size_t offset;    /* in the own memory */
+  uint64_t offset;  /* in the own memory */
   size_t stride;    /* bytes from a pixel to the next */
   char *data;
 };
 
+struct range {
+  int first, end;
+};
+
+/* The windows along one axis of an image. Taps that meet the image in none of them are left out, so that borders are
+ * never wider than the image, whatever dilation and filter a file asks for. */
+struct axis {
+  int out;
+  int padding;        /* before the image, that SAME begins with */
+  struct range taps;  /* those that meet the image */
+  int start;          /* of the first of them in the first window, from the image's first pixel */
+  int before, behind; /* pixels outside the image that they reach */
+};
+
 struct convolution {
+  const struct kernels *kernels; /* of its sums */
   struct window window;
+  struct values filter;
   int channels_in, channels_out, pad_zero;
-  struct gemm gemm;
+  struct axis rows, columns;
+  struct gemm gemm;       /* of the taps that meet the image */
+  struct range packed_rows, packed_columns; /* the taps whose weights are laid out */
   int period;             /* channels whose accumulators and constants are laid out: of repeated ones whole units */
   size_t acc_stride;      /* of a pixel's accumulators */
   int tile_pixels;
-  int top, left, bottom, right; /* border that the windows reach into */
   float *scale, *shift;   /* of acc, in whole units */
   float *multiplier;      /* of the correction of zero padding */
   float clamp_low, clamp_high;
   bool clamped;
-  int32_t *sums;          /* [tap][output channel]: sums of the weights of a tap */
+  int32_t *missed;        /* by output channel: bits that differ in taps that never meet the image; NULL without them */
+  int32_t *all_sums;      /* of zero padding, by output channel: the sum of all weights */
+  int32_t *sums;          /* of zero padding, [row][column][output channel]: of the weights before that tap */
   float *borders;         /* addends, one row of whole units for each pair of classes */
   int *row_class, *column_class;
   int column_classes;
@@ -126,7 +171,7 @@ struct convolution {
   uint32_t *weights;
 };
 
-enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_BINARY_MAX_POOL, STEP_POOL, STEP_DEQUANTIZE, STEP_TILE };
+enum step_kind { STEP_CONVOLUTION, STEP_ELEMENTWISE, STEP_BINARY_MAX_POOL, STEP_POOL, STEP_DEQUANTIZE, STEP_TILE, STEP_BROADCAST };
 
 struct planned {
   enum opcode code;
@@ -141,17 +186,16 @@ struct planned {
 struct step {
   enum step_kind kind;
   int source;              /* buffer */
-  int target;              /* buffer of pools and DEQUANTIZE */
+  int target;              /* buffer of pools, DEQUANTIZE, and copies */
   struct window window;
   bool maximum;            /* STEP_POOL: of the window's pixels, else their mean */
   struct convolution *convolution;
-  int repeat;              /* channels of the program = those of the convolution times this */
   int channels;
   int count;
   struct planned program[MAX_INSTRUCTIONS];
   int32_t *copies;         /* of a repeated convolution: the result that each unit begins with */
   int8_t low, high;        /* DEQUANTIZE to int8: what -1 and +1 become */
-  int node;                /* of its first operator, for messages */
+  const struct operator * op; /* its first, for messages */
   char name[192];
   double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the present one */
 };
@@ -162,18 +206,32 @@ struct task {
 };
 
 struct plan {
+  /* Once and for all: */
+  size_t tensor_count;
+  int op_count;
+  struct operator * ops;
+  int *producer;         /* of each tensor: position in ops, or -1 */
+  bool *is_output;       /* of each tensor: whether others than these operators read it */
+  /* For the shapes of the tensors: */
+  struct shape *shapes;
   int buffer_count, step_count, task_count;
   struct task *tasks; /* what to do, in this order */
   struct buffer *buffers;
   struct step *steps;
 };
 
-struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options);
+/* Reads the operators; NULL, reported, if there is no memory or one cannot be taken. */
+struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params);
+/* Makes the steps for plan->shapes, in place of those that it has. */
+TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options);
+/* Whether the steps that were made for plan->shapes are right for these too. */
+bool same_steps(const struct plan *plan, const struct shape *shapes);
+void free_steps(struct plan *plan);
 void free_plan(struct plan *plan);
 
 /* ---- Convolutions (convolution.c). ---- */
 
-/* Packs the weights once; NULL, reported, if there is no memory. */
+/* All but what depends on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct operator * op, const struct kernels *kernels);
 void free_convolution(struct convolution *convolution);
 /* Bytes of its weights, and of everything else that it holds. */
@@ -182,11 +240,10 @@ size_t constant_bytes(const struct convolution *convolution);
 /* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
  * one period on; false if there is no memory. */
 bool repeat_results(struct convolution *convolution, int channels);
-/* Finds the length of the output, and the border of the input that the windows reach into. */
-bool place_windows(struct convolution *convolution, const struct buffer *input, int *out_height, int *out_width);
-/* To be called when the input's layout is known. */
-TfLiteStatus prepare_convolution(struct convolution *convolution, const struct buffer *input, int out_height,
-                                 int out_width);
+/* Finds the size of the output, and the border of the input that the windows reach into. */
+void place_windows(struct convolution *convolution, const struct buffer *input);
+/* Lays out weights and borders, when the input's layout is known; false if there is no memory. */
+bool prepare_convolution(struct convolution *convolution, const struct buffer *input);
 
 /* Length of an output axis and the padding before it; false if the window does not fit. */
 bool output_size(int in, int kernel, int stride, int dilation, bool same, int *out, int *before);
@@ -220,9 +277,9 @@ struct partition {
   struct plan *plan;
   int num_threads;
   char *memory;
-  size_t memory_bytes;
+  uint64_t memory_bytes;
   char *scratch;
-  size_t scratch_bytes; /* of one thread */
+  uint64_t scratch_bytes; /* of one thread */
   long invocations;
 };
 
@@ -245,8 +302,9 @@ void rest_threads(struct threads *threads);
 
 /* ---- Memory. ---- */
 
-/* Aligned to cache lines and zeroed; NULL if size overflows or there is none. Freed by free. */
-void *allocate(size_t count, size_t size);
+/* Aligned to cache lines and zeroed; NULL if there is none, or the product is more than addresses reach. Sizes that
+ * a file decides are computed in 64 bits, also where addresses have 32. Freed by free. */
+void *allocate(uint64_t count, uint64_t size);
 
 static inline TfLiteStatus no_memory(TfLiteContext *context) {
   context->ReportError(context, "larq-rep: out of memory.");

@@ -1,4 +1,5 @@
 /* Shapes and memory of a partition, and its run. */
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,86 +11,47 @@ enum { PIXELS_OF_CHUNK = 64 };
 
 /* ---- Shapes ---- */
 
-static bool set_dims(struct buffer *b, int rank, const int *dims, int channels) {
-  int64_t pixels = 1;
-  b->rank = rank;
-  memcpy(b->dims, dims, (size_t)rank * sizeof(int));
-  b->dims[rank - 1] = b->bits ? (channels + 31) / 32 : channels;
-  for (int i = 0; i < rank - 1; i++) {
-    if (dims[i] < 0 || (dims[i] && pixels > INT32_MAX / dims[i])) return false;
-    pixels *= dims[i];
+static void set_shape(struct buffer *b, const struct shape *shape) {
+  b->rank = shape->rank;
+  memcpy(b->dims, shape->dims, sizeof b->dims);
+  b->pixel_words = channels_of_shape(shape);
+  b->n = b->h = b->w = 1;
+  if (shape->rank == 4) {
+    b->n = shape->dims[0];
+    b->h = shape->dims[1];
+    b->w = shape->dims[2];
+  } else {
+    for (int i = 0; i < shape->rank - 1; i++) b->n *= shape->dims[i];
   }
-  if (pixels * b->dims[rank - 1] > INT32_MAX / 4) return false;
-  const bool image = rank == 4;
-  b->n = image ? dims[0] : (int)pixels;
-  b->h = image ? dims[1] : 1;
-  b->w = image ? dims[2] : 1;
-  b->pixel_words = b->dims[rank - 1];
-  return true;
-}
-
-/* Sets the shape of a step's target, or, where it has one from an earlier slice, compares. */
-static bool shape_target(const struct plan *plan, int index, const struct buffer *like, int h, int w, bool *known) {
-  struct buffer *b = &plan->buffers[index];
-  int dims[MAX_RANK];
-  memcpy(dims, like->dims, sizeof dims);
-  if (like->rank == 4) {
-    dims[1] = h;
-    dims[2] = w;
-  }
-  if (known[index])
-    return b->rank == like->rank && memcmp(b->dims, dims, (size_t)(b->rank - 1) * sizeof(int)) == 0;
-  known[index] = true;
-  /* Channels of packed signs are only known as words. */
-  if (!set_dims(b, like->rank, dims, b->bits ? b->channels * 32 : b->channels)) return false;
-  /* What it is a slice of has the same pixels, and perhaps no writer but its slices. */
-  return b->view_of < 0 || shape_target(plan, b->view_of, like, h, w, known);
-}
-
-static bool same_pixels(const struct buffer *a, const struct buffer *b) {
-  return a->n == b->n && a->h == b->h && a->w == b->w;
+  b->top = b->left = b->bottom = b->right = 0;
 }
 
 static TfLiteStatus refuse(TfLiteContext *context, const struct plan *plan, const struct step *step, const char *why) {
-  const int tensor = plan->buffers[step->source].tensor;
-  context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': %s.", step->node, step->name, tensor,
-                       tensor_name(context, tensor), why);
+  const struct buffer *source = &plan->buffers[step->source];
+  const struct shape *shape = &plan->shapes[source->shaped_like];
+  char text[SHAPE_TEXT];
+  context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s' of shape %s: %s.", step->op->node,
+                       step->name, source->tensor, tensor_name(context, source->tensor), shape_text(shape, text), why);
   return kTfLiteError;
 }
 
-static bool shape_step(struct plan *plan, struct step *step, bool *known) {
-  struct buffer *source = &plan->buffers[step->source];
-  if (!known[step->source]) return false;
-  int h = source->h, w = source->w, before;
-  if (step->kind == STEP_CONVOLUTION) {
-    struct convolution *conv = step->convolution;
-    if (source->rank != 4 || !place_windows(conv, source, &h, &w)) return false;
-    if (!source->external) {
-      source->top = conv->top > source->top ? conv->top : source->top;
-      source->left = conv->left > source->left ? conv->left : source->left;
-      source->bottom = conv->bottom > source->bottom ? conv->bottom : source->bottom;
-      source->right = conv->right > source->right ? conv->right : source->right;
-    }
-  } else if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
-    const struct window *win = &step->window;
-    if (source->rank != 4 || !output_size(source->h, win->height, win->stride_height, 1, win->same, &h, &before) ||
-        !output_size(source->w, win->width, win->stride_width, 1, win->same, &w, &before))
-      return false;
+static int larger(int a, int b) { return a > b ? a : b; }
+
+/* Gives the buffers their shapes, and packed images the borders that windows reach into. */
+static void shape_buffers(struct plan *plan) {
+  for (int i = 0; i < plan->buffer_count; i++)
+    set_shape(&plan->buffers[i], &plan->shapes[plan->buffers[i].shaped_like]);
+  for (int s = 0; s < plan->step_count; s++) {
+    struct convolution *conv = plan->steps[s].convolution;
+    struct buffer *source = &plan->buffers[plan->steps[s].source];
+    if (!conv) continue;
+    place_windows(conv, source);
+    if (source->external) continue;
+    source->top = larger(conv->rows.before, source->top);
+    source->left = larger(conv->columns.before, source->left);
+    source->bottom = larger(conv->rows.behind, source->bottom);
+    source->right = larger(conv->columns.behind, source->right);
   }
-  if (step->target >= 0) return shape_target(plan, step->target, source, h, w, known);
-  struct buffer pixels = *source;
-  pixels.h = h;
-  pixels.w = w;
-  for (int i = 0; i < step->count; i++) {
-    const int index = step->program[i].buffer;
-    if (index < 0) continue;
-    if (is_store(step->program[i].code)) {
-      if (!shape_target(plan, index, source, h, w, known)) return false;
-    } else if (!known[index] || !same_pixels(&plan->buffers[index], &pixels)) {
-      return false;
-    }
-  }
-  return true;
 }
 
 /* ---- Memory ---- */
@@ -98,9 +60,10 @@ static size_t element_size(const struct buffer *b) {
   return b->type == kTfLiteInt8 || b->type == kTfLiteBool ? 1 : 4;
 }
 
-static size_t buffer_bytes(const struct buffer *b) {
-  const size_t rows = b->bits ? (size_t)b->n * (size_t)(b->top + b->h + b->bottom) : (size_t)b->ring;
-  return (rows * (size_t)(b->left + b->w + b->right) * (size_t)b->pixel_words * element_size(b) + 63) / 64 * 64;
+/* Less than 2^36: numbers are counted in 29 bits, and borders are no wider than twice the image. */
+static uint64_t buffer_bytes(const struct buffer *b) {
+  const uint64_t rows = b->bits ? (uint64_t)b->n * (uint64_t)(b->top + b->h + b->bottom) : (uint64_t)b->ring;
+  return (rows * (uint64_t)(b->left + b->w + b->right) * (uint64_t)b->pixel_words * element_size(b) + 63) / 64 * 64;
 }
 
 /* Buffers that live at one of the steps from first to last live at all of them. */
@@ -114,12 +77,12 @@ static void widen_lifetimes(struct plan *plan, int first, int last) {
 }
 
 /* First fit by lifetime. Packed images keep their place for good, so that their borders stay zero. */
-static void place_buffers(struct plan *plan, size_t *total) {
+static void place_buffers(struct plan *plan, uint64_t *total) {
   *total = 0;
   for (int i = 0; i < plan->buffer_count; i++) {
     struct buffer *b = &plan->buffers[i];
     if (b->external || b->view_of >= 0) continue;
-    const size_t bytes = buffer_bytes(b);
+    const uint64_t bytes = buffer_bytes(b);
     b->offset = 0;
     for (bool moved = true; moved;) {
       moved = false;
@@ -127,7 +90,7 @@ static void place_buffers(struct plan *plan, size_t *total) {
         const struct buffer *other = &plan->buffers[j];
         if (other->external || other->view_of >= 0) continue;
         const bool alive = b->bits || other->bits || (b->first <= other->last && other->first <= b->last);
-        const size_t end = other->offset + buffer_bytes(other);
+        const uint64_t end = other->offset + buffer_bytes(other);
         if (alive && b->offset < end && other->offset < b->offset + bytes) {
           b->offset = end;
           moved = true;
@@ -138,43 +101,28 @@ static void place_buffers(struct plan *plan, size_t *total) {
   }
 }
 
-static size_t scratch_bytes(const struct convolution *conv) {
-  return ((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
+static uint64_t scratch_bytes(const struct convolution *conv) {
+  return ((uint64_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
-/* Whether a step writes a buffer or a slice of it. */
-static bool is_written(const struct plan *plan, int buffer) {
-  for (int b = 0; b < plan->buffer_count; b++)
-    if (plan->buffers[b].view_of == buffer && is_written(plan, b)) return true;
-  for (int s = 0; s < plan->step_count; s++)
-    if (writes(&plan->steps[s], buffer)) return true;
-  return false;
-}
-
-/* From the shapes of the partition's inputs those of all that is computed. */
-static TfLiteStatus find_shapes(TfLiteContext *context, struct plan *plan) {
-  bool *known = allocate((size_t)plan->buffer_count, sizeof *known);
-  TfLiteStatus status = known ? kTfLiteOk : no_memory(context);
-  for (int i = 0; i < plan->buffer_count && status == kTfLiteOk; i++) {
-    struct buffer *b = &plan->buffers[i];
-    b->top = b->left = b->bottom = b->right = 0;
-    if (is_written(plan, i)) continue;
-    known[i] = true;
-    const TfLiteTensor *t = &context->tensors[b->tensor];
-    const int channels = last_dimension(t);
-    if (!t->dims || t->dims->size < 1 || t->dims->size > MAX_RANK || channels != b->channels ||
-        !set_dims(b, t->dims->size, t->dims->data, b->bits ? channels * 32 : channels)) {
-      context->ReportError(context, "larq-rep: tensor %d '%.60s': expected %d channels, found a shape that ends in %d.",
-                           b->tensor, tensor_name(context, b->tensor), b->channels, channels);
-      status = kTfLiteError;
-    }
+/* From the shapes of the partition's inputs those of all that is computed. The steps are made anew where they were
+ * for other channels, or where other operands have to be broadcast. */
+static TfLiteStatus prepare_shapes(TfLiteContext *context, struct plan *plan, const struct options *options) {
+  struct shape *shapes = allocate(plan->tensor_count, sizeof *shapes);
+  if (!shapes) {
+    context->ReportError(context, "larq-rep: no memory for the shapes of %zu tensors.", plan->tensor_count);
+    return kTfLiteError;
   }
-  for (int s = 0; s < plan->step_count && status == kTfLiteOk; s++)
-    if (!shape_step(plan, &plan->steps[s], known))
-      status = refuse(context, plan, &plan->steps[s],
-                      "its window does not fit, or the shapes of the operands do not go together");
-  free(known);
-  return status;
+  if (find_shapes(context, plan, shapes) != kTfLiteOk) {
+    free(shapes);
+    return kTfLiteError;
+  }
+  const bool same = same_steps(plan, shapes);
+  free(plan->shapes);
+  plan->shapes = shapes;
+  if (!same && make_steps(context, plan, options) != kTfLiteOk) return kTfLiteError;
+  shape_buffers(plan);
+  return kTfLiteOk;
 }
 
 static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partition *partition) {
@@ -183,13 +131,10 @@ static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partitio
   for (int s = 0; s < plan->step_count; s++) {
     struct step *step = &plan->steps[s];
     if (step->kind != STEP_CONVOLUTION) continue;
-    const size_t bytes = scratch_bytes(step->convolution);
+    const uint64_t bytes = scratch_bytes(step->convolution);
     if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
-    int h, w;
-    const struct buffer *source = &plan->buffers[step->source];
-    place_windows(step->convolution, source, &h, &w);
-    if (prepare_convolution(step->convolution, source, h, w) != kTfLiteOk)
-      return refuse(context, plan, step, "no memory for its borders, or an image of more than 2^31 words");
+    if (!prepare_convolution(step->convolution, &plan->buffers[step->source]))
+      return refuse(context, plan, step, "no memory for its weights and borders, or an image of more than 2^31 words");
   }
   return kTfLiteOk;
 }
@@ -197,25 +142,49 @@ static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partitio
 static TfLiteStatus resize_outputs(TfLiteContext *context, const struct plan *plan) {
   for (int i = 0; i < plan->buffer_count; i++) {
     const struct buffer *b = &plan->buffers[i];
-    if (!b->external || b->first < 0 || !is_written(plan, i)) continue;
+    if (!b->external || plan->producer[b->tensor] < 0) continue;
     /* The runtime takes the array over and frees it. */
     TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
-    if (!dims) return no_memory(context);
-    dims->size = b->rank;
-    memcpy(dims->data, b->dims, (size_t)b->rank * sizeof(int));
-    if (context->ResizeTensor(context, &context->tensors[b->tensor], dims) != kTfLiteOk) {
-      context->ReportError(context, "larq-rep: tensor %d '%.60s' cannot be resized.", b->tensor,
-                           tensor_name(context, b->tensor));
+    if (dims) {
+      dims->size = b->rank;
+      memcpy(dims->data, b->dims, (size_t)b->rank * sizeof(int));
+    }
+    if (!dims || context->ResizeTensor(context, &context->tensors[b->tensor], dims) != kTfLiteOk) {
+      char text[SHAPE_TEXT];
+      context->ReportError(context, "larq-rep: tensor %d '%.60s': no memory for its new shape %s.", b->tensor,
+                           tensor_name(context, b->tensor), shape_text(&plan->shapes[b->tensor], text));
       return kTfLiteError;
     }
   }
   return kTfLiteOk;
 }
 
+/* Memory of the tensors that only the partition sees, and of the threads' sums. */
+static TfLiteStatus allocate_memory(TfLiteContext *context, struct partition *partition) {
+  const struct plan *plan = partition->plan;
+  free(partition->memory);
+  free(partition->scratch);
+  partition->memory = allocate(partition->memory_bytes, 1);
+  partition->scratch = allocate(partition->scratch_bytes, (uint64_t)partition->num_threads);
+  if (partition->memory && partition->scratch) return kTfLiteOk;
+  const struct step *largest = plan->steps;
+  uint64_t most = 0;
+  for (int s = 0; s < plan->step_count; s++) {
+    const struct buffer *b = &plan->buffers[plan->steps[s].source];
+    if (b->external || buffer_bytes(b) <= most) continue;
+    most = buffer_bytes(b);
+    largest = &plan->steps[s];
+  }
+  char why[128];
+  snprintf(why, sizeof why, "no memory for the %llu bytes of all tensors between the operators",
+           (unsigned long long)partition->memory_bytes);
+  return refuse(context, plan, largest, why);
+}
+
 TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
   struct plan *plan = partition->plan;
-  if (find_shapes(context, plan) != kTfLiteOk || prepare_convolutions(context, partition) != kTfLiteOk ||
-      resize_outputs(context, plan) != kTfLiteOk)
+  if (prepare_shapes(context, plan, partition->options) != kTfLiteOk ||
+      prepare_convolutions(context, partition) != kTfLiteOk || resize_outputs(context, plan) != kTfLiteOk)
     return kTfLiteError;
   partition->num_threads = partition->options->num_threads ? partition->options->num_threads
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
@@ -229,15 +198,7 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
   for (int i = 0; i + 1 < plan->task_count; i++)
     if (plan->tasks[i + 1].step < plan->tasks[i].step) widen_lifetimes(plan, plan->tasks[i + 1].step, plan->tasks[i].step);
   place_buffers(plan, &partition->memory_bytes);
-  free(partition->memory);
-  free(partition->scratch);
-  partition->memory = allocate(partition->memory_bytes, 1);
-  partition->scratch = allocate(partition->scratch_bytes, (size_t)partition->num_threads);
-  if (!partition->memory || !partition->scratch) {
-    context->ReportError(context, "larq-rep: no memory for %zu bytes.", partition->memory_bytes);
-    return kTfLiteError;
-  }
-  return kTfLiteOk;
+  return allocate_memory(context, partition);
 }
 
 /* ---- Runs ---- */
@@ -328,26 +289,36 @@ static void run_pixels(const struct job *job, int pixel, int count, const char *
   }
 }
 
-static void compact_groups(const struct job *job, int32_t *acc, size_t stride, int pixels) {
-  const struct convolution *conv = job->step->convolution;
-  const size_t width = (size_t)conv->gemm.vectors * (size_t)job->partition->options->kernels->lanes;
+static void compact_groups(const struct convolution *conv, int32_t *acc, size_t stride, int pixels) {
+  const size_t width = (size_t)conv->gemm.vectors * (size_t)conv->kernels->lanes;
   const size_t used = (size_t)(conv->channels_out / conv->gemm.groups);
   for (int p = 0; p < pixels; p++)
     for (size_t g = 1; g < (size_t)conv->gemm.groups; g++)
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
+/* The bits that differ, also in the taps that are left out. */
+static void accumulate(const struct convolution *conv, const uint32_t *const *pixels, int32_t *acc, int count) {
+  const struct gemm *gemm = &conv->gemm;
+  const int used = gemm->vectors * conv->kernels->lanes * gemm->groups;
+  if (gemm->taps)
+    conv->kernels->accumulate(gemm, conv->tile_pixels, pixels, acc, conv->acc_stride);
+  else
+    memset(acc, 0, (size_t)conv->tile_pixels * conv->acc_stride * sizeof *acc);
+  if (gemm->groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
+  for (int p = 0; conv->missed && p < count; p++)
+    for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
+}
+
 static void run_convolution(const struct job *job, int thread, int first, int last) {
   const struct step *step = job->step;
   const struct convolution *conv = step->convolution;
-  const struct kernels *kernels = job->partition->options->kernels;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
-  const ptrdiff_t stride_y = conv->window.stride_height * job->input.row;
-  const ptrdiff_t stride_x = (ptrdiff_t)conv->window.stride_width * source->pixel_words;
+  /* Where there is one window only, the stride may be beyond everything. */
+  const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * job->input.row : 0;
+  const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
-  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * job->partition->scratch_bytes);
-  const bool gaps = conv->gemm.groups > 1 &&
-                    conv->gemm.vectors * kernels->lanes * conv->gemm.groups != conv->channels_out;
+  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * (size_t)job->partition->scratch_bytes);
   int pixel = job->first + first * job->tile;
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
   for (int t = first; t < last; t++) {
@@ -375,8 +346,7 @@ static void run_convolution(const struct job *job, int thread, int first, int la
         }
       }
     }
-    kernels->accumulate(&conv->gemm, job->tile, pointers, acc, conv->acc_stride);
-    if (gaps) compact_groups(job, acc, conv->acc_stride, count);
+    accumulate(conv, pointers, acc, count);
     for (int p = 0; p < count; p++)
       for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
         memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
@@ -406,27 +376,32 @@ static void run_pool(const struct job *job, int first, int last) {
         run = (source->w - w->width - from) / w->stride_width + 1;
         if (run > target->w - x) run = target->w - x;
       }
-      struct instruction program[MAX_POOLED * MAX_POOLED + 2];
-      int count = 0;
+      /* TFLite begins with 0 and with the lowest number, which tells in the signs of zeros and where there are NaNs. */
+      struct instruction program[MAX_POOLED * MAX_POOLED + 3];
+      const ptrdiff_t stride = run > 1 ? pixel * w->stride_width : 0;
+      int pixels = 0, count = 0;
       for (int ky = 0; ky < w->height; ky++)
         for (int kx = 0; kx < w->width; kx++) {
           const int iy = y * w->stride_height - top + ky, ix = from + kx;
           if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
-          program[count] = (struct instruction){
-              .code = !count ? OP_LOAD : step->maximum ? OP_MAX_LOADED : OP_ADD_LOADED, .stride = pixel * w->stride_width,
+          program[count++] = (struct instruction){
+              .code = !pixels++ ? OP_LOAD : step->maximum ? OP_MAX_LOADED : OP_ADD_LOADED, .stride = stride,
               .data = row_of(source, n * source->h + iy) + ix * pixel};
-          count++;
+          if (pixels == 1 && step->maximum)
+            program[count++] = (struct instruction){.code = OP_AT_LEAST, .low = -FLT_MAX};
         }
-      if (!step->maximum) {
-        program[count] = (struct instruction){.code = OP_SCALE, .low = 1.0f / (float)count};
-        count++;
-      }
-      program[count] = (struct instruction){
+      if (!step->maximum) program[count++] = (struct instruction){.code = OP_MEAN, .low = 1.0f / (float)pixels};
+      program[count++] = (struct instruction){
           .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
-      job->partition->options->kernels->run(program, count + 1, step->channels, run);
+      job->partition->options->kernels->run(program, count, step->channels, run);
       x += run;
     }
   }
+}
+
+/* The part of a window that lies inside an image. */
+static struct range inside(int start, int length, int in) {
+  return (struct range){start > 0 ? start : 0, length < in - start ? start + length : in};
 }
 
 static void run_binary_max_pool(const struct job *job, int first, int last) {
@@ -440,13 +415,13 @@ static void run_binary_max_pool(const struct job *job, int first, int last) {
   output_size(source->w, w->width, w->stride_width, 1, w->same, &size, &left);
   for (int row = first; row < last; row++) {
     const int n = row / target->h, y = row % target->h;
+    const struct range rows = inside(y * w->stride_height - top, w->height, source->h);
     for (int x = 0; x < target->w; x++) {
+      const struct range columns = inside(x * w->stride_width - left, w->width, source->w);
       uint32_t *to = out.data + n * out.plane + y * out.row + (ptrdiff_t)x * target->pixel_words;
       for (int i = 0; i < target->pixel_words; i++) to[i] = UINT32_MAX;
-      for (int ky = 0; ky < w->height; ky++)
-        for (int kx = 0; kx < w->width; kx++) {
-          const int iy = y * w->stride_height - top + ky, ix = x * w->stride_width - left + kx;
-          if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
+      for (int iy = rows.first; iy < rows.end; iy++)
+        for (int ix = columns.first; ix < columns.end; ix++) {
           const uint32_t *from = in.data + n * in.plane + iy * in.row + (ptrdiff_t)ix * source->pixel_words;
           for (int i = 0; i < target->pixel_words; i++) to[i] &= from[i];
         }
@@ -464,7 +439,7 @@ static void run_rows(const struct job *job, int first, int last) {
     for (int x = 0; x < target->w; x++) {
       char *to = row_of(target, row) + (size_t)x * target->stride;
       if (step->kind == STEP_TILE) {
-        const size_t bytes = (size_t)source->channels * size;
+        const size_t bytes = (size_t)source->pixel_words * size;
         const char *from = row_of(source, row) + (size_t)x * source->stride;
         for (size_t c = 0; c < (size_t)step->channels * size; c += bytes) memcpy(to + c, from, bytes);
         continue;
@@ -509,6 +484,26 @@ static void restore_denormals(unsigned long long saved) {
 #endif
 }
 
+/* Copies the pixels of a tensor to all those of a larger one that stand for them. */
+static void run_broadcast(const struct job *job, int first, int last) {
+  const struct buffer *source = &job->partition->plan->buffers[job->step->source];
+  const struct buffer *target = &job->partition->plan->buffers[job->step->target];
+  for (int row = first; row < last; row++)
+    for (int x = 0; x < target->w; x++) {
+      int index = row * target->w + x, from = 0, pixels = 1;
+      for (int d = target->rank - 2; d >= 0; d--) {
+        const int dim = d - target->rank + source->rank, size = dim < 0 ? 1 : source->dims[dim];
+        if (size > 1) from += index % target->dims[d] * pixels;
+        index /= target->dims[d];
+        pixels *= size;
+      }
+      const float *values = (const float *)(const void *)(row_of(source, from / source->w) +
+                                                          (size_t)(from % source->w) * source->stride);
+      float *to = (float *)(void *)(row_of(target, row) + (size_t)x * target->stride);
+      for (int c = 0; c < job->step->channels; c++) to[c] = values[source->pixel_words > 1 ? c : 0];
+    }
+}
+
 static void run_chunk(void *argument, int thread, int chunk) {
   const struct job *job = argument;
   const unsigned long long saved = flush_denormals();
@@ -536,15 +531,18 @@ static void run_chunk(void *argument, int thread, int chunk) {
     case STEP_TILE:
       run_rows(job, first, last);
       break;
+    case STEP_BROADCAST:
+      run_broadcast(job, first, last);
+      break;
   }
   restore_denormals(saved);
 }
 
-static void copy_padded(const struct convolution *conv, const struct buffer *source, const struct image *to) {
+static void copy_padded(const struct buffer *source, const struct image *to) {
   const size_t bytes = (size_t)source->w * (size_t)source->pixel_words * 4;
   for (int n = 0; n < source->n; n++)
     for (int y = 0; y < source->h; y++)
-      memcpy(to->data + n * to->plane + (y + conv->top) * to->row + (ptrdiff_t)conv->left * source->pixel_words,
+      memcpy(to->data + n * to->plane + y * to->row,
              source->data + ((size_t)n * (size_t)source->h + (size_t)y) * bytes, bytes);
 }
 
@@ -563,14 +561,17 @@ static void run_task(const struct partition *partition, const struct task *task)
     job.program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
                                           .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale,
                                           .tile = step->copies};
+    struct buffer image = *source;
     if (conv->padded) {
-      const ptrdiff_t row = (ptrdiff_t)(conv->left + source->w + conv->right) * source->pixel_words;
-      job.input = (struct image){conv->padded, row, row * (conv->top + source->h + conv->bottom)};
-      if (task->first == 0) copy_padded(conv, source, &job.input);
-    } else {
-      job.input = image_of(source);
-      job.input.data -= conv->top * job.input.row + (ptrdiff_t)conv->left * source->pixel_words;
+      image.data = (char *)conv->padded;
+      image.top = conv->rows.before;
+      image.left = conv->columns.before;
+      image.bottom = conv->rows.behind;
+      image.right = conv->columns.behind;
     }
+    job.input = image_of(&image);
+    if (conv->padded && task->first == 0) copy_padded(source, &job.input);
+    job.input.data += conv->rows.start * job.input.row + (ptrdiff_t)conv->columns.start * source->pixel_words;
   }
   job.first = task->first * job.w;
   job.last = task->last * job.w;
@@ -657,13 +658,15 @@ static double macs(const struct plan *plan, const struct step *step) {
   const struct convolution *conv = step->convolution;
   int n, h, w;
   output_images(plan, step, &n, &h, &w);
-  return (double)n * h * w * conv->channels_out * conv->gemm.taps * conv->channels_in / conv->gemm.groups;
+  return (double)n * h * w * conv->channels_out * conv->window.height * conv->window.width * conv->channels_in /
+         conv->gemm.groups;
 }
 
 void print_profile(const struct partition *partition) {
   const struct plan *plan = partition->plan;
   if (!partition->invocations) return;
-  size_t packed = 0, memory = partition->memory_bytes + partition->scratch_bytes * (size_t)partition->num_threads;
+  size_t packed = 0;
+  size_t memory = (size_t)partition->memory_bytes + (size_t)partition->scratch_bytes * (size_t)partition->num_threads;
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
     if (step->convolution) packed += packed_bytes(step->convolution);
@@ -677,7 +680,7 @@ void print_profile(const struct partition *partition) {
           partition->options->kernels->name, partition->num_threads, partition->invocations, packed, memory);
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
-    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->node, step->name,
+    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->op->node, step->name,
             1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
   }
   fprintf(stderr, "]}\n");

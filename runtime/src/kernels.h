@@ -41,13 +41,14 @@ enum opcode {
   OP_MULTIPLY,    /* v * constant */
   OP_PRELU,       /* v >= 0 ? v : v * constant */
   OP_CLIP,        /* min(max(v, low), high), NaN where v is */
-  OP_SCALE,       /* v * low */
+  OP_AT_LEAST,    /* v > low ? v : low, also where v is NaN */
+  OP_MEAN,        /* v * low + 0, which is +0 for -0 */
   OP_ADD_LOADED,
   OP_ADD_LOADED_TILED,
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
   OP_MULTIPLY_LOADED,
-  OP_MAX_LOADED,
+  OP_MAX_LOADED,  /* source > v ? source : v: zeros are equal, and a NaN is not greater */
   OP_STORE,       /* target = v */
   OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
   OP_STORE_SIGNS, /* target = v < 0, packed */

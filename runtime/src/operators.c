@@ -22,6 +22,8 @@ const char *tensor_name(const TfLiteContext *context, int tensor) {
   return named ? context->tensors[tensor].name : "";
 }
 
+bool takes_numbers_one_by_one(enum kind kind) { return kind >= ADD && kind <= RELU_N1_TO_1; }
+
 int last_dimension(const TfLiteTensor *tensor) {
   return tensor->dims && tensor->dims->size > 0 ? tensor->dims->data[tensor->dims->size - 1] : 0;
 }
@@ -46,7 +48,7 @@ static bool valid_tensor(const TfLiteContext *context, int tensor) {
 static bool known_values(TfLiteContext *context, int reader, int tensor, struct values *values) {
   const TfLiteTensor *t = &context->tensors[tensor];
   *values = (struct values){t->data.data, 1};
-  if (is_constant(context, tensor)) return t->bytes >= (size_t)elements(t) * 4;
+  if (is_constant(context, tensor)) return t->bytes >= (uint64_t)elements(t) * 4;
   for (int i = reader - 1; i >= 0; i--) {
     TfLiteNode *node;
     TfLiteRegistration *registration;
@@ -136,10 +138,12 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *node, s
   EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
   op->window.height = shape[1];
   op->window.width = shape[2];
+  /* A threshold stands for the activation too: LCE's converter has worked it in. */
+  const bool bits = y->type == kTfLiteInt32;
+  if (bits) op->activation = kTfLiteActNone;
   EXPECT(!op->window.same || op->pad_values == 1 || shape[1] * shape[2] == 1 || op->activation == kTfLiteActNone, output,
          "no fused activation with zero padding", op->activation);
 
-  const bool bits = y->type == kTfLiteInt32;
   EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "type 1 (float32), 9 (int8) or 2 (packed signs)",
          y->type);
   EXPECT(last_dimension(y) == (bits ? (shape[0] + 31) / 32 : shape[0]), output, "the filter's output channels",
@@ -208,7 +212,7 @@ static bool same_shape(const TfLiteTensor *a, const TfLiteTensor *b) {
 static bool per_channel(const TfLiteContext *context, int tensor, int channels) {
   const TfLiteTensor *t = &context->tensors[tensor];
   const int64_t count = elements(t);
-  return is_constant(context, tensor) && t->type == kTfLiteFloat32 && t->bytes >= (size_t)count * 4 &&
+  return is_constant(context, tensor) && t->type == kTfLiteFloat32 && t->bytes >= (uint64_t)count * 4 &&
          (count == 1 || (count == channels && last_dimension(t) == channels));
 }
 
@@ -273,8 +277,11 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
         op->kind = builtin == kTfLiteBuiltinRelu ? RELU : builtin == kTfLiteBuiltinRelu6 ? RELU6 : RELU_N1_TO_1;
       return;
     case kTfLiteBuiltinTile:
-      if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in, channels))
+      if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && tiles_channels(context, in, channels)) {
         op->kind = TILE_CHANNELS;
+        op->rank = x->dims->size;
+        op->times = context->tensors[in->data[1]].data.i32[op->rank - 1];
+      }
       return;
     case kTfLiteBuiltinConcatenation: {
       const int rank = y->dims->size;
@@ -298,6 +305,8 @@ static void read_builtin(const TfLiteContext *context, const TfLiteNode *node, i
         for (int i = 1; i < in->size; i++)
           if (in->data[i] == in->data[0]) return;
       op->kind = copies ? TILE_CHANNELS : CONCATENATE;
+      op->times = in->size;
+      op->rank = concatenation->axis < 0 ? 0 : rank;
       return;
     }
     case kTfLiteBuiltinAveragePool2d:

@@ -15,6 +15,7 @@
 struct concatenation {
   bool emitted;    /* one of its inputs has been followed through it */
   int left;        /* inputs still to be followed */
+  bool *done;      /* of each input: whether it has been followed */
   bool signs;      /* all inputs but the last are whole units, so that packed signs can be written in slices */
   int count;
   struct planned tail[MAX_INSTRUCTIONS];
@@ -24,16 +25,14 @@ struct concatenation {
 struct planner {
   TfLiteContext *context;
   const struct options *options;
-  int count;
-  struct operator * ops;
+  const struct operator * ops;
+  const int *producer;
+  const bool *is_output;
+  const struct shape *shapes;
   bool *done;
   struct concatenation **concatenations;
-  bool *input_done; /* of concatenations: [op * most_inputs + input] */
-  int most_inputs;
   int *buffer_of;   /* of each tensor */
-  int *producer;    /* of each tensor, position in ops */
   int *tiled_from;  /* tensor that this one repeats, or -1 */
-  bool *is_output;
   int *readers, *reader_start; /* of each tensor: positions in ops */
   struct plan *plan;
   TfLiteStatus status;
@@ -50,21 +49,26 @@ struct chain {
 
 static const float infinity = INFINITY;
 
-static int channels_of(const struct planner *p, int tensor) { return last_dimension(&p->context->tensors[tensor]); }
+static int channels_of(const struct planner *p, int tensor) { return channels_of_shape(&p->shapes[tensor]); }
 
-static void fail(struct planner *p, int node, const char *reason) {
+static void fail(struct planner *p, const struct operator * op, const char *reason) {
+  const int tensor = op->outputs->data[0];
   if (p->status == kTfLiteOk)
-    p->context->ReportError(p->context, "larq-rep: cannot plan operator %d: %s.", node, reason);
+    p->context->ReportError(p->context, "larq-rep: operator %d (%s), tensor %d '%.60s': %s.", op->node,
+                            kind_name(op->kind), tensor, tensor_name(p->context, tensor), reason);
   p->status = kTfLiteError;
 }
 
-static int add_buffer(struct planner *p, int tensor, bool external, int pending) {
-  struct buffer *b = &p->plan->buffers[p->plan->buffer_count];
-  const TfLiteTensor *t = &p->context->tensors[tensor];
-  *b = (struct buffer){.tensor = tensor, .external = external, .type = t->type, .channels = last_dimension(t),
-                       .pending = pending, .view_of = -1, .first = p->plan->step_count - 1, .last = p->plan->step_count - 1};
-  p->buffer_of[tensor] = p->plan->buffer_count;
+static int add_unnamed_buffer(struct planner *p, int tensor, int shaped_like, bool external, int pending) {
+  const int step = p->plan->step_count - 1;
+  p->plan->buffers[p->plan->buffer_count] = (struct buffer){
+      .tensor = tensor, .shaped_like = shaped_like, .external = external, .type = p->context->tensors[tensor].type,
+      .pending = pending, .view_of = -1, .first = step, .last = step};
   return p->plan->buffer_count++;
+}
+
+static int add_buffer(struct planner *p, int tensor, bool external, int pending) {
+  return p->buffer_of[tensor] = add_unnamed_buffer(p, tensor, tensor, external, pending);
 }
 
 /* The buffer of a tensor whose value is complete, else -1. */
@@ -82,7 +86,7 @@ static int loadable(struct planner *p, int tensor, int *period) {
 
 static struct step *add_step(struct planner *p, enum step_kind kind, const struct operator * op, int channels) {
   struct step *step = &p->plan->steps[p->plan->step_count++];
-  *step = (struct step){.kind = kind, .source = -1, .target = -1, .repeat = 1, .channels = channels, .node = op->node};
+  *step = (struct step){.kind = kind, .source = -1, .target = -1, .channels = channels, .op = op};
   snprintf(step->name, sizeof step->name, "%s", kind_name(op->kind));
   return step;
 }
@@ -102,19 +106,19 @@ static float *slice_constant(struct planner *p, int tensor, int offset, int chan
 static void emit(struct planner *p, struct chain *chain, struct planned instruction, int constant) {
   struct step *step = chain->step;
   if (step->count == MAX_INSTRUCTIONS) {
-    fail(p, step->node, "too many operators in a row");
+    fail(p, step->op, "too many operators in a row");
     return;
   }
   instruction.constant = NULL;
   instruction.tile = NULL;
   if (constant >= 0) {
     instruction.constant = slice_constant(p, constant, chain->offset, step->channels);
-    if (!instruction.constant) fail(p, step->node, "out of memory");
+    if (!instruction.constant) fail(p, step->op, "no memory for its constants");
   }
   if (instruction.period) {
     const int units = round_up(step->channels, UNIT) / UNIT;
     instruction.tile = allocate((size_t)units, sizeof(int32_t));
-    if (!instruction.tile) fail(p, step->node, "out of memory");
+    if (!instruction.tile) fail(p, step->op, "no memory for its constants");
     for (int u = 0; instruction.tile && u < units; u++)
       instruction.tile[u] = (instruction.offset + u * UNIT) % instruction.period;
   }
@@ -148,22 +152,28 @@ static int other(const struct operator * op, int side) { return op->inputs->data
 
 static int side_of(const struct operator * op, int tensor) { return op->inputs->data[0] == tensor ? 0 : 1; }
 
+/* Whether an operand has to be broadcast to the shape of the operator's result. */
+static bool is_broadcast(const struct shape *shapes, const struct operator * op, int tensor) {
+  return takes_numbers_one_by_one(op->kind) && !equal_shapes(&shapes[tensor], &shapes[op->outputs->data[0]]);
+}
+
 /* Whether the chain whose value is `tensor` can go on through this operator now. */
 static bool can_apply(struct planner *p, const struct chain *chain, const struct operator * op, int tensor) {
   int period;
-  if (chain->step->count + 6 > MAX_INSTRUCTIONS) return false;
-  if (op->kind == PRELU || op->kind == RELU || op->kind == RELU6 || op->kind == RELU_N1_TO_1) return true;
-  if (!arithmetic(op->kind)) return false;
+  if (!takes_numbers_one_by_one(op->kind) || chain->step->count + 6 > MAX_INSTRUCTIONS ||
+      is_broadcast(p->shapes, op, tensor))
+    return false;
+  if (!arithmetic(op->kind)) return true;
   const int operand = other(op, side_of(op, tensor));
   if (operand == tensor) return false;
   if (is_constant(p->context, operand)) return true;
-  if (loadable(p, operand, &period) < 0) return false;
+  if (is_broadcast(p->shapes, op, operand) || loadable(p, operand, &period) < 0) return false;
   return !period || (op->kind == ADD && (chain->concatenation < 0 || p->concatenations[chain->concatenation]->signs));
 }
 
-static void apply(struct planner *p, struct chain *chain, const struct operator * op, int tensor) {
-  const int side = side_of(op, tensor);
-  int period;
+/* Goes on through an operator whose operand beside the value, if it is no constant, is loaded from a buffer. */
+static void apply(struct planner *p, struct chain *chain, const struct operator * op, int side, int buffer,
+                  int period) {
   switch (op->kind) {
     case PRELU:
       emit(p, chain, (struct planned){.code = OP_PRELU, .buffer = -1}, other(op, 0));
@@ -190,7 +200,6 @@ static void apply(struct planner *p, struct chain *chain, const struct operator 
   if (is_constant(p->context, operand)) {
     emit(p, chain, (struct planned){.code = of_constant, .buffer = -1}, operand);
   } else {
-    const int buffer = loadable(p, operand, &period);
     emit_loaded(p, chain, period ? OP_ADD_LOADED_TILED : of_loaded, buffer, period);
   }
   emit_clip(p, chain, op->activation);
@@ -210,7 +219,7 @@ static int input_channel(const struct planner *p, const struct operator * op, in
 static int next_input(const struct planner *p, int concatenation, int tensor) {
   const struct operator * op = &p->ops[concatenation];
   for (int i = 0; i < op->inputs->size; i++)
-    if (op->inputs->data[i] == tensor && !p->input_done[concatenation * p->most_inputs + i]) return i;
+    if (op->inputs->data[i] == tensor && !p->concatenations[concatenation]->done[i]) return i;
   return -1;
 }
 
@@ -228,7 +237,7 @@ static void follow_concatenation(struct planner *p, struct chain *chain, int pos
   struct concatenation *state = p->concatenations[position];
   chain->concatenation = position;
   chain->offset = input_channel(p, op, input);
-  p->input_done[position * p->most_inputs + input] = true;
+  state->done[input] = true;
   append_name(chain->step, CONCATENATE);
   if (--state->left == 0) p->done[position] = true;
   if (state->emitted) {
@@ -291,14 +300,17 @@ static void follow(struct planner *p, struct chain *chain, int tensor) {
     }
     append_name(step, op->kind);
     if (op->kind == TILE_CHANNELS) {
-      step->repeat = channels_of(p, op->outputs->data[0]) / step->channels;
-      step->channels *= step->repeat;
+      step->channels = channels_of(p, op->outputs->data[0]);
       const int units = round_up(step->channels, UNIT) / UNIT;
+      free(step->copies); /* of a TILE before this one */
       step->copies = allocate((size_t)units, sizeof *step->copies);
-      if (!step->copies || !repeat_results(step->convolution, step->channels)) fail(p, step->node, "out of memory");
+      if (!step->copies || !repeat_results(step->convolution, step->channels)) fail(p, op, "no memory for its copies");
       for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % step->convolution->period;
     } else {
-      apply(p, chain, op, tensor);
+      const int side = side_of(op, tensor), operand = arithmetic(op->kind) ? other(op, side) : tensor;
+      int period = 0;
+      const int buffer = is_constant(p->context, operand) || operand == tensor ? -1 : loadable(p, operand, &period);
+      apply(p, chain, op, side, buffer, period);
     }
     p->done[next] = true;
     tensor = op->outputs->data[0];
@@ -306,15 +318,12 @@ static void follow(struct planner *p, struct chain *chain, int tensor) {
   finish(p, chain);
 }
 
-/* Starts a step that loads a tensor. */
-static bool start_load(struct planner *p, struct chain *chain, const struct operator * op, int tensor) {
-  int period;
-  const int buffer = loadable(p, tensor, &period);
-  if (buffer < 0) {
-    fail(p, op->node, "an operand is computed too late");
-    return false;
-  }
-  const TfLiteTensor *t = &p->context->tensors[tensor];
+static void fail_order(struct planner *p, const struct operator * op) { fail(p, op, "an operand is computed too late"); }
+
+/* Starts a step that loads a buffer, and goes on with as many channels as a tensor has. */
+static void start_chain(struct planner *p, struct chain *chain, const struct operator * op, int tensor, int buffer,
+                        int period) {
+  const TfLiteTensor *t = &p->context->tensors[p->plan->buffers[buffer].tensor];
   *chain = (struct chain){.step = add_step(p, STEP_ELEMENTWISE, op, channels_of(p, tensor)), .concatenation = -1};
   chain->step->source = buffer;
   const enum opcode code = period ? OP_LOAD_TILED : t->type == kTfLiteInt8 ? OP_LOAD_INT8
@@ -322,7 +331,17 @@ static bool start_load(struct planner *p, struct chain *chain, const struct oper
                                                                            : OP_LOAD;
   emit(p, chain,
        (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point}, -1);
-  return true;
+}
+
+/* Starts a step that loads a tensor. */
+static bool start_load(struct planner *p, struct chain *chain, const struct operator * op, int tensor) {
+  int period;
+  const int buffer = loadable(p, tensor, &period);
+  if (buffer < 0)
+    fail_order(p, op);
+  else
+    start_chain(p, chain, op, tensor, buffer, period);
+  return buffer >= 0;
 }
 
 /* Writes the copies of a tile out after all, for a reader that cannot repeat them by itself. */
@@ -338,11 +357,26 @@ static int materialise(struct planner *p, const struct operator * op, int tensor
   return available(p, tensor);
 }
 
+/* A buffer with the operand of an operator, in the shape of its result; repeated after *period channels. */
+static int load_operand(struct planner *p, const struct operator * op, int tensor, bool may_repeat, int *period) {
+  const bool broadcast = is_broadcast(p->shapes, op, tensor);
+  const int output = op->outputs->data[0];
+  const int buffer = broadcast || !may_repeat ? materialise(p, op, tensor) : -1;
+  if (!broadcast) return loadable(p, tensor, period);
+  *period = 0;
+  if (buffer < 0) return -1;
+  struct step *step = add_step(p, STEP_BROADCAST, op, channels_of(p, output));
+  step->source = buffer;
+  touch(p, buffer);
+  step->target = add_unnamed_buffer(p, tensor, output, false, 0);
+  return step->target;
+}
+
 static void plan_window(struct planner *p, const struct operator * op, enum step_kind kind) {
   const int input = op->inputs->data[0], output = op->outputs->data[0];
   const int source = materialise(p, op, input);
   if (source < 0) {
-    fail(p, op->node, "an operand is computed too late");
+    fail_order(p, op);
     return;
   }
   struct step *step = add_step(p, kind, op, channels_of(p, output));
@@ -370,7 +404,7 @@ static void plan_operator(struct planner *p, int position) {
     case BCONV: {
       const int output = op->outputs->data[0], source = available(p, op->inputs->data[0]);
       if (source < 0) {
-        fail(p, op->node, "its input is computed too late");
+        fail_order(p, op);
         return;
       }
       const int filters = p->context->tensors[op->inputs->data[1]].dims->data[0];
@@ -380,7 +414,7 @@ static void plan_operator(struct planner *p, int position) {
       touch(p, source);
       chain.step->convolution = make_convolution(p->context, op, p->options->kernels);
       if (!chain.step->convolution) {
-        fail(p, op->node, "out of memory");
+        fail(p, op, "no memory for its constants");
         return;
       }
       emit(p, &chain, (struct planned){.code = OP_ACCUMULATED, .buffer = -1}, -1);
@@ -425,21 +459,23 @@ static void plan_operator(struct planner *p, int position) {
     case CONCATENATE:
       p->done[position] = false;
       for (int i = 0; i < op->inputs->size && p->status == kTfLiteOk; i++)
-        if (!p->input_done[position * p->most_inputs + i] && start_load(p, &chain, op, op->inputs->data[i]))
+        if (!p->concatenations[position]->done[i] && start_load(p, &chain, op, op->inputs->data[i]))
           follow_concatenation(p, &chain, position, i);
       return;
     default: {
       /* The first operand that is no constant is the value, and repeated ones are better loaded as an addend. */
-      int side = is_constant(p->context, op->inputs->data[0]) ? 1 : 0;
-      int period;
-      const int operand = op->inputs->size > 1 ? other(op, side) : -1;
-      if (operand >= 0 && !is_constant(p->context, operand) && op->kind != ADD) materialise(p, op, operand);
-      if (!start_load(p, &chain, op, op->inputs->data[side])) return;
-      if (operand >= 0 && !is_constant(p->context, operand) && loadable(p, operand, &period) < 0) {
-        fail(p, op->node, "an operand is computed too late");
+      const int side = is_constant(p->context, op->inputs->data[0]) ? 1 : 0, value = op->inputs->data[side];
+      const int operand = op->inputs->size > 1 ? other(op, side) : value;
+      int period, period_of_operand = 0, buffer_of_operand = -1;
+      const bool loaded = op->inputs->size > 1 && !is_constant(p->context, operand);
+      if (loaded) buffer_of_operand = load_operand(p, op, operand, op->kind == ADD, &period_of_operand);
+      const int buffer = load_operand(p, op, value, true, &period);
+      if (buffer < 0 || (loaded && buffer_of_operand < 0)) {
+        fail_order(p, op);
         return;
       }
-      apply(p, &chain, op, op->inputs->data[side]);
+      start_chain(p, &chain, op, op->outputs->data[0], buffer, period);
+      apply(p, &chain, op, side, buffer_of_operand, period_of_operand);
       follow(p, &chain, op->outputs->data[0]);
       return;
     }
@@ -454,58 +490,51 @@ static bool first_mention(const struct operator * op, int j) {
   return true;
 }
 
-static TfLiteStatus read_graph(struct planner *p, const TfLiteDelegateParams *params) {
-  const TfLiteIntArray *nodes = params->nodes_to_replace;
-  const size_t tensors = p->context->tensors_size;
-  p->count = nodes->size;
-  p->ops = allocate((size_t)nodes->size, sizeof *p->ops);
-  p->done = allocate((size_t)nodes->size, sizeof *p->done);
-  p->concatenations = allocate((size_t)nodes->size, sizeof *p->concatenations);
+static struct concatenation *make_concatenation(int inputs) {
+  struct concatenation *state = allocate(1, sizeof *state);
+  if (state) state->left = inputs;
+  if (state) state->done = allocate((uint64_t)inputs, sizeof *state->done);
+  return state;
+}
+
+/* Finds who reads each tensor, and makes room for all steps and buffers that there can be. */
+static bool start_plan(struct planner *p) {
+  struct plan *plan = p->plan;
+  const size_t tensors = plan->tensor_count;
+  const uint64_t count = (uint64_t)plan->op_count;
+  p->done = allocate(count, sizeof *p->done);
+  p->concatenations = allocate(count, sizeof *p->concatenations);
   p->buffer_of = allocate(tensors, sizeof *p->buffer_of);
-  p->producer = allocate(tensors, sizeof *p->producer);
   p->tiled_from = allocate(tensors, sizeof *p->tiled_from);
-  p->is_output = allocate(tensors, sizeof *p->is_output);
   p->reader_start = allocate(tensors + 2, sizeof *p->reader_start);
-  if (!p->ops || !p->done || !p->concatenations || !p->buffer_of || !p->producer || !p->tiled_from || !p->is_output ||
-      !p->reader_start)
-    return no_memory(p->context);
-  for (size_t t = 0; t < tensors; t++) p->buffer_of[t] = p->producer[t] = p->tiled_from[t] = -1;
-  for (int i = 0; i < params->output_tensors->size; i++) p->is_output[params->output_tensors->data[i]] = true;
-  int steps = 0, most = 1, total = 0;
-  for (int i = 0; i < nodes->size; i++) {
-    struct operator * op = &p->ops[i];
-    if (read_operator(p->context, nodes->data[i], op) != kTfLiteOk) return kTfLiteError;
-    if (op->kind == NOT_OURS) {
-      fail(p, op->node, "it is not what it was when it was taken over");
-      return kTfLiteError;
-    }
-    p->producer[op->outputs->data[0]] = i;
-    most = op->inputs->size > most ? op->inputs->size : most;
-    /* Each input of a concatenation may take a step of its own, and each operand be a tile to be written out. */
-    steps += 2 * op->inputs->size + 1;
+  if (!p->done || !p->concatenations || !p->buffer_of || !p->tiled_from || !p->reader_start) return false;
+  for (size_t t = 0; t < tensors; t++) p->buffer_of[t] = p->tiled_from[t] = -1;
+  size_t steps = 0, total = 0;
+  for (int i = 0; i < plan->op_count; i++) {
+    const struct operator * op = &p->ops[i];
+    /* Each input of a concatenation may take a step of its own, each operand be a tile to be written out, or have to
+     * be broadcast. */
+    steps += 2 * (size_t)op->inputs->size + 1;
     for (int j = 0; j < op->inputs->size; j++)
       if (first_mention(op, j)) {
         p->reader_start[op->inputs->data[j] + 2]++;
         total++;
       }
+    if (op->kind == CONCATENATE) {
+      p->concatenations[i] = make_concatenation(op->inputs->size);
+      if (!p->concatenations[i] || !p->concatenations[i]->done) return false;
+    }
   }
-  p->most_inputs = most;
-  p->input_done = allocate((size_t)nodes->size, (size_t)most * sizeof *p->input_done);
-  p->readers = allocate((size_t)total, sizeof *p->readers);
-  p->plan->steps = allocate((size_t)steps, sizeof *p->plan->steps);
-  p->plan->buffers = allocate((size_t)(steps + total), sizeof *p->plan->buffers);
-  if (!p->input_done || !p->readers || !p->plan->steps || !p->plan->buffers) return no_memory(p->context);
+  p->readers = allocate(total, sizeof *p->readers);
+  /* Most of this room is never touched, and then takes no memory. */
+  plan->steps = calloc(steps, sizeof *plan->steps);
+  plan->buffers = calloc(steps + total, sizeof *plan->buffers);
+  if (!p->readers || !plan->steps || !plan->buffers) return false;
   for (size_t t = 2; t < tensors + 2; t++) p->reader_start[t] += p->reader_start[t - 1];
-  for (int i = 0; i < nodes->size; i++)
+  for (int i = 0; i < plan->op_count; i++)
     for (int j = 0; j < p->ops[i].inputs->size; j++)
       if (first_mention(&p->ops[i], j)) p->readers[p->reader_start[p->ops[i].inputs->data[j] + 1]++] = i;
-  for (int i = 0; i < nodes->size; i++)
-    if (p->ops[i].kind == CONCATENATE) {
-      p->concatenations[i] = allocate(1, sizeof **p->concatenations);
-      if (!p->concatenations[i]) return no_memory(p->context);
-      p->concatenations[i]->left = p->ops[i].inputs->size;
-    }
-  return kTfLiteOk;
+  return true;
 }
 
 /* Where a step copies a tensor into a concatenation, the tensor is better made there in the first place. */
@@ -534,33 +563,80 @@ static void make_views(struct plan *plan) {
     }
 }
 
-struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params, const struct options *options) {
-  struct planner p = {.context = context, .options = options, .status = kTfLiteOk};
-  p.plan = calloc(1, sizeof *p.plan);
-  p.status = p.plan ? read_graph(&p, params) : no_memory(context);
-  for (int i = 0; i < p.count && p.status == kTfLiteOk; i++)
+TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options) {
+  free_steps(plan);
+  struct planner p = {.context = context, .options = options, .ops = plan->ops, .producer = plan->producer,
+                      .is_output = plan->is_output, .shapes = plan->shapes, .plan = plan, .status = kTfLiteOk};
+  if (!start_plan(&p)) {
+    context->ReportError(context, "larq-rep: no memory for the steps of %d operators.", plan->op_count);
+    p.status = kTfLiteError;
+  }
+  for (int i = 0; i < plan->op_count && p.status == kTfLiteOk; i++)
     if (!p.done[i]) plan_operator(&p, i);
-  if (p.status == kTfLiteOk) make_views(p.plan);
-  for (int i = 0; p.concatenations && i < p.count; i++) free(p.concatenations[i]);
+  if (p.status == kTfLiteOk)
+    make_views(plan);
+  else
+    free_steps(plan);
+  for (int i = 0; p.concatenations && i < plan->op_count; i++) {
+    if (p.concatenations[i]) free(p.concatenations[i]->done);
+    free(p.concatenations[i]);
+  }
   free(p.concatenations);
-  free(p.ops);
   free(p.done);
-  free(p.input_done);
   free(p.buffer_of);
-  free(p.producer);
   free(p.tiled_from);
-  free(p.is_output);
   free(p.readers);
   free(p.reader_start);
-  if (p.status != kTfLiteOk) {
-    free_plan(p.plan);
-    return NULL;
-  }
-  return p.plan;
+  return p.status;
 }
 
-void free_plan(struct plan *plan) {
-  if (!plan) return;
+bool same_steps(const struct plan *plan, const struct shape *shapes) {
+  if (!plan->steps) return false;
+  for (int i = 0; i < plan->op_count; i++) {
+    const struct operator * op = &plan->ops[i];
+    const int output = op->outputs->data[0];
+    if (channels_of_shape(&shapes[output]) != channels_of_shape(&plan->shapes[output])) return false;
+    for (int j = 0; j < op->inputs->size; j++) {
+      const int t = op->inputs->data[j];
+      if (t >= 0 && (channels_of_shape(&shapes[t]) != channels_of_shape(&plan->shapes[t]) ||
+                     is_broadcast(shapes, op, t) != is_broadcast(plan->shapes, op, t)))
+        return false;
+    }
+  }
+  return true;
+}
+
+struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *params) {
+  const TfLiteIntArray *nodes = params->nodes_to_replace;
+  struct plan *plan = calloc(1, sizeof *plan);
+  if (plan) {
+    plan->tensor_count = context->tensors_size;
+    plan->ops = allocate((uint64_t)nodes->size, sizeof *plan->ops);
+    plan->producer = allocate(plan->tensor_count, sizeof *plan->producer);
+    plan->is_output = allocate(plan->tensor_count, sizeof *plan->is_output);
+  }
+  if (!plan || !plan->ops || !plan->producer || !plan->is_output) {
+    context->ReportError(context, "larq-rep: no memory for a part of the graph of %d operators.", nodes->size);
+    free_plan(plan);
+    return NULL;
+  }
+  for (size_t t = 0; t < plan->tensor_count; t++) plan->producer[t] = -1;
+  for (int i = 0; i < params->output_tensors->size; i++) plan->is_output[params->output_tensors->data[i]] = true;
+  for (; plan->op_count < nodes->size; plan->op_count++) {
+    struct operator * op = &plan->ops[plan->op_count];
+    const bool read = read_operator(context, nodes->data[plan->op_count], op) == kTfLiteOk;
+    if (read && op->kind == NOT_OURS)
+      context->ReportError(context, "larq-rep: operator %d: it is not what it was when it was taken over.", op->node);
+    if (!read || op->kind == NOT_OURS) {
+      free_plan(plan);
+      return NULL;
+    }
+    plan->producer[op->outputs->data[0]] = plan->op_count;
+  }
+  return plan;
+}
+
+void free_steps(struct plan *plan) {
   for (int s = 0; s < plan->step_count; s++) {
     free_convolution(plan->steps[s].convolution);
     free(plan->steps[s].copies);
@@ -572,5 +648,18 @@ void free_plan(struct plan *plan) {
   free(plan->tasks);
   free(plan->steps);
   free(plan->buffers);
+  plan->tasks = NULL;
+  plan->steps = NULL;
+  plan->buffers = NULL;
+  plan->task_count = plan->step_count = plan->buffer_count = 0;
+}
+
+void free_plan(struct plan *plan) {
+  if (!plan) return;
+  free_steps(plan);
+  free(plan->ops);
+  free(plan->producer);
+  free(plan->is_output);
+  free(plan->shapes);
   free(plan);
 }

@@ -39,7 +39,7 @@ static void *init_kernel(TfLiteContext *context, const char *buffer, size_t leng
   partition->shared = params->delegate->data_;
   atomic_fetch_add(&partition->shared->users, 1);
   partition->options = &partition->shared->options;
-  partition->plan = make_plan(context, params, partition->options);
+  partition->plan = make_plan(context, params);
   return partition;
 }
 

@@ -21,10 +21,10 @@ void output_images(const struct plan *plan, const struct step *step, int *n, int
   *h = source->h;
   *w = source->w;
   if (step->kind == STEP_CONVOLUTION) {
-    const struct window *win = &step->convolution->window;
-    output_size(source->h, win->height, win->stride_height, win->dilation_height, win->same, h, &(int){0});
-    output_size(source->w, win->width, win->stride_width, win->dilation_width, win->same, w, &(int){0});
+    *h = step->convolution->rows.out;
+    *w = step->convolution->columns.out;
   } else if (step->target >= 0) {
+    *n = plan->buffers[step->target].n;
     *h = plan->buffers[step->target].h;
     *w = plan->buffers[step->target].w;
   }
@@ -37,13 +37,21 @@ struct progress {
 /* Rows of its window's source that a step has to have for its output up to `row`. */
 static int needed(const struct plan *plan, const struct step *step, int h, int row) {
   const struct buffer *source = &plan->buffers[step->source];
-  const struct window *w = step->kind == STEP_CONVOLUTION ? &step->convolution->window : &step->window;
+  const struct window *w = &step->window;
   int out, before, last;
-  if (step->kind != STEP_CONVOLUTION && step->kind != STEP_BINARY_MAX_POOL && step->kind != STEP_POOL) return row + 1;
-  /* The copy with a border is made before the first of the tasks, of all rows. */
-  if (step->kind == STEP_CONVOLUTION && step->convolution->padded) return source->n * source->h;
-  output_size(source->h, w->height, w->stride_height, w->dilation_height, w->same, &out, &before);
-  last = row % h * w->stride_height - before + (w->height - 1) * w->dilation_height;
+  if (step->kind == STEP_BROADCAST) return source->n * source->h;
+  if (step->kind == STEP_CONVOLUTION) {
+    const struct convolution *conv = step->convolution;
+    /* The copy with a border is made before the first of the tasks, of all rows. */
+    if (conv->padded) return source->n * source->h;
+    last = row % h * conv->window.stride_height + conv->rows.start +
+           (conv->rows.taps.end - conv->rows.taps.first - 1) * conv->window.dilation_height;
+  } else if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
+    output_size(source->h, w->height, w->stride_height, 1, w->same, &out, &before);
+    last = row % h * w->stride_height - before + w->height - 1;
+  } else {
+    return row + 1;
+  }
   return row / h * source->h + (last < source->h ? last + 1 : source->h);
 }
 
@@ -128,7 +136,7 @@ static int still_read(const struct plan *plan, const struct step *step, const st
       output_size(b->h, step->window.height, step->window.stride_height, 1, step->window.same, &out, &before);
       const int y = progress->done % h * step->window.stride_height - before;
       first = progress->done / h * b->h + (y > 0 ? y : 0);
-    } else if (step->kind == STEP_CONVOLUTION) {
+    } else if (step->kind == STEP_CONVOLUTION || step->kind == STEP_BROADCAST) {
       first = 0;
     }
   }
@@ -175,7 +183,7 @@ static bool make_rings(struct plan *plan, struct progress *progress) {
 }
 
 static int band(const struct plan *plan, const struct step *step, int rows, int w, int num_threads) {
-  int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].channels * 4 : 0;
+  int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].pixel_words * 4 : 0;
   for (int i = 0; i < step->count; i++)
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= SPLIT_BYTES) return rows;

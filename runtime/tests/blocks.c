@@ -1,6 +1,7 @@
 /* Random convolution blocks in all implementations, against loops over single bits, without any runtime around them.
  *
- *   x -> LceQuantize -> LceBconv2d -> ADD constant -> ADD shortcut -> PRELU -> output, LceQuantize -> signs
+ *   x -> LceQuantize -> LceBconv2d -> TILE -> TILE -> ADD constant -> ADD shortcut -> PRELU -> output
+ *                                                                                     output -> LceQuantize -> signs
  *
  * Every tensor ends at a page that cannot be touched, or begins behind one, so that a read or write beyond it ends
  * the program. Being plain C, it also runs under qemu-user and with the compilers' sanitizers:
@@ -15,8 +16,11 @@
 
 #include "../src/delegate.h"
 
-enum { X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, SHIFT, SHIFTED, SHORTCUT, ADDED, SLOPE, OUT, SIGNS, TENSORS };
-enum { NODES = 6 };
+enum {
+  X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, TIMES, TILED, TIMES_AGAIN, REPEATED, SHIFT, SHIFTED, SHORTCUT, ADDED, SLOPE,
+  OUT, SIGNS, TENSORS
+};
+enum { NODES = 8, MOST_FILTERS = 3 * 200 };
 
 static uint64_t state;
 
@@ -142,6 +146,7 @@ static int flexbuffer(uint8_t *out, int count, const char *const *keys, const in
 
 struct block {
   int n, h, w, channels, filters, groups, kh, kw, sh, sw, dh, dw, same, pad_values, oh, ow, top, left;
+  int times[2]; /* that the results are repeated, and these again */
 };
 
 static bool sign_bit(const struct host *host, int index, size_t pixel, int words, int c) {
@@ -177,13 +182,15 @@ static float expected_sum(const struct host *host, const struct block *b, int n,
 }
 
 static int check(struct host *host, const struct block *b, const char *name) {
-  const int words = (b->filters + 31) / 32;
+  const int channels = b->filters * b->times[0] * b->times[1], words = (channels + 31) / 32;
+  float sums[MOST_FILTERS];
   for (int n = 0, pixel = 0; n < b->n; n++)
     for (int y = 0; y < b->oh; y++)
       for (int x = 0; x < b->ow; x++, pixel++)
-        for (int c = 0; c < b->filters; c++) {
-          const size_t at = (size_t)pixel * (size_t)b->filters + (size_t)c;
-          volatile float v = expected_sum(host, b, n, y, x, c);
+        for (int c = 0; c < channels; c++) {
+          const size_t at = (size_t)pixel * (size_t)channels + (size_t)c;
+          if (c < b->filters) sums[c] = expected_sum(host, b, n, y, x, c);
+          volatile float v = sums[c % b->filters];
           v = v + host->tensors[SHIFT].data.f[c];
           v = v + host->tensors[SHORTCUT].data.f[at];
           if (v < 0) v = v * host->tensors[SLOPE].data.f[c];
@@ -200,9 +207,13 @@ static int check(struct host *host, const struct block *b, const char *name) {
 static void random_block(struct block *b) {
   static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024}, filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
   static const int kernels[] = {1, 1, 2, 3, 3, 3, 5, 7};
+  /* Such that most taps never meet the image. */
+  static const int far[] = {4, 5, 9, 100, 16000, 16383, 32000, (1 << 15) - 1};
   b->groups = below(4) ? 1 : 1 + below(3);
   b->channels = b->groups > 1 ? 32 * b->groups * (1 + below(3)) : channels[below(11)];
   b->filters = b->groups * filters[below(10)];
+  b->times[0] = below(3) ? 1 : 1 + below(3);
+  b->times[1] = below(3) ? 1 : 1 + below(3);
   b->kh = kernels[below(8)];
   b->kw = kernels[below(8)];
   b->sh = 1 + below(3);
@@ -210,6 +221,10 @@ static void random_block(struct block *b) {
   b->dh = below(3) ? 1 : 1 + below(3);
   b->dw = below(3) ? 1 : 1 + below(3);
   b->same = below(3) > 0;
+  if (b->same && below(4) == 0) b->dh = far[below(8)];
+  if (b->same && below(4) == 0) b->dw = far[below(8)];
+  if (b->same && below(8) == 0) b->sh = far[below(8)];
+  if (b->same && below(8) == 0) b->sw = far[below(8)];
   b->pad_values = below(2);
   b->n = 1 + below(2);
   const int height = (b->kh - 1) * b->dh + 1, width = (b->kw - 1) * b->dw + 1;
@@ -232,17 +247,25 @@ static int run_case(int number, struct threads *threads, int num_threads) {
                                  .recommended_num_threads = num_threads};
   const int words = (b.channels + 31) / 32;
   const int in[] = {b.n, b.h, b.w, b.channels}, packed[] = {b.n, b.h, b.w, words};
-  const int out[] = {b.n, b.oh, b.ow, b.filters}, signs[] = {b.n, b.oh, b.ow, (b.filters + 31) / 32};
+  const int tiled = b.filters * b.times[0], channels = tiled * b.times[1];
+  const int sum[] = {b.n, b.oh, b.ow, b.filters}, once[] = {b.n, b.oh, b.ow, tiled};
+  const int out[] = {b.n, b.oh, b.ow, channels}, signs[] = {b.n, b.oh, b.ow, (channels + 31) / 32};
   const int filter[] = {b.filters, b.kh, b.kw, words / b.groups};
   tensor(&host, X, kTfLiteFloat32, false, 4, in);
   tensor(&host, PACKED, kTfLiteInt32, false, 4, packed);
   tensor(&host, FILTER, kTfLiteInt32, true, 4, filter);
   tensor(&host, MULTIPLIER, kTfLiteFloat32, true, 1, &b.filters);
   tensor(&host, BIAS, kTfLiteFloat32, true, 1, &b.filters);
-  tensor(&host, SHIFT, kTfLiteFloat32, true, 1, &b.filters);
-  tensor(&host, SLOPE, kTfLiteFloat32, true, 3, (int[]){1, 1, b.filters});
+  tensor(&host, SHIFT, kTfLiteFloat32, true, 1, &channels);
+  tensor(&host, SLOPE, kTfLiteFloat32, true, 3, (int[]){1, 1, channels});
   tensor(&host, SHORTCUT, kTfLiteFloat32, false, 4, out);
-  tensor(&host, SUM, kTfLiteFloat32, false, 4, out);
+  tensor(&host, SUM, kTfLiteFloat32, false, 4, sum);
+  tensor(&host, TILED, kTfLiteFloat32, false, 4, once);
+  tensor(&host, REPEATED, kTfLiteFloat32, false, 4, out);
+  for (int i = 0; i < 2; i++) {
+    tensor(&host, i ? TIMES_AGAIN : TIMES, kTfLiteInt32, true, 1, (int[]){4});
+    memcpy(host.tensors[i ? TIMES_AGAIN : TIMES].data.i32, (int[]){1, 1, 1, b.times[i]}, 4 * sizeof(int));
+  }
   tensor(&host, SHIFTED, kTfLiteFloat32, false, 4, out);
   tensor(&host, ADDED, kTfLiteFloat32, false, 4, out);
   tensor(&host, OUT, kTfLiteFloat32, false, 4, out);
@@ -263,12 +286,14 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   node(&host, 1, kTfLiteBuiltinCustom, "LceBconv2d", 5, (int[]){PACKED, FILTER, MULTIPLIER, BIAS, -1}, SUM);
   host.nodes[1].custom_initial_data = options;
   host.nodes[1].custom_initial_data_size = size;
-  node(&host, 2, kTfLiteBuiltinAdd, NULL, 2, (int[]){SUM, SHIFT}, SHIFTED);
-  node(&host, 3, kTfLiteBuiltinAdd, NULL, 2, (int[]){SHORTCUT, SHIFTED}, ADDED);
-  host.nodes[2].builtin_data = host.nodes[3].builtin_data = (void *)(uintptr_t)&none;
-  node(&host, 4, kTfLiteBuiltinPrelu, NULL, 2, (int[]){ADDED, SLOPE}, OUT);
-  node(&host, 5, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){OUT}, SIGNS);
-  TfLiteDelegateParams params = {.nodes_to_replace = array(NODES, (int[]){0, 1, 2, 3, 4, 5}),
+  node(&host, 2, kTfLiteBuiltinTile, NULL, 2, (int[]){SUM, TIMES}, TILED);
+  node(&host, 3, kTfLiteBuiltinTile, NULL, 2, (int[]){TILED, TIMES_AGAIN}, REPEATED);
+  node(&host, 4, kTfLiteBuiltinAdd, NULL, 2, (int[]){REPEATED, SHIFT}, SHIFTED);
+  node(&host, 5, kTfLiteBuiltinAdd, NULL, 2, (int[]){SHORTCUT, SHIFTED}, ADDED);
+  host.nodes[4].builtin_data = host.nodes[5].builtin_data = (void *)(uintptr_t)&none;
+  node(&host, 6, kTfLiteBuiltinPrelu, NULL, 2, (int[]){ADDED, SLOPE}, OUT);
+  node(&host, 7, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){OUT}, SIGNS);
+  TfLiteDelegateParams params = {.nodes_to_replace = array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7}),
                                  .input_tensors = array(2, (int[]){X, SHORTCUT}),
                                  .output_tensors = array(2, (int[]){OUT, SIGNS})};
   int failed = 0;
@@ -278,7 +303,7 @@ static int run_case(int number, struct threads *threads, int num_threads) {
     struct partition partition = {.shared = &shared, .options = &shared.options};
     memset(host.tensors[OUT].data.data, 0xff, host.tensors[OUT].bytes);
     memset(host.tensors[SIGNS].data.data, 0xff, host.tensors[SIGNS].bytes);
-    partition.plan = make_plan(&host.context, &params, &shared.options);
+    partition.plan = make_plan(&host.context, &params);
     failed = !partition.plan || prepare_partition(&host.context, &partition) != kTfLiteOk ||
              partition.plan->step_count != 2 || invoke_partition(&host.context, &partition) != kTfLiteOk ||
              check(&host, &b, (*k)->name);

@@ -24,6 +24,19 @@ def test_blocks(cases, threads, seed):
 
 
 @pytest.mark.slow
+def test_with_addresses_of_32_bits(tmp_path):
+    (tmp_path / "nothing.c").write_text("int main(void) { return 0; }")
+    compiled = subprocess.run(["gcc", "-m32", "-o", tmp_path / "nothing", tmp_path / "nothing.c"], capture_output=True)
+    if compiled.returncode:
+        pytest.skip("needs Debian's gcc-multilib")
+    # Without SSE, sums would be rounded twice.
+    built = make("BUILD=build/m32", "CC=gcc -m32", "CFLAGS=-O2 -msse2 -mfpmath=sse", "build/m32/blocks")
+    assert built.returncode == 0, built.stderr
+    result = subprocess.run([RUNTIME / "build" / "m32" / "blocks", "250"], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.startswith("250 cases of portable"), result.stderr
+
+
+@pytest.mark.slow
 def test_under_sanitizers():
     result = make("test-sanitizers")
     assert result.returncode == 0, result.stderr

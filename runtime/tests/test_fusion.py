@@ -10,8 +10,8 @@ from larq_rep.converters import lce
 IMPLEMENTATIONS = available_implementations()
 
 
-def constant(graph, rng, channels):
-    return graph.constant(rng.normal(size=channels).astype(np.float32))
+def constant(graph, rng, shape):
+    return graph.constant(np.float32(rng.normal(size=shape)))
 
 
 def activated(graph, rng, x):
@@ -49,7 +49,7 @@ def check(content, x, **options):
         for fuse, threads in ((0, 1), (1, 1), (1, 2), (1, 4)):
             found = graphs.run(content, x, threads, implementation=implementation, fuse=fuse, **options)
             for one, other in zip(found, expected, strict=True):
-                np.testing.assert_array_equal(one, other, f"{implementation}, fuse={fuse}, {threads} threads")
+                graphs.assert_same(one, other, f"{implementation}, fuse={fuse}, {threads} threads")
 
 
 @pytest.mark.parametrize(("channels", "times"), [(64, 4), (128, 4), (64, 2), (32, 2), (48, 3), (100, 4)])
@@ -162,9 +162,13 @@ def random_operator(graph, rng, values, packed):
             packed.append((bits, channels))
         kernel = (3, 3) if min(graph.shape(bits)[1:3]) >= 3 and rng.random() < 0.7 else (1, 1)
         output = "bits" if rng.random() < 0.15 else "float32"
-        filters, pad_values = int(rng.choice([16, 32, 40, 64])), 1 if output == "bits" else int(rng.integers(2))
+        filters, padding, pad_values = int(rng.choice([16, 32, 40, 64])), int(rng.random() < 0.2), int(rng.integers(2))
+        zero_padded = padding == pad_values == 0
+        if zero_padded and output == "bits":
+            pad_values, zero_padded = 1, False
         strides = (1, 1) if rng.random() < 0.8 else (2, 2)
-        y = graph.bconv(bits, rng, channels, filters, kernel, strides, pad_values=pad_values, output=output)
+        options = dict(padding=padding, pad_values=pad_values, activation=0 if zero_padded else int(rng.integers(4)))
+        y = graph.bconv(bits, rng, channels, filters, kernel, strides, output=output, **options)
         return (y, filters) if output == "bits" else y
     if kind == 4:
         return graph.tile(x, int(rng.integers(2, 4)))
@@ -179,7 +183,19 @@ def random_operator(graph, rng, values, packed):
         return graph.pool("AVERAGE_POOL_2D" if kind == 9 else "MAX_POOL_2D", x)
     if kind == 11:
         return graph.add(str(rng.choice(["RELU", "RELU6", "RELU_N1_TO_1"])), [x], (*size, c))
-    operands = [x, constant(graph, rng, c if rng.random() < 0.8 else 1)]
+    shapes = [
+        (c,),
+        (1,),
+        (),
+        (1, c),
+        (1, 1, c),
+        (1, 1, 1, c),
+        (1, 1, 1, 1),
+        (*size[1:], c),
+        (1, *size[1:], 1),
+        (1, size[2], 1),
+    ]
+    operands = [x, constant(graph, rng, shapes[0 if rng.random() < 0.5 else rng.integers(len(shapes))])]
     if rng.random() < 0.2:
         operands.reverse()
     name = str(rng.choice(["ADD", "MUL", "SUB"]))
@@ -198,6 +214,8 @@ def random_graph(rng, height, width):
     outputs = [v for v in values[1:] if v not in read or rng.random() < 0.1]
     outputs += [p for p, _ in packed if p not in read or rng.random() < 0.2]
     x = rng.normal(size=(1, height, width, channels)).astype(np.float32)
+    x[rng.random(x.shape) < 0.2] = 0.0
+    x[rng.random(x.shape) < 0.1] = -0.0
     return graph.content(*dict.fromkeys(outputs)), x
 
 
@@ -299,3 +317,17 @@ def test_activations_of_numbers_that_are_none(operator):
     values = rng.choice(np.float32([np.nan, -np.nan, -0.0, 0.0, 1.5, -1.5, 1e-40]), (1, 4, 4, 40))
     check(content, values)
     assert np.isnan(graphs.run(content, values)[0]).any()
+
+
+@pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_pooling_of_zeros_and_of_numbers_that_are_none(kind, padding):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.pool(kind, graph.input((1, 9, 10, 40)), padding)
+    y = graph.elementwise("ADD", graph.bconv(graph.quantize(x), rng, 40, 40), x)
+    values = rng.choice(np.float32([np.nan, -0.0, -0.0, -0.0, 0.0, 1.5, -1.5]), (1, 9, 10, 40))
+    # The pooled tensor itself is what a sum of others would hide.
+    check(graph.content(x, y), values)
+    zeros = np.where(rng.random(values.shape) < 0.8, np.float32(-0.0), np.float32(0.0))
+    check(graph.content(x, y), zeros)

@@ -1,9 +1,11 @@
 """Whole networks of the zoo: by LCE's interpreter, and by stock TFLite with the delegate in all its ways."""
 
 import graphs
+import larq as lq
 import numpy as np
 import pytest
 import support
+import tensorflow as tf
 from larq_compute_engine import convert_keras_model
 from larq_rep_runtime import Interpreter, available_implementations
 
@@ -34,6 +36,77 @@ def test_bit_outputs():
     model = support.randomize(support.bit_output_model())
     content, _ = convert(model)
     check(content, model.input_shape[1:])
+
+
+def random_network(rng):
+    """Binary convolutions of every activation and padding, with what stands between them in networks, and all signs.
+
+    Nothing in it but multiplications and additions, which every engine rounds alike.
+    """
+    activations = [None, "relu", "relu6", lq.activations.hard_tanh]
+
+    def convolve(x, strides=1):
+        x = lq.layers.QuantConv2D(
+            int(rng.choice([16, 32, 40])),
+            int(rng.choice([1, 2, 3])),
+            strides=strides,
+            use_bias=bool(rng.random() < 0.2),
+            activation=activations[rng.integers(4)],
+            **[dict(padding="valid"), dict(padding="same", pad_values=1), dict(padding="same")][rng.integers(3)],
+            input_quantizer="ste_sign",
+            kernel_quantizer=str(rng.choice(["ste_sign", "magnitude_aware_sign"])),
+        )(x)
+        return tf.keras.layers.BatchNormalization()(x)  # without it, sums of 0 have the sign of a rounding
+
+    inputs = x = tf.keras.Input((16, 16, 32))
+    outputs = []
+    for strides in (2, 1, 1):
+        y = convolve(x, strides)
+        if y.shape == x.shape and rng.random() < 0.7:
+            y = tf.keras.layers.Add()([x, y])
+        if rng.random() < 0.3:
+            y = tf.keras.layers.PReLU(shared_axes=[1, 2])(y)
+        if rng.random() < 0.3:
+            outputs.append(y)
+        x = y
+    model = tf.keras.Model(inputs, [*outputs, convolve(x)])
+    for layer in model.layers:
+        for weight in layer.weights:
+            values = rng.normal(0, 1, weight.shape)
+            if "variance" in weight.name:
+                values = rng.uniform(1, 9, weight.shape)
+            elif "mean" in weight.name or "beta" in weight.name:
+                values *= 4
+            weight.assign(values)
+    return model
+
+
+def check_random_network(seed):
+    rng = np.random.default_rng(seed)
+    model = random_network(rng)
+    content, _ = convert(model)
+    x = rng.normal(size=(1, *model.input_shape[1:])).astype(np.float32)
+    expected = lce.any_interpreter(content).interpreter.predict([x])
+    for implementation in available_implementations():
+        for fuse in (0, 1):
+            found = graphs.run(content, x, implementation=implementation, fuse=fuse)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other, f"{implementation}, fuse={fuse}")
+    # LCE's file is Keras' network: a different sign would be off by a weight, not by a rounding.
+    for one, keras in zip(expected, tf.nest.flatten(model(x)), strict=True):
+        wrong = np.abs(one - keras.numpy()) > 1e-3 * np.abs(keras.numpy()).max()
+        assert wrong.mean() < 0.01, wrong.mean()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_network(seed):
+    check_random_network(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_more_random_networks(seed):
+    check_random_network(seed)
 
 
 def test_network():

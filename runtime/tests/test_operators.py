@@ -1,5 +1,7 @@
 """LCE's operators in every implementation, against their definition in numpy and against LCE's interpreter."""
 
+import re
+
 import graphs
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def random_convolution(rng, output):
         dilations=dilations,
         padding=padding,
         pad_values=pad_values,
-        activation=0 if zero_padded or output == "bits" else int(rng.integers(4)),
+        activation=0 if zero_padded else int(rng.integers(4)),
         groups=groups,
         output=output,
     ), [int(n + rng.integers(0, 8)) for n in least]
@@ -193,3 +195,72 @@ def test_int8_just_below_one_half():
     x = np.ones((1, 1, 1, 32), np.float32)
     for implementation in available_implementations():
         assert graphs.run(graph.content(y), x, implementation=implementation)[0] == 0
+
+
+@pytest.mark.parametrize("pad_values", [0, 1])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((2, 2), dict(dilations=(16_000, 16_000))),
+        ((2, 3), dict(dilations=(1 << 15, 1))),
+        ((3, 2), dict(dilations=(2, 3), kernel=(2, 4))),
+        ((1, 1), dict(dilations=(2, 2), kernel=(2, 2))),  # no tap meets the image
+        ((4, 5), dict(strides=(1 << 15, 1 << 15))),
+        ((2, 2), dict(kernel=(41, 101))),
+    ],
+)
+def test_taps_that_never_meet_the_image(size, options, pad_values):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.bconv(graph.quantize(graph.input((1, *size, 64))), rng, 64, 20, pad_values=pad_values, **options)
+    bits = graph.bconv(graph.quantize(y), rng, 20, 40, pad_values=1, output="bits", activation=1, **options)
+    content = graph.content(y, bits)
+    x = rng.normal(size=(1, *size, 64)).astype(np.float32)
+    if pad_values == 1:
+        expected = lce.interpreter(content).interpreter.predict([x])
+    else:  # of which LCE makes something else on maps smaller than the window
+        flatbuffer = Flatbuffer(content)
+        expected = [definition(flatbuffer, flatbuffer.operators[1], np.where(x < 0, -1, 1), border=0)]
+    count = 64 * np.prod(options.get("kernel", (3, 3)))
+    for implementation in IMPLEMENTATIONS:
+        for fuse in (0, 1):
+            found = graphs.run(content, x, implementation=implementation, fuse=fuse)
+            if pad_values == 1:
+                for one, other in zip(found, expected, strict=True):
+                    graphs.assert_same(one, other, implementation)
+            else:
+                np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6 * count + 1e-4)
+
+
+def definition(flatbuffer, op, x, border):
+    """A convolution of one image, tap by tap; what lies outside is `border`."""
+    options, weights = op.options, matching.filter_signs(flatbuffer, op)
+    steps = [(options[f"stride_{a}"], options[f"dilation_{a}_factor"]) for a in ("height", "width")]
+    outs = [-(-n // s) for n, (s, _) in zip(x.shape[1:3], steps, strict=True)]
+    sums = np.zeros((1, *outs, weights.shape[-1]))
+    for i, j in np.ndindex(*outs):
+        for ky, kx in np.ndindex(*weights.shape[:2]):
+            place = []
+            for at, k, axis in ((i, ky, 0), (j, kx, 1)):
+                (stride, dilation), size = steps[axis], x.shape[axis + 1]
+                total = max((outs[axis] - 1) * stride + (weights.shape[axis] - 1) * dilation + 1 - size, 0)
+                place.append(at * stride - total // 2 + k * dilation)
+            inside = 0 <= place[0] < x.shape[1] and 0 <= place[1] < x.shape[2]
+            pixel = x[0, place[0], place[1]] if inside else np.full(x.shape[-1], border)
+            sums[0, i, j] += pixel @ weights[ky, kx]
+    return sums * flatbuffer.constant(op.inputs[2]) + flatbuffer.constant(op.inputs[3])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_memory_of_groups_with_one_output(implementation, capfd):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    y = graph.bconv(graph.quantize(graph.input((1, 5, 5, 2048))), rng, 2048, 64, groups=64, pad_values=1)
+    content = graph.content(y)
+    x = rng.normal(size=(1, 5, 5, 2048)).astype(np.float32)
+    flatbuffer = Flatbuffer(content)
+    expected = executor.bconv2d(flatbuffer, flatbuffer.operators[1], executor.quantize(x))
+    capfd.readouterr()
+    np.testing.assert_array_equal(graphs.run(content, x, implementation=implementation, profile=1)[0], expected)
+    (packed,) = re.findall(r'"packed_bytes": (\d+)', capfd.readouterr().err)
+    assert int(packed) <= 8 * 64 * 9 * 4

@@ -95,8 +95,8 @@ class Graph:
         options = getattr(schema, f"{name.capitalize()}OptionsT")()
         options.fusedActivationFunction = activation
         kind = getattr(schema.BuiltinOptions, f"{name.capitalize()}Options")
-        wide = x if len(self.shape(x)) == 4 else y
-        return self.add(name, [x, y], self.shape(wide), options=(kind, options))
+        shape = np.broadcast_shapes(self.shape(x), self.shape(y))
+        return self.add(name, [x, y], shape, options=(kind, options))
 
     def prelu(self, x: int, alpha) -> int:
         return self.add("PRELU", [x, self.constant(np.float32(alpha).reshape(1, 1, -1))], self.shape(x))
@@ -113,6 +113,11 @@ class Graph:
         channels = sum(self.shape(t)[-1] for t in tensors)
         shape = (*self.shape(tensors[0])[:-1], channels)
         return self.add("CONCATENATION", tensors, shape, options=(schema.BuiltinOptions.ConcatenationOptions, options))
+
+    def transpose(self, x: int, order) -> int:
+        options = (schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT())
+        shape = [self.shape(x)[axis] for axis in order]
+        return self.add("TRANSPOSE", [x, self.constant(np.int32(order))], shape, options=options)
 
     def pool(self, kind: str, x: int, padding: int = 1) -> int:
         """Windows of 2 x 2; `kind` is AVERAGE_POOL_2D or MAX_POOL_2D."""
@@ -206,6 +211,15 @@ def run(content: bytes, x, threads: int = 1, batch: int | None = None, **options
         engine.set_tensor(detail["index"], array)
     engine.invoke()
     return [engine.get_tensor(detail["index"]) for detail in engine.get_output_details()]
+
+
+def assert_same(found, expected, message: str = "") -> None:
+    """To the last bit, the signs of zeros among them; what is no number is none in both."""
+    assert found.dtype == expected.dtype and found.shape == expected.shape, (found.shape, expected.shape, message)
+    if found.dtype == np.float32:
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected), message)
+        found, expected = (np.where(np.isnan(x), np.float32(0), x).view(np.int32) for x in (found, expected))
+    np.testing.assert_array_equal(found, expected, message)
 
 
 def steps(content: bytes, x, capfd, **options) -> list[str]:

@@ -28,7 +28,28 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 from larq_rep.converters.flatbuffer import _Builder
 
 SIZES = (-1, 0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 64, 100, 1 << 16, 2**31 - 1)
-NUMBERS = (-1, 0, 1, 2, 3, 4, 5, 7, 31, 32, 33, 64, 65, 1 << 10, 1 << 15, (1 << 15) + 1, 1 << 20, 1 << 31, 1 << 40)
+NUMBERS = (
+    -1,
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    31,
+    32,
+    33,
+    64,
+    65,
+    1 << 10,
+    16_000,
+    1 << 15,
+    (1 << 15) + 1,
+    1 << 20,
+    1 << 31,
+    1 << 40,
+)
 FLOATS = (0.0, -0.0, -1.0, 1e-40, 1e6, np.nan)  # no infinity: TFLite's ADD makes it finite, XNNPACK's does not
 SECONDS_OF_CASE = 20
 MAX_ELEMENTS = 1 << 22  # of a file that is run; larger ones are only loaded

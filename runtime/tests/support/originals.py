@@ -49,10 +49,23 @@ def dense() -> bytes:
     return graph.content(graph.elementwise("MUL", y, z, activation=3))
 
 
+def chain() -> bytes:
+    """A TRANSPOSE before, far taps, and two repetitions and more operators behind than a pass holds."""
+    rng = np.random.default_rng(3)
+    graph = graphs.Graph()
+    x = graph.transpose(graph.input((1, 6, 32, 5)), (0, 3, 1, 2))
+    y = graph.bconv(graph.quantize(graph.elementwise("ADD", x, graph.constant(np.float32([0.5])))), rng, 32, 8,
+                    dilations=(16_000, 2))  # fmt: skip
+    y = graph.tile(graph.tile(y, 2), 2)
+    for i in range(30):
+        y = graph.elementwise(("ADD", "MUL", "SUB")[i % 3], y, graph.constant(rng.normal(size=32).astype(np.float32)))
+    return graph.content(graph.elementwise("ADD", y, x), graph.quantize(y))
+
+
 def network() -> bytes:
     """A whole network of the zoo, made narrow."""
     content, _ = convert(support.randomize(larq_rep.zoo.ResNet20(input_shape=(16, 16, 3), width=4)))
     return content
 
 
-ALL = {"block": block, "packed": packed, "dense": dense, "network": network}
+ALL = {"block": block, "packed": packed, "dense": dense, "chain": chain, "network": network}
