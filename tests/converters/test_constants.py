@@ -214,7 +214,7 @@ def check_random(seed):
 
 
 def test_random_networks():
-    assert sum(check_random(seed) for seed in range(12)) >= 10
+    assert sum(check_random(seed) for seed in range(8)) >= 7
 
 
 @pytest.mark.slow
@@ -266,12 +266,16 @@ def test_channels_that_the_older_delegate_gets_wrong(activation, kernel, channel
     assert any(wrong) or activation not in ("relu", "relu6")
 
 
-def test_version_is_recorded_and_kept(rep_resnet):
-    content, _ = convert(rep_resnet, fold=False)
+def test_version_is_recorded_and_kept():
+    """By folding, which moves the vector behind the shortcut into a bias, and by smaller weights."""
+    x = tf.keras.Input((6, 5, 32))
+    y = with_constant("add", (32,))(keras.Add()([binary(32)(x), binary(32, padding="valid")(x)]))
+    model = tf.keras.Model(x, keras.Dense(50)(binary(32, 1)(y)))
+    content, _ = convert(model, fold=False)
     assert read_metadata(content)["version"] == larq_rep.__version__
     folded, report = fold(content)
     assert report.folded_away and read_metadata(folded) == read_metadata(content)
-    assert read_metadata(compress(folded, "int8")[0]) == read_metadata(content)
-    assert read_metadata(Flatbuffer(folded).pack()) == read_metadata(content)
+    smaller, report = compress(folded, "int8")
+    assert report.size_after < report.size_before and read_metadata(smaller) == read_metadata(content)
     # Folding does not say that the constants were right.
-    assert "version" not in read_metadata(fold(lce.convert_keras_model(rep_resnet))[0])
+    assert "version" not in read_metadata(fold(lce.convert_keras_model(model))[0])

@@ -26,12 +26,14 @@ def forget() -> None:
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
-    """Random weights, statistics, shifts and slopes, as after training."""
+    """Random weights, statistics, factors of both signs, shifts and slopes, as after training."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.BatchNormalization):
             n = layer.moving_mean.shape[0]
-            factors = [rng.normal(1, 0.4, n)] * layer.scale + [rng.normal(0, 0.4, n)] * layer.center
+            # A quarter of the factors is negative.
+            factor = rng.normal(1, 0.4, n) * np.where(rng.random(n) < 0.25, -1, 1)
+            factors = [factor] * layer.scale + [rng.normal(0, 0.4, n)] * layer.center
             layer.set_weights([*factors, rng.normal(0, 2, n), rng.uniform(0.5, 2, n)])
         elif isinstance(layer, larq_rep.layers.RPReLU):
             layer.set_weights([rng.normal(0.1, 0.2, w.shape) for w in layer.weights])
