@@ -195,6 +195,13 @@ class Comparison:
                 raise IncomparableError(
                     f"The file has {what} shapes {found}, the model {expected}: it was made from another network."
                 )
+        for tensor, x in zip(self.flatbuffer.inputs, self.graph.inputs, strict=True):
+            stored = x.dtype.is_floating and quantized.quantization(self.flatbuffer, tensor) is not None
+            if self.flatbuffer.dtype(tensor) != x.dtype.name and not stored:
+                raise IncomparableError(
+                    f"The file takes {self.flatbuffer.dtype(tensor)}, the model {x.dtype.name}: it was made from "
+                    "another network."
+                )
 
     # Weights
 
@@ -412,7 +419,7 @@ class Comparison:
         found = quantized.real(self.flatbuffer, tensor, values[tensor]).reshape(expected.shape)
         error, where = _error(found, expected, 1.0)
         largest = self._magnitude(node.inputs[0]) + float(np.abs(expected).max())
-        if tensor in self.flatbuffer.inputs or not error > noise + TOLERANCE * largest:
+        if tensor in self.flatbuffer.inputs or error <= noise + TOLERANCE * largest:  # false for NaN
             return
         producer = self.flatbuffer.producers[tensor]
         self._differ(

@@ -80,10 +80,10 @@ def verify(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
-    about = read_metadata(content)
+    about, given = read_metadata(content), model
     if about.get("mirrored_input"):
         try:
-            model, images = without_mirror(model), metadata.as_taken(about, np.asarray(images))
+            model = without_mirror(model)
         except ValueError as error:
             raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
     missing = ""
@@ -98,7 +98,7 @@ def verify(
     if findings:
         raise ConversionError(findings)
     graph = FrozenGraph(model)
-    runs = batches(images, model, graph)
+    runs = [[metadata.as_taken(about, x) for x in arrays] for arrays in batches(images, given, graph)]
     file = content
     stored: list[Difference] = []
     if float_weights.storage(content) != "float32":

@@ -427,10 +427,10 @@ def _print_answers(answers: dict[str, Any], result: Verification) -> None:
 def _print_engines(result: Verification) -> None:
     """A line for each engine: what was proved for it."""
     engine = result.engines["lce"]
-    bits = "as they are defined, to the last bit," if engine.bit_equal else "NOT all as they are defined"
+    bits = "as they are defined" if engine.bit_equal else "NOT all as they are defined"
     click.echo(
-        f"LCE {engine.version} ({engine.implementation}): {engine.operators} operators {bits} on {engine.images} "
-        f"images; outputs within {engine.output_error:.1e} of the model's."
+        f"LCE {engine.version} ({engine.implementation}): {engine.operators} operators {bits} (bits equal, real "
+        f"numbers up to rounding) on {engine.images} images; outputs within {engine.output_error:.1e} of the model's."
     )
     if "delegate" not in result.engines:
         return
