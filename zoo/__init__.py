@@ -1,4 +1,8 @@
-"""The networks of the literature, untrained: constructors in the manner of larq_zoo."""
+"""The networks of the literature, untrained: constructors in the manner of larq_zoo.
+
+Under a global policy of half precision (`tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")`) weights and
+logits stay float32, as Keras' guide wants them, and all between is computed in half precision.
+"""
 
 from larq_rep import lazy
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34

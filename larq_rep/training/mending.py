@@ -27,7 +27,8 @@ def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
     # Raises
         RunError: If all are damaged.
     """
-    place, damaged = path / "checkpoints", []
+    place = path / "checkpoints"
+    damaged: list[str] = []
     for epoch in checkpoints.epochs(place):
         why = checkpoints.damage(checkpoints.prefix(place, epoch))
         if why is None:

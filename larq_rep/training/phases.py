@@ -100,9 +100,9 @@ def rebuilt(
     # Layer by layer: the order is the same in all processes, which read moving statistics together.
     for layer in model.layers:
         copy = result.get_layer(layer.name)
-        kernel = copy.kernel if layer.name in anew else None
+        kernel = copy.kernel.name if layer.name in anew else None
         for old, new in zip(layer.weights, copy.weights, strict=True):
-            if new is not kernel:
+            if new.name != kernel:
                 new.assign(old)
         for name, quantizer in vars(layer).items():
             if isinstance(quantizer, _BaseQuantizer) and getattr(copy, name) is not None:
@@ -113,8 +113,9 @@ def rebuilt(
 
 def _copy_numbers(source: tf.Module, target: tf.Module) -> None:
     """Copies variables that are no weights, such as the steepness of an estimator."""
+    weights = {weight.name for weight in source.weights}
     for name, variable in vars(source).items():
-        if isinstance(variable, tf.Variable):
+        if isinstance(variable, tf.Variable) and variable.name not in weights:
             getattr(target, name).assign(variable)
 
 

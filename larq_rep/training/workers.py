@@ -257,11 +257,11 @@ def deal(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.distr
 
         def shares(images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
             times = -(-replicas // tf.shape(labels)[0])
-            batch = tf.repeat(images, times, 0), tf.repeat(labels, times, 0)
-            dealt = tf.shape(batch[1])[0]
+            dealt = times * tf.shape(labels)[0]
+            weights = tf.fill([dealt], tf.cast(1 / times, tf.float32))
+            batch = tf.repeat(images, times, 0), tf.repeat(labels, times, 0), weights
             first = context.input_pipeline_id * here
             bounds = tf.range(first, first + here + 1) * dealt // replicas
-            batch += (tf.fill([dealt], tf.cast(1 / times, tf.float32)),)
             return tf.data.Dataset.range(here).map(
                 lambda i: tuple(values[bounds[i] : bounds[i + 1]] for values in batch)
             )
