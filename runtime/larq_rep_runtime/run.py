@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _quiet() -> Iterator[None]:
     exception that nobody expects may be explained by them."""
     try:
         # A program that is started without standard error has none to keep back.
-        captured = captured_stderr() if sys.stderr else contextlib.nullcontext([])
+        captured: AbstractContextManager[list[str]] = captured_stderr() if sys.stderr else nullcontext([])
         with captured as lines, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
