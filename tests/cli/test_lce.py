@@ -339,11 +339,11 @@ def test_inspect_says_what_an_older_version_may_have_done(converted, tmp_path):
     """A relu in front of a map that is added, as LCE's own converter writes it, and version 0.1.0."""
     from larq_compute_engine import convert_keras_model
 
-    normal = tf.keras.initializers.RandomNormal(0, 1, seed=1)
+    normal, mean = (tf.keras.initializers.RandomNormal(mean, 2, seed=mean) for mean in (0, 2))
     signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
     x = image = tf.keras.Input((4, 4, 32))
     x = lq.layers.QuantConv2D(32, 3, activation="relu", kernel_initializer=normal, **signs)(x)
-    x = tf.keras.layers.BatchNormalization(gamma_initializer=normal, moving_mean_initializer=normal)(x)
+    x = tf.keras.layers.BatchNormalization(gamma_initializer=normal, moving_mean_initializer=mean)(x)
     x = tf.keras.layers.Lambda(lambda x: x + tf.reshape(tf.linspace(-3.0, 3.0, 4), (2, 2, 1)))(x)
     model = tf.keras.Model(image, lq.layers.QuantConv2D(4, 1, **signs)(x))
     path = tmp_path / "lce.tflite"
