@@ -163,6 +163,19 @@ class DelegateComparison:
         return lce.any_interpreter(content), larq_rep_runtime.Interpreter(content), looked_at, tensors
 
 
+def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
+    """Where the delegate computes something else than LCE's interpreter, for a file of which there is no model.
+
+    # Arguments
+        content: The bytes of a `.tflite` file of one input and a batch of one.
+        images: Array (N, ...) of the input's type.
+    """
+    comparison = DelegateComparison(content)
+    for index, image in enumerate(images):
+        comparison.compare_image(index, [image[None]])
+    return comparison.differences({})
+
+
 def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> tuple[bytes, list[int], list[int]]:
     """A file with LCE's operators and the exact ones only; its inputs and outputs as tensors of the whole file.
 
