@@ -203,7 +203,7 @@ def _is_exact(flatbuffer: Flatbuffer, op: Operator) -> bool:
     """Whether an operator has one result only; what is computed with 8 bits is rounded by each engine as it likes."""
     if op.name.startswith("Lce"):
         return True
-    return op.name in _EXACT and flatbuffer.dtype(op.outputs[0]) == "float32"
+    return op.name in _EXACT and quantized.quantization(flatbuffer, op.outputs[0]) is None
 
 
 def _may_be_nan(values: np.ndarray) -> bool:
