@@ -163,6 +163,19 @@ class DelegateComparison:
         return lce.any_interpreter(content), larq_rep_runtime.Interpreter(content), looked_at, tensors
 
 
+def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
+    """Where the delegate computes something else than LCE's interpreter, for a file of which there is no model.
+
+    # Arguments
+        content: The bytes of a `.tflite` file of one input and a batch of one.
+        images: Array (N, ...) of the input's type.
+    """
+    comparison = DelegateComparison(content)
+    for index, image in enumerate(images):
+        comparison.compare_image(index, [image[None]])
+    return comparison.differences({})
+
+
 def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> tuple[bytes, list[int], list[int]]:
     """A file with LCE's operators and the exact ones only; its inputs and outputs as tensors of the whole file.
 
@@ -190,7 +203,7 @@ def _is_exact(flatbuffer: Flatbuffer, op: Operator) -> bool:
     """Whether an operator has one result only; what is computed with 8 bits is rounded by each engine as it likes."""
     if op.name.startswith("Lce"):
         return True
-    return op.name in _EXACT and flatbuffer.dtype(op.outputs[0]) == "float32"
+    return op.name in _EXACT and quantized.quantization(flatbuffer, op.outputs[0]) is None
 
 
 def _may_be_nan(values: np.ndarray) -> bool:
