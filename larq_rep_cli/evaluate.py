@@ -179,6 +179,11 @@ def _labelled(folder: Path, source: str, classes: int, names: list[str] | None) 
         raise common.InputError(f"--images: {folder} is not a folder. Expected a folder of one folder for each class.")
     folders = _folders_in(folder)
     found = {child: images_in(child) for child in folders}
+    numbered = all(child.name.isdecimal() for child in folders)
+    if numbered and not names and len({int(child.name) for child in folders}) < len(folders):
+        raise common.InputError(
+            f"--images: {folder} has two folders with the same number. Expected one for each class."
+        )
     if not any(found.values()):
         raise common.InputError(f"--images: {folder} has no folders with images. Expected one for each class.")
     if names:
@@ -199,10 +204,6 @@ def _labelled(folder: Path, source: str, classes: int, names: list[str] | None) 
 def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> dict[Path, int]:
     """The class of each folder, by its name if all are numbers of classes, else by its place."""
     numbered = all(child.name.isdecimal() for child in folders)
-    if numbered and len({int(child.name) for child in folders}) < len(folders):
-        raise common.InputError(
-            f"--images: {folder} has two folders with the same number. Expected one for each class."
-        )
     if numbered and max(int(child.name) for child in folders) < classes:
         return {child: int(child.name) for child in folders}
     if len(folders) != classes:
