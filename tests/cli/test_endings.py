@@ -20,8 +20,8 @@ def main(): pass
 
 @main.command()
 def wait():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         raise common.InputError("Interrupted.")
@@ -39,7 +39,9 @@ main()
 
 def _start(*before):
     command = [*before, sys.executable, "-c", _PROGRAM, "wait"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Under a pytest in the background SIGINT would be ignored.
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     assert process.stdout.readline() == "ready\n"
     return process
 

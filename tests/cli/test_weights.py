@@ -11,6 +11,7 @@ from commands import refused, run
 from mxnet_files import params
 from PIL import Image
 
+import larq_rep
 from larq_rep import zoo
 
 
@@ -143,7 +144,7 @@ def test_imported_networks_are_converted_and_evaluated(folder, imported, class_f
     for name in ("recu.tflite", "mirrored.tflite"):
         assert run("verify", path, folder / name, "--random", 1).exit_code == 0
     about = json.loads(run("inspect", folder / "mirrored.tflite", "--json").stdout)
-    assert about["metadata"] == {"network": "ResNet20", "mirrored_input": True}
+    assert about["metadata"] == {"version": larq_rep.__version__, "network": "ResNet20", "mirrored_input": True}
     assert "STRIDED_SLICE" not in about["operators"]
     about = json.loads(run("inspect", folder / "recu.tflite", "--json").stdout)
     assert about["operators"]["STRIDED_SLICE"] == 1

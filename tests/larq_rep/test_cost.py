@@ -7,6 +7,7 @@ from fractions import Fraction
 import larq as lq
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep.cost import count
 from larq_rep.layers import RepConv2D, Repeat, RepQuantConv2D, RPReLU
@@ -38,7 +39,7 @@ PAPER = [
 ]
 
 
-@pytest.mark.parametrize("name, kwargs, bops, conv, dense, ops, bn, weights", PAPER, ids=str)
+@pytest.mark.parametrize("name, kwargs, bops, conv, dense, ops, bn, weights", first_quick(PAPER, 4), ids=str)
 def test_papers(name, kwargs, bops, conv, dense, ops, bn, weights):
     cost = count(zoo.get_model(name, **kwargs))
     assert (cost.bops, cost.conv_flops, cost.dense_flops) == (bops, conv, dense)

@@ -4,6 +4,7 @@ import gc
 
 import larq as lq
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
@@ -23,6 +24,11 @@ def forget() -> None:
     for name in [name for name in gradients if name.startswith("CustomGradient")]:
         del gradients[name]
     gc.collect()
+
+
+def first_quick(cases: list[tuple], count: int) -> list:
+    """The cases of a parametrised test, the first of which are quick ones; `make test-all` runs all."""
+    return [*cases[:count], *(pytest.param(*case, marks=pytest.mark.slow) for case in cases[count:])]
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:

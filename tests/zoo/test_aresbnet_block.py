@@ -7,6 +7,9 @@ from forward import Float64, assert_close, batch_norm, conv, sign, tile, weights
 from larq_rep.reptran import reptran
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 # Not square: rows and columns must not be mixed up.
 IMAGE = (64, 32, 3)
 

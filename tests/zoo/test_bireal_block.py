@@ -6,6 +6,9 @@ from forward import Float64, assert_close, batch_norm, conv, rprelu, rsign, sign
 
 from larq_rep.zoo.bireal import BiRealNet18, BiRealNet50, ReActNet18, RepBiRealNet18, RepReActNet18
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 
 def average_pool(x):
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4

@@ -7,6 +7,9 @@ from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, rprel
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 # Every value a pixel can have. Not square: rows and columns must not be mixed up.
 PIXELS = np.random.default_rng(0).permutation(np.arange(2 * 16 * 8 * 3) % 256).reshape(2, 16, 8, 3)
 

@@ -30,7 +30,7 @@ _MORE = {
 def policy(request):
     tf.keras.mixed_precision.set_global_policy(request.param)
     yield request.param
-    tf.keras.mixed_precision.set_global_policy("float32")
+    tf.keras.mixed_precision.set_global_policy(None)  # "float32" would no longer follow floatx
 
 
 @pytest.mark.parametrize(

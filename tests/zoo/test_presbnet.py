@@ -5,6 +5,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep.converters import convert
 from larq_rep.converters.flatbuffer import Flatbuffer
@@ -71,7 +72,7 @@ def published():
 PUBLISHED = list(published())
 
 
-@pytest.mark.parametrize("name, arguments, expected", PUBLISHED, ids=str)
+@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 3), ids=str)
 def test_counts(name, arguments, expected):
     cost = count(zoo.get_model(name, **arguments))
     assert {key: getattr(cost, key) for key in expected} == expected

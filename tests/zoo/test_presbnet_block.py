@@ -7,6 +7,9 @@ from forward import Float64, assert_close, batch_norm, conv, rprelu, sign, tile,
 from larq_rep.reptran import reptran
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 # Not square: rows and columns must not be mixed up.
 IMAGE = (64, 32, 3)
 DEFAULTS = {"act1": "biased_prelu", "norm1": "layer", "act2": "biased_prelu", "norm2": "batch"}

@@ -4,6 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep.cost import count
 from larq_rep.layers import RPReLU
@@ -41,7 +42,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments, expected", PUBLISHED, ids=str)
+@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 3), ids=str)
 def test_counts(name, arguments, expected):
     cost = count(zoo.get_model(name, **arguments))
     assert {key: getattr(cost, key) for key in expected} == expected

@@ -6,6 +6,9 @@ from forward import Float64, assert_close, batch_norm, conv, rprelu, rsign, sign
 
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 # The stride of a block and whether it doubles the channels.
 BLOCKS = {1: (1, True), 2: (2, True), 3: (1, False), 12: (2, True), 13: (1, False)}
 

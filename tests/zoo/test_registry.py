@@ -16,7 +16,7 @@ from larq_rep.quantizers import CentredClip
 from larq_rep.zoo import catalog
 
 FORMS = forms(not_family="larq_zoo")
-# More layers of what another network of the builder has already; `make test-all` runs these too.
+# More layers of what another network of the builder has already, or the same repeated; `make test-all` runs these too.
 DEEPER = [
     "AresBNet18",
     "AresBNet34",
@@ -35,17 +35,21 @@ DEEPER = [
     "ReActNetB",
     "ReActNetC",
     "RepBiRealNet34",
+    "RepBiRealNet18",
+    "RepBinaryDenseNet28",
     "RepReActNet18",
     "RepReActNetB",
     "RepReActNetC",
+    "RepResNet18",
     "ResNetE34",
 ]
 
 
 def is_quick(name, variant):
-    """The first form of each builder's smallest network, and all forms of the smallest networks."""
+    """The first form of each builder's smallest network, and of the smallest networks all that are not Rep networks."""
     network = zoo.get_network(name)
-    return name not in DEEPER and (variant is network.variants[0] or network.family in ("resnet20", "vgg"))
+    small = network.family in ("resnet20", "vgg") and not name.startswith("Rep")
+    return name not in DEEPER and (variant is network.variants[0] or small)
 
 
 each_form = pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep.cost import count
 from larq_rep.zoo.registry import get_network
@@ -101,7 +102,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments, expected", PUBLISHED, ids=str)
+@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 4), ids=str)
 def test_published_counts(name, arguments, expected):
     cost = count(get_network(name).constructor(**arguments))
     assert {attribute: getattr(cost, attribute) for attribute in expected} == expected

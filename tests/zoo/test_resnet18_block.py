@@ -6,6 +6,9 @@ from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, sign,
 
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 
 def standardized(kernel):
     return (kernel - kernel.mean(axis=(0, 1, 2))) / kernel.std(axis=(0, 1, 2), ddof=1)

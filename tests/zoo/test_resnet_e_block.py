@@ -17,6 +17,9 @@ from forward import assert_close, weights
 
 from larq_rep.zoo.resnet_e import ResNetE18
 
+# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+pytestmark = pytest.mark.slow
+
 
 def down_conv(net, name, x):
     layer = f"{name}_down_conv"
