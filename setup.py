@@ -6,7 +6,7 @@ from setuptools import setup
 # larq_rep.zoo and larq_rep.converters.
 setup(
     name="larq-rep",
-    version="0.1.0",
+    version="0.2.0",
     description="Binary networks of RepBNN, ReActNet and their peers for Larq, from Keras to a verified .tflite",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -34,7 +34,7 @@ setup(
         "larq>=0.14,<0.15",
         "larq-compute-engine>=0.16,<0.17",
         # The delegate, of the folder runtime/: pip install ./runtime .
-        "larq-rep-runtime==0.1.0",
+        "larq-rep-runtime==0.2.0",
         "numpy>=1.26,<2",
         "click>=8.2",
         "rich>=13",

@@ -27,7 +27,7 @@ if os.path.isfile(os.path.join(_checkout, "setup.py")) and os.path.isdir(os.path
 from larq_rep import cost, layers, lazy, quantizers  # noqa: E402  (the variable must be set first)
 from larq_rep.reptran import ReptranError, reptran  # noqa: E402  (likewise)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ReptranError",
