@@ -1,5 +1,6 @@
 """How the programs end: at once, and by SIGTERM also as process 1 of a container."""
 
+import functools
 import os
 import re
 import shutil
@@ -40,7 +41,7 @@ main()
 def _start(*before):
     command = [*before, sys.executable, "-c", _PROGRAM, "wait"]
     # Under a pytest in the background SIGINT would be ignored.
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     assert process.stdout.readline() == "ready\n"
     return process
