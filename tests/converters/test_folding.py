@@ -236,6 +236,11 @@ def between_two_prelus(n):
     return n.prelu(n.shift(n.prelu(n.stem())))
 
 
+def of_two_one_stays_for_two_readers(n):
+    x = n.shift(layers.MaxPool2D(1)(n.shift(n.prelu(n.stem()))))
+    return layers.add([n.prelu(x), n.prelu(layers.MaxPool2D(3, 1, padding="same")(x))])
+
+
 def before_it_is_copied(n):
     x = n.shift(n.prelu(n.stem()))
     y = layers.concatenate([x, n.prelu(x)])
@@ -341,6 +346,7 @@ RULES = {
     into_a_real_convolution: ((1, 0), (0, 0)),
     into_a_padded_convolution: ((1, 0), (1, 0)),
     between_two_prelus: ((1, 0), (1, 0)),
+    of_two_one_stays_for_two_readers: ((2, 0), (1, 0)),  # with both constants
     before_it_is_copied: ((1, 0), (1, 0)),
     before_it_is_copied_behind_others: ((2, 0), (1, 0)),
     in_front_of_a_mean_of_channels: ((1, 0), (1, 0)),
@@ -382,7 +388,7 @@ def random_model(seed):
     n = Network(seed)
     x = n.stem()
     for _ in range(n.rng.integers(4, 9)):
-        choice = n.rng.integers(11)
+        choice = n.rng.integers(12)
         if choice == 0:
             x = n.shift(x)
         elif choice == 1:
@@ -404,6 +410,9 @@ def random_model(seed):
             x = n.binary(n.shift(n.scale(x)), pad_values=1.0)
         elif choice == 9:
             x = layers.add([x, layers.MaxPool2D(3, 1, padding="same")(x)])
+        elif choice == 10:
+            x = n.shift(layers.MaxPool2D(1)(n.shift(n.prelu(x))))
+            x = layers.add([n.prelu(x), n.prelu(layers.MaxPool2D(3, 1, padding="same")(x))])
         else:
             x = layers.subtract([n.binary(x, x.shape[-1], kernel=1), n.shift(x)])
     return n.finish(n.prelu(x) if n.rng.random() < 0.5 else x)
