@@ -41,14 +41,11 @@ test-arm: install  ## the delegate on emulated 64-bit ARM; installs Debian's com
 docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
 	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
 
-# mypy cannot follow setup.py's package_dir, so it sees the packages as they are installed.
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(MAKE) -s -C runtime BUILD=build/strict WERROR=-Werror build/strict/liblarq_rep_delegate.so
-	rm -rf build/types && mkdir -p build/types
-	cp -r larq_rep larq_rep_cli runtime/larq_rep_runtime build/types && cp -r zoo converters build/types/larq_rep
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p larq_rep -p larq_rep_cli -p larq_rep_runtime
+	MYPYPATH=runtime $(BIN)/mypy -p larq_rep -p larq_rep_cli -p larq_rep_runtime
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from setuptools import setup
 
-# zoo/ and converters/ stand at the top level of the repository and are imported as
-# larq_rep.zoo and larq_rep.converters.
+# zoo/ and converters/ stand at the top level of the repository; the links larq_rep/zoo and larq_rep/converters make
+# them larq_rep.zoo and larq_rep.converters, for Python, setuptools, mypy and editors alike.
 setup(
     name="larq-rep",
     version="0.2.0",
@@ -12,7 +12,6 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    package_dir={"larq_rep.zoo": "zoo", "larq_rep.converters": "converters"},
     packages=[
         "larq_rep",
         "larq_rep.layers",

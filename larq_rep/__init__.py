@@ -18,12 +18,6 @@ if os.environ.get("TF_USE_LEGACY_KERAS") not in _LEGACY:
         )
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
-# In a checkout zoo/ and converters/ stand beside this folder. Python looks there first where the checkout is the
-# working directory, even if an installed copy has them inside.
-_checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-if os.path.isfile(os.path.join(_checkout, "setup.py")) and os.path.isdir(os.path.join(_checkout, "converters")):
-    __path__.append(_checkout)
-
 from larq_rep import cost, layers, lazy, quantizers  # noqa: E402  (the variable must be set first)
 from larq_rep.reptran import ReptranError, reptran  # noqa: E402  (likewise)
 

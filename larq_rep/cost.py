@@ -24,9 +24,9 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.checks import require_model
+from larq_rep.graph import has_graph, nodes
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
-from larq_rep.reptran.graph import nodes
 
 _keras = tf.keras.layers
 _DENSE = _keras.Dense
@@ -337,7 +337,7 @@ def _size(shape, name: str) -> int:
 
 
 def _require_graph(model: tf.keras.Model) -> None:
-    if getattr(model, "_nodes_by_depth", None) is None:
+    if not has_graph(model):
         raise ValueError(
             f"Cannot count model {model.name!r} ({type(model).__name__}): it has no graph of layers. "
             "Expected a functional model, or a sequential one that knows its input shape."

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.graph import has_graph, nodes
 from larq_rep.quantizers import ReCUInputSign, RSign, StandardizedSign
-from larq_rep.reptran.graph import nodes
 
 
 class Sign(NamedTuple):
@@ -58,7 +58,7 @@ def signs(model: tf.keras.Model) -> list[Sign]:
 
 
 def graph_nodes(model: tf.keras.Model) -> Iterator[Any]:
-    if getattr(model, "_nodes_by_depth", None) is None:
+    if not has_graph(model):
         raise ValueError(
             f"Model '{model.name}' ({type(model).__name__}) has no graph of layers to look for its tensors in. "
             "Give a functional model, or a sequential one that knows its input shape."

@@ -9,11 +9,11 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from larq_rep.graph import CONV, DEPTHWISE, is_norm, nodes, operation
 from larq_rep.layers import BiasedPReLU, Repeat, RPReLU
 from larq_rep.layers.repeat import RepLayer
 from larq_rep.plots.file import COLORS, choose
 from larq_rep.quantizers import RSign
-from larq_rep.reptran.graph import CONV, DEPTHWISE, is_norm, nodes, operation
 from larq_rep.signs import graph_nodes, input_quantizer, named_layers, shifted, signs
 
 

@@ -1,10 +1,11 @@
 """What quantizers with variables have in common; Larq's own have none."""
 
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
+
+from larq_rep._keras import BaseQuantizer
 
 
-class QuantizerWithVariables(_BaseQuantizer):
+class QuantizerWithVariables(BaseQuantizer):
     """A quantizer with weights, or with a number that a schedule changes.
 
     That number is a variable, for compiled training steps to see it change, but no weight. Files hold the weights

@@ -2,7 +2,8 @@
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
+
+from larq_rep._keras import BaseQuantizer
 
 
 def _passed_inside(x, dy):
@@ -21,7 +22,7 @@ def _low_bit(x):
 
 @lq.utils.register_alias("quant_sign")
 @lq.utils.register_keras_custom_object
-class QuantSign(_BaseQuantizer):
+class QuantSign(BaseQuantizer):
     r"""Input quantizer of FracBNN: \\(2^b\\) levels from -1 to 1.
 
     \\[
@@ -82,7 +83,7 @@ class QuantSign(_BaseQuantizer):
 
 @lq.utils.register_alias("low_bit_sign")
 @lq.utils.register_keras_custom_object
-class LowBitSign(_BaseQuantizer):
+class LowBitSign(BaseQuantizer):
     r"""The low one of the two bits of FracBNN's activations, as a sign.
 
     \\[

@@ -2,8 +2,8 @@
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.reactnet import RSign, _scale_forward_only
 
 
@@ -17,7 +17,7 @@ def _leaky_sign(x, slope):
 
 @lq.utils.register_alias("leaky_sign")
 @lq.utils.register_keras_custom_object
-class LeakySign(_BaseQuantizer):
+class LeakySign(BaseQuantizer):
     r"""Sign whose gradient does not vanish where the input is large.
 
     \\[
@@ -112,7 +112,7 @@ class LeakyRSign(RSign):
         self.input_spec = tf.keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
     def call(self, inputs):
-        return _BaseQuantizer.call(self, _leaky_sign(inputs + self.bias, self.slope))
+        return BaseQuantizer.call(self, _leaky_sign(inputs + self.bias, self.slope))
 
     def get_config(self):
         return {**super().get_config(), "slope": self.slope}
@@ -134,7 +134,7 @@ def _ares_sign(w, scale):
 
 @lq.utils.register_alias("ares_sign")
 @lq.utils.register_keras_custom_object
-class AresSign(_BaseQuantizer):
+class AresSign(BaseQuantizer):
     r"""Kernel quantizer of AresB-Net: sign times mean clipped magnitude per output channel.
 
     \\[

@@ -2,8 +2,9 @@
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer, ste_sign
+from larq.quantizers import ste_sign
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables
 
 
@@ -108,7 +109,7 @@ def _scale_forward_only(x, scale):
 
 @lq.utils.register_alias("scaled_sign")
 @lq.utils.register_keras_custom_object
-class ScaledSign(_BaseQuantizer):
+class ScaledSign(BaseQuantizer):
     r"""Kernel quantizer of the ReActNet and Bi-Real-Net code: sign times mean magnitude per output channel.
 
     \\[

@@ -4,8 +4,8 @@ import math
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables
 
 _EPSILON = 1e-5
@@ -122,7 +122,7 @@ def _scaled_approx_sign(x):
 
 @lq.utils.register_alias("recu_input_sign")
 @lq.utils.register_keras_custom_object
-class ReCUInputSign(_BaseQuantizer):
+class ReCUInputSign(BaseQuantizer):
     r"""Input quantizer of ReCU: the sign, with a gradient in the activations over their deviation.
 
     \\[

@@ -5,8 +5,9 @@ Those of BNN are Larq's: `lq.quantizers.SteSign(clip_value=None)`, the sign with
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer, ste_sign
+from larq.quantizers import ste_sign
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.reactnet import _scale_forward_only
 
 
@@ -22,7 +23,7 @@ def _xnor_sign(w, scale):
 
 @lq.utils.register_alias("xnor_sign")
 @lq.utils.register_keras_custom_object
-class XNORSign(_BaseQuantizer):
+class XNORSign(BaseQuantizer):
     r"""Kernel quantizer of XNOR-Net: sign times mean magnitude per output channel, with its own gradient.
 
     \\[
@@ -83,7 +84,7 @@ class CentredClip(tf.keras.constraints.Constraint):
 
 @lq.utils.register_alias("dorefa_sign")
 @lq.utils.register_keras_custom_object
-class DoReFaSign(_BaseQuantizer):
+class DoReFaSign(BaseQuantizer):
     r"""Kernel quantizer of DoReFa-Net for one bit: sign times mean magnitude of the whole kernel.
 
     \\[

@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.reptran.graph import ReptranError, operation
+from larq_rep.graph import operation
+from larq_rep.reptran.graph import ReptranError
 
 
 def channel_axis(old: tf.TensorShape, new: tf.TensorShape) -> int:

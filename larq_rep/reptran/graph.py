@@ -1,19 +1,14 @@
-"""The graph of a network: the calls of its layers, and where its backbone begins and ends."""
+"""The calls of the layers of a network, nested models included, and where its backbone begins and ends."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.graph import CONV, DEPTHWISE, has_graph, is_norm, nodes, operation
+
 _keras = tf.keras.layers
-# Convolutions of each channel by itself, which follow like any other layer.
-DEPTHWISE = (_keras.DepthwiseConv2D,)
-CONV = (
-    *(_keras.Conv1D, _keras.Conv2D, _keras.Conv3D, _keras.Dense),
-    *(_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose),
-    *(_keras.SeparableConv1D, _keras.SeparableConv2D, _keras.DepthwiseConv1D),
-)
 # Layers that give the same before and after a repetition; it is cheaper after them.
 _COMMUTES = (_keras.Activation, _keras.ReLU, _keras.LeakyReLU, _keras.MaxPooling2D, _keras.AveragePooling2D)
 # Layers and operations that leave quantized values quantized.
@@ -45,15 +40,8 @@ class Call(NamedTuple):
     output_shapes: list[tf.TensorShape]
 
 
-def nodes(model: tf.keras.Model) -> Iterator[Any]:
-    """The calls of the layers of a model, inputs first."""
-    # Keras has no public name for this.
-    for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
-        yield from (node for node in nodes if not node.is_input)
-
-
 def _require_graph(model: tf.keras.Model) -> None:
-    if getattr(model, "_nodes_by_depth", None) is None:
+    if not has_graph(model):
         raise ReptranError(
             f"reptran: model {model.name!r} ({type(model).__name__}) has no graph of layers. Expected a functional "
             "model, or a sequential one that knows its input shape."
@@ -187,15 +175,6 @@ class Graph:
                 pooled = maker.input_shapes[0][-1] == maker.output_shapes[0][-1]
                 return call if pooled else maker
             call = maker
-
-
-def is_norm(layer: tf.keras.layers.Layer) -> bool:
-    return isinstance(layer, _keras.BatchNormalization)
-
-
-def operation(layer: tf.keras.layers.Layer) -> str:
-    """Name of the operation of TensorFlow, or of the class, that a layer is."""
-    return getattr(layer, "symbol", type(layer).__name__).split(".")[-1]
 
 
 def is_owned(layer: tf.keras.layers.Layer) -> bool:

@@ -9,9 +9,10 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.graph import CONV, DEPTHWISE, is_norm, nodes
 from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepLayer, RepQuantConv2D, RepQuantDense
 from larq_rep.reptran.arguments import channel_axis, reason_of, refusal, target_axis, widen_arguments, widened
-from larq_rep.reptran.graph import CONV, DEPTHWISE, ReptranError, commutes, is_norm, is_owned, nodes
+from larq_rep.reptran.graph import ReptranError, commutes, is_owned
 
 _keras = tf.keras.layers
 # Layers that mix channels, and what takes their place.

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import tensorflow as tf
-from larq.quantizers import _BaseQuantizer
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.layers import BatchNormalization
 
 _UNIFORM_FAN_IN = {
@@ -105,7 +105,7 @@ def rebuilt(
             if new.name != kernel:
                 new.assign(old)
         for name, quantizer in vars(layer).items():
-            if isinstance(quantizer, _BaseQuantizer) and getattr(copy, name) is not None:
+            if isinstance(quantizer, BaseQuantizer) and getattr(copy, name) is not None:
                 _copy_numbers(quantizer, getattr(copy, name))
         _copy_numbers(layer, copy)
     return result

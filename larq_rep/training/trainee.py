@@ -4,7 +4,7 @@ import re
 
 import tensorflow as tf
 
-from larq_rep.reptran.graph import nodes
+from larq_rep.graph import nodes
 
 _NOT_FINITE = "the loss is not finite"
 

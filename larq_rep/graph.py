@@ -1,0 +1,25 @@
+"""The graph of any model: the calls of its layers, and which layers are convolutions and norms."""
+
+import tensorflow as tf
+
+from larq_rep._keras import has_graph, nodes
+
+__all__ = ["CONV", "DEPTHWISE", "has_graph", "is_norm", "nodes", "operation"]
+
+_keras = tf.keras.layers
+# Convolutions of each channel by itself, which follow like any other layer.
+DEPTHWISE = (_keras.DepthwiseConv2D,)
+CONV = (
+    *(_keras.Conv1D, _keras.Conv2D, _keras.Conv3D, _keras.Dense),
+    *(_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose),
+    *(_keras.SeparableConv1D, _keras.SeparableConv2D, _keras.DepthwiseConv1D),
+)
+
+
+def is_norm(layer: tf.keras.layers.Layer) -> bool:
+    return isinstance(layer, _keras.BatchNormalization)
+
+
+def operation(layer: tf.keras.layers.Layer) -> str:
+    """Name of the operation of TensorFlow, or of the class, that a layer is."""
+    return getattr(layer, "symbol", type(layer).__name__).split(".")[-1]
