@@ -17,7 +17,7 @@ from larq_rep_cli.lce import main as lce
 from larq_rep_cli.lqr import main
 from larq_rep_cli.runs import arguments
 
-NETWORK = ("RepResNet20", "--set", "width=4", "--input-size", "12", "--data", "digits")
+NETWORK = ("RepVGGSmall", "--set", "width=8", "--input-size", "16", "--data", "digits")
 SMALL = ("--recipe", "irnet", "--set", "epochs=2", "--set", "batch_size=512")
 
 
@@ -36,15 +36,15 @@ def _accuracy(folder, which):
     """On the images as the run prepares them: with so little training a rounded grey level turns an answer."""
     crop = training.Config.read(folder).recipe.augmentation
     source = training.datasets.load("digits")
-    [(images, labels)] = training.datasets.batches(source, crop, 12, source.test_size, training=False)
+    [(images, labels)] = training.datasets.batches(source, crop, 16, source.test_size, training=False)
     return (runs.load(folder, which).predict(images, verbose=0).argmax(axis=1) == labels.numpy()).mean()
 
 
 def test_train_makes_a_run(trained):
     folder, result = trained
     config = training.Config.read(folder)
-    assert (config.network, config.seed, config.num_classes) == ("RepResNet20", 1, 10)
-    assert config.arguments == {"width": 4, "input_size": [12, 12]}
+    assert (config.network, config.seed, config.num_classes) == ("RepVGGSmall", 1, 10)
+    assert config.arguments == {"width": 8, "input_size": [16, 16]}
     assert (config.recipe.name, config.recipe.epochs, config.recipe.phases[0].batch_size) == ("irnet", 2, 512)
     rows = training.read_metrics(folder)
     last, best = rows[-1]["val_accuracy"], max(row["val_accuracy"] for row in rows)
@@ -81,7 +81,7 @@ def test_a_run_is_converted_and_verified(trained, tmp_path):
     folder, _ = trained
     file = tmp_path / "rep.tflite"
     result = _run("export", folder, "-o", file)
-    assert result.exit_code == 0 and "18 of 18 binary convolutions bitpacked" in result.stdout
+    assert result.exit_code == 0 and "5 of 5 binary convolutions bitpacked" in result.stdout
     same = tmp_path / "same.tflite"
     assert _run("convert", folder, "-o", same, program=lce).exit_code == 0
     for converted in (file, same):
@@ -129,7 +129,7 @@ def test_recipes_are_listed():
 @pytest.mark.parametrize(
     "args, message",
     [
-        (("train", "RestNet20", *NETWORK[1:], "--out", "x", *SMALL), "Did you mean ResNet20"),
+        (("train", "RepVGGSmal", *NETWORK[1:], "--out", "x", *SMALL), "Did you mean RepVGGSmall"),
         (("train", *NETWORK, "--out", "x", "--recipe", "irnett"), "Did you mean irnet"),
         (("train", *NETWORK, "--out", "x"), "Missing option '--recipe'"),
         (("train", *NETWORK, *SMALL), "Missing option '--out'"),
@@ -137,7 +137,7 @@ def test_recipes_are_listed():
         (("train", *NETWORK, "--out", "x", *SMALL, "--set", "3.epochs=3"), "has 1 phase"),
         (("train", *NETWORK, "--out", "x", *SMALL, "--set", "epochs=many"), "epochs: expected int"),
         (("train", *NETWORK, "--out", "x", *SMALL, "--set", "network.epochs=3"), "has a value 'epochs'"),
-        (("train", *NETWORK, "--out", "x", *SMALL, "--set", "width=3"), "width must be a positive even number"),
+        (("train", "ResNet20", *NETWORK[1:], "--out", "x", *SMALL, "--set", "width=3"), "a positive even number"),
         (("train", "ResNet20", *NETWORK[1:], "--out", "x", *SMALL, "--beta", "2"), "has a value 'beta'"),
         (("train", "ResNet20", "--data", "digits", "--out", "x", *SMALL, "--input-size", "14"), "multiples of 4"),
         (("train", "ResNet20", "--data", "cifar", "--out", "x", *SMALL), "There is no data set and no folder 'cifar'"),
@@ -275,5 +275,5 @@ def test_a_teacher_is_a_file(tmp_path, trained):
     assert result.exit_code == 0, result.output
     assert [row["phase"] for row in training.read_metrics(tmp_path / "taught")] == [1, 2]
     result = _run(*base, *command, "--teacher", trained[0], "--out", tmp_path / "refused")
-    assert result.exit_code == 2 and "takes images of shape (12, 12, 1), the network (8, 8, 1)" in result.stderr
+    assert result.exit_code == 2 and "takes images of shape (16, 16, 1), the network (8, 8, 1)" in result.stderr
     assert not (tmp_path / "refused").exists()

@@ -52,7 +52,7 @@ def two_heads():
 
 @pytest.mark.parametrize("name", ["rep_resnet", "bits", "fresh"])
 def test_equals_the_route_of_lce(name, request):
-    model = zoo.ResNet20(width=8, input_shape=(16, 16, 3)) if name == "fresh" else request.getfixturevalue(name)
+    model = zoo.VGGSmall(width=8, input_shape=(16, 16, 3)) if name == "fresh" else request.getfixturevalue(name)
     content, report = convert(model, fold=False)
     theirs = lce.convert_keras_model(model)
     assert names(content) == names(theirs)

@@ -31,6 +31,11 @@ def first_quick(cases: list[tuple], count: int) -> list:
     return [*cases[:count], *(pytest.param(*case, marks=pytest.mark.slow) for case in cases[count:])]
 
 
+def others_slow(cases: list, count: int) -> list:
+    """The same for the values of a fixture."""
+    return [*cases[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in cases[count:])]
+
+
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     """Random weights, statistics, factors of both signs, shifts and slopes, as after training."""
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from bmxnet_forward import (
     transition,
 )
 from forward import assert_close, tile
+from support import others_slow
 
 from larq_rep.zoo.binarydensenet import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated, RepBinaryDenseNet28
 
@@ -45,7 +46,9 @@ def forward(net, x, stages, change, dilations=(1, 1, 1, 1)):
     return dense_head(net, x), channels
 
 
-@pytest.fixture(scope="module", params=[(padding, beta) for beta in (1, 2) for padding in PADDINGS], ids=str)
+@pytest.fixture(
+    scope="module", params=others_slow([("zero", 1), ("bmxnet", 2), ("bmxnet", 1), ("zero", 2)], 2), ids=str
+)
 def net28(request):
     padding, beta = request.param
     constructor, kwargs = (BinaryDenseNet28, {}) if beta == 1 else (partial(RepBinaryDenseNet28, beta=2), {"beta": 2})
@@ -93,7 +96,7 @@ def test_rep_options():
     assert_close(net.after["output"], dense(net, "output", features))
 
 
-@pytest.fixture(scope="module", params=PADDINGS)
+@pytest.fixture(scope="module", params=others_slow(["bmxnet", "zero"], 1))
 def dilated(request):
     layers = [f"stage{i}_layer{j}_concat" for i, j in ((2, 8), (3, 1), (3, 12), (4, 1))]
     return Network(BinaryDenseNet37Dilated, [*layers, "transition2_conv", "transition3_conv"], padding=request.param)
@@ -128,7 +131,9 @@ ABLATION = {
 }
 
 
-@pytest.fixture(scope="module", params=[(*kind, padding) for kind in ABLATION for padding in PADDINGS], ids=str)
+@pytest.fixture(
+    scope="module", params=others_slow([(*kind, padding) for padding in PADDINGS for kind in ABLATION], 4), ids=str
+)
 def net21(request):
     dataset, downsampling, padding = request.param
     constructor = partial(BinaryDenseNet21, dataset=dataset, downsampling=downsampling)

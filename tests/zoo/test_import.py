@@ -1,6 +1,7 @@
 """Imported checkpoints against independent float64 forwards of the authors' networks, and what is refused."""
 
 import contextlib
+import functools
 import inspect
 import json
 import struct
@@ -311,30 +312,37 @@ def test_safetensors(tmp_path):
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
 
 
+@pytest.fixture(scope="module")
+def rbnn(tmp_path_factory):
+    """RBNN's checkpoint, imported, the network without one, and what the import computes."""
+    file = tmp_path_factory.mktemp("rbnn") / "rbnn.pth"
+    file.write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
+    models = {}
+    for rep, constructor in enumerate([zoo.ResNet20, functools.partial(zoo.RepResNet20, beta=1)]):
+        build = functools.partial(constructor, method="rbnn")
+        model = build(weights=file)
+        models[bool(rep)] = (build, model, build(), model.predict(images, verbose=0))
+    return images, models
+
+
 @pytest.mark.parametrize(
     "suffix, rep", [(".h5", False), (".keras", False), (".weights.h5", False), ("-only.h5", False), ("-only.h5", True)]
 )
-def test_saved_imports_are_known_again(tmp_path, suffix, rep):
+def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
     """RBNN's rotations, too, must be those of kernels that are mirrored."""
-    state = authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)
-    constructor = zoo.RepResNet20 if rep else zoo.ResNet20
-    arguments = {"method": "rbnn", "beta": 1} if rep else {"method": "rbnn"}
-    (tmp_path / "rbnn.pth").write_bytes(checkpoint(state))
-    model = constructor(weights=tmp_path / "rbnn.pth", **arguments)
+    images, models = rbnn
+    build, model, plain, expected = models[rep]
     saved = tmp_path / f"saved{suffix}"
     if suffix in (".h5", ".keras"):
         model.save(saved)
-        loaded = tf.keras.models.load_model(saved, compile=False)
+        others = [tf.keras.models.load_model(saved, compile=False)]
     else:
         model.save_weights(saved)
-        loaded = model
-    again = constructor(weights=saved, **arguments)
-    images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
-    expected = model.predict(images, verbose=0)
-    for other in (again, loaded):
+        others = []
+    for other in (*others, build(weights=saved)):
         np.testing.assert_array_equal(other.predict(images, verbose=0), expected)
     # Without a Mirror the kernels would be the wrong way round.
-    plain = constructor(**arguments)
     with pytest.raises(ValueError, match="are mirrored"):
         zoo.load_weights(plain, saved)
     if suffix in (".h5", "-only.h5"):  # Keras does not look for layers that are left over in its newer files.

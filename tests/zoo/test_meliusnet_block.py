@@ -15,6 +15,7 @@ from bmxnet_forward import (
     transition,
 )
 from forward import assert_close, tile, weights
+from support import others_slow
 
 from larq_rep import reptran
 from larq_rep.zoo.meliusnet import MeliusNet22
@@ -39,7 +40,9 @@ def block(net, name, x):
     return improvement_layer(net, f"{name}_improvement", dense_layer(net, f"{name}_dense", x))
 
 
-@pytest.fixture(scope="module", params=[(p, beta) for beta in (1, 2) for p in ("zero", "bmxnet")], ids=str)
+@pytest.fixture(
+    scope="module", params=others_slow([("zero", 1), ("bmxnet", 2), ("bmxnet", 1), ("zero", 2)], 2), ids=str
+)
 def net(request):
     padding, beta = request.param
 

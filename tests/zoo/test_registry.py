@@ -52,10 +52,10 @@ def is_quick(name, variant):
     return name not in DEEPER and (variant is network.variants[0] or small)
 
 
-each_form = pytest.mark.parametrize(
-    "name, variant",
-    [pytest.param(*form, id=catalog.key(*form), marks=[] if is_quick(*form) else [pytest.mark.slow]) for form in FORMS],
-)
+def each_form(is_quick):
+    marks = [[] if is_quick(*form) else [pytest.mark.slow] for form in FORMS]
+    params = [pytest.param(*form, id=catalog.key(*form), marks=m) for form, m in zip(FORMS, marks, strict=True)]
+    return pytest.mark.parametrize("name, variant", params)
 
 
 def check_clips_and_statistics(model, name, variant):
@@ -79,7 +79,8 @@ def forget_models():
     forget()
 
 
-@each_form
+# RepReActNetA is folded and verified in tests/converters/test_folding.py.
+@each_form(lambda name, variant: is_quick(name, variant) and name != "RepReActNetA")
 def test_form(name, variant, tmp_path):
     model = build(name, variant)
     check_clips_and_statistics(model, name, variant)
@@ -97,7 +98,7 @@ def test_conversion_at_the_published_size(name, variant):
     check_conversion(build(name, variant, size=224), variant)
 
 
-@each_form
+@each_form(lambda name, variant: is_quick(name, variant) and variant is zoo.get_network(name).variants[0])
 def test_costs_are_those_of_the_table(name, variant):
     """`lce zoo list` prints the table."""
     known = catalog.stored_costs().get(catalog.key(name, variant))
