@@ -1,6 +1,22 @@
 """Batch normalisation with the statistics of PyTorch."""
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import tensorflow as tf
+
+_batch = threading.local()  # Replicas run in threads of their own.
+
+
+@contextlib.contextmanager
+def repeated(times: tf.Tensor) -> Iterator[None]:
+    """In it, each image of a batch that replicas share is there `times` times, and counts once in N."""
+    _batch.times = times
+    try:
+        yield
+    finally:
+        del _batch.times
 
 
 @tf.keras.utils.register_keras_serializable(package="larq_rep")
@@ -73,4 +89,6 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
             kept = tf.broadcast_to(mask[..., tf.newaxis], tf.shape(inputs))
             count = tf.math.count_nonzero(kept) // tf.size(self.moving_variance, tf.int64)
         replica = tf.distribute.get_replica_context()
-        return replica.all_reduce("SUM", count) if self.synchronized and replica else count
+        if not self.synchronized or not replica:
+            return count
+        return replica.all_reduce("SUM", count) // getattr(_batch, "times", 1)

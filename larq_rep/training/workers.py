@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.layers.batch_norm import repeated
 from larq_rep.training.datasets import Source
 from larq_rep.training.folder import Config, RunError, in_common
 from larq_rep.training.trainee import Trainee
@@ -34,7 +35,8 @@ class WorkerMissing(WorkerLost):
 class ReplicatedTrainee(Trainee):
     """A trainee of several replicas, whose loss and metrics are those of the whole batch in each of them.
 
-    The weights of images that `deal` gives are for the metrics. In the loss those of a batch are alike.
+    The weights of images that `deal` gives are for the metrics, and say how often each image is there. In the loss
+    those of a batch are alike.
     """
 
     def __init__(self, *args, **kwargs):
@@ -43,6 +45,11 @@ class ReplicatedTrainee(Trainee):
         self.distribute_reduction_method = "first"
         # Takes the place of Keras' own metric of that name, to which an image that is there twice counts twice.
         self._mean_loss = tf.keras.metrics.Mean(name="loss")
+
+    def train_step(self, data):
+        _, _, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
+        with repeated(tf.cast(tf.round(1 / weights[0]), tf.int64)):
+            return super().train_step(data)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         loss = super().compute_loss(x, y, y_pred)
