@@ -22,6 +22,7 @@ setup(
         "larq_rep.zoo",
         "larq_rep.converters",
         "larq_rep.zoo.checkpoint",
+        "larq_rep.zoo.families",
         "larq_rep.converters.folding",
         "larq_rep_cli",
     ],

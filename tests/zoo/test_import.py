@@ -21,8 +21,9 @@ from larq_rep import zoo
 from larq_rep.layers import Mirror
 from larq_rep.training.phases import with_real_weights
 from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
-from larq_rep.zoo.checkpoint.families import load_state_dict
-from larq_rep.zoo.checkpoint.identify import identify
+from larq_rep.zoo.families import families, load_state_dict, recognise
+from larq_rep.zoo.importing import identify
+from larq_rep.zoo.keys import Keys
 from larq_rep.zoo.registry import DATASETS
 
 FILES = Path(__file__).parent / "files"
@@ -300,6 +301,62 @@ def test_constructors_take_checkpoints(tmp_path, legacy):
     expected = authors.NETWORKS["irnet_resnet20"].forward(state, images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_import_checkpoint(tmp_path):
+    """It recognises the network as far as keys and shapes decide, and does the rest as it is told."""
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet(seed=3)))
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth")
+    assert (report.network, report.arguments) == ("ResNet20", {"method": "irnet"})
+    known = zoo.ResNet20(weights=tmp_path / "irnet.pth")
+    for found, expected in zip(model.get_weights(), known.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", input_shape=(64, 64, 3), include_top=False)
+    assert model.input_shape == (None, 64, 64, 3) and "include_top=False" in report.unused["linear.weight"]
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", "RepResNet20", beta=1)
+    assert (report.network, report.arguments) == ("RepResNet20", {"beta": 1})
+    model, _ = zoo.import_checkpoint(tmp_path / "irnet.pth", step=1)
+    assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    "network, arguments, error, message",
+    [
+        ("ResNet21", {}, ValueError, "Did you mean ResNet20"),
+        ("ResNet18", {}, CheckpointError, r"irnet\.pth: (.|\n)*Its keys are those of ResNet20\."),
+        (None, {"weights": "x"}, TypeError, "found weights"),
+        (None, {"input_tensor": 3}, TypeError, "found input_tensor"),
+        (None, {"step": 3}, ValueError, "step must be 1 or 2, found 3"),
+        (None, {"max_bytes": 10}, CheckpointError, "max_bytes=10"),
+        (None, {"metod": 3}, TypeError, "has no argument 'metod'"),
+    ],
+)
+def test_what_import_checkpoint_refuses(tmp_path, network, arguments, error, message):
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    with pytest.raises(error, match=message):
+        zoo.import_checkpoint(tmp_path / "irnet.pth", network, **arguments)
+
+
+def test_import_checkpoint_wants_a_network_that_the_keys_tell(tmp_path):
+    (tmp_path / "rbnn.pth").write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict()))
+    with pytest.raises(CheckpointError, match=r"rbnn\.pth: its keys .* either of 2 methods"):
+        zoo.import_checkpoint(tmp_path / "rbnn.pth")
+    _, report = zoo.import_checkpoint(tmp_path / "rbnn.pth", "ResNet20", method="rbnn")
+    assert report.arguments == {"method": "rbnn"}
+
+
+def test_families():
+    """Each has what the folder says, for networks that there are and no other family has."""
+    claimed = [name for family in families().values() for name in family.NETWORKS]
+    assert len(set(claimed)) == len(claimed) and set(claimed) <= set(zoo.list_models())
+    for family in families().values():
+        assert family.__doc__ and callable(family.port) and callable(family.recognises)
+
+
+def test_keys_of_two_families():
+    keys = Keys({"feature.1.move11.bias": np.zeros(32), "layers.15.conv3.weight": np.zeros(3)})
+    with pytest.raises(CheckpointError, match="several networks, BiRealNet50 and ReActNetA"):
+        recognise(keys)
 
 
 def test_safetensors(tmp_path):
