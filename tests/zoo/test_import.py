@@ -28,83 +28,22 @@ from larq_rep.zoo.registry import DATASETS
 
 FILES = Path(__file__).parent / "files"
 
-# Those that the keys do not tell.
-ARGUMENTS = {
-    "rbnn_resnet20": ("ResNet20", {"method": "rbnn"}),
-    "rbnn_resnet20_bireal": ("ResNet20", {"method": "rbnn_bireal"}),
-    "resnet20": ("ResNet20", {"method": "real"}),
-    "binarydensenet28": ("BinaryDenseNet28", {"padding": "bmxnet"}),
-    "meliusnet22": ("MeliusNet22", {"padding": "bmxnet"}),
-    "resnete18_v1": ("ResNetE18", {"padding": "bmxnet"}),
-    "resnete18_v2": ("ResNetE18", {"padding": "bmxnet", "version": 2}),
-}
-# What the others should be recognised as.
-IDENTIFIED = {
-    "reactnet_a_step1": ("ReActNetA", {}),
-    "reactnet_a_step2": ("ReActNetA", {}),
-    "adambnn_step1": ("ReActNetA", {}),
-    "adambnn": ("ReActNetA", {}),
-    "rep_adambnn_step1": ("RepReActNetA", {"beta": 2}),
-    "rep_adambnn": ("RepReActNetA", {"beta": 2}),
-    "react_resnet18_step1": ("ReActNet18", {"dataset": "imagenet"}),
-    "react_resnet18": ("ReActNet18", {"dataset": "imagenet"}),
-    "react_resnet18_cifar100": ("ReActNet18", {"dataset": "cifar100"}),
-    "react_resnet34_step1": ("ReActNet34", {"dataset": "imagenet"}),
-    "react_resnet34": ("ReActNet34", {"dataset": "imagenet"}),
-    "bireal18": ("BiRealNet18", {}),
-    "bireal34": ("BiRealNet34", {}),
-    "bireal50": ("BiRealNet50", {}),
-    "fracbnn": ("ResNet20", {"method": "fracbnn_gated"}),
-    "fracbnn_1bit": ("ResNet20", {"method": "fracbnn"}),
-    **{f"{method}_vgg": ("VGGSmall", {"method": method}) for method in ("irnet", "rbnn", "recu")},
-    **{f"{method}_resnet20": ("ResNet20", {"method": method}) for method in ("irnet", "recu")},
-    **{
-        f"{method}_resnet18{suffix}": ("ResNet18", {"method": method, "dataset": dataset})
-        for method in ("irnet", "rbnn", "recu")
-        for suffix, dataset in (("", "imagenet"), ("_cifar", "cifar10"))
-    },
-    **{
-        f"{prefix}{depth}{suffix}": (f"{name}{depth}", {"dataset": dataset})
-        for prefix, name in (("presb", "PresBNet"), ("aresb", "AresBNet"))
-        for depth in (10, 18, 34)
-        for suffix, dataset in (("", "cifar100"), ("_cifar10", "cifar10"), ("_imagenet", "imagenet"))
-        if f"{prefix}{depth}{suffix}" in authors.NETWORKS
-    },
-}
-SMALL = (
-    *(
-        "irnet_resnet20",
-        "rbnn_resnet20",
-        "rbnn_resnet20_bireal",
-        "recu_resnet20",
-        "fracbnn",
-        "fracbnn_1bit",
-        "resnet20",
-    ),
-    *("rbnn_resnet18_cifar", "recu_vgg", "bireal18", "reactnet_a_step2", "react_resnet18_step1"),
-    *("presb10", "aresb10_imagenet", "resnete18_v2"),
-)
 
-
-def test_every_network_is_tested():
-    assert {*ARGUMENTS, *IDENTIFIED} == set(authors.NETWORKS)
-
-
-def small_first(names):
-    return [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+SMALL_FIRST = [
+    name if network.small else pytest.param(name, marks=pytest.mark.slow) for name, network in authors.NETWORKS.items()
+]
 
 
 @pytest.mark.parametrize("zeros", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_outputs_are_those_of_the_authors(name, zeros):
     network = authors.NETWORKS[name]
     state = network.state_dict(seed=1, zeros=zeros)
-    constructor, arguments = ARGUMENTS.get(name) or IDENTIFIED[name]
     size = min(network.input_shape[1], 64)
     tf.keras.backend.set_floatx("float64")
     try:
         image = Mirror(name="mirror")(tf.keras.Input((size, size, 3)))
-        model = zoo.get_model(constructor, input_tensor=image, **arguments)
+        model = zoo.get_model(network.constructor, input_tensor=image, **network.arguments)
         model = with_real_weights(model) if name.endswith("step1") else model
     finally:
         tf.keras.backend.set_floatx("float32")
@@ -127,17 +66,14 @@ def pytorch_key(key):
     return key.removeprefix("module.").replace(".gamma", ".weight").replace(".beta", ".bias")
 
 
-@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_identify(name):
-    state = authors.NETWORKS[name].state_dict()
-    if name in IDENTIFIED:
-        assert identify(state) == IDENTIFIED[name]
+    network = authors.NETWORKS[name]
+    if network.untold:
+        with pytest.raises(CheckpointError, match=network.untold):
+            identify(network.state_dict())
     else:
-        message = (
-            "either of 2 methods" if name in ("rbnn_resnet20", "rbnn_resnet20_bireal", "resnet20") else "no network"
-        )
-        with pytest.raises(CheckpointError, match=message):
-            identify(state)
+        assert identify(network.state_dict()) == (network.constructor, network.arguments)
 
 
 @pytest.mark.parametrize("classes", [7, 100])
@@ -346,10 +282,12 @@ def test_import_checkpoint_wants_a_network_that_the_keys_tell(tmp_path):
 
 
 def test_families():
-    """Each has what the folder says, for networks that there are and no other family has."""
+    """Each has what the folder says, for networks that exist and no other family has, and one of them is compared."""
+    compared = {network.constructor.removeprefix("Rep") for network in authors.NETWORKS.values()}
     claimed = [name for family in families().values() for name in family.NETWORKS]
     assert len(set(claimed)) == len(claimed) and set(claimed) <= set(zoo.list_models())
     for family in families().values():
+        assert compared & set(family.NETWORKS)
         assert family.__doc__ and callable(family.port) and callable(family.recognises)
 
 
