@@ -337,6 +337,12 @@ def test_saved_imports_are_known_again(tmp_path, suffix, rep):
             plain.load_weights(saved)
 
 
+def test_load_weights_warns_of_its_argument_reader(tmp_path, resnet20):
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    with pytest.warns(DeprecationWarning, match="load_weights: the argument reader has no effect"):
+        assert zoo.load_weights(resnet20, tmp_path / "irnet.pth", reader="torch").network == "ResNet20"
+
+
 def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):
     zoo.ResNet20().save_weights(tmp_path / "plain.h5")
     with pytest.raises(ValueError, match="not mirrored"):
