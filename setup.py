@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # zoo/ and converters/ stand at the top level of the repository; the links larq_rep/zoo and larq_rep/converters make
 # them larq_rep.zoo and larq_rep.converters, for Python, setuptools, mypy and editors alike.
@@ -12,19 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
-    packages=[
-        "larq_rep",
-        "larq_rep.layers",
-        "larq_rep.plots",
-        "larq_rep.quantizers",
-        "larq_rep.reptran",
-        "larq_rep.training",
-        "larq_rep.zoo",
-        "larq_rep.converters",
-        "larq_rep.zoo.checkpoint",
-        "larq_rep.converters.folding",
-        "larq_rep_cli",
-    ],
+    packages=find_packages(include=["larq_rep", "larq_rep.*", "larq_rep_cli", "larq_rep_cli.*"]),
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
     install_requires=[
         # tf-keras 2.x asks for TensorFlow 2.x itself, so the two always match.

@@ -11,7 +11,7 @@ import click
 from larq_rep_cli import common, tables
 
 if TYPE_CHECKING:
-    from larq_rep.zoo.checkpoint.mapping import ImportReport
+    from larq_rep.zoo.mapping import ImportReport
 
 _PATH = click.Path(path_type=Path)
 _SUFFIXES = (".h5", ".keras")
@@ -40,9 +40,9 @@ _SUFFIXES = (".h5", ".keras")
 @click.option(
     "--reader",
     type=click.Choice(("ours", "torch")),
-    default="ours",
-    show_default=True,
-    help="What reads FILE: ours needs no PyTorch, torch is its loader of weights.",
+    hidden=True,
+    expose_value=False,
+    deprecated="It has no effect and goes with 0.3: there is one reader.",
 )
 @click.option("--report", "whole", is_flag=True, help="Print where each weight comes from.")
 @common.force_option
@@ -56,7 +56,6 @@ def import_(
     input_size: tuple[int, int, int] | None,
     num_classes: int | None,
     step: int,
-    reader: str,
     whole: bool,
     force: bool,
     as_json: bool,
@@ -73,61 +72,33 @@ def import_(
         raise common.InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
     common.check_output(output, force)
     start = time.perf_counter()
+    given = dict(keywords)
+    for key in {"input_shape", "input_tensor", "weights"} & set(given):
+        raise common.InputError(f"--set {key}={given[key]!r}: the weights are those of FILE, the size is --input-size.")
+    given = {key: value for key, value in (("beta", beta), ("num_classes", num_classes)) if value is not None} | given
     common.quiet_tensorflow()
-    import tensorflow as tf
-
     from larq_rep import zoo
-    from larq_rep.layers import Mirror
-    from larq_rep.training.phases import with_real_weights
-    from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
-    from larq_rep.zoo.checkpoint.families import load_state_dict
-    from larq_rep.zoo.checkpoint.identify import identify
-    from larq_rep.zoo.registry import DATASETS, choose
 
-    with common.refusing(CheckpointError):
-        arrays = read_state_dict(file, reader=reader)
-    hint = ""
-    try:
-        guess, arguments = identify(arrays)
-    except CheckpointError as error:
-        if network is None:
-            raise common.InputError(f"{file}: {error}.") from error
-        guess, arguments = network, {}
-    if network not in (None, guess):
-        arguments, hint = {}, f"Its keys are those of {guess}."
-    network = network or guess
-    for key, value in keywords:
-        if key in ("input_shape", "input_tensor", "weights"):
-            raise common.InputError(f"--set {key}={value!r}: the weights are those of FILE, the size is --input-size.")
-    given = {"beta": beta, "num_classes": num_classes, **dict(keywords)}
-    arguments |= {key: value for key, value in given.items() if value is not None or key in dict(keywords)}
-    with common.refusing(ValueError, TypeError, ImportError):
-        forms = zoo.get_network(network).variants
-        dataset = choose(network, "dataset", arguments.get("dataset", forms[0].dataset), DATASETS)
-        shape = input_size or DATASETS[dataset].input_shape
-        image = tf.keras.Input(shape, name="image")
-        with common.working(f"building {network}"):
-            model = zoo.get_model(network, input_tensor=Mirror(name="mirror")(image), **arguments)
-            model = with_real_weights(model) if step == 1 else model
-    with common.refusing(CheckpointError, prefix=f"{file}: "):
-        try:
-            report = load_state_dict(model, arrays)
-        except CheckpointError as error:
-            raise CheckpointError("\n".join(filter(None, [str(error), hint]))) from error
+    with common.refusing(ValueError, TypeError, ImportError), common.working(f"importing {file}"):
+        model, report = zoo.import_checkpoint(file, network, input_shape=input_size, step=step, **given)
     with common.working(f"writing {output}"), common.replacing(output) as unfinished:
         model.save(unfinished)
-    label = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    size, seconds = output.stat().st_size, time.perf_counter() - start
+    _print(report, file, output, time.perf_counter() - start, whole, as_json)
+
+
+def _print(report: ImportReport, file: Path, output: Path, seconds: float, whole: bool, as_json: bool) -> None:
+    size = output.stat().st_size
     if as_json:
-        result = {"source": str(file), "file": str(output), "arguments": arguments, "size": size, "seconds": seconds}
-        common.print_json({**result, **report.to_dict()})
+        about = {"source": str(file), "file": str(output), "size": size, "seconds": seconds}
+        common.print_json({**about, **report.to_dict()})
         return
     if whole:
         _print_rows(report)
     for line in _notes(report):
         common.note(line)
+    label = ", ".join(f"{key}={value!r}" for key, value in report.arguments.items())
     click.echo(
-        f"{output}: {network}({label}), {len(report.rows)} weights, {len(report.unused)} keys unused, "
+        f"{output}: {report.network}({label}), {len(report.rows)} weights, {len(report.unused)} keys unused, "
         f"{tables.megabytes(size)}, {seconds:.1f} s"
     )
 

@@ -27,6 +27,7 @@ from larq_rep.zoo.bireal import (
     RepBiRealNet34,
     RepReActNet18,
 )
+from larq_rep.zoo.importing import import_checkpoint
 from larq_rep.zoo.larq_zoo import (
     BinaryAlexNet,
     DoReFaNet,
@@ -98,6 +99,7 @@ __all__ = [
     "XNORNet",
     "get_model",
     "get_network",
+    "import_checkpoint",
     "list_models",
     "load_weights",
     "preprocess_input",

@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from larq_rep.checks import require_model
 from larq_rep.layers import Mirror
-from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
-from larq_rep.zoo.checkpoint.families import load_state_dict
-from larq_rep.zoo.checkpoint.mapping import ImportReport
+from larq_rep.zoo.checkpoint import check_reader, read_state_dict
+from larq_rep.zoo.checkpoint.tensors import naming
+from larq_rep.zoo.families import load_state_dict
+from larq_rep.zoo.mapping import ImportReport
 
 _KERAS = (".h5", ".hdf5", ".keras")
 _LARGEST_CONFIG = 10**8
@@ -137,7 +138,7 @@ def _count(content: h5py.File) -> int:
 
 
 def load_weights(
-    model: tf.keras.Model, weights: str | os.PathLike[str], *, reader: str = "ours"
+    model: tf.keras.Model, weights: str | os.PathLike[str], *, reader: str | None = None
 ) -> ImportReport | None:
     """Loads weights from a file into a network of the zoo: all of them, or none and an error that lists what is wrong.
 
@@ -147,7 +148,7 @@ def load_weights(
             get the file, `RepReActNetA(weights=file)`.
         weights: A file that Keras' `model.save_weights` or `model.save` wrote (`.h5`, `.keras`), or a checkpoint of
             the network's authors (`.pth`, `.pth.tar`, `.safetensors`, ...), in which nothing is executed.
-        reader: How PyTorch's checkpoints are read, see `larq_rep.zoo.checkpoint.read_state_dict`.
+        reader: Deprecated and without effect, see `larq_rep.zoo.checkpoint.read_state_dict`.
 
     # Returns
         What became of the keys of a checkpoint; `None` for a file of Keras.
@@ -159,6 +160,7 @@ def load_weights(
             every key that is missing, left over or has another shape.
     """
     require_model("load_weights", model)
+    check_reader("load_weights", reader)
     file = _path(model.name, weights)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{model.name}: there is no weights file {file!r}.")
@@ -170,11 +172,9 @@ def load_weights(
             "constructor, which builds the one that fits: weights=..."
         )
     if is_checkpoint(file):
-        arrays = read_state_dict(file, reader=reader)
-        try:
+        arrays = read_state_dict(file)
+        with naming(file):
             return load_state_dict(model, arrays)
-        except CheckpointError as error:
-            raise CheckpointError(f"{file}: {error}") from error.__cause__
     advice = (
         f"{model.name}: the weights in {file!r} do not fit the network. The file must come from the same constructor "
         "with the same arguments (beta, num_classes, include_top, ...): "

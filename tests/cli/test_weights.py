@@ -94,6 +94,12 @@ def test_options_of_import(folder):
     assert tf.keras.models.load_model(folder / "rbnn.h5", compile=False).input_shape == (None, 64, 64, 3)
 
 
+def test_the_option_reader_has_no_effect(folder, checkpoint):
+    result = run("import", checkpoint, "-o", folder / "reader.h5", "--reader", "torch")
+    assert result.exit_code == 0 and "goes with 0.3" in result.stderr
+    assert "--reader" not in run("import", "--help").stdout
+
+
 def test_first_step(folder):
     """The network of the first phase has real weights, and is no binary network."""
     path = write(folder / "step1.pth.tar", "react_resnet18_cifar100")

@@ -117,7 +117,7 @@ sys.meta_path = [finder for finder in sys.meta_path if not finder.__module__.sta
 assert "larq_rep" not in sys.modules
 sys.path.insert(0, {str(root)!r})
 import larq_rep.zoo, larq_rep.converters.describe
-assert larq_rep.zoo.__file__ == {str(root / "zoo" / "__init__.py")!r}, larq_rep.zoo.__file__
+assert larq_rep.zoo.__file__ == {str(root / "larq_rep" / "zoo" / "__init__.py")!r}, larq_rep.zoo.__file__
 """
     done = run(code)
     assert done.returncode == 0, done.stderr

@@ -10,115 +10,17 @@ import authors
 import numpy as np
 import pytest
 import tensorflow as tf
-from authors import cifar, presbnet, primitives
+from authors import cifar, fracbnn, presbnet, primitives
 from authors.tensors import Tensors, Writer
 
-FAST = {
-    "reactnet_a_step2", "rep_adambnn", "react_resnet18", "bireal18", "bireal50", "irnet_vgg", "irnet_resnet20",
-    "irnet_resnet18", "rbnn_resnet20", "rbnn_resnet20_bireal", "rbnn_resnet18_cifar", "recu_vgg", "recu_resnet20",
-    "fracbnn", "fracbnn_1bit", "resnet20", "presb10", "aresb10", "aresb10_imagenet", "binarydensenet28", "meliusnet22",
-}  # fmt: skip
 
-# Entries of the state dict (None where the specification prints no number) and parameters.
-COUNTS = {
-    "reactnet_a_step1": (298, 29343592),
-    "reactnet_a_step2": (298, 29343592),
-    "adambnn": (298, 29343592),
-    "rep_adambnn": (298, 30432072),
-    "react_resnet18": (186, 11704424),
-    "react_resnet34": (346, 21827432),
-    "bireal18": (122, 11689512),
-    "bireal34": (218, 21797672),
-    "bireal50": (324, 25730088),
-    "irnet_vgg": (38, 4660106),
-    "rbnn_vgg": (58, 4663434),
-    "recu_vgg": (48, 4661770),
-    "irnet_resnet20": (121, 269850),
-    "rbnn_resnet20": (193, 271194),
-    "rbnn_resnet20_bireal": (193, 271194),
-    "recu_resnet20": (157, 270522),
-    "irnet_resnet18_cifar": (127, 11174986),
-    "rbnn_resnet18_cifar": (203, 11184458),
-    "recu_resnet18_cifar": (141, 11005002),
-    "irnet_resnet18": (132, 11692536),
-    "rbnn_resnet18": (196, 11700216),
-    "recu_resnet18": (159, 11694376),
-    "fracbnn": (279, 287146),
-    "fracbnn_1bit": (None, 286474),
-    "resnet20": (None, 269722),
-    # Here the parameters that are used, and the number of those that are not.
-    "presb10": (None, 4718592 + 688128 + 143460, None),
-    "presb10_cifar10": (None, 4718592 + 688128 + 51210, None),
-    "presb18": (None, 11851620, 25088),
-    "presb18_cifar10": (None, 10985472 + 688128 + 85770, 25088),
-    "presb34": (None, 22019172, None),
-    "presb34_cifar10": (None, 21086208 + 688128 + 152586, None),
-    "aresb10": (None, 4718592 + 60964, 1024),
-    "aresb10_cifar10": (None, 4718592 + 14794, 1024),
-    "aresb10_imagenet": (None, 4718592 + 530472, 0),
-    "aresb18": (None, 10985472 + 68644, 1024),
-    "aresb18_cifar10": (None, 10985472 + 22474, 1024),
-    "aresb18_imagenet": (None, 10985472 + 538152, 0),
-    "aresb34": (None, 21086208 + 83492, 1024),
-    "aresb34_cifar10": (None, 21086208 + 37322, 1024),
-    "aresb34_imagenet": (None, 21086208 + 553000, 0),
-    "react_resnet18_cifar100": (None, 10985472 + 172032 + 77540),
-    "binarydensenet28": (None, 5131496),
-    "meliusnet22": (None, 6944584),
-    "resnete18_v1": (None, 11689646),
-    # Without the norms behind the start, the blocks and the downsampling; with those in front of blocks, and the last.
-    "resnete18_v2": (None, 11689646 - 128 - 7680 - 1792 + 6784 + 1024),
-}
-
-# Multiply-accumulates of all convolutions at the full size of the images, real and binary ones.
-MACS = {
-    "adambnn": 4816896000 + 10838016,
-    "rep_adambnn": 4816896000 + 10838016,
-    "react_resnet18": 1676279808 + 137793536 - 512000,
-    "react_resnet34": 3525967872 + 137793536 - 512000,
-    "bireal18": 1676279808 + 137793536 - 512000,
-    "bireal50": 3596615680 + 569638912 - 2048000,
-    "irnet_vgg": 603979776 + 3620864 - 81920,
-    "irnet_resnet20": 40108032 + 442368,
-    "rbnn_resnet20": 40108032 + 442368,
-    "fracbnn_1bit": 54263808,
-    "fracbnn": 94371840,
-    "resnet20": 40551040 - 640,
-    "rbnn_resnet18_cifar": 553648128 + 1774592 - 5120,
-    "recu_resnet18_cifar": 547356672 + 1774592 - 5120,
-    "irnet_resnet18_cifar": 547356672 + 8066048 - 5120,
-    "recu_resnet18": 1676279808 + 137793536 - 512000,
-    # Printed in units of 10,000 to 1,000,000.
-    "presb10": pytest.approx(245.37e6 + 25.17e6 + 3538944, abs=1e4),
-    "presb18": pytest.approx(547.36e6 + 25.17e6 + 3538944, abs=1e4),
-    "presb34": pytest.approx(1151.34e6 + 25.17e6 + 3538944, abs=1e4),
-    "aresb18": pytest.approx(547.4e6 + 1769472, abs=1e5),
-    "aresb10_imagenet": pytest.approx(751.4e6 + 118013952, abs=1e5),
-    "aresb18_imagenet": pytest.approx(1676.3e6 + 118013952, abs=1e5),
-    "aresb34_imagenet": pytest.approx(3526.0e6 + 118013952, abs=1e5),
-    "binarydensenet28": pytest.approx(201.9e6 + 3.587e9, abs=6e5),
-    "resnete18_v1": 1676279808 + 137793536 - 512000,
-    "resnete18_v2": 1676279808 + 137793536 - 512000,
-}
-
-UNUSED = {
-    "bireal50": r"layers\.0\.down_conv1x1\.weight",
-    "irnet_resnet18": r"bn3\..*",
-    "rbnn_resnet18": r"bn3\..*",
-    "fracbnn": r"encoder\.placeholder",
-    "presb": r"layer\d\.\d\.(bn0\..*|bn_mid\..*|move5_[12]\.bias|prelu5\.weight)",
-    "aresb": r"bn2\..*",
-}
-
-
-def unused(name):
+def unused(network):
     """The expression for the keys of a network's tensors that its forward never reads."""
-    found = "" if "aresb" in name and "imagenet" in name else next((n for n in UNUSED if name.startswith(n)), "")
-    return rf"(module\.)?(.*num_batches_tracked|{UNUSED.get(found, '')})"
+    return rf"(module\.)?(.*num_batches_tracked|{network.unused})"
 
 
 def networks(names):
-    return [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in names]
+    return [pytest.param(n, marks=[] if authors.NETWORKS[n].fast else pytest.mark.slow) for n in names]
 
 
 def small_images(name):
@@ -141,15 +43,11 @@ def test_counts_and_use(name, monkeypatch):
     """Entries and parameters are the printed ones, and the forward reads all but what is said to be unused."""
     network = authors.NETWORKS[name]
     state = network.state_dict(zeros=True)
-    entries, parameters, *unread = COUNTS.get(name) or COUNTS[name.removesuffix("_step1")]
     sizes = trained(state)
-    dead = sum(size for key, size in sizes.items() if re.fullmatch(unused(name), key))
-    if unread:
-        assert sum(sizes.values()) - dead == parameters
-        assert unread[0] in (None, dead)
-    else:
-        assert sum(sizes.values()) == parameters
-    assert entries in (None, len(state))
+    dead = sum(size for key, size in sizes.items() if re.fullmatch(unused(network), key))
+    assert sum(sizes.values()) - dead * network.without_unused == network.parameters
+    assert network.unused_parameters in (None, dead)
+    assert network.entries in (None, len(state))
     for key, values in state.items():
         assert values.dtype == (np.int64 if key.endswith("num_batches_tracked") else np.float32)
 
@@ -160,7 +58,7 @@ def test_counts_and_use(name, monkeypatch):
     assert logits.shape[0] == 1 and logits.dtype == np.float64 and np.isfinite(logits).all()
     keys = {key.removeprefix("module.") for key in state}
     assert read <= keys
-    left = {key for key in keys if re.fullmatch(unused(name), key)}
+    left = {key for key in keys if re.fullmatch(unused(network), key)}
     assert keys - read == left
 
     monkeypatch.setattr(primitives, "sign_of_zero", 0.0)
@@ -183,7 +81,7 @@ def test_every_tensor_shows(name):
     state, images = network.state_dict(), small_images(name)
     logits = network.forward(state, images)
     for key, values in state.items():
-        if not re.fullmatch(unused(name), key):
+        if not re.fullmatch(unused(network), key):
             moved = network.forward({**state, key: np.roll(values, 1)}, images)
             assert np.abs(moved - logits).max() > 1e-4 * np.abs(logits).max(), key
 
@@ -199,7 +97,9 @@ def test_both_implementations(name, monkeypatch):
     assert np.abs(logits - other).max() <= 1e-12 * np.abs(other).max()
 
 
-@pytest.mark.parametrize("name", networks(MACS))
+@pytest.mark.parametrize(
+    "name", networks([name for name, network in authors.NETWORKS.items() if network.macs is not None])
+)
 def test_multiply_accumulates(name, monkeypatch):
     """Strides and sizes: the convolutions are counted in place of computed."""
     macs = 0
@@ -216,7 +116,7 @@ def test_multiply_accumulates(name, monkeypatch):
     monkeypatch.setattr(primitives.Numpy, "conv2d", count)
     network = authors.NETWORKS[name]
     network.forward(network.state_dict(), authors.images(name))
-    assert macs == MACS[name]
+    assert macs == network.macs
 
 
 @pytest.mark.parametrize(
@@ -303,7 +203,7 @@ def test_thermometer():
     """Channel 32 c + j is +1 for colours of at least 8 j + 4, and 1 more where j is even."""
     colours = np.arange(256).reshape(1, 1, 16, 16)
     images = np.concatenate([colours, 255 - colours, colours], axis=1) / 255
-    bits = cifar.thermometer(images)
+    bits = fracbnn.thermometer(images)
     for j in range(32):
         expected = np.where(colours[0, 0] >= 8 * j + 4 + (j % 2 == 0), 1, -1)
         np.testing.assert_array_equal(bits[0, j], expected)
@@ -324,7 +224,7 @@ def test_gated_convolution_is_two_binary_ones():
     b0 = np.where(np.abs(x) >= 2 / 3, b1, -b1)
     coarse, fine = (conv_in_tensorflow(b, np.sign(weight), 1, 1) for b in (b1, b0))
     expected = 2 / 3 * coarse + (2 / 3 * coarse > threshold) * fine / 3
-    found = cifar.gated_conv(x, Tensors({"weight": weight, "threshold": threshold}))
+    found = fracbnn.gated_conv(x, Tensors({"weight": weight, "threshold": threshold}))
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -13,7 +13,6 @@ import resource
 import struct
 import subprocess
 import sys
-import types
 import zipfile
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import pytest
 import torch_files
 from torch_files import Storage, Tensor, legacy_file, state_dict, tensor, zip_file
 
-from larq_rep.zoo.checkpoint import STATE_DICT_KEYS, CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint import READERS, STATE_DICT_KEYS, CheckpointError, read_state_dict
 
 FORMATS = [pytest.param(zip_file, id="zip"), pytest.param(legacy_file, id="legacy")]
 both = pytest.mark.parametrize("write", FORMATS)
@@ -582,12 +581,17 @@ def test_list_of_other_storages(tmp_path, keys):
 def test_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, message in {"missing": "no such file", "": "is a folder", "pipe": "a pipe", "\0": "no name"}.items():
-        for reader in ("ours", "torch"):
-            with pytest.raises(CheckpointError, match=message):
-                read_state_dict(os.path.join(tmp_path, name), reader=reader)
+        with pytest.raises(CheckpointError, match=message):
+            read_state_dict(os.path.join(tmp_path, name))
 
 
-# Other readers
+def test_the_argument_reader_has_no_effect(tmp_path):
+    """Until 0.3; there was a choice between this reader and PyTorch's."""
+    arrays = {"w": np.arange(6, dtype=np.float32)}
+    path = save(tmp_path, torch_files.zip_file({"w": tensor(arrays["w"], "0")}))
+    for reader in READERS:
+        with pytest.warns(DeprecationWarning, match="reader has no effect"):
+            assert_same(read_state_dict(path, reader=reader), arrays)
 
 
 def test_unknown_reader(tmp_path):
@@ -600,9 +604,8 @@ def test_safetensors(tmp_path):
     arrays = {f"w.{kind}": np.array([[0, 1, 2], [100, 5, 1]]).astype(kind) for kind in torch_files.STORAGES}
     arrays |= {"scalar": np.array(2.5, "f4"), "empty": np.zeros((0, 3), "f4")}
     path = save(tmp_path, numpy.save(arrays), "model.safetensors")
-    for reader in ("ours", "torch"):
-        found = read_state_dict(path, reader=reader)
-        assert_same({name: found[name] for name in arrays}, arrays)
+    found = read_state_dict(path)
+    assert_same({name: found[name] for name in arrays}, arrays)
     assert set(found) == set(arrays)
     with pytest.raises(CheckpointError, match="expected at most max_bytes=200"):
         read_state_dict(path, max_bytes=200)
@@ -644,94 +647,6 @@ def test_safetensors_without_its_library(tmp_path, monkeypatch):
     path = save(tmp_path, safetensors_file("{}", b""), "model.safetensors")
     with pytest.raises(CheckpointError, match="pip install safetensors"):
         read_state_dict(path)
-
-
-class FakeTensor:
-    """As much of a tensor of PyTorch as the reader uses."""
-
-    def __init__(self, array, dtype="float32"):
-        self.array, self.dtype = array, dtype
-
-    def numel(self):
-        return self.array.size
-
-    def element_size(self):
-        return self.array.itemsize
-
-    def detach(self):
-        return self
-
-    def float(self):
-        assert self.dtype == "bfloat16"
-        return FakeTensor(self.array.astype("f4"))
-
-    def numpy(self):
-        if self.dtype == "bfloat16":
-            raise TypeError("Got unsupported ScalarType BFloat16")
-        return self.array
-
-
-@pytest.fixture
-def fake_torch(monkeypatch):
-    torch = types.ModuleType("torch")
-    torch.__version__ = "2.6.0+cpu"
-    torch.Tensor = FakeTensor
-    torch.bfloat16 = "bfloat16"
-    torch.content = {"state_dict": {"w": FakeTensor(np.arange(6.0).reshape(2, 3).T)}}
-    torch.calls = []
-
-    def load(path, **kwargs):
-        torch.calls.append((path, kwargs))
-        if isinstance(torch.content, Exception):
-            raise torch.content
-        return torch.content
-
-    torch.load = load
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    return torch
-
-
-def test_reader_of_pytorch(tmp_path, fake_torch):
-    array = np.arange(6.0).reshape(2, 3).T
-    fake_torch.content["state_dict"]["half"] = FakeTensor(np.ones(2, "f2"), "bfloat16")
-    path = save(tmp_path, b"what PyTorch reads")
-    found = read_state_dict(path, reader="torch")
-    assert_same(found, {"w": array, "half": np.ones(2, "f4")})
-    assert fake_torch.calls == [(str(path), {"map_location": "cpu", "weights_only": True})]
-    assert not np.shares_memory(found["w"], fake_torch.content["state_dict"]["w"].array)
-
-
-@pytest.mark.parametrize("version", ["2.5.1", "1.13.1+cu117", "unknown"])
-def test_old_pytorch_is_not_asked(tmp_path, fake_torch, version):
-    fake_torch.__version__ = version
-    with pytest.raises(CheckpointError, match=f"needs PyTorch 2.6 or newer, found {re.escape(version)}"):
-        read_state_dict(save(tmp_path, b"x"), reader="torch")
-    assert fake_torch.calls == []
-
-
-def test_newer_pytorch_is_asked(tmp_path, fake_torch):
-    fake_torch.__version__ = "2.10.0"
-    assert list(read_state_dict(save(tmp_path, b"x"), reader="torch")) == ["w"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (pickle.UnpicklingError("Weights only load failed"), "PyTorch refuses it: UnpicklingError: Weights only"),
-        ({"state_dict": {"w": 3}}, "'state_dict' has 'w': 3, expected a tensor"),
-        ({"net": {"w": FakeTensor(np.ones(100))}}, "tensors need 800 bytes, expected at most max_bytes=200"),
-    ],
-)
-def test_what_pytorch_refuses(tmp_path, fake_torch, content, message):
-    fake_torch.content = content
-    with pytest.raises(CheckpointError, match=message):
-        read_state_dict(save(tmp_path, b"x"), reader="torch", max_bytes=200)
-
-
-def test_without_pytorch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(CheckpointError, match="needs PyTorch 2.6 or newer"):
-        read_state_dict(save(tmp_path, b"x"), reader="torch")
 
 
 # Any bytes at all

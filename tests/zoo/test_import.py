@@ -22,89 +22,29 @@ from larq_rep import zoo
 from larq_rep.layers import Mirror
 from larq_rep.training.phases import with_real_weights
 from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
-from larq_rep.zoo.checkpoint.families import load_state_dict
-from larq_rep.zoo.checkpoint.identify import identify
+from larq_rep.zoo.families import families, load_state_dict, recognise
+from larq_rep.zoo.importing import identify
+from larq_rep.zoo.keys import Keys
 from larq_rep.zoo.registry import DATASETS
 
 FILES = Path(__file__).parent / "files"
 
-# Those that the keys do not tell.
-ARGUMENTS = {
-    "rbnn_resnet20": ("ResNet20", {"method": "rbnn"}),
-    "rbnn_resnet20_bireal": ("ResNet20", {"method": "rbnn_bireal"}),
-    "resnet20": ("ResNet20", {"method": "real"}),
-    "binarydensenet28": ("BinaryDenseNet28", {"padding": "bmxnet"}),
-    "meliusnet22": ("MeliusNet22", {"padding": "bmxnet"}),
-    "resnete18_v1": ("ResNetE18", {"padding": "bmxnet"}),
-    "resnete18_v2": ("ResNetE18", {"padding": "bmxnet", "version": 2}),
-}
-# What the others should be recognised as.
-IDENTIFIED = {
-    "reactnet_a_step1": ("ReActNetA", {}),
-    "reactnet_a_step2": ("ReActNetA", {}),
-    "adambnn_step1": ("ReActNetA", {}),
-    "adambnn": ("ReActNetA", {}),
-    "rep_adambnn_step1": ("RepReActNetA", {"beta": 2}),
-    "rep_adambnn": ("RepReActNetA", {"beta": 2}),
-    "react_resnet18_step1": ("ReActNet18", {"dataset": "imagenet"}),
-    "react_resnet18": ("ReActNet18", {"dataset": "imagenet"}),
-    "react_resnet18_cifar100": ("ReActNet18", {"dataset": "cifar100"}),
-    "react_resnet34_step1": ("ReActNet34", {"dataset": "imagenet"}),
-    "react_resnet34": ("ReActNet34", {"dataset": "imagenet"}),
-    "bireal18": ("BiRealNet18", {}),
-    "bireal34": ("BiRealNet34", {}),
-    "bireal50": ("BiRealNet50", {}),
-    "fracbnn": ("ResNet20", {"method": "fracbnn_gated"}),
-    "fracbnn_1bit": ("ResNet20", {"method": "fracbnn"}),
-    **{f"{method}_vgg": ("VGGSmall", {"method": method}) for method in ("irnet", "rbnn", "recu")},
-    **{f"{method}_resnet20": ("ResNet20", {"method": method}) for method in ("irnet", "recu")},
-    **{
-        f"{method}_resnet18{suffix}": ("ResNet18", {"method": method, "dataset": dataset})
-        for method in ("irnet", "rbnn", "recu")
-        for suffix, dataset in (("", "imagenet"), ("_cifar", "cifar10"))
-    },
-    **{
-        f"{prefix}{depth}{suffix}": (f"{name}{depth}", {"dataset": dataset})
-        for prefix, name in (("presb", "PresBNet"), ("aresb", "AresBNet"))
-        for depth in (10, 18, 34)
-        for suffix, dataset in (("", "cifar100"), ("_cifar10", "cifar10"), ("_imagenet", "imagenet"))
-        if f"{prefix}{depth}{suffix}" in authors.NETWORKS
-    },
-}
-SMALL = (
-    *(
-        "irnet_resnet20",
-        "rbnn_resnet20",
-        "rbnn_resnet20_bireal",
-        "recu_resnet20",
-        "fracbnn",
-        "fracbnn_1bit",
-        "resnet20",
-    ),
-    *("rbnn_resnet18_cifar", "recu_vgg", "bireal18", "reactnet_a_step2", "react_resnet18_step1"),
-    *("presb10", "aresb10_imagenet", "resnete18_v2"),
-)
 
-
-def test_every_network_is_tested():
-    assert {*ARGUMENTS, *IDENTIFIED} == set(authors.NETWORKS)
-
-
-def small_first(names):
-    return [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+SMALL_FIRST = [
+    name if network.small else pytest.param(name, marks=pytest.mark.slow) for name, network in authors.NETWORKS.items()
+]
 
 
 @pytest.mark.parametrize("zeros", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_outputs_are_those_of_the_authors(name, zeros):
     network = authors.NETWORKS[name]
     state = network.state_dict(seed=1, zeros=zeros)
-    constructor, arguments = ARGUMENTS.get(name) or IDENTIFIED[name]
     size = min(network.input_shape[1], 64)
     tf.keras.backend.set_floatx("float64")
     try:
         image = Mirror(name="mirror")(tf.keras.Input((size, size, 3)))
-        model = zoo.get_model(constructor, input_tensor=image, **arguments)
+        model = zoo.get_model(network.constructor, input_tensor=image, **network.arguments)
         model = with_real_weights(model) if name.endswith("step1") else model
     finally:
         tf.keras.backend.set_floatx("float32")
@@ -127,17 +67,14 @@ def pytorch_key(key):
     return key.removeprefix("module.").replace(".gamma", ".weight").replace(".beta", ".bias")
 
 
-@pytest.mark.parametrize("name", small_first(authors.NETWORKS))
+@pytest.mark.parametrize("name", SMALL_FIRST)
 def test_identify(name):
-    state = authors.NETWORKS[name].state_dict()
-    if name in IDENTIFIED:
-        assert identify(state) == IDENTIFIED[name]
+    network = authors.NETWORKS[name]
+    if network.untold:
+        with pytest.raises(CheckpointError, match=network.untold):
+            identify(network.state_dict())
     else:
-        message = (
-            "either of 2 methods" if name in ("rbnn_resnet20", "rbnn_resnet20_bireal", "resnet20") else "no network"
-        )
-        with pytest.raises(CheckpointError, match=message):
-            identify(state)
+        assert identify(network.state_dict()) == (network.constructor, network.arguments)
 
 
 @pytest.mark.parametrize("classes", [7, 100])
@@ -303,6 +240,64 @@ def test_constructors_take_checkpoints(tmp_path, legacy):
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def test_import_checkpoint(tmp_path):
+    """It recognises the network as far as keys and shapes decide, and does the rest as it is told."""
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet(seed=3)))
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth")
+    assert (report.network, report.arguments) == ("ResNet20", {"method": "irnet"})
+    known = zoo.ResNet20(weights=tmp_path / "irnet.pth")
+    for found, expected in zip(model.get_weights(), known.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", input_shape=(64, 64, 3), include_top=False)
+    assert model.input_shape == (None, 64, 64, 3) and "include_top=False" in report.unused["linear.weight"]
+    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", "RepResNet20", beta=1)
+    assert (report.network, report.arguments) == ("RepResNet20", {"beta": 1})
+    model, _ = zoo.import_checkpoint(tmp_path / "irnet.pth", step=1)
+    assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    "network, arguments, error, message",
+    [
+        ("ResNet21", {}, ValueError, "Did you mean ResNet20"),
+        ("ResNet18", {}, CheckpointError, r"irnet\.pth: (.|\n)*Its keys are those of ResNet20\."),
+        (None, {"weights": "x"}, TypeError, "found weights"),
+        (None, {"input_tensor": 3}, TypeError, "found input_tensor"),
+        (None, {"step": 3}, ValueError, "step must be 1 or 2, found 3"),
+        (None, {"max_bytes": 10}, CheckpointError, "max_bytes=10"),
+        (None, {"metod": 3}, TypeError, "has no argument 'metod'"),
+    ],
+)
+def test_what_import_checkpoint_refuses(tmp_path, network, arguments, error, message):
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    with pytest.raises(error, match=message):
+        zoo.import_checkpoint(tmp_path / "irnet.pth", network, **arguments)
+
+
+def test_import_checkpoint_wants_a_network_that_the_keys_tell(tmp_path):
+    (tmp_path / "rbnn.pth").write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict()))
+    with pytest.raises(CheckpointError, match=r"rbnn\.pth: its keys .* either of 2 methods"):
+        zoo.import_checkpoint(tmp_path / "rbnn.pth")
+    _, report = zoo.import_checkpoint(tmp_path / "rbnn.pth", "ResNet20", method="rbnn")
+    assert report.arguments == {"method": "rbnn"}
+
+
+def test_families():
+    """Each has what the folder says, for networks that exist and no other family has, and one of them is compared."""
+    compared = {network.constructor.removeprefix("Rep") for network in authors.NETWORKS.values()}
+    claimed = [name for family in families().values() for name in family.NETWORKS]
+    assert len(set(claimed)) == len(claimed) and set(claimed) <= set(zoo.list_models())
+    for family in families().values():
+        assert compared & set(family.NETWORKS)
+        assert family.__doc__ and callable(family.port) and callable(family.recognises)
+
+
+def test_keys_of_two_families():
+    keys = Keys({"feature.1.move11.bias": np.zeros(32), "layers.15.conv3.weight": np.zeros(3)})
+    with pytest.raises(CheckpointError, match="several networks, BiRealNet50 and ReActNetA"):
+        recognise(keys)
+
+
 def test_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     state = irnet(seed=3)
@@ -348,6 +343,12 @@ def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
     if suffix in (".h5", "-only.h5"):  # Keras does not look for layers that are left over in its newer files.
         with pytest.raises(ValueError):
             plain.load_weights(saved)
+
+
+def test_load_weights_warns_of_its_argument_reader(tmp_path, resnet20):
+    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    with pytest.warns(DeprecationWarning, match="load_weights: the argument reader has no effect"):
+        assert zoo.load_weights(resnet20, tmp_path / "irnet.pth", reader="torch").network == "ResNet20"
 
 
 def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):

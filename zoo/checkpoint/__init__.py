@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from larq_rep.zoo.checkpoint.tensors import (
     RESAVE,
     CheckpointError,
     Tensor,
-    check_total,
     short,
     to_arrays,
 )
 
 __all__ = ["READERS", "STATE_DICT_KEYS", "CheckpointError", "read_state_dict"]
 
-READERS = ("ours", "torch")
+READERS = ("ours", "torch")  # Until 0.3: there is one reader.
+
+MAX_BYTES = 4 * 10**9
 
 # Where training scripts put the weights. Without one of these the file itself should be the state dict (FracBNN).
 STATE_DICT_KEYS = {
@@ -36,18 +37,16 @@ STATE_DICT_KEYS = {
     "model_state_dict": "the same tutorial, where it is called model",
 }
 
-_TORCH_NEEDED = (2, 6)  # In earlier versions a file could run code in spite of weights_only=True (CVE-2025-32434).
-
 
 def read_state_dict(
-    path: str | os.PathLike[str], *, reader: str = "ours", max_bytes: int = 4 * 10**9
+    path: str | os.PathLike[str], *, reader: str | None = None, max_bytes: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:
     """Reads the weights of a PyTorch checkpoint as numpy arrays, or those of MXNet's `save_parameters`.
 
     Nothing in the file is executed. It may be a zip archive as `torch.save` writes it since PyTorch 1.6, a file of
     the format before that (both are often called `.pth.tar`; neither is a tar archive), or `.safetensors`, which is
     recognised by its name and read with the library of that name (`pip install safetensors`). Files of MXNet
-    (`.params`) are recognised by their first bytes and are the same whatever the reader.
+    (`.params`) are recognised by their first bytes.
 
     The state dict is looked for where training scripts put it: under one of `STATE_DICT_KEYS`, or it is the whole
     file. What stands beside it (epoch, accuracy, optimizer) is left out. Keys and their order are those of the file,
@@ -61,9 +60,7 @@ def read_state_dict(
 
     # Arguments
         path: The file.
-        reader: `"ours"`, or `"torch"` for PyTorch's own loader of weights, which needs PyTorch 2.6 or newer and has
-            no limits but `max_bytes`.
-            `.safetensors` is read in one and the same way with both.
+        reader: Deprecated and without effect: PyTorch's own loader is no longer used. Goes with 0.3.
         max_bytes: Largest file, and most bytes of all arrays together.
 
     # Returns
@@ -75,8 +72,7 @@ def read_state_dict(
             is larger than allowed. No array is returned then.
         ValueError: If there is no such reader.
     """
-    if reader not in READERS:
-        raise ValueError(f"read_state_dict: reader must be one of {', '.join(map(repr, READERS))}, found {reader!r}.")
+    check_reader("read_state_dict", reader)
     name = os.fsdecode(path)
     try:
         size = _file_size(name, max_bytes)
@@ -86,8 +82,6 @@ def read_state_dict(
             file.seek(0)
             if head.startswith(mxnet.MAGIC):
                 return mxnet.read_params(Path(name).read_bytes())
-            if reader == "torch" and not safetensors:
-                return _read_with_torch(name, max_bytes)
             if safetensors:
                 content, read_storage = open_safetensors(file, size)
             elif head.startswith(b"PK\x03\x04"):
@@ -96,11 +90,21 @@ def read_state_dict(
                 content, read_storage = open_legacy(file, size)
             else:
                 raise CheckpointError(_what_else(head))
-            return to_arrays(_find_state_dict(content, Tensor), read_storage, max_bytes)
+            return to_arrays(_find_state_dict(content), read_storage, max_bytes)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}.") from error.__cause__
     except OSError as error:
         raise CheckpointError(f"{name}: it cannot be read: {error}. Check that it is yours to read.") from error
+
+
+def check_reader(function: str, reader: str | None) -> None:
+    """Warns of the argument `reader` of a function, which goes with 0.3."""
+    if reader is None:
+        return
+    if reader not in READERS:
+        raise ValueError(f"{function}: reader must be one of {', '.join(map(repr, READERS))}, found {reader!r}.")
+    message = f"{function}: the argument reader has no effect and goes with 0.3. Leave it out."
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def _file_size(path: str, max_bytes: int) -> int:
@@ -150,7 +154,7 @@ def _what_else(head: bytes) -> str:
     return f"it begins with the bytes {head[:8].hex(' ')}, {expected}. {DAMAGED}"
 
 
-def _find_state_dict(content: Any, tensor: type) -> dict[str, Any]:
+def _find_state_dict(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"it holds a {type(content).__name__}, expected a dictionary. {RESAVE}")
     keys = [key for key in STATE_DICT_KEYS if isinstance(content.get(key), dict)]
@@ -159,7 +163,7 @@ def _find_state_dict(content: Any, tensor: type) -> dict[str, Any]:
             f"it has {' and '.join(map(repr, keys))}, expected one state dict. Save the right one alone in PyTorch"
         )
     weights, where = (content[keys[0]], f"its {keys[0]!r}") if keys else (content, "it")
-    other = [key for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, tensor))]
+    other = [key for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if other and not keys:
         found = ", ".join(short(key) for key in list(content)[:10])
         expected = ", ".join(map(repr, STATE_DICT_KEYS))
@@ -169,30 +173,3 @@ def _find_state_dict(content: Any, tensor: type) -> dict[str, Any]:
     if not weights:
         raise CheckpointError(f"{where} has no tensor, expected weights. Check that it is the right file")
     return weights
-
-
-def _read_with_torch(path: str, max_bytes: int) -> dict[str, np.ndarray]:
-    needed = ".".join(map(str, _TORCH_NEEDED))
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(f"reader='torch' needs PyTorch {needed} or newer. Install it or use 'ours'") from error
-    version = re.match(r"(\d+)\.(\d+)", str(torch.__version__))
-    if version is None or tuple(map(int, version.groups())) < _TORCH_NEEDED:
-        raise CheckpointError(
-            f"reader='torch' needs PyTorch {needed} or newer, found {torch.__version__}, where a file can run code in "
-            "spite of weights_only=True. Update PyTorch or use 'ours'"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = _find_state_dict(content, torch.Tensor)
-        check_total(sum(x.numel() * x.element_size() for x in tensors.values()), max_bytes)
-        arrays = {}
-        for name, tensor in tensors.items():
-            tensor = tensor.detach()
-            arrays[name] = np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy(), order="C")
-        return arrays
-    except CheckpointError:
-        raise
-    except Exception as error:  # There is no list of what PyTorch raises for files that it refuses.
-        raise CheckpointError(f"PyTorch refuses it: {type(error).__name__}: {error}") from error

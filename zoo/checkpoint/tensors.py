@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,15 @@ def short(value: Any) -> str:
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or must not be."""
+
+
+@contextmanager
+def naming(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts the name of a file in front of what a `CheckpointError` says."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{os.fsdecode(file)}: {error}") from error.__cause__
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,13 @@ parameters, so the names here only describe them, in the order of the graph; the
 statistics of the norms are near to those that random signs give, as else all their outputs had one sign.
 """
 
+from functools import partial
+
 import numpy as np
+import pytest
 
 from . import primitives as p
+from .network import IMAGENET, Network
 from .tensors import Tensors, Writer
 
 CLASSES = 1000
@@ -227,3 +231,42 @@ def resnete_forward(version, state, images):
     if version == 2:
         return head(x, net)
     return p.linear(p.global_average(p.relu(x)), net.at("output"))
+
+
+def networks():
+    """The records of these networks by name."""
+    gluon = partial(Network, input_shape=IMAGENET, untold="no network")
+    padding = {"padding": "bmxnet"}
+    yield (
+        "binarydensenet28",
+        gluon(
+            partial(densenet_state, 28),
+            densenet_forward,
+            constructor="BinaryDenseNet28",
+            arguments=padding,
+            parameters=5131496,
+            macs=pytest.approx(201.9e6 + 3.587e9, abs=6e5),
+            fast=True,
+        ),
+    )
+    yield (
+        "meliusnet22",
+        gluon(
+            partial(meliusnet_state, 22),
+            meliusnet_forward,
+            constructor="MeliusNet22",
+            arguments=padding,
+            parameters=6944584,
+            fast=True,
+        ),
+    )
+    resnet_e = partial(gluon, constructor="ResNetE18", macs=1676279808 + 137793536 - 512000)
+    state, forward = partial(resnete_state, 1), partial(resnete_forward, 1)
+    yield "resnete18_v1", resnet_e(state, forward, arguments=padding, parameters=11689646)
+    state, forward = partial(resnete_state, 2), partial(resnete_forward, 2)
+    # Without the norms behind the start, the blocks and the downsampling; with those in front of blocks, and the last.
+    parameters = 11689646 - 128 - 7680 - 1792 + 6784 + 1024
+    yield (
+        "resnete18_v2",
+        resnet_e(state, forward, arguments={**padding, "version": 2}, parameters=parameters, small=True),
+    )

@@ -1,12 +1,15 @@
-"""VGG-small, ResNet-20 and the two ResNet-18 of IR-Net, RBNN and ReCU, FracBNN's ResNet-20 and the real ResNet-20.
+"""VGG-small, ResNet-20 and the two ResNet-18 of IR-Net, RBNN and ReCU, and the real ResNet-20.
 
 Source: specs/cifar-bnns.md, sections 1 to 3. IR-Net's two ResNet-18 end with a log-softmax, which is left out here:
 every forward returns logits.
 """
 
+from functools import partial
+
 import numpy as np
 
 from . import primitives as p
+from .network import CIFAR, IMAGENET, Network
 from .tensors import Tensors, Writer
 
 VGG = [(128, 3), (128, 128), (256, 128), (256, 256), (512, 256), (512, 512)]
@@ -248,78 +251,78 @@ def real_forward(state, images):
     return p.linear(p.global_average(stages(x, net, real_block)), net.at("linear"))
 
 
-# FracBNN.
+def networks():
+    """The records of these networks by name."""
+    yield from _vggs()
+    yield from _resnets20()
+    yield from _resnets18()
 
 
-def fracbnn_state(seed=0, zeros=False, gated=True, module=False, batch=1):
-    """With the buffer of the encoder, whose shape depends on the batch that the network was made for."""
-    w = Writer(seed, zeros)
-    w.add("encoder.placeholder", w.normal((batch, 3, 32, 32, 32)))
-    w.binary_conv("conv1", 16, 96, 3, 3)
-    w.norm("bn1", 16)
-    inputs = 16
-    for stage, outputs in enumerate([16, 32, 64], start=1):
-        for j in range(3):
-            block = f"layer{stage}.{j}"
-            for i in (1, 2):
-                w.bias(f"{block}.rprelu{i}.shift_x", outputs)
-                w.bias(f"{block}.rprelu{i}.shift_y", outputs)
-                w.prelu(f"{block}.rprelu{i}.prelu", outputs)
-            for i, depth in enumerate((inputs, outputs), start=1):
-                w.binary_conv(f"{block}.conv{i}", outputs, depth, 3, 3)
-                if gated:
-                    # About as many outputs of a convolution are below as above.
-                    w.add(f"{block}.conv{i}.threshold", w.normal((1, outputs, 1, 1), deviation=(9 * depth) ** 0.5 / 2))
-            for i in range(1, 5):
-                w.norm(f"{block}.bn{i}", outputs)
-            inputs = outputs
-    w.linear("linear", 10, 64)
-    return w.done(module)
+def _vggs():
+    macs = 603979776 + 3620864 - 81920
+    for name, method, parameters, entries, more in (
+        ("irnet", IRNet, 4660106, 38, {"macs": macs, "fast": True}),
+        ("rbnn", RBNN, 4663434, 58, {}),
+        ("recu", ReCU, 4661770, 48, {"small": True, "fast": True}),
+    ):
+        state, forward = partial(vgg_state, method), partial(vgg_forward, method)
+        yield (
+            f"{name}_vgg",
+            Network(state, forward, CIFAR, "VGGSmall", parameters, {"method": name}, entries=entries, **more),
+        )
 
 
-def thermometer(images):
-    """uint8 / 255 to 32 channels of +1 and -1 for each colour."""
-    levels = np.rint(np.rint(images * 255) / 8)[:, :, None]
-    bits = np.where(np.arange(32).reshape(1, 1, 32, 1, 1) < levels, 1.0, -1.0)
-    return bits.reshape(len(images), 96, *images.shape[2:])
+def _resnets20():
+    def resnet20(state, block, parameters, method, **more):
+        forward = partial(resnet20_forward, block)
+        more = {"small": True, "fast": True, **more}
+        return Network(state, forward, CIFAR, "ResNet20", parameters, {"method": method}, **more)
+
+    widths = [16, 32, 64], 3
+    macs, undecided = 40108032 + 442368, "either of 2 methods"
+    state = partial(resnet_state, IRNet, *widths)
+    yield "irnet_resnet20", resnet20(state, each_convolution(IRNet, option_a), 269850, "irnet", entries=121, macs=macs)
+    state, rbnn = partial(resnet_state, RBNN, *widths), {"entries": 193, "untold": undecided}
+    yield "rbnn_resnet20", resnet20(state, two_convolutions(RBNN, option_a), 271194, "rbnn", macs=macs, **rbnn)
+    yield "rbnn_resnet20_bireal", resnet20(state, each_convolution(RBNN, option_a), 271194, "rbnn_bireal", **rbnn)
+    state = partial(resnet_state, ReCU, *widths)
+    yield "recu_resnet20", resnet20(state, each_convolution(ReCU, recu_shortcut), 270522, "recu", entries=157)
+    state = partial(resnet_state, Real, *widths, module=True)
+    yield (
+        "resnet20",
+        Network(
+            state, real_forward, CIFAR, "ResNet20", 269722, {"method": "real"},
+            untold=undecided, macs=40551040 - 640, small=True, fast=True,
+        ),
+    )  # fmt: skip
 
 
-def quantise(x, bits):
-    delta = 2 / (2**bits - 1)
-    return np.rint((np.clip(x, -1, 1) + 1) / delta) * delta - 1
-
-
-def binary_weight_conv(x, tensors, stride=1):
-    return p.conv2d(x, p.sign(tensors["weight"]), stride, 1)
-
-
-def one_bit_conv(x, tensors, stride=1):
-    return binary_weight_conv(p.sign(x), tensors, stride)
-
-
-def gated_conv(x, tensors, stride=1):
-    q = quantise(x, 2)
-    msb = 2 / 3 * binary_weight_conv(p.sign(q), tensors, stride)
-    return np.where(msb > tensors["threshold"], binary_weight_conv(q, tensors, stride), msb)
-
-
-def fracbnn_rprelu(x, tensors):
-    x = p.prelu(x + tensors["shift_x.bias"], tensors.at("prelu"))
-    return x + tensors["shift_y.bias"]
-
-
-def fracbnn_block(conv):
-    def block(x, tensors, stride):
-        y = p.batch_norm(conv(x, tensors.at("conv1"), stride), tensors.at("bn1"))
-        shortcut = x if stride == 1 else np.concatenate([p.avg_pool2d(x)] * 2, axis=1)
-        y = p.batch_norm(fracbnn_rprelu(y, tensors.at("rprelu1")) + shortcut, tensors.at("bn3"))
-        out = p.batch_norm(conv(y, tensors.at("conv2")), tensors.at("bn2"))
-        return p.batch_norm(fracbnn_rprelu(out, tensors.at("rprelu2")) + y, tensors.at("bn4"))
-
-    return block
-
-
-def fracbnn_forward(conv, state, images):
-    net = Tensors(state)
-    x = p.batch_norm(binary_weight_conv(thermometer(images), net.at("conv1")), net.at("bn1"))
-    return p.linear(p.global_average(stages(x, net, fracbnn_block(conv))), net.at("linear"))
+def _resnets18():
+    wide = [64, 128, 256, 512], 2
+    never = {"unused": r"bn3\..*"}
+    small = {"small": True, "fast": True}
+    for name, method, path, shortcut, parameters, entries, macs, more in (
+        ("irnet", IRNet, real_conv_shortcut("shortcut"), False, 11174986, 127, 547356672 + 8066048, {}),
+        ("rbnn", RBNN, rbnn_shortcut, True, 11184458, 203, 553648128 + 1774592, small),
+        ("recu", ReCU, recu_shortcut, None, 11005002, 141, 547356672 + 1774592, {}),
+    ):
+        state = partial(
+            resnet_state, method, *wide, **({} if shortcut is None else {"shortcut": ("shortcut", shortcut)})
+        )
+        forward = partial(resnet18_cifar_forward, two_convolutions(method, path))
+        arguments = {"method": name, "dataset": "cifar10"}
+        record = Network(state, forward, CIFAR, "ResNet18", parameters, arguments, entries=entries, macs=macs - 5120)
+        yield f"{name}_resnet18_cifar", record._replace(**more)
+    options = dict(head="fc", classes=1000, shortcut=("downsample", False), stem=7)
+    for name, method, parameters, entries, dead, more in (
+        ("irnet", IRNet, 11692536, 132, {"dead": True}, {**never, "fast": True}),
+        ("rbnn", RBNN, 11700216, 196, {"dead": True}, never),
+        ("recu", ReCU, 11694376, 159, {}, {"macs": 1676279808 + 137793536 - 512000}),
+    ):
+        state = partial(resnet_state, method, *wide, **options, **dead)
+        forward = partial(resnet18_forward, each_convolution(method, real_conv_shortcut("downsample")))
+        arguments = {"method": name, "dataset": "imagenet"}
+        yield (
+            f"{name}_resnet18",
+            Network(state, forward, IMAGENET, "ResNet18", parameters, arguments, entries=entries, **more),
+        )

@@ -5,12 +5,17 @@ Source: specs/presbnet.md, sections 1 and 2. It names the tensors of the blocks;
 this kind, not the specification's.
 """
 
+from functools import partial
+
 import numpy as np
+import pytest
 
 from . import primitives as p
+from .network import CIFAR, IMAGENET, Network
 from .tensors import Tensors, Writer
 
 BLOCKS = {10: [1, 1, 1, 1], 18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
+PRESB_UNUSED = r"layer\d\.\d\.(bn0\..*|bn_mid\..*|move5_[12]\.bias|prelu5\.weight)"
 UNITS = ["Grouped3x3", "Grouped1x1"]
 
 
@@ -175,3 +180,51 @@ def aresb_block(x, block, stride):
 def grouped_conv(x, kernel, stride):
     # The weights are clipped before their mean is taken.
     return p.conv2d(p.sign(x), binary_kernel(np.clip(kernel, -1, 1)), stride, 1, groups=2)
+
+
+def networks():
+    """The records of these networks by name."""
+    for layers, parameters, cifar10, dead, binary in (
+        (10, 4718592 + 688128 + 143460, 4718592 + 688128 + 51210, None, 245.37e6),
+        (18, 11851620, 10985472 + 688128 + 85770, 25088, 547.36e6),
+        (34, 22019172, 21086208 + 688128 + 152586, None, 1151.34e6),
+    ):
+        presb = partial(Network, forward=presb_forward, input_shape=CIFAR, constructor=f"PresBNet{layers}")
+        presb = partial(presb, without_unused=True, unused_parameters=dead, unused=PRESB_UNUSED)
+        state, kind = partial(presb_state, layers), {"small": layers == 10, "fast": layers == 10}
+        macs = pytest.approx(binary + 25.17e6 + 3538944, abs=1e4)
+        yield (
+            f"presb{layers}",
+            presb(state, arguments={"dataset": "cifar100"}, parameters=parameters, macs=macs, **kind),
+        )
+        yield f"presb{layers}_cifar10", presb(partial(state, 10), arguments={"dataset": "cifar10"}, parameters=cifar10)
+    for layers, binary, norms, norms10, norms_imagenet, macs, macs_imagenet in (
+        (10, 4718592, 60964, 14794, 530472, None, 751.4e6),
+        (18, 10985472, 68644, 22474, 538152, pytest.approx(547.4e6 + 1769472, abs=1e5), 1676.3e6),
+        (34, 21086208, 83492, 37322, 553000, None, 3526.0e6),
+    ):
+        aresb = partial(Network, constructor=f"AresBNet{layers}", without_unused=True)
+        cifar = partial(aresb, forward=aresb_forward, input_shape=CIFAR, unused_parameters=1024, unused=r"bn2\..*")
+        state, small = partial(aresb_state, layers), layers == 10
+        yield (
+            f"aresb{layers}",
+            cifar(state, arguments={"dataset": "cifar100"}, parameters=binary + norms, macs=macs, fast=small),
+        )
+        yield (
+            f"aresb{layers}_cifar10",
+            cifar(partial(state, 10), arguments={"dataset": "cifar10"}, parameters=binary + norms10),
+        )
+        yield (
+            f"aresb{layers}_imagenet",
+            aresb(
+                partial(state, 1000, imagenet=True),
+                partial(aresb_forward, imagenet=True),
+                IMAGENET,
+                arguments={"dataset": "imagenet"},
+                parameters=binary + norms_imagenet,
+                unused_parameters=0,
+                macs=pytest.approx(macs_imagenet + 118013952, abs=1e5),
+                small=small,
+                fast=small,
+            ),
+        )

@@ -4,11 +4,13 @@ Source: specs/reactnet-repbnn.md, sections 1 to 3 and 6 to 8.3. A binary convolu
 dimensions or `weights` with the shape (N, 1); the forward takes either.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from . import primitives as p
+from .network import CIFAR, IMAGENET, Network
 from .tensors import Tensors, Writer
 
 WIDTHS = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
@@ -221,3 +223,70 @@ def bireal50_forward(state, images):
             main = p.batch_norm(p.conv2d(main, block["downsample.1.weight"]), block.at("downsample.2"))
         middle, main = out2, binary(out2, block, 3) + main
     return p.linear(p.global_average(main), net.at("fc"))
+
+
+def networks():
+    """The records of these networks by name."""
+    real = partial(mobilenet_forward, binary=False)
+    a = partial(Network, input_shape=IMAGENET, constructor="ReActNetA", parameters=29343592, entries=298)
+    macs = 4816896000 + 10838016
+    yield "reactnet_a_step1", a(mobilenet_state, real)
+    yield "reactnet_a_step2", a(partial(mobilenet_state, flat=True), mobilenet_forward, small=True, fast=True)
+    yield "adambnn_step1", a(mobilenet_state, real)
+    yield "adambnn", a(mobilenet_state, mobilenet_forward, macs=macs)
+    rep = partial(a, partial(mobilenet_state, beta=2), constructor="RepReActNetA", arguments={"beta": 2})
+    rep = partial(rep, parameters=30432072)
+    yield "rep_adambnn_step1", rep(real)
+    yield "rep_adambnn", rep(mobilenet_forward, macs=macs, fast=True)
+    yield from _resnets()
+    yield (
+        "bireal50",
+        Network(
+            bireal50_state,
+            bireal50_forward,
+            IMAGENET,
+            "BiRealNet50",
+            25730088,
+            entries=324,
+            unused=r"layers\.0\.down_conv1x1\.weight",
+            macs=3596615680 + 569638912 - 2048000,
+            fast=True,
+        ),
+    )
+    yield (
+        "react_resnet18_cifar100",
+        Network(
+            partial(resnet_state, 18, cifar=True, classes=100),
+            partial(resnet_forward, cifar=True),
+            CIFAR,
+            "ReActNet18",
+            10985472 + 172032 + 77540,
+            {"dataset": "cifar100"},
+        ),
+    )
+
+
+def _resnets():
+    for layers, entries, parameters, bireal_entries, bireal_parameters, macs in (
+        (18, 186, 11704424, 122, 11689512, 1676279808 + 137793536 - 512000),
+        (34, 346, 21827432, 218, 21797672, 3525967872 + 137793536 - 512000),
+    ):
+        state = partial(resnet_state, layers)
+        react = partial(Network, state, input_shape=IMAGENET, constructor=f"ReActNet{layers}", parameters=parameters)
+        react = partial(react, arguments={"dataset": "imagenet"}, entries=entries)
+        yield f"react_resnet{layers}_step1", react(partial(resnet_forward, binary=False), small=layers == 18)
+        yield f"react_resnet{layers}", react(resnet_forward, macs=macs, fast=layers == 18)
+        yield (
+            f"bireal{layers}",
+            Network(
+                partial(state, react=False, flat=True),
+                partial(resnet_forward, react=False),
+                IMAGENET,
+                f"BiRealNet{layers}",
+                bireal_parameters,
+                entries=bireal_entries,
+                macs=macs if layers == 18 else None,
+                small=layers == 18,
+                fast=layers == 18,
+            ),
+        )

@@ -1,9 +1,9 @@
-"""From the keys of a PyTorch state dict to the weights of a Keras model: each goes somewhere, or none does."""
+"""From the keys of a state dict to the weights of a Keras model: every key gets a place, or nothing is loaded."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ class ImportReport:
             and 0 in PyTorch, where such a weight counts for nothing.
         close: Binary convolutions with latent weights so close to 0 that rounding may decide their sign, and how
             many.
+        arguments: Arguments of the network's constructor, as `larq_rep.zoo.import_checkpoint` recognised or got them.
     """
 
     network: str
@@ -58,6 +59,7 @@ class ImportReport:
     unused: dict[str, str] = field(default_factory=dict)
     zeros: dict[str, int] = field(default_factory=dict)
     close: dict[str, int] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "rows": [row._asdict() for row in self.rows]}
@@ -95,6 +97,12 @@ class Importer:
     def has(self, layer: str) -> bool:
         """Whether the model has a layer of this name."""
         return layer in self._layers
+
+    def blocks(self) -> Iterator[tuple[str, str]]:
+        """The blocks of a ResNet as the layers are called, `layer1_0`, and as the keys are, `layer1.0`."""
+        found = (re.match(r"(layer\d+_\d+|layers_\d+)(?=_)", name) for name in self._layers)
+        for name in dict.fromkeys(match[0] for match in found if match):
+            yield name, name.replace("_", ".")
 
     def layer(self, name: str) -> Any:
         if name not in self._layers:
@@ -170,6 +178,16 @@ class Importer:
         how = "transposed" if image is None else "CHW to HWC, mirrored, transposed"
         self._take(layer, dense.kernel, {f"{key}.weight": (outputs, inputs)}, convert, how)
         self.vector(layer, "bias", f"{key}.bias")
+
+    def classifier(self, *names: str, norm: bool = False) -> dict[str, str]:
+        """The last layer, called by one of these names; what is left over if the model has none."""
+        layer = next((name for name in names if self.has(name)), None)
+        if layer is None:
+            return {rf"({'|'.join([*names, *['bn2'] * norm])})\..*": "the model has no classifier (include_top=False)"}
+        self.dense(layer, next((name for name in names if name in self), layer))
+        if norm:
+            self.norm("bn2", "bn2")
+        return {}
 
     def vector(self, layer: str, weight: str | tf.Variable, *keys: str, half: int | None = None) -> None:
         """A weight of one number a channel, whatever other axes of size 1 it has in the file.

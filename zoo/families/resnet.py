@@ -1,0 +1,81 @@
+"""ResNet-20 and -18 of IR-Net, RBNN, ReCU and FracBNN, and real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from larq_rep.zoo.checkpoint import CheckpointError
+from larq_rep.zoo.families import aresbnet
+from larq_rep.zoo.keys import Keys, rep
+from larq_rep.zoo.mapping import Importer
+
+NETWORKS = ("ResNet18", "ResNet20")
+
+
+def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
+    kernel = keys.shape("layer1.0.conv1.weight")
+    if not kernel or aresbnet.has_its_blocks(keys):
+        return None
+    if keys.has(r"layer1\.0\.prelu\.weight") or keys.has(r"layer2\.0\.shortcut\.0\.tau"):
+        raise CheckpointError(
+            "its keys are those of ReCU's code before 2021-08-08, whose ResNets have other blocks than those of the "
+            "current code and are not in the zoo. Take a checkpoint of the current code."
+        )
+    if keys.blocks() == (3, 3, 3):
+        return rep("ResNet20", keys.width("layer1.0.bn1.weight") // 16, method=_method20(keys))
+    if keys.blocks() == (2, 2, 2, 2) and len(kernel) == 4 and kernel[2:] == (3, 3):
+        kind = method(keys, "layer1.0.conv1") if keys.has(r"bn2\.weight") else "real"
+        return rep("ResNet18", keys.width("layer1.0.bn1.weight") // 64, method=kind, dataset=keys.dataset())
+    raise keys.unknown_resnet()
+
+
+def method(keys: Keys, conv: str) -> str:
+    """The method of a binary convolution, by what stands beside its kernel."""
+    if f"{conv}.rotate" in keys:
+        return "rbnn"
+    return "recu" if f"{conv}.alpha" in keys else "irnet"
+
+
+def _method20(keys: Keys) -> str:
+    if keys.has(r"layer1\.0\.rprelu1\..*"):
+        return "fracbnn_gated" if "layer1.0.conv1.threshold" in keys else "fracbnn"
+    if "bn2.weight" not in keys:
+        raise _undecided("real", "real_bireal")
+    if method(keys, "layer1.0.conv1") == "rbnn":
+        raise _undecided("rbnn", "rbnn_bireal")
+    return method(keys, "layer1.0.conv1")
+
+
+def _undecided(*methods: str) -> CheckpointError:
+    either = " or ".join(f"method={name!r}" for name in methods)
+    options = " or ".join(f"--set method={name}" for name in methods)
+    return CheckpointError(
+        f"its keys are those of ResNet20 with either of {len(methods)} methods, which have the same weights. Say which "
+        f"it is: network='ResNet20' and {either} (lce import: --network ResNet20 and {options})."
+    )
+
+
+def port(weights: Importer) -> dict[str, str]:
+    weights.conv("conv1", "conv1")
+    weights.norm("bn1", "bn1")
+    for block, key in weights.blocks():
+        for number in (1, 2):
+            weights.conv(f"{block}_conv{number}", f"{key}.conv{number}")
+            if weights.has(f"{block}_conv{number}_gate"):
+                weights.vector(f"{block}_conv{number}_gate", "threshold", f"{key}.conv{number}.threshold")
+            if weights.has(f"{block}_rprelu{number}"):
+                rprelu = f"{key}.rprelu{number}"
+                weights.rprelu(f"{block}_rprelu{number}", f"{rprelu}.shift_x", f"{rprelu}.prelu", f"{rprelu}.shift_y")
+        for number in range(1, 5):
+            if weights.has(f"{block}_bn{number}"):
+                weights.norm(f"{block}_bn{number}", f"{key}.bn{number}")
+        for kind in ("shortcut", "downsample"):
+            if weights.has(f"{block}_{kind}_0"):
+                weights.conv(f"{block}_{kind}_0", f"{key}.{kind}.0")
+                weights.norm(f"{block}_{kind}_1", f"{key}.{kind}.1")
+    return {
+        r"encoder\.placeholder": "scratch space of FracBNN's encoder",
+        r"bn3\..*": "never used",
+        r".*\.tau": "a threshold of ReCU's gradient",
+        **weights.classifier("fc", "linear", norm=weights.has("bn2") or not weights.has("pool")),
+    }
