@@ -23,6 +23,7 @@ setup(
         "larq_rep.converters",
         "larq_rep.zoo.checkpoint",
         "larq_rep.converters.folding",
+        "larq_rep.converters.verification",
         "larq_rep_cli",
     ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},

@@ -11,8 +11,8 @@ from larq_rep_runtime import Interpreter, available_implementations
 
 import larq_rep.zoo
 from larq_rep.converters import convert, lce
-from larq_rep.converters.delegate import compare_delegate
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.verification.delegate import compare_delegate
 
 
 def check(content, shape):

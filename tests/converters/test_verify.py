@@ -10,9 +10,9 @@ import tensorflow as tf
 from support import bit_output_model, images, randomize
 
 from larq_rep import layers, zoo
-from larq_rep.converters import convert, delegate, executor, float_weights, lce
+from larq_rep.converters import convert, executor, float_weights, lce, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.converters.verify import verify
+from larq_rep.converters.verification import delegate
 from larq_rep.quantizers import RSign
 
 keras = tf.keras.layers

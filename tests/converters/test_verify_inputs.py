@@ -8,9 +8,9 @@ from networks import random_network
 from support import bit_output_model, randomize
 
 from larq_rep.converters import convert, lce, verify
-from larq_rep.converters.benchmark import benchmark
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.inputs import IncomparableError, random_inputs
+from larq_rep.converters.latency import benchmark
 
 keras = tf.keras.layers
 SIGNS = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}

@@ -116,7 +116,7 @@ import sys
 sys.meta_path = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable___larq_rep_0")]
 assert "larq_rep" not in sys.modules
 sys.path.insert(0, {str(root)!r})
-import larq_rep.zoo, larq_rep.converters.describe
+import larq_rep.zoo, larq_rep.converters.description
 assert larq_rep.zoo.__file__ == {str(root / "zoo" / "__init__.py")!r}, larq_rep.zoo.__file__
 """
     done = run(code)
