@@ -58,7 +58,7 @@ names = ["converters", "data", "losses", "plots", "training", "zoo"]
 assert not {f"larq_rep.{name}" for name in names} & {*sys.modules}
 assert {*names, *larq_rep.__all__} <= {*dir(larq_rep)}
 assert all(hasattr(larq_rep, name) for name in larq_rep.__all__)
-for package, name in ((larq_rep.zoo, "catalog"), (larq_rep.converters, "benchmark")):
+for package, name in ((larq_rep.zoo, "catalog"), (larq_rep.converters, "benchmark"), (larq_rep.converters, "latency")):
     assert {name, *package.__all__} <= {*dir(package)} and getattr(package, name).__name__.endswith(name)
     assert not hasattr(package, "nothing")
 """
