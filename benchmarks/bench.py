@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from larq_rep.converters import convert, fold
-from larq_rep.converters.benchmark import benchmark
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.latency import benchmark
 from larq_rep.converters.lce import interpreter, standard_error
 from runtime import trained_like
 

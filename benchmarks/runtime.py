@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from larq_rep.converters import convert
-from larq_rep.converters.benchmark import Result, benchmark, measure
+from larq_rep.converters.latency import Result, benchmark, measure
 from larq_rep.converters.lce import standard_error
 
 NETWORKS = ("RepReActNetA", "ReActNetA", "BiRealNet18", "ResNetE18", "BinaryDenseNet28", "MeliusNet22")

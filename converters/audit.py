@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
-from larq_rep.converters.graph import FrozenGraph, Site, laid_out
+from larq_rep.converters.graph import FrozenGraph, Site
+from larq_rep.converters.tensors import laid_out
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -211,16 +212,15 @@ class BinaryAudit:
     unpacked: set[str]
 
 
-def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> BinaryAudit:
+def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> BinaryAudit:
     """Looks for every convolution with binary input and binary weights in the file.
 
     # Arguments
-        model: The Keras model.
-        graph: The same model as a graph.
+        graph: The Keras model as a graph.
         flatbuffer: What it was converted to.
         log: What the converter printed.
     """
-    meant, kernels = meant_binary(model, graph)
+    meant, kernels = meant_binary(graph)
     convolutions = [i for i, site in enumerate(meant) if site.kind == "convolution"]
     matched = matching.match([kernels[i] for i in convolutions], flatbuffer)
     layers = {op.index: meant[convolutions[position]].layer for position, op in matched.pairs.items()}
@@ -255,7 +255,7 @@ def audit_binary(model: tf.keras.Model, graph: FrozenGraph, flatbuffer: Flatbuff
     )
 
 
-def meant_binary(model: tf.keras.Model, graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
+def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
     """The convolutions and dense layers that were meant to be binary, and their kernels.
 
     The input counts as binary if a sign made it, or if it has two values only on random data. The kernel

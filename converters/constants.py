@@ -20,7 +20,9 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.converters.graph import FrozenGraph, resolve
+from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.lce_graph import add_constant
+from larq_rep.converters.tensors import resolve
 
 # The constant comes second: LCE leaves c - x and c / x alone.
 _RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan", "BroadcastTo")
@@ -73,10 +75,9 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
         vector = _vector(values[use], use.data.shape) if use in values else None
         source = resolve(use.data)
         if vector is not None:
-            node = graph_def.node.add(name=f"{use.node.name}/channels", op="Const")
-            node.attr["dtype"].type = use.constant.dtype.as_datatype_enum
-            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(vector))
-            by_name[use.node.name].input[use.position] = node.name
+            name = f"{use.node.name}/channels"
+            add_constant(graph_def, name, vector)
+            by_name[use.node.name].input[use.position] = name
         elif source.name not in kept and source.ref() not in inputs:
             # An output is named by its node, which may have several.
             kept[source.name] = f"{source.op.name}/kept_{source.value_index}"

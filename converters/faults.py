@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from larq_rep_runtime.metadata import read_metadata
 
+from larq_rep.converters import metadata
 from larq_rep.converters.audit import Finding
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.matching import groups
@@ -36,7 +36,7 @@ def audit_old_faults(content: bytes) -> list[Finding]:
         if op.name == "LceBconv2d" and flatbuffer.dtype(op.outputs[0]) == "int32" and op.inputs[4] >= 0
     ]
     findings = [finding for op in packed if (finding := _double_clamp(flatbuffer, op)) is not None]
-    if packed and not states_version(read_metadata(content)):
+    if packed and not states_version(metadata.read(content)):
         which = ", ".join(str(op.index) for op in packed)
         message = (
             f"the file does not say which version converted it, and these operators write bits: {which}. If the model "

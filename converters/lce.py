@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from larq_compute_engine.tflite.python.interpreter import Interpreter
-
-# LCE's converter and interpreter explain themselves there.
-from larq_rep_runtime.profile import captured_stderr as standard_error
 
 
 class RefusedError(ValueError):
     """LCE's interpreter does not run this file."""
+
+
+@contextmanager
+def standard_error() -> Iterator[list[str]]:
+    """Collects what LCE's converter and interpreter print meanwhile: there they explain themselves."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    with open(os.memfd_create("stderr"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            lines += file.read().decode("utf-8", "replace").splitlines()
 
 
 def interpreter(content: bytes, **options: bool) -> Interpreter:

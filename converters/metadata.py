@@ -1,11 +1,12 @@
 """What a .tflite file says of itself: where it comes from, and how its image is to be given.
 
-`larq_rep_runtime.metadata.read_metadata` reads it.
+On a board, without this package, `larq_rep_runtime.metadata.read_metadata` reads it.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,19 @@ def attach(content: bytes, values: dict[str, Any]) -> bytes:
     entry.name, entry.buffer = _NAME, len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
     return flatbuffer.pack()
+
+
+def read(content: bytes) -> dict[str, Any]:
+    """The values that `attach` wrote; empty for a file that has none, or is damaged where it should have them."""
+    try:
+        model = schema.Model.GetRootAsModel(content, 0)
+        for entry in map(model.Metadata, range(model.MetadataLength())):
+            if entry.Name() == _NAME:
+                values = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+                return values if isinstance(values, dict) else {}
+    except (struct.error, AttributeError, IndexError, TypeError, ValueError):
+        pass  # What runs the file says so.
+    return {}
 
 
 def as_taken(values: dict[str, Any], images: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_rep.converters.control_flow import BRANCHES, LOOPS
-from larq_rep.converters.graph import FrozenGraph, Site, laid_out, resolve
+from larq_rep.converters.graph import FrozenGraph, Site
+from larq_rep.converters.tensors import laid_out, resolve
 
 _OTHER_CONVOLUTIONS = {
     "1-D convolution": (

@@ -16,7 +16,8 @@ import tensorflow as tf
 from larq_rep.converters import matching, reasons
 from larq_rep.converters.audit import BinaryAudit, Finding, declared_binary
 from larq_rep.converters.float_weights import CompressedConstant
-from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph, resolve, unpadded
+from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph
+from larq_rep.converters.tensors import resolve, unpadded
 
 # Products of data and weights beside the convolutions: locally connected layers, attention, the user's own.
 _PRODUCTS = {*CONVOLUTIONS, "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "SparseMatMul"}

@@ -101,7 +101,7 @@ class Demo:
         return {name: runs.load(OUT / name, "last") for name in names}
 
     def convert(self, name: str, model) -> None:
-        from larq_rep.converters.convert import convert
+        from larq_rep.converters import convert
         from larq_rep.cost import count
 
         with self.step(f"{name}: convert"):
@@ -119,7 +119,7 @@ class Demo:
             self.missed.append(f"{name}: {report.bitpacked} of {report.binary} convolutions are bitpacked")
 
     def verify(self, name: str, model, images) -> None:
-        from larq_rep.converters.verify import verify
+        from larq_rep.converters import verify
 
         with self.step(f"{name}: verify on {len(images)} images", len(images)) as advance:
 
@@ -151,7 +151,7 @@ class Demo:
                 self.missed.append(f"{name}: accuracy {accuracy:.2%} in {engine}, expected at least {TARGET:.0%}")
 
     def benchmark(self) -> None:
-        from larq_rep.converters.benchmark import benchmark
+        from larq_rep.converters.latency import benchmark
 
         with self.step(f"benchmark {' and '.join(MODES)} modes", RUNS + 2) as advance:
             results = benchmark(

@@ -302,7 +302,6 @@ def _of_model(source: str, model: tf.keras.Model) -> _Classifier:
 
 def _of_file(source: str) -> _Classifier:
     import numpy as np
-    from larq_rep_runtime.metadata import read_metadata
 
     from larq_rep.converters import lce, metadata
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
@@ -314,7 +313,7 @@ def _of_file(source: str) -> _Classifier:
             source, [flatbuffer.shape(i) for i in flatbuffer.inputs], [flatbuffer.shape(i) for i in flatbuffer.outputs]
         )
         engine = lce.any_interpreter(content)
-    about = read_metadata(content)
+    about = metadata.read(content)
     dtype = np.dtype(engine.input_types[0])
     if dtype.kind not in "fiu":
         raise common.InputError(f"{source} takes images of the type {dtype}. Expected numbers.")

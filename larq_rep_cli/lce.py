@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from larq_rep.converters.comparison import Verification
     from larq_rep.converters.flatbuffer import Flatbuffer
+    from larq_rep.converters.verification import Verification
 
 _MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "delegate")
 _BATCH = 32
@@ -133,8 +133,8 @@ def write_tflite(
     common.check_output(output, force)
     start = time.perf_counter()
     model = load()
-    from larq_rep.converters.convert import ConversionError
-    from larq_rep.converters.convert import convert as convert_model
+    from larq_rep.converters.conversion import ConversionError
+    from larq_rep.converters.conversion import convert as convert_model
 
     try:
         with common.working(f"converting {source}"):
@@ -276,14 +276,14 @@ def verify(
     content = common.read_file(file)
     network = _load(model, seed, options)
     import numpy as np
-    from larq_rep_runtime import DelegateError
 
     from larq_rep.converters import lce
     from larq_rep.converters.audit import audit_model
-    from larq_rep.converters.convert import ConversionError
+    from larq_rep.converters.conversion import ConversionError
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
     from larq_rep.converters.inputs import IncomparableError
-    from larq_rep.converters.verify import verify as verify_file
+    from larq_rep.converters.runtime import delegate_errors
+    from larq_rep.converters.verification import verify as verify_file
 
     with common.refusing(InvalidFlatbufferError, prefix=f"{file}: "):
         flatbuffer = Flatbuffer(content)
@@ -305,7 +305,7 @@ def verify(
         IncomparableError,
         ConversionError,
         lce.RefusedError,
-        DelegateError,
+        *delegate_errors(),
         prefix=f"{file} cannot be compared with {model}: ",
     ):
         result = verify_file(
@@ -374,7 +374,6 @@ def _compare_answers(
 ) -> dict[str, Any]:
     """Accuracies, if there are labels, and the images to which model and file give different answers."""
     import numpy as np
-    from larq_rep_runtime.metadata import read_metadata
 
     from larq_rep.converters import lce, metadata
     from larq_rep.converters.flatbuffer import Flatbuffer
@@ -389,7 +388,7 @@ def _compare_answers(
             f"The images have {labels.max() + 1} classes, but {network.name} knows {shape[1]}. Expected a folder for "
             "each class of the model, in the alphabetical order of its outputs."
         )
-    interpreter, flatbuffer, about = lce.any_interpreter(content), Flatbuffer(content), read_metadata(content)
+    interpreter, flatbuffer, about = lce.any_interpreter(content), Flatbuffer(content), metadata.read(content)
     batch = network.input_shape[0] or 1
     step = batch if batch > 1 else _BATCH
     keras, tflite = [], []
@@ -461,7 +460,7 @@ def inspect(file: Path, as_json: bool) -> None:
     content = common.read_file(file)
     common.quiet_tensorflow()
     from larq_rep.converters.audit import audit_flatbuffer
-    from larq_rep.converters.describe import describe
+    from larq_rep.converters.description import describe
     from larq_rep.converters.faults import audit_old_faults, states_version
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
@@ -604,22 +603,21 @@ def benchmark(
     contents = {str(path): common.read_file(path) for path in files}
     common.quiet_tensorflow()
     from larq_rep.converters import lce
-    from larq_rep.converters.benchmark import benchmark as measure
-    from larq_rep.converters.benchmark import plot as draw
-    from larq_rep.converters.describe import describe
+    from larq_rep.converters.description import describe
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
     from larq_rep.converters.inputs import random_inputs
+    from larq_rep.converters.latency import benchmark as measure
+    from larq_rep.converters.latency import plot as draw
 
     stock = False
     for name, content in contents.items():
         with common.refusing(InvalidFlatbufferError, prefix=f"{name}: "):
             stock |= not any(operator.startswith("Lce") for operator in describe(content).operators)
-    from larq_rep_runtime import DelegateError, available_implementations
-    from larq_rep_runtime import profile as profile_steps
+    from larq_rep.converters.runtime import delegate_errors, needed_runtime
 
     if runtime == "delegate" or "delegate" in modes or implementation is not None or profile:
-        with common.refusing(DelegateError):
-            known = available_implementations()
+        with common.refusing(*delegate_errors()):
+            known = needed_runtime().available_implementations()
         if implementation is not None and implementation not in known:
             raise common.InputError(
                 f"--implementation {implementation}: this processor runs {', '.join(known)}. Give one of them."
@@ -649,10 +647,10 @@ def benchmark(
             draw(results, plot)
     steps = []
     if profile:
-        with common.refusing(DelegateError):
+        with common.refusing(*delegate_errors()):
             first = contents[str(files[0])]
             x = random_inputs(Flatbuffer(first))
-            steps = profile_steps(first, num_threads, num_runs=num_runs, x=x, implementation=implementation)
+            steps = needed_runtime().profile(first, num_threads, num_runs=num_runs, x=x, implementation=implementation)
     if as_json:
         settings = {"num_threads": num_threads, "warmup_runs": warmup_runs, "num_runs": num_runs}
         found = {"profile": steps} if profile else {}

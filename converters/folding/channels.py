@@ -16,7 +16,7 @@ _ELEMENTWISE = ("ADD", "SUB", "MUL")
 _MOST_ELEMENTS = 2**26
 
 
-class Graph:
+class ChannelGraph:
     """A file with what its operators do to channels, found once."""
 
     def __init__(self, flatbuffer: Flatbuffer):

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from larq_rep.converters.flatbuffer import Operator
-from larq_rep.converters.folding.channels import Graph
+from larq_rep.converters.folding.channels import ChannelGraph
 
 # An offset is divided by the multiplications behind the convolution that takes it: beyond these, rounding grows.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-6, 2.0**6
@@ -111,7 +111,7 @@ class Plan:
     added: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
 
-def best_plan(graph: Graph) -> Plan | None:
+def best_plan(graph: ChannelGraph) -> Plan | None:
     """The cheapest plan found; `None` if the file is as good already."""
     operators = graph.flatbuffer.operators
     candidates = [op.index for op in operators if graph.adds_constant(op) and graph.plain(op)]
@@ -126,11 +126,11 @@ def best_plan(graph: Graph) -> Plan | None:
     return best if best.cost < present else None
 
 
-def _cost(graph: Graph, tensor: int) -> float:
+def _cost(graph: ChannelGraph, tensor: int) -> float:
     return graph.elements(tensor) + _OPERATOR_COST
 
 
-def make_plan(graph: Graph, left_out: Iterable[int]) -> Plan:
+def make_plan(graph: ChannelGraph, left_out: Iterable[int]) -> Plan:
     """The plan that leaves out the given additions of constants."""
     left_out = frozenset(left_out)
     offsets, demands, unknowns = _propagate(graph, left_out)
@@ -158,13 +158,13 @@ def make_plan(graph: Graph, left_out: Iterable[int]) -> Plan:
     return plan
 
 
-def data_of(graph: Graph, op: Operator) -> int:
+def data_of(graph: ChannelGraph, op: Operator) -> int:
     """The tensor that an operator with a constant of each channel is applied to."""
     vector = graph.vectors[op.index]
     return op.inputs[vector[0]]
 
 
-def new_constant(graph: Graph, plan: Plan, op: Operator) -> np.ndarray:
+def new_constant(graph: ChannelGraph, plan: Plan, op: Operator) -> np.ndarray:
     """What an addition of a constant that stays has to add: as float32."""
     vector = graph.vectors[op.index]
     change = plan.offsets.get(op.inputs[vector[0]], 0) - plan.offsets.get(op.outputs[0], 0)
@@ -172,7 +172,7 @@ def new_constant(graph: Graph, plan: Plan, op: Operator) -> np.ndarray:
     return result.astype(np.float32)
 
 
-def _propagate(graph: Graph, left_out: frozenset[int]) -> tuple[dict[int, _Offset], list[_Demand], int]:
+def _propagate(graph: ChannelGraph, left_out: frozenset[int]) -> tuple[dict[int, _Offset], list[_Demand], int]:
     """The offset of each tensor, where it must vanish, and the number of unknowns."""
     offsets: dict[int, _Offset] = {}
     demands: list[_Demand] = []

@@ -11,7 +11,7 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.folding import offsets, scales
-from larq_rep.converters.folding.channels import CONVOLUTIONS, Graph
+from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _fold(flatbuffer: Flatbuffer, content: bytes) -> tuple[bytes, Flatbuffer]:
         return content, flatbuffer  # operators that act on a variable: what they do cannot be seen here
     while True:
         if not _leave_out_fills(flatbuffer):
-            graph = Graph(flatbuffer)
+            graph = ChannelGraph(flatbuffer)
             if not _leave_out_factors(graph):
                 if (plan := offsets.best_plan(graph)) is None:
                     return content, flatbuffer
@@ -110,7 +110,7 @@ def _leave_out_fills(flatbuffer: Flatbuffer) -> bool:
     return bool(stored)
 
 
-def _leave_out_factors(graph: Graph) -> bool:
+def _leave_out_factors(graph: ChannelGraph) -> bool:
     """Leaves out clips and multiplications; returns whether there were any."""
     flatbuffer = graph.flatbuffer
     clips = {op.index for op in flatbuffer.operators if scales.needless_clip(graph, op)}
@@ -136,7 +136,7 @@ def _leave_out_factors(graph: Graph) -> bool:
     return True
 
 
-def _scaled_constants(graph: Graph, scaling: scales.Scaling, op: Operator) -> dict[int, np.ndarray]:
+def _scaled_constants(graph: ChannelGraph, scaling: scales.Scaling, op: Operator) -> dict[int, np.ndarray]:
     """New constants of an operator by the position of its input."""
     vector, before = graph.vectors.get(op.index), scaling.scales.get(op.inputs[0])
     after = scaling.convolutions.get(op.index)
@@ -161,7 +161,7 @@ def _scaled_constants(graph: Graph, scaling: scales.Scaling, op: Operator) -> di
     return {position: value.astype(np.float32) for position, value in changed.items()}
 
 
-def _add_elsewhere(graph: Graph, plan: offsets.Plan) -> None:
+def _add_elsewhere(graph: ChannelGraph, plan: offsets.Plan) -> None:
     """Rewrites the file by a plan of its offsets."""
     flatbuffer = graph.flatbuffer
     operators: list[schema.OperatorT] = []

@@ -28,7 +28,7 @@ import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters.flatbuffer import Operator
-from larq_rep.converters.folding.channels import CONVOLUTIONS, Graph
+from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
 
 _RELU = schema.ActivationFunctionType.RELU
 _CLIP = schema.ActivationFunctionType.RELU_N1_TO_1
@@ -51,7 +51,7 @@ class Scaling:
     scales: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def best_scaling(graph: Graph) -> Scaling:
+def best_scaling(graph: ChannelGraph) -> Scaling:
     """Leaves out every multiplication that it can."""
     best = Scaling()
     for op in graph.flatbuffer.operators:
@@ -73,7 +73,7 @@ def best_scaling(graph: Graph) -> Scaling:
     return best
 
 
-def needless_clip(graph: Graph, op: Operator) -> bool:
+def needless_clip(graph: ChannelGraph, op: Operator) -> bool:
     """Whether an operator clips to [-1, 1] what only signs see."""
     clips = op.name == "RELU_N1_TO_1" or getattr(op.options, "fusedActivationFunction", 0) == _CLIP
     readers = graph.flatbuffer.consumers.get(op.outputs[0], [])
@@ -81,7 +81,7 @@ def needless_clip(graph: Graph, op: Operator) -> bool:
     return clips and not outside and bool(readers) and all(reader.name == "LceQuantize" for reader in readers)
 
 
-def _source(graph: Graph, op: Operator) -> tuple[Operator, np.ndarray] | None:
+def _source(graph: ChannelGraph, op: Operator) -> tuple[Operator, np.ndarray] | None:
     """The convolution whose output a multiplication rearranges, and a factor for each of its channels.
 
     Where copies of a channel are multiplied with different numbers it is that of one of them.
@@ -104,7 +104,7 @@ def _source(graph: Graph, op: Operator) -> tuple[Operator, np.ndarray] | None:
     return None
 
 
-def _scalable(graph: Graph, op: Operator, factor: np.ndarray) -> bool:
+def _scalable(graph: ChannelGraph, op: Operator, factor: np.ndarray) -> bool:
     if op.name == "LceBconv2d":
         multiplier = graph.flatbuffer.constant(op.inputs[2])
         return graph.plain(op) and multiplier is not None and multiplier.shape == factor.shape
@@ -112,14 +112,14 @@ def _scalable(graph: Graph, op: Operator, factor: np.ndarray) -> bool:
     return _has_weights(graph, op) and (activation == 0 or (activation == _RELU and bool((factor > 0).all())))
 
 
-def _has_weights(graph: Graph, op: Operator) -> bool:
+def _has_weights(graph: ChannelGraph, op: Operator) -> bool:
     """Whether the weights of a real-valued convolution can be changed."""
     weights = graph.flatbuffer.constant(op.inputs[1])
     return weights is not None and weights.dtype == np.float32 and graph.bias(op) is not None
 
 
 def _propagate(
-    graph: Graph, left_out: frozenset[int], convolutions: dict[int, np.ndarray]
+    graph: ChannelGraph, left_out: frozenset[int], convolutions: dict[int, np.ndarray]
 ) -> dict[int, np.ndarray] | None:
     """The scale of each tensor, or `None` if one is where there must be none."""
     scales: dict[int, np.ndarray] = {}
@@ -157,7 +157,7 @@ def _propagate(
 
 
 def _scale_of_output(
-    graph: Graph, op: Operator, scales: dict[int, np.ndarray], positive: bool
+    graph: ChannelGraph, op: Operator, scales: dict[int, np.ndarray], positive: bool
 ) -> dict[int, np.ndarray] | None:
     activation = getattr(op.options, "fusedActivationFunction", 0)
     if activation not in (0, _RELU) or (activation == _RELU and not positive):

@@ -8,8 +8,8 @@ import pytest
 import support
 import tensorflow as tf
 
-from larq_rep.converters.delegate import compare_delegate
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.verification.delegate import compare_delegate
 
 pytest.importorskip("larq_zoo")
 

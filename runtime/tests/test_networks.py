@@ -11,8 +11,8 @@ from larq_rep_runtime import Interpreter, available_implementations
 
 import larq_rep.zoo
 from larq_rep.converters import convert, lce
-from larq_rep.converters.delegate import compare_delegate
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.verification.delegate import compare_delegate
 
 
 def check(content, shape):
@@ -81,7 +81,8 @@ def random_network(rng):
     return model
 
 
-def check_random_network(seed):
+@pytest.mark.parametrize(["seed"], support.first_quick([(seed,) for seed in (*range(8), *range(100, 130))], 8))
+def test_random_network(seed):
     rng = np.random.default_rng(seed)
     model = random_network(rng)
     content, _ = convert(model)
@@ -96,17 +97,6 @@ def check_random_network(seed):
     for one, keras in zip(expected, tf.nest.flatten(model(x)), strict=True):
         wrong = np.abs(one - keras.numpy()) > 1e-3 * np.abs(keras.numpy()).max()
         assert wrong.mean() < 0.01, wrong.mean()
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_random_network(seed):
-    check_random_network(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 130))
-def test_more_random_networks(seed):
-    check_random_network(seed)
 
 
 def test_network():

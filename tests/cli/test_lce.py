@@ -16,8 +16,8 @@ from PIL import Image
 
 import larq_rep
 from larq_rep import cost, data, zoo
-from larq_rep.converters.benchmark import MODES
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.latency import MODES
 from larq_rep_cli import common, lce
 
 NETWORK = ["RepResNet20", "--set", "width=4", "--input-size", "12x12x1"]
@@ -379,14 +379,12 @@ def test_delegate(converted):
 
 @pytest.mark.parametrize("options", [("--profile",), ("--runtime", "delegate"), ("--mode", "delegate")])
 def test_delegate_that_was_not_built_costs_no_measuring(converted, missing_delegate, options, monkeypatch):
-    monkeypatch.setattr("larq_rep.converters.benchmark.benchmark", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("larq_rep.converters.latency.benchmark", lambda *_, **__: pytest.fail("it measured"))
     assert "was not built" in refused("benchmark", converted[0], *options)
 
 
 def test_delegate_that_was_not_built_costs_no_proof(converted, missing_delegate, monkeypatch):
-    monkeypatch.setattr(
-        "larq_rep.converters.comparison.Comparison.check_interfaces", lambda *_: pytest.fail("it compared")
-    )
+    monkeypatch.setattr("larq_rep.converters.verification.check_interfaces", lambda *_: pytest.fail("it compared"))
     assert "was not built" in refused("verify", *NETWORK, converted[0], "--random", 1, "--runtime", "delegate")
 
 

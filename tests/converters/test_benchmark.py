@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from larq_rep.converters import benchmark as module
-from larq_rep.converters.benchmark import Result, benchmark, plot
+from larq_rep.converters import latency as module
+from larq_rep.converters.latency import Result, benchmark, plot
 
 layers = tf.keras.layers
 

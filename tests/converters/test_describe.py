@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_rep.converters.describe import describe
+from larq_rep.converters.description import describe
 from larq_rep.converters.flatbuffer import InvalidFlatbufferError
 from larq_rep.converters.float_weights import compress
 

@@ -3,13 +3,12 @@
 import collections
 import itertools
 
-import larq as lq
 import larq_compute_engine
 import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import randomize
+from support import one_padded, randomize
 
 from larq_rep.converters import convert, describe, fold
 from larq_rep.converters.float_weights import expand
@@ -25,16 +24,7 @@ def image(name=None, channels=32):
 
 
 def binary(x, filters=32):
-    x = lq.layers.QuantConv2D(
-        filters,
-        3,
-        padding="same",
-        pad_values=1.0,
-        input_quantizer="ste_sign",
-        kernel_quantizer="ste_sign",
-        use_bias=False,
-    )(x)
-    return keras.BatchNormalization()(x)
+    return keras.BatchNormalization()(one_padded(filters)(x))
 
 
 def body(x):

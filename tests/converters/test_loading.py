@@ -8,7 +8,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import randomize
+from support import one_padded, randomize
 
 from larq_rep.converters import convert, verify
 from larq_rep.converters.lce import interpreter
@@ -17,25 +17,13 @@ from larq_rep.converters.loading import LoadingError, load
 keras = tf.keras.layers
 
 
-def binary(filters=32):
-    return lq.layers.QuantConv2D(
-        filters,
-        3,
-        padding="same",
-        pad_values=1.0,
-        input_quantizer="ste_sign",
-        kernel_quantizer="ste_sign",
-        use_bias=False,
-    )
-
-
 # None of these is registered, so whoever loads a file of theirs does not know them.
 
 
 class Block(keras.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.conv, self.norm, self.dropout = binary(), keras.BatchNormalization(), keras.Dropout(0.5)
+        self.conv, self.norm, self.dropout = one_padded(), keras.BatchNormalization(), keras.Dropout(0.5)
 
     def call(self, x, training=None):
         y = self.norm(self.conv(x), training=training)
@@ -58,7 +46,7 @@ class Phase(keras.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.conv = binary()
+        self.conv = one_padded()
 
     def call(self, x, training=None):
         y = tf.keras.backend.in_train_phase(lambda: -self.conv(x), lambda: self.conv(x), training=training)
@@ -78,7 +66,7 @@ class OfModel(keras.Layer):
 class Two(keras.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.conv = binary()
+        self.conv = one_padded()
 
     def call(self, inputs):
         a, b = inputs
@@ -183,6 +171,10 @@ def test_verify_proves_what_was_loaded(tmp_path, capsys):
     content, _ = convert(tmp_path / "saved")
     result = verify(load(tmp_path / "saved"), content, x[0])
     assert result.ok and result.convolutions == 2 and result.activations == 2 * 6 * 6 * 32
+    assert verify(tmp_path / "saved", content, x[0], runtime="lce").ok
+    assert verify(str(tmp_path / "saved"), content, x[0], runtime="lce").ok
+    with pytest.raises(LoadingError, match="There is no file or folder"):
+        verify(tmp_path / "nothing", content, x[0])
 
 
 def test_subclassed_model_in_memory():

@@ -198,7 +198,10 @@ class Decided(keras.Layer):
     def call(self, x, training=None):
         training = tf.cast(False if training is None else training, tf.bool)
         large = tf.shape(x)[1] > 4
-        inner = lambda: tf.cond(large, lambda: x * 3.0, lambda: x)  # noqa: E731
+
+        def inner():
+            return tf.cond(large, lambda: x * 3.0, lambda: x)
+
         return tf.cond(training, lambda: x + tf.random.normal(tf.shape(x)), inner)
 
 

@@ -7,12 +7,12 @@ import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import bit_output_model, images, randomize
+from support import bit_output_model, images, one_padded, randomize
 
 from larq_rep import layers, zoo
-from larq_rep.converters import convert, delegate, executor, float_weights, lce
+from larq_rep.converters import convert, executor, float_weights, lce, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.converters.verify import verify
+from larq_rep.converters.verification import delegate
 from larq_rep.quantizers import RSign
 
 keras = tf.keras.layers
@@ -246,42 +246,29 @@ def test_equal_weights_are_told_apart_by_their_data():
     assert result.activations == 2 * 4 * 6 * 6 * 32
 
 
-def one_padded(x, filters=32, **arguments):
-    return lq.layers.QuantConv2D(
-        filters,
-        3,
-        padding="same",
-        pad_values=1.0,
-        input_quantizer="ste_sign",
-        kernel_quantizer="ste_sign",
-        use_bias=False,
-        **arguments,
-    )(x)
-
-
 def bits_to_pool(x):
-    x = lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded(x)))
+    x = lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded()(x)))
     return keras.Dense(4)(keras.GlobalAveragePooling2D()(x))
 
 
 def bits_to_output(x):
-    return lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded(one_padded(x))))
+    return lq.quantizers.SteSign()(keras.BatchNormalization()(one_padded()(one_padded()(x))))
 
 
 def flat_binary_dense(x):
     return lq.layers.QuantDense(4, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(
-        keras.Flatten()(one_padded(x, 8))
+        keras.Flatten()(one_padded(8)(x))
     )
 
 
 def dilated(x):
-    return one_padded(one_padded(x, dilation_rate=2), strides=2)
+    return one_padded(strides=2)(one_padded(dilation_rate=2)(x))
 
 
 def normalized_offset(x):
     """A batch norm that takes a large mean away."""
     x = keras.Conv2D(32, 3)(x + 20.0)
-    return one_padded(keras.LayerNormalization()(x))
+    return one_padded()(keras.LayerNormalization()(x))
 
 
 @pytest.mark.parametrize("build", [bits_to_pool, bits_to_output, flat_binary_dense, dilated, normalized_offset])
@@ -296,7 +283,7 @@ def test_other_structures(build):
 def test_batch_norm_of_images_without_contrast():
     x = image = tf.keras.Input((8, 8, 3))
     x = keras.BatchNormalization(name="bn")(keras.Conv2D(32, 3, name="stem")(x))
-    model = randomize(tf.keras.Model(image, one_padded(x)))
+    model = randomize(tf.keras.Model(image, one_padded()(x)))
     dull = 100 + images(model, 4)
     features = tf.keras.Model(image, model.get_layer("stem").output).predict(dull, verbose=0)
     gamma, beta, *_ = model.get_layer("bn").get_weights()
@@ -401,7 +388,7 @@ def test_a_difference_says_what_lies_between(converted):
 
 def test_classifier_behind_a_saturated_softmax():
     image = tf.keras.Input((6, 6, 32))
-    x = keras.GlobalAveragePooling2D()(one_padded(image))
+    x = keras.GlobalAveragePooling2D()(one_padded()(image))
     model = randomize(tf.keras.Model(image, keras.Dense(4, activation="softmax", name="logits")(x)))
     model.get_layer("logits").bias.assign([100.0, 0.0, 0.0, 0.0])
     flatbuffer = Flatbuffer(convert(model)[0])

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from networks import random_network
-from support import bit_output_model, randomize
+from support import bit_output_model, first_quick, randomize
 
 from larq_rep.converters import convert, lce, verify
-from larq_rep.converters.benchmark import benchmark
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.inputs import IncomparableError, random_inputs
+from larq_rep.converters.latency import benchmark
 
 keras = tf.keras.layers
 SIGNS = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
@@ -192,21 +192,11 @@ def test_why_an_untrained_network_predicts_something_else():
 # Random networks
 
 
-def check_random(seed):
+@pytest.mark.parametrize(["seed"], first_quick([(seed,) for seed in range(100)], 6))
+def test_random_network(seed):
     model = random_network(seed)
     content, _ = convert(model, allow_float=True)
     batch = np.random.default_rng(seed).standard_normal((2, *model.input_shape[1:])).astype(np.float32)
     result = verify(model, content, batch)
     assert result.ok, result.differences
     assert not [note for note in result.notes if "model.predict" not in note and "stayed float" not in note]
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_random_network(seed):
-    check_random(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 100))
-def test_more_random_networks(seed):
-    check_random(seed)

@@ -58,7 +58,7 @@ names = ["converters", "data", "losses", "plots", "training", "zoo"]
 assert not {f"larq_rep.{name}" for name in names} & {*sys.modules}
 assert {*names, *larq_rep.__all__} <= {*dir(larq_rep)}
 assert all(hasattr(larq_rep, name) for name in larq_rep.__all__)
-for package, name in ((larq_rep.zoo, "catalog"), (larq_rep.converters, "benchmark")):
+for package, name in ((larq_rep.zoo, "catalog"), (larq_rep.converters, "benchmark"), (larq_rep.converters, "latency")):
     assert {name, *package.__all__} <= {*dir(package)} and getattr(package, name).__name__.endswith(name)
     assert not hasattr(package, "nothing")
 """
@@ -116,7 +116,7 @@ import sys
 sys.meta_path = [finder for finder in sys.meta_path if not finder.__module__.startswith("__editable___larq_rep_0")]
 assert "larq_rep" not in sys.modules
 sys.path.insert(0, {str(root)!r})
-import larq_rep.zoo, larq_rep.converters.describe
+import larq_rep.zoo, larq_rep.converters.description
 assert larq_rep.zoo.__file__ == {str(root / "larq_rep" / "zoo" / "__init__.py")!r}, larq_rep.zoo.__file__
 """
     done = run(code)

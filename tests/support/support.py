@@ -53,22 +53,27 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     return model
 
 
+def one_padded(filters: int = 32, **arguments) -> lq.layers.QuantConv2D:
+    """A binary 3x3 convolution of a map padded with +1, which LCE computes without a correction."""
+    return lq.layers.QuantConv2D(
+        filters,
+        3,
+        padding="same",
+        pad_values=1.0,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+        use_bias=False,
+        **arguments,
+    )
+
+
 def bit_output_model() -> tf.keras.Model:
     """One-padded convolutions, of which LCE writes the outputs of two as bits, one through a max-pool."""
     x = image = tf.keras.Input((12, 12, 3), name="image")
     x = keras.Conv2D(32, 3, padding="same", use_bias=False, name="stem")(x)
     x = keras.BatchNormalization(name="stem_bn")(x)
     for number, filters in enumerate((32, 48, 64), start=1):
-        x = lq.layers.QuantConv2D(
-            filters,
-            3,
-            padding="same",
-            pad_values=1.0,
-            input_quantizer="ste_sign",
-            kernel_quantizer="ste_sign",
-            use_bias=False,
-            name=f"conv{number}",
-        )(x)
+        x = one_padded(filters, name=f"conv{number}")(x)
         x = keras.BatchNormalization(name=f"bn{number}")(x)
         if number == 2:
             x = keras.MaxPool2D()(x)

@@ -1,17 +1,21 @@
-"""The delegate of `larq_rep_runtime` against LCE's interpreter on one file: a step of `larq_rep.converters.verify`."""
+"""The delegate of `larq_rep_runtime` against LCE's interpreter on one file."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import larq_rep_runtime
 import numpy as np
 
 from larq_rep.converters import float_weights, lce, quantized
-from larq_rep.converters.comparison import Difference, Engine
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.runtime import needed_runtime
+from larq_rep.converters.verification.result import Difference, Engine
+
+if TYPE_CHECKING:
+    import larq_rep_runtime
 
 # What rounds the same way in every engine: single products and sums, and copies. Convolutions and means do not.
 _EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
@@ -30,14 +34,16 @@ class DelegateComparison:
         content: The bytes of the `.tflite` file.
 
     # Raises
-        DelegateError: If the delegate is missing or does not run the file.
+        DelegateError: If the delegate was not built or does not run the file.
+        RuntimeMissingError: If `larq_rep_runtime` is not installed.
     """
 
     def __init__(self, content: bytes):
         expanded = content if float_weights.storage(content) == "float32" else float_weights.expand(content)[0]
         self.flatbuffer = Flatbuffer(expanded)
         part, self.inputs, self.outputs = exact_part(self.flatbuffer)
-        self.part, self.whole = larq_rep_runtime.Interpreter(part), larq_rep_runtime.Interpreter(content)
+        interpreter = needed_runtime().Interpreter
+        self.part, self.whole = interpreter(part), interpreter(content)
         self.engine = Engine(
             importlib.metadata.version("larq-rep-runtime"),
             self.whole.implementation,
@@ -122,7 +128,7 @@ class DelegateComparison:
         ]
         part, *_ = exact_part(self.flatbuffer, tensors)
         by_lce = lce.any_interpreter(self.flatbuffer.with_outputs(tensors))
-        return by_lce, larq_rep_runtime.Interpreter(part, fuse=False), tensors
+        return by_lce, needed_runtime().Interpreter(part, fuse=False), tensors
 
     def _flips_explain(self, inputs: Sequence[np.ndarray]) -> bool:
         """Whether the first place where the engines go apart is a sign that the rounding of a real value turned.
@@ -160,7 +166,7 @@ class DelegateComparison:
         ]
         tensors = [op.inputs[0] if op.name == "LceQuantize" else op.outputs[0] for op in looked_at]
         content = self.flatbuffer.with_outputs(tensors)
-        return lce.any_interpreter(content), larq_rep_runtime.Interpreter(content), looked_at, tensors
+        return lce.any_interpreter(content), needed_runtime().Interpreter(content), looked_at, tensors
 
 
 def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:

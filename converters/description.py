@@ -7,8 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from larq_rep_runtime.metadata import read_metadata
-
+from larq_rep.converters import metadata
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.matching import groups
 
@@ -133,7 +132,7 @@ def describe(content: bytes) -> Description:
     """
     flatbuffer = Flatbuffer(content)
     try:
-        return _describe(flatbuffer, read_metadata(content))
+        return _describe(flatbuffer, metadata.read(content))
     # What a damaged option or shape leads to.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error

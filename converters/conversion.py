@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.lce_graph import definition_for_lce, unknown_padding
 from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.layers import Mirror
 
@@ -117,35 +119,15 @@ def convert(
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     start = time.perf_counter()
     model = loading.load(model)
-    findings = audit_model(model)
-    if findings:
+    if findings := audit_model(model):
         raise ConversionError(findings)
     names = interface.Interface.of(model)
     if mirrored_input:
         model = without_mirror(model)
     graph = _traced(model)
-    control_flow = reasons.why_control_flow(graph)
-    if control_flow:
-        raise ConversionError([Finding("converter-failed", layer, why) for layer, why in control_flow.items()])
-    if findings := finite.audit_weights(graph):
-        raise ConversionError(findings)
-    if graph.unknown_padding:
-        message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
-        raise ConversionError([Finding("symmetric-pad", layer, message) for layer in graph.unknown_padding])
-    graph_def, trimmed = graph.graph_def()
-    kept = constants.settle(graph, graph_def)
-    content, log = _convert_graph(graph, graph_def, kept)
-    findings = [
-        Finding("symmetric-pad", layer, "the padding that no window reads was left out", error=False)
-        for layer in trimmed
-    ]
-    try:
-        if kept:
-            content = constants.without_outputs(content, len(graph.outputs))
-        flatbuffer = Flatbuffer(content)
-    except InvalidFlatbufferError as error:
-        raise ConversionError([Finding("converter-failed", model.name, str(error))]) from error
-    binary = audit_binary(model, graph, flatbuffer, log)
+    _refuse(graph)
+    flatbuffer, content, log, findings = _by_lce(graph)
+    binary = audit_binary(graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
     findings += audit_flatbuffer(flatbuffer, content, binary.layers | _foreign_layers(graph, flatbuffer))
@@ -162,15 +144,9 @@ def convert(
     if float_weights != "float32":
         reference = content
         content, compression = storage.compress(content, cast(storage.StorageType, float_weights))
-        stored = compression.constants
-        findings += [
-            Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
-            for constant in stored
-            if constant.storage == "float32" and constant.bytes_before >= 1024
-        ]
-        change = logit_change(reference, content)
+        stored, change = compression.constants, logit_change(reference, content)
+    findings += _kept_float32(stored)
     unpacked = audit_unpacked(graph, binary, stored)
-    findings += unpacked.findings
     content = interface.attach(content, names)
     about = {"version": __version__, "network": model.name, "mirrored_input": mirrored_input}
     content = metadata.attach(content, about)
@@ -187,7 +163,7 @@ def convert(
         folded_away=folded_away,
         unpacked_weights=unpacked.weights,
         unpacked_bytes=unpacked.bytes,
-        findings=findings,
+        findings=findings + unpacked.findings,
     )
     return content, report
 
@@ -233,6 +209,41 @@ def _traced(model: tf.keras.Model) -> FrozenGraph:
     except Exception as error:
         message = f"it cannot be computed in inference at a batch size of 1: {type(error).__name__}: {error}"
         raise ConversionError([Finding("converter-failed", model.name, message)]) from error
+
+
+def _refuse(graph: FrozenGraph) -> None:
+    """Raises for what no file of LCE can hold."""
+    if control_flow := reasons.why_control_flow(graph):
+        raise ConversionError([Finding("converter-failed", layer, why) for layer, why in control_flow.items()])
+    if findings := finite.audit_weights(graph):
+        raise ConversionError(findings)
+    if layers := unknown_padding(graph):
+        message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
+        raise ConversionError([Finding("symmetric-pad", layer, message) for layer in layers])
+
+
+def _by_lce(graph: FrozenGraph) -> tuple[Flatbuffer, bytes, str, list[Finding]]:
+    """The file of LCE's converter, what the converter printed, and what was changed for it."""
+    graph_def, trimmed = definition_for_lce(graph)
+    kept = constants.settle(graph, graph_def)
+    content, log = _convert_graph(graph, graph_def, kept)
+    try:
+        if kept:
+            content = constants.without_outputs(content, len(graph.outputs))
+        flatbuffer = Flatbuffer(content)
+    except InvalidFlatbufferError as error:
+        raise ConversionError([Finding("converter-failed", graph.model_name, str(error))]) from error
+    message = "the padding that no window reads was left out"
+    return flatbuffer, content, log, [Finding("symmetric-pad", layer, message, error=False) for layer in trimmed]
+
+
+def _kept_float32(stored: Sequence[storage.CompressedConstant]) -> list[Finding]:
+    """Findings about large weights that are to be stored smaller and cannot be."""
+    return [
+        Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
+        for constant in stored
+        if constant.storage == "float32" and constant.bytes_before >= 1024
+    ]
 
 
 def _foreign_layers(graph: FrozenGraph, flatbuffer: Flatbuffer) -> dict[int, str]:

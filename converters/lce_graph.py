@@ -1,0 +1,130 @@
+"""A frozen graph as LCE's converter gets it right: without padding that no window reads, with constants for kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
+
+from larq_rep.converters.control_flow import needed_for
+from larq_rep.converters.graph import FrozenGraph, Site
+from larq_rep.converters.tensors import PADS, constant_value, resolve
+
+_Padding = list[list[int]]
+
+
+def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str]]:
+    """The graph for LCE's converter, and the names of the layers whose padding was trimmed.
+
+    LCE 0.16 turns explicit symmetric padding before a strided convolution into `SAME`, which pads other
+    rows. Padding that no window reads is therefore cut off here: what is left either equals `SAME` or is
+    not symmetric and stays as it is. The function that the graph computes does not change.
+
+    Quantized kernels are computed here and become constants. LCE would compute them too, but with its own
+    rounding, which may be another one where a weight is near its threshold, and some large ones not at all.
+    """
+    graph_def = graph_pb2.GraphDef()
+    graph_def.CopyFrom(graph.definition)
+    _fold_kernels(graph, graph_def)
+    trimmed = _trim_padding(graph, graph_def)
+    # What was replaced is left out: the converter may stumble over it.
+    return needed_for(graph_def, [x.op.name for x in (*graph.inputs, *graph.outputs)]), trimmed
+
+
+def unknown_padding(graph: FrozenGraph) -> list[str]:
+    """Layers that are strided behind explicit padding of amounts that are not known before the graph runs."""
+    return [site.layer for site, amounts in _padded_sites(graph) if amounts is None]
+
+
+def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray) -> None:
+    """Adds a node of a constant."""
+    constant = graph_def.node.add(name=name, op="Const")
+    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    constant.attr["dtype"].type = constant.attr["value"].tensor.dtype
+
+
+def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
+    computed = {site.kernel.name: site.kernel for site in graph.sites if resolve(site.kernel).op.type != "Const"}
+    # One constant for each output of a node.
+    names = {name: name.replace(":", "/folded_") for name in computed}
+    for name, value in zip(computed, graph.run(list(computed.values())), strict=True):
+        add_constant(graph_def, names[name], value)
+    by_name = {node.name: node for node in graph_def.node}
+    for site in graph.sites:
+        if site.kernel.name in names:
+            # Second, also in a transposed convolution.
+            by_name[site.node.name].input[1] = names[site.kernel.name]
+
+
+def _trim_padding(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
+    by_name = {node.name: node for node in graph_def.node}
+    trimmed = []
+    for site, amounts in _padded_sites(graph):
+        explicit = site.node.get_attr("padding") == b"EXPLICIT"
+        data = site.x if explicit else resolve(site.x).op.inputs[0]
+        wanted = None if amounts is None else _trim(site, data, amounts)
+        if wanted is None or wanted == amounts:
+            continue
+        node = by_name[site.node.name]
+        if explicit:
+            node.attr["explicit_paddings"].list.i[:] = [0, 0, *wanted[0], *wanted[1], 0, 0]
+        else:
+            # A copy, since others may read the padded tensor.
+            pad = graph_def.node.add()
+            pad.CopyFrom(by_name[resolve(site.x).op.name])
+            pad.name = f"{site.node.name}/padding"
+            pad.attr.pop("_output_shapes", None)
+            pad.attr["Tpaddings"].type = tf.int32.as_datatype_enum
+            pad.input[1] = f"{site.node.name}/amounts"
+            add_constant(graph_def, pad.input[1], np.array([[0, 0], *wanted, [0, 0]], np.int32))
+            node.input[0] = pad.name
+        trimmed.append(site.layer)
+    return trimmed
+
+
+def _padded_sites(graph: FrozenGraph) -> list[tuple[Site, _Padding | None]]:
+    """Strided convolutions behind explicit padding, with its amounts where they are known."""
+    found: list[tuple[Site, _Padding | None]] = []
+    for site in graph.sites:
+        if site.node.type not in ("Conv2D", "DepthwiseConv2dNative"):
+            continue
+        if site.node.get_attr("strides")[1:3] == [1, 1]:
+            continue
+        pad = resolve(site.x).op
+        if site.node.get_attr("padding") == b"EXPLICIT":
+            found.append((site, _explicit_padding(site.node)))
+        elif site.node.get_attr("padding") == b"VALID" and pad.type in PADS:
+            known = None not in pad.inputs[0].shape.as_list()[1:3]
+            found.append((site, _pad_amounts(pad) if known else None))
+    return found
+
+
+def _pad_amounts(node: tf.Operation) -> _Padding | None:
+    """Rows and columns ((top, bottom), (left, right)) of a pad node of an NHWC tensor."""
+    if node.type not in PADS:
+        return None
+    amounts = constant_value(node.inputs[1])
+    if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():
+        return None
+    return [[int(a) for a in row] for row in amounts[1:3]]
+
+
+def _explicit_padding(node: tf.Operation) -> _Padding:
+    amounts = [int(a) for a in node.get_attr("explicit_paddings")]
+    return [amounts[2:4], amounts[4:6]]
+
+
+def _trim(site: Site, data: tf.Tensor, amounts: _Padding) -> _Padding:
+    strides = site.node.get_attr("strides")
+    dilations = site.node.get_attr("dilations")
+    result = []
+    for axis, (before, after) in enumerate(amounts):
+        size, kernel = data.shape[axis + 1], site.kernel.shape[axis]
+        if size is None or strides[axis + 1] == 1:
+            result.append([before, after])
+            continue
+        window = (kernel - 1) * dilations[axis + 1] + 1
+        outputs = (size + before + after - window) // strides[axis + 1] + 1
+        read = (outputs - 1) * strides[axis + 1] + window
+        result.append([before, min(after, max(0, read - size - before))])
+    return result

@@ -1,0 +1,154 @@
+"""Proof that a flatbuffer computes what a Keras model computes.
+
+Comparing the outputs of two engines proves little: an activation within the rounding of its threshold flips
+its sign, and in an untrained network one flip changes everything behind it. Here nothing can cascade:
+
+1. **Weights.** Every binary convolution of the model is found in the file with exactly its signs.
+2. **Operators.** Every `LceBconv2d`, `LceQuantize` and `LceBMaxPool2d` is computed again in numpy from the
+   packed input that LCE gave it. Packed outputs must be equal, floats equal to rounding.
+3. **Signs.** The Keras model is run with the output of every sign replaced by the bits that LCE used. The
+   values in front of each sign must then agree to rounding, and where the sign of the model's value is not
+   LCE's bit, that value must be zero to rounding. A threshold that the file holds as an integer is compared
+   with the zero of the model's value as a function of the popcount.
+4. **Outputs** of this forced run must agree to rounding.
+5. **Delegate.** What is proved so is LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
+   front of LCE's operators and the exact ones around them, and must give the same bits; and the outputs of the whole
+   file must agree up to the rounding of the real-valued operators, which are TFLite's.
+
+An ordinary run of an untrained model may still give something else by far: sums of exactly 0 are frequent there, and
+at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says
+how far, and a note why.
+
+Where the model rounds to 8 bits (fake quantization), the file's integers are handed to the model as the bits are, and
+what is in front of the rounding must agree with them to what the rounding of weights and results explains.
+
+A file whose real weights are stored as float16 or int8 is compared constant by constant with the float32 file
+of the same model, which is then proved as above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters import float_weights, loading, metadata
+from larq_rep.converters.audit import audit_model
+from larq_rep.converters.conversion import ConversionError, convert, without_mirror
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
+from larq_rep.converters.runtime import delegate_errors, needed_runtime
+from larq_rep.converters.verification.comparison import Comparison
+from larq_rep.converters.verification.delegate import DelegateComparison
+from larq_rep.converters.verification.outputs import check_interfaces
+from larq_rep.converters.verification.result import Difference, Engine, Verification
+from larq_rep.converters.verification.storage import compare_storage
+
+__all__ = ["RUNTIMES", "Difference", "Engine", "Verification", "verify"]
+
+RUNTIMES = ("both", "lce", "delegate")
+
+_Made = TypeVar("_Made")
+
+
+def verify(
+    model: tf.keras.Model | str | Path,
+    content: bytes,
+    images: Inputs,
+    *,
+    runtime: str = "both",
+    progress: Callable[[Iterable[int]], Iterable[int]] = lambda x: x,
+) -> Verification:
+    """Compares a flatbuffer with the Keras model that it was made from, operator by operator.
+
+    # Arguments
+        model: The Keras model, or the file or folder of one (`.h5`, `.keras`, SavedModel), as `convert` takes it.
+        content: The bytes of the `.tflite` file.
+        images: What the model takes, prepared as for the model: an array (N, height, width, channels), or of whatever
+            shape and type its input has; for several inputs a list in their order or a dictionary by their names.
+            N is a multiple of the model's batch size if that is fixed. For a file whose input is quantized they are
+            real numbers all the same, and for one that takes mirrored images they are mirrored here.
+        runtime: `"both"` to prove the file for LCE's interpreter and for the delegate of `larq_rep_runtime` on stock
+            TFLite, with a note if the delegate is missing or does not run the file; `"lce"` to leave out the
+            delegate; `"delegate"` to insist on it. LCE's interpreter always runs, for the bits that the delegate is
+            compared with are its own.
+        progress: Wraps the loop over images, to show a bar.
+
+    # Raises
+        DelegateError: If the delegate is asked for by name and was not built or does not run the file.
+        RuntimeMissingError: If it is asked for by name and `larq_rep_runtime` is not installed.
+        LoadingError: If the model cannot be loaded.
+        ConversionError: If the model could not be converted at all.
+        InvalidFlatbufferError: If the file is not a TFLite file.
+        IncomparableError: If file and model differ in their inputs or outputs, or the images do not fit.
+        RefusedError: If LCE's interpreter does not run the file.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
+    insist, missing = runtime == "delegate", ""
+    if runtime != "lce":  # Before the work, where the delegate is missing.
+        _, missing = _attempt(lambda: needed_runtime().delegate_path(), insist)
+    given = model = loading.load(model)
+    about = metadata.read(content)
+    if about.get("mirrored_input"):
+        try:
+            model = without_mirror(model)
+        except ValueError as error:
+            raise IncomparableError("The file takes mirrored images, but the model has no Mirror layer.") from error
+    if findings := audit_model(model):
+        raise ConversionError(findings)
+    graph = FrozenGraph(model)
+    runs = [[metadata.as_taken(about, x) for x in arrays] for arrays in batches(images, given, graph)]
+    reference, stored = _float32_file(model, content, runs[0])
+    delegate = None
+    if runtime != "lce" and not missing:
+        delegate, missing = _attempt(lambda: DelegateComparison(content), insist)
+    flatbuffer = Flatbuffer(reference)
+    check_interfaces(graph, flatbuffer)
+    result = Verification(differences=stored, notes=[f"The delegate was not compared: {missing}"] if missing else [])
+    shared = delegate is not None and reference is content  # One run of LCE's interpreter serves both proofs.
+    comparison = Comparison(graph, flatbuffer, result, delegate.watched if delegate is not None and shared else ())
+    if any(difference.stage == "structure" for difference in stored):
+        return result
+    comparison.pair(runs[0])
+    for index in progress(range(len(runs))):
+        values = comparison.run(runs[index])
+        comparison.compare_image(index, runs[index], values)
+        if delegate is not None:
+            for_file, _ = taken(runs[index], delegate.flatbuffer)
+            delegate.compare_image(index, for_file, values if shared else None)
+    comparison.finish(runs[0])
+    if delegate is not None:
+        result.engines["delegate"] = delegate.engine
+        result.differences += delegate.differences(comparison.convolutions.layers)
+    # An output or a later sign differs because an earlier one does: the first is what matters.
+    result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
+    return result
+
+
+def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str]:
+    """What a function of the delegate makes, or why the delegate is missing or refuses; an error if one insists."""
+    try:
+        return make(), ""
+    except delegate_errors() as error:
+        if insist:
+            raise
+        return None, str(error)
+
+
+def _float32_file(
+    model: tf.keras.Model, content: bytes, inputs: Sequence[np.ndarray]
+) -> tuple[bytes, list[Difference]]:
+    """The file itself or, for one of smaller weights, that of the same model with float32, and how they differ."""
+    if float_weights.storage(content) == "float32":
+        return content, []
+    reference, _ = convert(model, allow_float=True)
+    differences = compare_storage(content, reference, inputs)
+    if any(difference.stage == "structure" for difference in differences):
+        reference, _ = convert(model, allow_float=True, fold=False)
+        differences = compare_storage(content, reference, inputs)
+    return reference, differences

@@ -1,0 +1,81 @@
+"""Which packed tensor of the file is which sign of the model?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from larq_rep.converters import matching
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.sign_patterns import BinaryActivation
+from larq_rep.converters.verification.forced import ForcedModel
+from larq_rep.converters.verification.operators import lce_operators
+from larq_rep.converters.verification.result import Verification
+from larq_rep.converters.verification.weights import Convolutions
+
+
+def pair_signs(model: ForcedModel, convolutions: Convolutions, result: Verification) -> dict[str, list[int]]:
+    """Sets `model.bits`: a sign's tensor is that of the convolution it feeds, else one that fits in shape.
+
+    # Returns
+        The tensors that each sign may have as well.
+    """
+    choices: dict[str, list[int]] = {}
+    for i, site in enumerate(convolutions.sites):
+        sign = model.graph.sign_of(site.x)
+        if i not in convolutions.match.pairs:
+            continue
+        if sign is None:
+            result.notes.append(f"{site.layer}: its sign has an unknown form and was not forced")
+            continue
+        model.bits.setdefault(sign.output.name, convolutions.match.pairs[i].inputs[0])
+        choices.setdefault(sign.output.name, []).extend(op.inputs[0] for op in convolutions.match.alternatives[i])
+    written = [op.outputs[0] for op in lce_operators(model.flatbuffer)]
+    free = [tensor for tensor in written if model.flatbuffer.dtype(tensor) == "int32"]
+    for name, sign in model.signs.items():
+        if name in model.bits:
+            continue
+        fitting = [t for t in free if _unpacked_shape(model.flatbuffer, t, sign) == tuple(sign.output.shape)]
+        if not fitting:
+            result.notes.append(f"{model.graph.layer_of(sign.output.op)}: this sign stayed float")
+            continue
+        unused = [t for t in fitting if t not in model.bits.values()]
+        model.bits[name] = (unused or fitting)[0]
+        choices[name] = fitting
+    return choices
+
+
+def mend_pairs(
+    model: ForcedModel, choices: dict[str, list[int]], inputs: Sequence[np.ndarray], values: dict[int, np.ndarray]
+) -> None:
+    """Mends the first bad pair until there is none: layers with equal weights can be told apart only by their data.
+
+    # Arguments
+        model: The model, whose `bits` are mended.
+        choices: The tensors that each sign may have.
+        inputs: Inputs of the model.
+        values: Tensors of the file for these.
+    """
+
+    def disagreement(tensor: int, sign: BinaryActivation, front: np.ndarray) -> int:
+        if _unpacked_shape(model.flatbuffer, tensor, sign) != front.shape:
+            return front.size + 1
+        return int(np.sum((front < 0) != (matching.unpack(values[tensor], front.shape[-1]) < 0)))
+
+    for _ in range(len(model.bits)):
+        fronts = model.run(inputs, values).fronts
+        for name, tensor in model.bits.items():
+            wrong = {t: disagreement(t, model.signs[name], fronts[name]) for t in {tensor, *choices[name]}}
+            best = min(wrong, key=lambda t: wrong[t])
+            if wrong[best] < wrong[tensor]:
+                model.bits[name] = best
+                break
+        else:
+            return
+
+
+def _unpacked_shape(flatbuffer: Flatbuffer, tensor: int, sign: BinaryActivation) -> tuple[int, ...]:
+    *rest, words = flatbuffer.shape(tensor)
+    channels = sign.output.shape[-1]
+    return (*rest, channels if words == -(-channels // 32) else -1)

@@ -1,0 +1,100 @@
+"""What a verification found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A place where file and model differ.
+
+    # Attributes
+        stage: `"weights"`, `"operator"`, `"sign"`, `"quantization"`, `"threshold"`, `"output"`, `"structure"` or
+            `"delegate"`.
+        layer: Keras layer.
+        operator: Index of the operator in the file; -1 for the outputs.
+        message: What was expected and found, and where.
+        image: Index of the image that shows it, if it takes one.
+    """
+
+    stage: str
+    layer: str
+    operator: int
+    message: str
+    image: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.layer}: {self.message}"
+
+
+@dataclass
+class Engine:
+    """What was proved for an engine that runs the file.
+
+    # Attributes
+        version: Version of the engine.
+        implementation: Its kernel or instruction set.
+        images: Images on which it was compared.
+        operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
+            around them that it takes over.
+        bit_equal: Whether all of these gave the same bits: LCE's interpreter as the operators' definition in numpy
+            (real-valued results equal to rounding), the delegate as LCE's interpreter.
+        output_error: Largest difference of an output, as a share of its largest value: LCE's interpreter against the
+            model, the delegate against LCE's interpreter.
+        turned: Images on which the rounding of a real-valued operator, which is TFLite's, turned a sign or an integer
+            of 8 bits, so that the outputs say nothing (for LCE, whose values the model is given, always 0).
+    """
+
+    version: str
+    implementation: str
+    images: int = 0
+    operators: int = 0
+    bit_equal: bool = True
+    output_error: float = 0.0
+    turned: int = 0
+
+
+@dataclass
+class Verification:
+    """The outcome of `verify`.
+
+    # Attributes
+        convolutions: Binary convolutions compared.
+        images: Images (or whatever the model takes) on which everything was compared.
+        activations: Binary activations compared, over all these images.
+        flips: How many of them differ in sign between the forced Keras run and LCE, all of them within rounding
+            of zero if the file is right.
+        sign_error: Largest difference in front of a sign, as a share of the magnitude of the sums behind it.
+        output_error: Largest difference of an output, as a share of its largest value.
+        predict_error: The same of an ordinary run of the model, in which the flipped activations have the model's
+            signs: what `model.predict` differs by, although the file is right.
+        engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, and `"delegate"`, whose
+            reference is LCE's interpreter.
+        differences: What is wrong, in the order of execution; empty if the file is right.
+        notes: What could not be compared, and what looks wrong and is not.
+    """
+
+    convolutions: int = 0
+    images: int = 0
+    activations: int = 0
+    flips: int = 0
+    sign_error: float = 0.0
+    output_error: float = 0.0
+    predict_error: float = 0.0
+    engines: dict[str, Engine] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+    def differ(self, stage: str, layer: str, operator: int, message: str, image: int | None = None) -> None:
+        """Adds a difference, if it is the first of its stage at its place."""
+        if not any(d.stage == stage and d.layer == layer and d.operator == operator for d in self.differences):
+            self.differences.append(Difference(stage, layer, operator, message, image))

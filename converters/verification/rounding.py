@@ -1,0 +1,108 @@
+"""How far may file and model be apart because both round, and how far are they?"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters import matching
+from larq_rep.converters.tensors import resolve
+from larq_rep.converters.verification.forced import ForcedModel
+from larq_rep.converters.verification.weights import Convolutions
+
+# Allowed difference in front of a sign and at an output, as a share of the magnitude that `Rounding` explains.
+# Correct conversions of the zoo were seen to stay below 1e-6.
+TOLERANCE = 4e-6
+# The same at an output, as a share of its largest value; correct conversions were seen to stay below 1e-5.
+OUTPUT_TOLERANCE = 5e-5
+# The same between an operator of LCE and its definition, whose order of operations is known.
+OPERATOR_TOLERANCE = 2e-6
+_LARGEST = float(np.finfo(np.float32).max)
+_CLIPS = ("ClipByValue", "Maximum", "Minimum", "Relu", "Relu6")
+
+
+class Rounding:
+    """A measure of the float32 rounding behind a tensor, beside the largest value of the tensor itself.
+
+    A sum may have been larger before it was clipped, or before a batch norm took its mean away. And LCE
+    computes a binary convolution of K terms with multiplier m as m * popcount + (K * m + bias), so its rounding
+    is that of K * m even where the result is small; a fifth of K * m bounds what was seen. What multiplies it
+    before data is added scales it too.
+
+    # Arguments
+        model: The model; its signs have to be paired with the file before `magnitude` is asked for.
+        convolutions: Its binary convolutions.
+
+    # Attributes
+        large: Tensors whose rounding is larger than what comes out behind them, and what they are multiplied with.
+    """
+
+    def __init__(self, model: ForcedModel, convolutions: Convolutions):
+        self._model, self._operators = model, convolutions.operators
+        graph = model.graph
+        self.large = [(x, 1.0) for node in graph.nodes if node.type in _CLIPS for x in node.inputs[:1]]
+        norms = [node for node in graph.nodes if node.type.startswith("FusedBatchNorm")]
+        constants = iter(graph.run([x for node in norms for x in (node.inputs[1], node.inputs[4])]))
+        for node in norms:
+            gamma, variance = next(constants), next(constants)
+            if resolve(node.inputs[0]).op.name not in self._operators and variance.size:
+                gain = np.abs(gamma) / np.sqrt(variance + node.get_attr("epsilon"))
+                self.large.append((node.inputs[0], float(gain.max(initial=0.0))))
+        self._sums: dict[str, tuple[float, set[int]]] = {}
+
+    def peaks(self, values: dict[str, np.ndarray]) -> list[float]:
+        """The largest value of each of `large` on an image, times what it is multiplied with."""
+        return [gain * float(np.abs(values[x.name]).max()) for x, gain in self.large]
+
+    def magnitude(self, tensor: tf.Tensor, peaks: list[float]) -> float:
+        """The measure for a tensor of the model.
+
+        # Arguments
+            tensor: The tensor.
+            peaks: Those of the image.
+        """
+        if tensor.name not in self._sums:
+            self._sums[tensor.name] = self._sums_behind(tensor)
+        binary, large = self._sums[tensor.name]
+        return binary + max((peaks[i] for i in large), default=0.0)
+
+    def _sums_behind(self, tensor: tf.Tensor) -> tuple[float, set[int]]:
+        """The share of binary convolutions, which is the same on every image, and the positions in `large`."""
+        largest = 0.0
+        behind = {node.name for node in self._model.behind(tensor)}
+        for name in behind.intersection(self._operators):
+            op = self._operators[name]
+            if (multiplier := self._model.flatbuffer.constant(op.inputs[2])) is not None:
+                count = np.prod(matching.filter_signs(self._model.flatbuffer, op).shape[:3])
+                largest = max(largest, float(count * np.abs(multiplier).max() * self._gain(op.outputs[0])))
+        return 0.2 * largest, {i for i, (x, _) in enumerate(self.large) if x.op.name in behind}
+
+    def _gain(self, tensor: int) -> float:
+        """Factor of the multiplications by constants that follow a tensor of the file."""
+        flatbuffer = self._model.flatbuffer
+        readers = flatbuffer.consumers.get(tensor, [])
+        if len(readers) != 1 or readers[0].name not in ("TILE", "MUL", "CONCATENATION"):
+            return 1.0
+        factor = 1.0
+        if readers[0].name == "MUL":
+            constants = [c for t in readers[0].inputs if (c := flatbuffer.constant(t)) is not None]
+            if not constants:
+                return 1.0
+            factor = float(np.abs(constants[0]).max())
+        return factor * self._gain(readers[0].outputs[0])
+
+
+def relative_error(
+    found: np.ndarray, expected: np.ndarray, magnitude: float | None = None
+) -> tuple[float, tuple[int, ...]]:
+    """Largest difference as a share of a magnitude (the largest expected one), and where; NaN if not finite."""
+    # An overflow is the largest number for some engines.
+    found, expected = (np.clip(x.astype(np.float64), -_LARGEST, _LARGEST) for x in (found, expected))
+    difference = np.abs(found - expected)
+    where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+    magnitude = float(np.abs(expected).max()) if magnitude is None else magnitude
+    return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)
+
+
+def at(values: np.ndarray, where: tuple[int, ...]) -> str:
+    return f"{values[where]:.7g}"

@@ -1,0 +1,151 @@
+"""Is what is in front of each sign the same in file and model, and is the file's bit its sign?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from larq_rep.converters import matching, quantized
+from larq_rep.converters.flatbuffer import Operator
+from larq_rep.converters.sign_patterns import BinaryActivation
+from larq_rep.converters.verification.forced import ForcedModel
+from larq_rep.converters.verification.image import Image
+from larq_rep.converters.verification.result import Verification
+from larq_rep.converters.verification.rounding import OUTPUT_TOLERANCE, TOLERANCE, Rounding, at, relative_error
+from larq_rep.converters.verification.upstream import Upstream
+from larq_rep.converters.verification.weights import Convolutions
+
+
+class SignComparison:
+    """Compares signs image by image, and counts what turned.
+
+    # Arguments
+        model: The model, whose signs are paired with the file.
+        convolutions: Its binary convolutions.
+        rounding: How far both may be apart.
+        upstream: What lies between two comparisons.
+        result: Gets differences and counts.
+    """
+
+    def __init__(
+        self,
+        model: ForcedModel,
+        convolutions: Convolutions,
+        rounding: Rounding,
+        upstream: Upstream,
+        result: Verification,
+    ):
+        self._model, self._convolutions = model, convolutions
+        self._rounding, self._upstream, self._result = rounding, upstream, result
+        # Layers whose sums of exactly 0 LCE's correction of zero padding turned negative, and how many of them.
+        self._turned_at_border: dict[str, int] = {}
+
+    def compare(self, image: Image) -> None:
+        for name, tensor in self._model.bits.items():
+            self._compare(image, self._model.signs[name], tensor, image.forced.fronts[name])
+
+    def _compare(self, image: Image, sign: BinaryActivation, tensor: int, expected: np.ndarray) -> None:
+        producer = self._model.flatbuffer.producers[tensor]
+        magnitude = self._rounding.magnitude(sign.compared, image.peaks) + float(np.abs(expected).max())
+        magnitude += image.noise(producer.inputs[0]) / TOLERANCE
+        found = self._front(sign, producer, image.values)
+        wrong, where = self._apart(found, expected, magnitude)
+        negative = matching.unpack(image.values[tensor], expected.shape[-1]) < 0
+        flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
+        self._result.activations += flipped.size
+        self._result.flips += int(flipped.sum())
+        if exact := int(np.sum(flipped & (expected == 0))):
+            self._note_border(sign, exact)
+        if not wrong and found is not None and np.any(tie := flipped & (expected == 0) & (found == 0)):
+            wrong, where = True, tuple(int(i) for i in np.argwhere(tie)[0])
+        if not wrong and flipped.any():
+            size = np.where(flipped, np.abs(expected), 0)
+            where = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
+            wrong = bool(size[where] > TOLERANCE * magnitude)
+        if wrong:
+            value = "-1" if found is None and negative[where] else "+1" if found is None else at(found, where)
+            message = (
+                f"in front of its sign the model has {at(expected, where)}, the file {value} at "
+                f"{tuple(int(i) for i in where[1:])}, computed since the last comparison by "
+                f"{self._upstream.layers(sign.compared)}"
+            )
+            self._result.differ("sign", self._layers(sign), producer.index, message, image.index)
+
+    def _front(self, sign: BinaryActivation, producer: Operator, values: dict[int, np.ndarray]) -> Any:
+        """What the file has in front of a sign; `None` where a convolution writes bits."""
+        if producer.name != "LceQuantize" or values[producer.inputs[0]].dtype == np.bool_:
+            return None
+        found = quantized.real(self._model.flatbuffer, producer.inputs[0], values[producer.inputs[0]])
+        return -found if sign.negated else found
+
+    def _apart(self, found: Any, expected: np.ndarray, magnitude: float) -> tuple[bool, tuple[int, ...]]:
+        """Whether the values in front of a sign are further apart than rounding explains, and where."""
+        if found is None:
+            return False, ()
+        error, where = relative_error(found, expected, magnitude)
+        if not error <= TOLERANCE:
+            error, where = min((error, where), relative_error(_rescaled(found, expected), expected, magnitude))
+        self._result.sign_error = max(self._result.sign_error, error)
+        return not error <= TOLERANCE, where
+
+    def _layers(self, sign: BinaryActivation) -> str:
+        graph = self._model.graph
+        layers = [site.layer for site in self._convolutions.sites if graph.sign_of(site.x) is sign]
+        return ", ".join(layers) or graph.layer_of(sign.output.op)
+
+    def _note_border(self, sign: BinaryActivation, turned: int) -> None:
+        """Remembers sums of exactly 0 that turned, if a zero-padded convolution computes them."""
+        for node in self._upstream.nodes(sign.compared):
+            op = self._convolutions.operators.get(node.name)
+            if op is not None and op.options["padding"] == 0 and op.options["pad_values"] == 0:
+                layer = self._convolutions.layers[op.index]
+                self._turned_at_border[layer] = self._turned_at_border.get(layer, 0) + turned
+                return
+
+    def explain(self) -> None:
+        """Notes why `model.predict` gives something else than a file that is right."""
+        result = self._result
+        if not result.ok or not result.predict_error > OUTPUT_TOLERANCE:
+            return
+        differs = f"model.predict differs from the file by up to {result.predict_error:.1%} of the largest output, and"
+        if not result.flips:
+            result.notes.append(
+                f"{differs} the file is right: LCE computes with integers of 8 bits, weights too, where the model "
+                "rounds real numbers. With the file's own integers they agree."
+            )
+            return
+        count = sum(self._turned_at_border.values())
+        reason = "0 up to rounding in front of their sign, which the file rounds to the other side"
+        if count == result.flips:
+            reason = (
+                "sums of exactly 0 at the zero-padded border of "
+                f"{', '.join(self._turned_at_border)}, which LCE's correction of the padding rounds to a number below "
+                "0 (training moves sums away from 0; pad_values=1 needs no correction)"
+            )
+        elif count:
+            reason += (
+                f" ({count} of them sums of exactly 0 at the zero-padded border of "
+                f"{', '.join(self._turned_at_border)}, rounded by LCE's correction of the padding)"
+            )
+        result.notes.append(
+            f"{differs} the file is right: {result.flips} of {result.activations:,} activations are {reason}. Each "
+            "changes all that follows; with the file's own signs the outputs agree."
+        )
+
+
+def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
+
+    Folding leaves out what changes no sign: positive factors of a channel, and clipping to [-1, 1]. A wrong factor of
+    what also goes elsewhere shows there.
+    """
+    axes = tuple(range(found.ndim - 1))
+    clipped = bool(np.abs(expected).max() <= 1)
+    found64 = found.astype(np.float64)
+    counted = np.where(np.abs(expected) < 1, found64, 0) if clipped else found64
+    squares = (counted**2).sum(axis=axes)
+    factors = (counted * expected).sum(axis=axes) / np.where(squares > 0, squares, 1)
+    # Where all values of a channel are clipped, any large factor shows that they are on the right side.
+    factors = np.where(factors > 0, factors, np.where(squares > 0, 0, 1e6))
+    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors

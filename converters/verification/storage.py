@@ -1,0 +1,61 @@
+"""Does a file with float16 or int8 weights differ from the float32 file of the same model in their rounding only?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from larq_rep.converters import float_weights, lce
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.verification.result import Difference
+
+
+def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarray]) -> list[Difference]:
+    """Differences between a file with float16 or int8 weights and the float32 file of the same model.
+
+    Apart from rounding a weight to its storage, whose bound the float32 file gives, nothing may differ: then the
+    one is proved by the proof of the other. The file is run too, on one run's inputs, and must give what the same file
+    with unpacked weights gives.
+    """
+    expanded, _ = float_weights.expand(content)
+    storage = cast(float_weights.StorageType, float_weights.storage(content))
+    _, bounds = float_weights.expand(float_weights.compress(reference, storage)[0])
+    found, expected = Flatbuffer(expanded), Flatbuffer(reference)
+
+    def outline(file: Flatbuffer) -> list[Any]:
+        operators = [(op.name, op.inputs, op.outputs, _plain(op.options)) for op in file.operators]
+        tensors = sorted({t for op in file.operators for t in (*op.inputs, *op.outputs) if t >= 0})
+        return [file.inputs, file.outputs, operators, [(t, file.shape(t), file.dtype(t)) for t in tensors]]
+
+    if outline(found) != outline(expected):
+        message = "its operators are not those of a fresh conversion of the model: convert it again with this version"
+        return [Difference("structure", "file", 0, message)]
+    differences = []
+    for op in expected.operators:
+        for tensor in op.inputs:
+            ours, theirs = expected.constant(tensor), found.constant(tensor)
+            if ours is None and theirs is None:
+                continue
+            error = np.inf if ours is None or theirs is None else np.abs(theirs.astype(np.float64) - ours)
+            bound = bounds.get(tensor, 0.0)
+            if not np.all(error <= bound):  # false for NaN too
+                message = (
+                    f"a constant of {op.name} differs by {np.max(error):.3g} where its storage allows "
+                    f"{np.max(bound):.3g}"
+                )
+                differences.append(Difference("weights", expected.name(tensor).split(";")[0], op.index, message))
+    if not differences and [x.shape for x in inputs] == [found.shape(t) for t in found.inputs]:
+        ours, theirs = (lce.any_interpreter(f).interpreter.predict(list(inputs)) for f in (content, expanded))
+        if not all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
+            message = "it does not compute what it computes with its weights unpacked"
+            differences.append(Difference("output", "file", -1, message))
+    return differences
+
+
+def _plain(options: Any) -> Any:
+    """Options of an operator as values that can be compared."""
+    if options is None or isinstance(options, dict):
+        return options
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(options).items()}
