@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from larq_rep.datasets import PUBLISHED
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
-_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 # Blocks of the four stages.
 _RESIDUAL: dict[tuple[int, ...], int] = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _BIREAL: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 10, (4, 4, 4, 4): 18, (6, 8, 12, 6): 34}
@@ -44,7 +44,7 @@ class _Keys:
         name, arguments = self._name(classes)
         base = name.removeprefix("Rep")
         default = arguments.get("dataset", "cifar10" if base in ("VGGSmall", "ResNet20") else "imagenet")
-        if classes not in (None, _CLASSES[default]):
+        if classes not in (None, PUBLISHED[default].num_classes):
             arguments["num_classes"] = int(classes)
         return name, arguments
 
