@@ -1,8 +1,15 @@
-"""Checks of what the public functions are given."""
+"""Checks of what the public functions and commands are given."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
-import tensorflow as tf
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question with up to three of the `known` names that come closest, whatever their case; empty if none does."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    return f"Did you mean {' or '.join(by_lower[found] for found in close)}?" if close else ""
 
 
 def require_model(function: str, value: Any) -> None:
@@ -11,6 +18,8 @@ def require_model(function: str, value: Any) -> None:
     # Raises
         TypeError: With what was found, and where a model of Keras 3 comes from.
     """
+    import tensorflow as tf  # `did_you_mean` must not wait for it
+
     if isinstance(value, tf.keras.Model):
         return
     kind = type(value)

@@ -4,28 +4,28 @@ What a network sees is one thing throughout: grey images are scaled to [0, 1], R
 with the mean and standard deviation of ImageNet, channel by channel.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from larq_rep.datasets import IMAGENET_STATISTICS
+from larq_rep.images import SUFFIXES, Size, folders_in, height_width, images_in, normalised, open_upright
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_TAIL = 64  # Bytes at the end of a JPEG among which its end mark should be.
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGENET_MEAN, IMAGENET_STD = IMAGENET_STATISTICS
+
 _MODES = {1: "L", 3: "RGB"}
 _HELD_OUT_DIGITS = 360
 
-_Size = int | tuple[int, int]
 
-
-def digits(split: str = "train", size: _Size = 8) -> tuple[np.ndarray, np.ndarray]:
+def digits(split: str = "train", size: Size = 8) -> tuple[np.ndarray, np.ndarray]:
     """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels with 17 levels of grey.
 
     The levels 0 to 16 become 0 to 1. The split is always the same (`random_state=0`) and stratified: 1437
@@ -47,15 +47,18 @@ def digits(split: str = "train", size: _Size = 8) -> tuple[np.ndarray, np.ndarra
     """
     if split not in ("train", "test"):
         raise ValueError(f"digits: split should be 'train' or 'test', found {split!r}.")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images, labels, test_size=_HELD_OUT_DIGITS, stratify=labels, random_state=0)
     images, labels = parts[split == "test"], parts[2 + (split == "test")]
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    return tf.image.resize(images, _height_width(size)).numpy(), labels
+    return tf.image.resize(images, height_width(size)).numpy(), labels
 
 
 def image_folder(
-    path: str | os.PathLike[str], size: _Size, channels: int = 3
+    path: str | os.PathLike[str], size: Size, channels: int = 3
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Reads a folder of images, or a folder of one folder a class.
 
@@ -93,8 +96,8 @@ def image_folder(
         )
     files = flat or [file for file, _ in labelled]
     if not files:
-        raise ValueError(f"{root} holds no images, nor do the folders in it. Expected {', '.join(_SUFFIXES)}.")
-    images = np.stack([_read(file, _height_width(size), channels) for file in files])
+        raise ValueError(f"{root} holds no images, nor do the folders in it. Expected {', '.join(SUFFIXES)}.")
+    images = np.stack([_read(file, height_width(size), channels) for file in files])
     labels = np.array([label for _, label in labelled]) if labelled else None
     return images, labels, [file.relative_to(root).as_posix() for file in files]
 
@@ -113,6 +116,9 @@ def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
     # Returns
         Images of shape `(count, size, size, 3)`, normalised.
     """
+    from PIL import Image, ImageOps
+    from sklearn.datasets import load_sample_images
+
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
     rng = np.random.default_rng(seed)
     crops = []
@@ -127,83 +133,12 @@ def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
     return np.stack(crops)
 
 
-def _height_width(size: _Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name; hidden ones are passed over.
-
-    # Raises
-        FileNotFoundError: If one is a link to nowhere.
-    """
-    return sorted(file for file in _shown(folder) if file.suffix.lower() in _SUFFIXES and file.is_file())
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """The folders of a folder, sorted by name; hidden ones are passed over.
-
-    # Raises
-        FileNotFoundError: If anything in it is a link to nowhere.
-    """
-    return sorted(child for child in _shown(folder) if child.is_dir())
-
-
-def _shown(folder: Path) -> Iterator[Path]:
-    for child in folder.iterdir():
-        if child.name.startswith("."):
-            continue
-        if child.is_symlink() and not child.exists():
-            raise FileNotFoundError(
-                f"{child} is a link to {os.readlink(child)}, which is not there. Mend or remove it."
-            )
-        yield child
-
-
-def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
-    """An image as PIL reads it, turned as its EXIF data say.
-
-    # Raises
-        ValueError: If it cannot be read.
-    """
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
-    except Exception as error:  # Of half a file PIL raises errors of many classes.
-        raise ValueError(
-            f"{os.fspath(file)} cannot be read as an image: {error or repr(error)}. Repair or remove it."
-        ) from error
-
-
-def check_image(file: str | os.PathLike[str]) -> None:
-    """Finds most images that cannot be read, without decoding those that look whole.
-
-    These are JPEGs with their end mark, and PNGs whose check sums are right. All others are decoded.
-
-    # Raises
-        ValueError: If it cannot be read.
-    """
-    try:
-        with Image.open(file) as image:
-            whole = image.format == "PNG"
-            if whole:
-                image.verify()
-            elif image.format == "JPEG":
-                with open(file, "rb") as content:
-                    content.seek(-min(_TAIL, os.path.getsize(file)), os.SEEK_END)
-                    whole = b"\xff\xd9" in content.read()
-    except Exception:  # As above; it is told by the next line.
-        whole = False
-    if not whole:
-        open_upright(file)
-
-
 def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    from PIL import Image, ImageOps
+
     return _to_array(ImageOps.fit(open_upright(file, _MODES[channels]), size[::-1], Image.Resampling.BILINEAR))
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image, np.float32) / 255
-    if pixels.ndim == 2:
-        return pixels[:, :, None]
-    return (pixels - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
+    return pixels[:, :, None] if pixels.ndim == 2 else normalised(pixels, IMAGENET_MEAN, IMAGENET_STD)

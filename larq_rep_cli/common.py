@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import atexit
-import difflib
 import errno
 import functools
 import inspect
@@ -28,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from larq_rep_cli.light import did_you_mean
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -118,13 +119,6 @@ class Group(click.Group):
 def examples(*lines: str) -> str:
     """An epilog that shows how a command is used, one example a line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question with the names that come closest, whatever their case; empty if none does."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    return f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""
 
 
 # Processes

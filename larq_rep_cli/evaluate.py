@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common, runs
+from larq_rep_cli import common, light, runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def _hits(
     """How many images have their class among the first so many."""
     import numpy as np
 
-    from larq_rep.data import open_upright
+    from larq_rep.images import open_upright
 
     hits = {1: 0, 5: 0}
     batch_size = classifier.batch or batch_size
@@ -160,9 +160,9 @@ def _config(source: str) -> Config | None:
 
 def _class_names(config: Config | None) -> list[str] | None:
     """The names of the classes of a run, if it was trained on a folder that is still there."""
-    from larq_rep.data import images_in
+    from larq_rep.images import images_in
 
-    if config is None or config.data in runs.FORMS or not Path(config.data, "train").is_dir():
+    if config is None or light.datasets.find(config.data) or not Path(config.data, "train").is_dir():
         return None
     return sorted(child.name for child in _folders_in(Path(config.data, "train")) if images_in(child))
 
@@ -173,7 +173,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _labelled(folder: Path, source: str, classes: int, names: list[str] | None) -> tuple[list[Path], list[int]]:
     """Image files and their classes."""
-    from larq_rep.data import images_in
+    from larq_rep.images import images_in
 
     if not folder.is_dir():
         raise common.InputError(f"--images: {folder} is not a folder. Expected a folder of one folder for each class.")
@@ -397,11 +397,11 @@ def _assumed(source: str, classifier: _Classifier) -> tuple[Preparation, str]:
     """What is done to images of which only the model's input tells something."""
     import tensorflow as tf
 
-    from larq_rep.data import IMAGENET_MEAN, IMAGENET_STD
-    from larq_rep.training.augmentation import Augmentation
+    from larq_rep.datasets import IMAGENET_STATISTICS
+    from larq_rep.images import Evaluation
     from larq_rep.zoo.preprocess import by_recipe
 
-    plain = by_recipe(Augmentation(), classifier.shape)
+    plain = by_recipe(Evaluation(), classifier.shape)
     ways = {
         (0.0, 1.0): plain,
         (-1.0, 1.0): replace(
@@ -415,7 +415,7 @@ def _assumed(source: str, classifier: _Classifier) -> tuple[Preparation, str]:
         ),
     }
     if classifier.shape[2] == 3:
-        ways[-2.1, 2.6] = by_recipe(Augmentation(mean=IMAGENET_MEAN, std=IMAGENET_STD), classifier.shape)
+        ways[-2.1, 2.6] = by_recipe(Evaluation(**IMAGENET_STATISTICS._asdict()), classifier.shape)
     low, high = (0.0, 255.0) if classifier.takes_levels else classifier.range or (0.0, 1.0)
     nearest = min(ways, key=lambda way: abs(low - way[0]) + abs(high - way[1]))
     if classifier.takes_levels:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import ablation, common, lce, runs, tables
+from larq_rep_cli import ablation, common, lce, light, runs, tables
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -48,8 +48,8 @@ def main() -> None:
 @click.option(
     "--data",
     required=True,
-    help="digits (of scikit-learn), cifar10, cifar100, imagenet2012, or a folder with folders train and test of one "
-    "folder of images a class.",
+    help=f"{', '.join(light.datasets.names())}, or a folder with folders train and test of one folder of images a "
+    "class.",
 )
 @runs.data_dir_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder for the run.")
@@ -490,7 +490,8 @@ def _points(configs: dict[str, Config], weights: str) -> list:
         last = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
         accuracy = max(row["val_accuracy"] for row in last) if weights == "best" else rows[-1]
         points.append(plots.Point(folder, float(cost.count(network).ops), 100 * accuracy, "runs"))
-    forms = {runs.FORMS.get(config.data) for config in configs.values() if config.data != "digits"} & DATASETS.keys()
+    found = [light.datasets.find(config.data) for config in configs.values()]
+    forms = {data.name for data in found if data} & DATASETS.keys()
     costs = catalog.stored_costs()
     published = {}
     for name in zoo.list_models():

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common
+from larq_rep_cli import common, light
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from larq_rep.training import Config
-
-_DIGITS_SIZE = 16
-# The forms for CIFAR have a first layer for small images.
-FORMS = {"digits": "cifar10", "cifar10": "cifar10", "cifar100": "cifar100", "imagenet2012": "imagenet"}
 
 data_dir_option = click.option(
     "--data-dir",
@@ -60,7 +56,7 @@ weights_option = click.option(
 
 def absolute(name: str) -> str:
     """A file or folder by its whole path, for the run is used from elsewhere, too; another name as it is."""
-    return str(Path(name).resolve()) if Path(name).exists() and name not in FORMS else name
+    return str(Path(name).resolve()) if Path(name).exists() and not light.datasets.find(name) else name
 
 
 def is_run(source: str | Path) -> bool:
@@ -173,7 +169,8 @@ def arguments(config: Config) -> dict[str, Any]:
     record = zoo.get_network(config.network)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in config.arguments.items()}
     given.setdefault("num_classes", config.num_classes)
-    form = str(given.get("dataset") or FORMS.get(config.data, ""))
+    data = light.datasets.find(config.data)
+    form = str(given.get("dataset") or (data.form if data else ""))
     if form:
         choose(config.network, "dataset", form, DATASETS)
     if form and "dataset" in inspect.signature(record.constructor).parameters:
@@ -182,7 +179,7 @@ def arguments(config: Config) -> dict[str, Any]:
         form = record.variants[0].dataset
     size = given.pop("input_size", None)
     if size is None:
-        size = (_DIGITS_SIZE, _DIGITS_SIZE) if config.data == "digits" else DATASETS[form].input_shape[:2]
+        size = (data if data and data.name not in DATASETS else DATASETS[form]).input_shape
     return {**given, "input_shape": (*size[:2], config.channels)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from larq_rep_cli import common, tables
+from larq_rep_cli import common, light, tables
 
 
 @click.group(cls=common.Group)
@@ -22,7 +22,7 @@ def zoo() -> None:
 )
 @click.argument("pattern", default="*")
 @click.option("--family", help="Only this family, such as reactnet.")
-@click.option("--dataset", type=click.Choice(["imagenet", "cifar10", "cifar100"]), help="Only forms for this data.")
+@click.option("--dataset", type=click.Choice(list(light.datasets.PUBLISHED)), help="Only forms for this data.")
 @common.json_option
 def list_(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
     """Lists the networks whose names match PATTERN, whatever the case, in all their published forms.

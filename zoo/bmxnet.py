@@ -6,14 +6,10 @@ from functools import partial
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.datasets import BMXNET_STATISTICS as IMAGENET  # noqa: F401  (for the families)
 from larq_rep.layers import PopCount, XNORScale
 from larq_rep.zoo.common import batch_norm, he_normal, logits_dtype
-from larq_rep.zoo.registry import Preprocessing, choose
-
-IMAGENET = Preprocessing(
-    (123.68 / 255, 116.779 / 255, 103.939 / 255),
-    (58.393 / 255, 57.12 / 255, 57.375 / 255),
-)
+from larq_rep.zoo.registry import choose
 
 # A binary convolution: (x, filters, kernel_size, name, strides=1, dilation_rate=1) -> y
 BinaryConv = Callable[..., tf.Tensor]

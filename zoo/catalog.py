@@ -51,7 +51,8 @@ def record(variant: Variant) -> dict[str, Any]:
         "weights": variant.weights and variant.weights.page,
         "results": [result._asdict() for result in variant.results],
         "rep_results": [result._asdict() for result in variant.rep_results],
-        **DATASETS[variant.dataset]._asdict(),
+        "input_shape": DATASETS[variant.dataset].input_shape,
+        "num_classes": DATASETS[variant.dataset].num_classes,
     }
 
 

@@ -7,17 +7,15 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_rep.checks import require_model
+from larq_rep.images import Evaluation, evaluation_image
 from larq_rep.layers import Mirror
 from larq_rep.zoo.registry import DATASETS, Network, Variant, get_network
-
-if TYPE_CHECKING:
-    from larq_rep.training.augmentation import Augmentation
 
 
 def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequence[Any], **arguments: Any) -> np.ndarray:
@@ -128,25 +126,21 @@ def preparation(
         )
     if network.family == "larq_zoo" and channels == 3:
         return Preparation(_larq_zoo(name, (height, width)), channels, "prepared by larq_zoo", others)
-    # Training is not loaded with the zoo.
-    from larq_rep.training.augmentation import Augmentation
-
-    normalisation, resizes = forms[0].preprocessing, forms[0].dataset == "imagenet"
+    normalisation, test_resize = forms[0].preprocessing, DATASETS[forms[0].dataset].test_resize
     assert normalisation is not None
-    augmentation = Augmentation(mean=normalisation.mean, std=normalisation.std, test_resize=256 if resizes else None)
-    return by_recipe(augmentation, (height, width, channels), others)
+    evaluation = Evaluation(**normalisation._asdict(), test_resize=test_resize)
+    return by_recipe(evaluation, (height, width, channels), others)
 
 
-def by_recipe(augmentation: Augmentation, shape: tuple[int, int, int], others: tuple[str, ...] = ()) -> Preparation:
-    """What a recipe does with images in evaluation, for a network that takes images of this shape."""
-    from larq_rep.training.augmentation import evaluation_image
-
+def by_recipe(evaluation: Evaluation, shape: tuple[int, int, int], others: tuple[str, ...] = ()) -> Preparation:
+    """What a recipe (its `Augmentation`) does with images in evaluation, for a network that takes images of this
+    shape."""
     height, width, channels = shape
-    share = (augmentation.test_resize or 224) / 224
+    share = evaluation.resize_share
     text = f"resized to cover {round(height * share)}x{round(width * share)}, cropped to {height}x{width}, in 0..1"
-    if augmentation.mean is not None and channels == 3:
-        text += f", less {_listed(augmentation.mean)}, over {_listed(augmentation.std)}"
-    return Preparation(lambda image: evaluation_image(image, augmentation, (height, width)), channels, text, others)
+    if evaluation.mean is not None and channels == 3:
+        text += f", less {_listed(evaluation.mean)}, over {_listed(evaluation.std)}"
+    return Preparation(lambda image: evaluation_image(image, evaluation, (height, width)), channels, text, others)
 
 
 def _listed(values: Sequence[float] | None) -> str:
@@ -176,7 +170,7 @@ def _ways(forms: Sequence[Variant], channels: int) -> dict[Any, list[Variant]]:
     found: dict[Any, list[Variant]] = {}
     for form in forms:
         # Grey images are not normalised.
-        way = (form.preprocessing if channels == 3 else None, form.dataset == "imagenet")
+        way = (form.preprocessing if channels == 3 else None, DATASETS[form.dataset].test_resize)
         found.setdefault(way, []).append(form)
     return found
 

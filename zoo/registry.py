@@ -1,7 +1,6 @@
 """The record of every network, and what all their constructors have in common: input, features, weights."""
 
 import contextlib
-import difflib
 import fnmatch
 import functools
 import inspect
@@ -14,25 +13,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from larq_rep.checks import did_you_mean
+from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_STATISTICS  # noqa: F401  (for the families)
+from larq_rep.datasets import PUBLISHED as DATASETS
+from larq_rep.datasets import Statistics as Preprocessing
 from larq_rep.layers import Mirror
 from larq_rep.quantizers import RotatedSign
 from larq_rep.reptran import reptran
 from larq_rep.zoo.papers import REPBNN, Paper
 from larq_rep.zoo.weights import Published, is_mirrored, load_weights, weights_file
-
-
-class Dataset(NamedTuple):
-    """What the networks of a data set take and return."""
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
-
-
-class Preprocessing(NamedTuple):
-    """Mean and standard deviation of each colour by which images in 0..1 are normalised."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 class Result(NamedTuple):
@@ -41,16 +30,6 @@ class Result(NamedTuple):
     top1: float
     top5: float | None
     source: str
-
-
-DATASETS = {
-    "imagenet": Dataset((224, 224, 3), 1000),
-    "cifar10": Dataset((32, 32, 3), 10),
-    "cifar100": Dataset((32, 32, 3), 100),
-}
-IMAGENET_STATISTICS = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR10_STATISTICS = Preprocessing((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-CIFAR100_STATISTICS = Preprocessing((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 
 @dataclass(frozen=True)
@@ -347,9 +326,7 @@ def get_network(name: str) -> Network:
     if not isinstance(name, str):
         raise TypeError(f"zoo: expected the name of a network, found {type(name).__name__}: {name!r:.80}.")
     if name not in _NETWORKS:
-        by_lower = {known.lower(): known for known in _NETWORKS}
-        close = difflib.get_close_matches(name.lower(), by_lower, n=3)
-        hint = f"Did you mean {' or '.join(by_lower[c] for c in close)}?" if close else "list_models() names all."
+        hint = did_you_mean(name, _NETWORKS) or "list_models() names all."
         raise ValueError(f"There is no network named {name!r}. {hint}")
     return _NETWORKS[name]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-Size = int | tuple[int, int]
+from larq_rep.images import Evaluation, Size, covering, height_width, normalised, resized
 
 # Eigenvalues and eigenvectors of the RGB covariance of ImageNet, of images in 0..1.
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -14,11 +14,10 @@ _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.583
 
 _ATTEMPTS = 10
 _PADDED = 32  # The size that `padding` is for.
-_CROPPED = 224  # The size that `test_resize` is for.
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Evaluation):
     """What one recipe does to images. `dataclasses.asdict` makes it plain values.
 
     In training, in this order: crop, colour jitter, truncated lighting, flip, scaling to 0..1, ordinary lighting,
@@ -42,9 +41,7 @@ class Augmentation:
             uniform in [max(0, 1 - b), 1 + b] and so on, a hue shift uniform in [-h, h], in random order.
         erasing: Whether half of the images get a rectangle of zeros after the normalisation, of 2 % to 33 % of
             the area and height / width between 0.3 and 3.3.
-        mean, std: Of each channel of images in 0..1; `None` leaves them in 0..1.
-        test_resize: Shorter side before the central crop in evaluation, for a crop of 224 pixels, in proportion
-            at other sizes. `None`: the size itself.
+        mean, std, test_resize: See `larq_rep.images.Evaluation`.
 
     # Raises
         ValueError: If a value is none of these.
@@ -66,9 +63,6 @@ class Augmentation:
     lighting: str | float | None = None
     jitter: tuple[float, float, float, float] | None = None
     erasing: bool = False
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    test_resize: int | None = None
 
     def __post_init__(self) -> None:
         if self.crop not in (None, "pad", "resized"):
@@ -85,16 +79,7 @@ class Augmentation:
             raise ValueError(
                 f"Augmentation: jitter should be (brightness, contrast, saturation, hue), found {self.jitter}."
             )
-        if (self.mean is None) != (self.std is None):
-            raise ValueError(
-                f"Augmentation: mean and std go together, found mean={self.mean} and std={self.std}. "
-                "Give both or neither."
-            )
-        if self.test_resize is not None and self.test_resize < _CROPPED:
-            raise ValueError(
-                f"Augmentation: test_resize is the shorter side before a crop of {_CROPPED} pixels, so at least "
-                f"{_CROPPED}, found {self.test_resize}."
-            )
+        super().__post_init__()
 
 
 def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, seed: tf.Tensor) -> tf.Tensor:
@@ -114,9 +99,9 @@ def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, see
     if augmentation.crop == "resized":
         box = random_box(tf.shape(image)[:2], seeds[0], augmentation.scale, augmentation.ratio)
         top, left, high, wide = tf.unstack(box)
-        image = _resize(image[top : top + high, left : left + wide], height, width)
+        image = resized(image[top : top + high, left : left + wide], height, width)
     else:
-        image = _cover(image, height, width, height, width)
+        image = covering(image, height, width, height, width)
     if augmentation.crop == "pad":
         up, left = (round(side * augmentation.padding / _PADDED) for side in (height, width))
         padded = tf.pad(image, [[up, up], [left, left], [0, 0]])
@@ -132,16 +117,8 @@ def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, see
     image = image / 255
     if colours and augmentation.lighting not in (None, "truncated"):
         image += _light(tf.random.stateless_normal([3], seeds[4], stddev=augmentation.lighting))
-    image = _normalised(image, augmentation)
+    image = normalised(image, augmentation.mean, augmentation.std)
     return _erased(image, seeds[5]) if augmentation.erasing else image
-
-
-def evaluation_image(image: tf.Tensor, augmentation: Augmentation, size: Size) -> tf.Tensor:
-    """One image as the network sees it in evaluation. Arguments and result as in `training_image`."""
-    height, width = height_width(size)
-    share = (augmentation.test_resize or _CROPPED) / _CROPPED
-    image = _cover(image, round(height * share), round(width * share), height, width)
-    return _normalised(image / 255, augmentation)
 
 
 def random_box(shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> tf.Tensor:
@@ -175,10 +152,6 @@ def random_box(shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ra
     return tf.cond(fits[first], lambda: _placed(box, shape, place), fallback)
 
 
-def height_width(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
-
-
 def _draw_sizes(
     shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -197,25 +170,6 @@ def _placed(box: tf.Tensor, shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         for one, free in zip(tf.unstack(tf.random.split(seed, 2)), tf.unstack(shape - box), strict=True)
     ]
     return tf.concat([tf.stack(corner), box], 0)
-
-
-def _resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    # Whole levels, which PIL and with it all recipes go on with.
-    return tf.round(tf.cast(tf.image.resize(image, (height, width), antialias=True), tf.float32))
-
-
-def _cover(image: tf.Tensor, least_height: int, least_width: int, height: int, width: int) -> tf.Tensor:
-    """Resizes in proportion until the image just covers the least size, and crops in the middle."""
-    if image.shape[:2] == (height, width) == (least_height, least_width):
-        return tf.cast(image, tf.float32)
-    shape = tf.shape(image)
-    if_high = tf.stack([shape[0] * least_width // shape[1], least_width])
-    if_wide = tf.stack([least_height, shape[1] * least_height // shape[0]])
-    high = shape[0] * least_width >= shape[1] * least_height
-    covering = tf.where(high, if_high, if_wide)
-    image = _resize(image, covering[0], covering[1])
-    top, left = tf.unstack(tf.cast(tf.round((covering - [height, width]) / 2), tf.int32))
-    return tf.ensure_shape(image[top : top + height, left : left + width], (height, width, image.shape[-1]))
 
 
 def _light(random: tf.Tensor) -> tf.Tensor:
@@ -249,12 +203,6 @@ def _jitter(image: tf.Tensor, strengths: tuple[float, float, float, float], seed
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
     return tf.image.rgb_to_grayscale(image) if image.shape[-1] == 3 else image
-
-
-def _normalised(image: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    if augmentation.mean is None or image.shape[-1] == 1:
-        return image
-    return (image - tf.constant(augmentation.mean)) / tf.constant(augmentation.std)
 
 
 def _erased(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -4,14 +4,14 @@ A Rep network is trained by the recipe of the network it comes from: RepBNN took
 """
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from larq_rep.data import IMAGENET_MEAN, IMAGENET_STD
+from larq_rep.checks import did_you_mean
+from larq_rep.datasets import BMXNET_STATISTICS, CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_STATISTICS
 from larq_rep.training import schedules
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.schedules import Cosine, Linear, Steps, WarmupSteps
@@ -151,19 +151,14 @@ class Recipe:
         return replace(self, augmentation=augmentation, other_statistics={})
 
 
-_IMAGENET: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-_CIFAR10: dict[str, Any] = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}
-_CIFAR100: dict[str, Any] = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
-_BMXNET: dict[str, Any] = {
-    "mean": tuple(value / 255 for value in (123.68, 116.779, 103.939)),
-    "std": tuple(value / 255 for value in (58.393, 57.12, 57.375)),
-}
+_CIFAR10 = CIFAR10_STATISTICS._asdict()
+_CIFAR100 = CIFAR100_STATISTICS._asdict()
 
 # IR-Net, RBNN, ReCU and the real networks normalise CIFAR-10, too, with the statistics of ImageNet.
-_CROP_AND_FLIP = Augmentation(crop="pad", flip=True, **_IMAGENET)
-_RESIZED = Augmentation(crop="resized", flip=True, test_resize=256, **_IMAGENET)
+_CROP_AND_FLIP = Augmentation(crop="pad", flip=True, **IMAGENET_STATISTICS._asdict())
+_RESIZED = Augmentation(crop="resized", flip=True, test_resize=256, **IMAGENET_STATISTICS._asdict())
 _REACT_IMAGES = replace(_RESIZED, lighting="truncated")
-_BMXNET_IMAGES = replace(_RESIZED, **_BMXNET)
+_BMXNET_IMAGES = replace(_RESIZED, **BMXNET_STATISTICS._asdict())
 
 _RESNET34 = "ResNet-34 of torchvision with its ImageNet V1 weights"
 _LAST_BATCH = (
@@ -537,8 +532,7 @@ def get_recipe(name: str) -> Recipe:
         ValueError: If there is none.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(name.lower(), RECIPES, n=3)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(RECIPES)}."
+        hint = did_you_mean(name, RECIPES) or f"There are: {', '.join(RECIPES)}."
         raise ValueError(f"There is no recipe named {name!r}. {hint}")
     return RECIPES[name]
 

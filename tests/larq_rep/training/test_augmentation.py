@@ -7,12 +7,12 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from larq_rep.images import evaluation_image
 from larq_rep.training import get_recipe
 from larq_rep.training.augmentation import (
     Augmentation,
     _erased,
     _jitter,
-    evaluation_image,
     random_box,
     training_image,
 )

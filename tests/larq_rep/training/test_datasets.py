@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from larq_rep.training import datasets
+from larq_rep import datasets
+from larq_rep.training import monitor
 from larq_rep.training.datasets import Augmentation, PipelineMonitor, batches, load, steps_per_epoch
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -22,12 +23,12 @@ VERSIONS = {"cifar10": "3.0.2", "cifar100": "3.0.2", "imagenet2012": "5.1.0"}
 
 def _prepare(root, name, splits, shards=1):
     """Writes examples as `tfds build` leaves them: TFRecords and their description."""
-    folder = root / name / VERSIONS[name]
+    folder = root / name / VERSIONS.get(name, "1.0.0")
     folder.mkdir(parents=True)
-    jpeg = name == "imagenet2012"
-    image = tfds.features.Image(encoding_format="jpeg") if jpeg else tfds.features.Image(shape=(32, 32, 3))
-    classes = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000}[name]
-    label = tfds.features.ClassLabel(num_classes=classes)
+    record = datasets.find(name)
+    jpeg = record.encoded
+    image = tfds.features.Image(encoding_format="jpeg") if jpeg else tfds.features.Image(shape=record.input_shape)
+    label = tfds.features.ClassLabel(num_classes=record.num_classes)
     text = "file_name" if jpeg else "id"
     features = tfds.features.FeaturesDict({text: tfds.features.Text(), "image": image, "label": label})
     infos = []
@@ -220,6 +221,22 @@ def test_cifar(name, classes, tmp_path):
     augmentation = Augmentation("pad", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     images, _ = next(batches(source, augmentation, 32, 20, training=False).as_numpy_iterator())
     np.testing.assert_allclose(images, (splits["test"] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "record", [each for each in datasets.DATASETS if each.builder and not each.encoded], ids=lambda each: each.name
+)
+def test_every_prepared_set_in_memory(record, tmp_path):
+    shape = (4, *record.input_shape)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    examples = [(image, number % record.num_classes) for number, image in enumerate(images)]
+    _prepare(tmp_path, record.builder, {"train": examples, record.test_split: examples[:2]})
+    for name in {record.name, record.key}:
+        source = load(name, tmp_path)
+        assert (source.name, source.train_size, source.test_size) == (name, 4, 2)
+        assert (source.num_classes, source.channels) == (record.num_classes, record.input_shape[2])
+        assert source.mirrors == record.mirrors
+        np.testing.assert_array_equal(next(source.train.batch(9).as_numpy_iterator())[0], images)
 
 
 def test_the_newest_version_and_the_variable_of_tfds(tmp_path, monkeypatch):
@@ -468,7 +485,7 @@ def test_monitor_is_silent_if_the_model_is_slow():
 
 
 def test_monitor_draws_for_three_seconds_at_most(monkeypatch):
-    monkeypatch.setattr(datasets, "_MONITOR_SECONDS", 0.2)
+    monkeypatch.setattr(monitor, "_SECONDS", 0.2)
     begin = time.perf_counter()
-    assert datasets._images_per_second(_vectors().repeat()) > 0
+    assert monitor._images_per_second(_vectors().repeat()) > 0
     assert time.perf_counter() - begin < 2
