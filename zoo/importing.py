@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.datasets import Dataset
 from larq_rep.layers import Mirror
 from larq_rep.zoo.checkpoint import MAX_BYTES, CheckpointError, read_state_dict
 from larq_rep.zoo.checkpoint.tensors import naming
 from larq_rep.zoo.families import load_state_dict, recognise
 from larq_rep.zoo.keys import Keys
 from larq_rep.zoo.mapping import ImportReport
-from larq_rep.zoo.registry import DATASETS, Dataset, choose, get_model, get_network
+from larq_rep.zoo.registry import DATASETS, choose, get_model, get_network
 
 
 def import_checkpoint(
