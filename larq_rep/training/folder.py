@@ -17,8 +17,8 @@ import tensorflow as tf
 
 import larq_rep
 from larq_rep.files import replacing
-from larq_rep.training import checkpoints, recipes
-from larq_rep.training.recipes import Recipe
+from larq_rep.training import checkpoints
+from larq_rep.training.recipe import Recipe, from_json, to_json
 
 _STOPPED = "stopped.json"
 
@@ -65,7 +65,7 @@ class Config:
 
     def values(self) -> dict[str, Any]:
         """As plain values."""
-        return {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}
+        return {**dataclasses.asdict(self), "recipe": to_json(self.recipe)}
 
     def write(self, folder: Path) -> None:
         with replacing(folder / "config.json") as unfinished:
@@ -90,7 +90,7 @@ class Config:
 
     @classmethod
     def _of(cls, values: dict[str, Any]) -> "Config":
-        return cls(**{**values, "recipe": recipes.from_json(values["recipe"])})
+        return cls(**{**values, "recipe": from_json(values["recipe"])})
 
 
 def versions() -> dict[str, str]:
@@ -109,9 +109,10 @@ def versions() -> dict[str, str]:
 
 
 def in_common(config: Config) -> str:
-    """What is the same for all workers of a run, and whenever they are started; paths may differ."""
+    """What all workers of a run share, whenever they are started. Paths and words about the recipe may differ."""
     values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
-    return json.dumps({**values, "recipe": recipes.to_json(config.recipe)}, sort_keys=True)
+    recipe = dataclasses.replace(config.recipe, networks="", spec="", note="")
+    return json.dumps({**values, "recipe": to_json(recipe)}, sort_keys=True)
 
 
 def holds(folder: Path, config: Config) -> bool:

@@ -12,7 +12,7 @@ from larq_rep.files import replacing
 from larq_rep.training import checkpoints, workers
 from larq_rep.training import folder as folders
 from larq_rep.training.folder import Config, RunError
-from larq_rep.training.recipes import Phase
+from larq_rep.training.recipe import Phase
 
 
 def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:

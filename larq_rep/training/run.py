@@ -21,7 +21,7 @@ from larq_rep.training import checkpoints, datasets, mending, optimizers, worker
 from larq_rep.training import folder as folders
 from larq_rep.training.folder import Config, RunError, phase_folder, read_metrics
 from larq_rep.training.phases import noting_initial_values, transfer, with_real_weights, with_synchronized_norms
-from larq_rep.training.recipes import Phase, Recipe
+from larq_rep.training.recipe import Phase, Recipe
 from larq_rep.training.schedules import LearningRate, schedules_for
 from larq_rep.training.statistics import BinaryStatistics
 from larq_rep.training.trainee import Trainee, explained, first_not_finite, is_not_finite
