@@ -138,6 +138,12 @@ def phase_folder(folder: str | os.PathLike[str], recipe: Recipe, number: int) ->
     return Path(folder) / f"{number + 1}-{recipe.phases[number].weights}"
 
 
+def a_later_has_begun(folder: Path, recipe: Recipe, number: int) -> bool:
+    """Whether a phase after this one has a checkpoint; the first has number 0."""
+    later = range(number + 1, len(recipe.phases))
+    return any(checkpoints.epochs(phase_folder(folder, recipe, other) / "checkpoints") for other in later)
+
+
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The rows of `metrics.csv`, one an epoch; empty before the first one.
 
@@ -259,7 +265,7 @@ def clear(folder: Path) -> None:
 
 
 def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer, phases: int) -> None:
-    """Refuses a run, of which so many phases are left, for which there is no room."""
+    """Raises if the disk cannot hold the remaining phases."""
 
     def size(variables):
         return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
