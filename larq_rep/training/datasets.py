@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_rep._keras import TensorCallback
 from larq_rep.data import check_image, digits, folders_in, images_in, open_upright
 from larq_rep.training.augmentation import Augmentation, Size, evaluation_image, height_width, training_image
 from larq_rep.training.folder import RunError
@@ -218,7 +219,7 @@ def batches(
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-class PipelineMonitor(tf.keras.callbacks.Callback):
+class PipelineMonitor(TensorCallback):
     """Measures images per second, and says so if the input pipeline and not the model sets the pace.
 
     Each epoch's logs get `images_per_second`, from the end of its first batch to the end of the last but one, so
@@ -234,8 +235,6 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
 
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
         super().__init__()
-        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-        self._supports_tf_logs = True
         self.dataset = dataset
         self.batch_size = batch_size
         self.report = report
