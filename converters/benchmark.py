@@ -13,7 +13,6 @@ import larq_rep_runtime
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
-from matplotlib.figure import Figure
 
 from larq_rep import plots
 from larq_rep.converters.describe import describe
@@ -214,6 +213,8 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
         results: What `benchmark` returned.
         path: Where to write the PNG file. It appears there complete or not at all.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(results)), layout="constrained")
     axes = figure.subplots()
     modes = list(dict.fromkeys(result.mode for result in results))

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -47,6 +45,9 @@ def digits(split: str = "train", size: _Size = 8) -> tuple[np.ndarray, np.ndarra
     """
     if split not in ("train", "test"):
         raise ValueError(f"digits: split should be 'train' or 'test', found {split!r}.")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images, labels, test_size=_HELD_OUT_DIGITS, stratify=labels, random_state=0)
     images, labels = parts[split == "test"], parts[2 + (split == "test")]
@@ -113,6 +114,8 @@ def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
     # Returns
         Images of shape `(count, size, size, 3)`, normalised.
     """
+    from sklearn.datasets import load_sample_images
+
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
     rng = np.random.default_rng(seed)
     crops = []

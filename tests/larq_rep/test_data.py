@@ -118,7 +118,7 @@ def test_sample_photographs_are_normalised_crops_of_both(monkeypatch):
     ramp = np.zeros((427, 640, 3), np.uint8)
     ramp[:] = np.linspace(0, 255, 640)[None, :, None]
     plain = np.full((427, 640, 3), 51, np.uint8)
-    monkeypatch.setattr(data, "load_sample_images", lambda: Bunch(images=[ramp, plain]))
+    monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: Bunch(images=[ramp, plain]))
     images = data.sample_photographs(32, count=8)
     assert images.shape == (8, 32, 32, 3) and images.dtype == np.float32
     grey = images * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]
