@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from larq.quantizers import _BaseQuantizer as BaseQuantizer
 
-__all__ = ["BaseQuantizer", "frozen", "has_graph", "nodes"]
+__all__ = ["BaseQuantizer", "Optimizer", "TensorCallback", "frozen", "has_graph", "nodes", "random_generators"]
 
 
 def has_graph(model: tf.keras.Model) -> bool:
@@ -30,3 +30,50 @@ def frozen(function: Any) -> Any:
 
     data = constants._FunctionConverterDataInEager(func=function, lower_control_flow=False, aggressive_inlining=False)
     return constants._replace_variables_by_constants(converter_data=data)[0]
+
+
+def random_generators(model: tf.keras.Model) -> dict[str, tf.random.Generator]:
+    """By layer the random generator of layers such as dropout."""
+    random = {layer.name: getattr(layer, "_random_generator", None) for layer in model.submodules}
+    return {name: generator._generator for name, generator in random.items() if generator is not None}
+
+
+class TensorCallback(tf.keras.callbacks.Callback):
+    """A callback that takes tensors as logs: for numbers Keras would wait for the device in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self._supports_tf_logs = True
+
+
+class Optimizer(tf.keras.optimizers.Optimizer):
+    """Public names for what the optimizers of Keras keep to themselves."""
+
+    def key(self, variable: tf.Variable) -> str:
+        """What the optimizer knows a variable by."""
+        return self._var_key(variable)
+
+    def position(self, variable: tf.Variable) -> int:
+        """The number of a variable among those that are trained."""
+        return self._index_dict[self._var_key(variable)]
+
+    @property
+    def is_built(self) -> bool:
+        return getattr(self, "_built", False)
+
+    def make_number(self, value: float) -> tf.Variable:
+        """A variable, as that of the learning rate, for compiled steps to see it change."""
+        return super()._build_learning_rate(value)
+
+    def rate_made(self, value: Any, made: Any) -> None:
+        """Is called with a learning rate and what Keras has made of it."""
+
+    def _build_learning_rate(self, learning_rate):
+        made = super()._build_learning_rate(learning_rate)
+        self.rate_made(learning_rate, made)
+        return made
+
+    def adam_moments(self, variable: tf.Variable) -> tuple[tf.Variable, tf.Variable, tf.Variable | None]:
+        """Adam's first and second moment of a variable, and with `amsgrad` the largest second one so far."""
+        at = self.position(variable)
+        return self._momentums[at], self._velocities[at], self._velocity_hats[at] if self.amsgrad else None

@@ -123,14 +123,14 @@ def folder(out: Path, row: Row, seed: int) -> Path:
 
 def config(row: Row, seed: int, epochs: int) -> Any:
     from larq_rep import training
-    from larq_rep.training import recipes
+    from larq_rep.training.recipe import changed
 
     recipe = training.get_recipe(row.recipe)
     # In two phases half of the epochs are for each.
     for key, value in {**row.changes, "epochs": epochs // len(recipe.phases)}.items():
-        changed = recipes.changed(recipe, key, value)
-        assert changed is not None, key
-        recipe = changed
+        new = changed(recipe, key, value)
+        assert new is not None, key
+        recipe = new
     return training.Config(row.network, "digits", recipe, {**row.arguments, "input_size": [SIZE, SIZE]}, seed=seed)
 
 

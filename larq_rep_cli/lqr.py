@@ -117,7 +117,7 @@ def train(
         runs.supervise(out, restarts)
     common.quiet_tensorflow(devices=strategy is None)
     from larq_rep import training, zoo
-    from larq_rep.training import recipes
+    from larq_rep.training.recipe import changed
 
     if name not in zoo.list_models():
         hint = common.did_you_mean(name, zoo.list_models()) or "`lce zoo list` names all."
@@ -128,14 +128,14 @@ def train(
         chosen = training.get_recipe(recipe)
         for key, value in changes:
             argument = key.removeprefix("network.")
-            changed = recipes.changed(chosen, key, value) if argument == key else None
-            if changed is None:
+            new = changed(chosen, key, value) if argument == key else None
+            if new is None:
                 _check_argument(name, argument)
                 if not isinstance(value, (str, int, float, list, tuple, type(None))):
                     raise common.InputError(f"{key}: a {type(value).__name__} is no value of a network: {value!r}.")
                 arguments[argument] = value
             else:
-                chosen = changed
+                chosen = new
     if "beta" in arguments:
         _check_argument(name, "beta")
     config = training.Config(
@@ -282,12 +282,13 @@ def _progress(bars, recipe: Recipe) -> tf.keras.callbacks.Callback:
 def list_recipes(name: str | None, as_json: bool) -> None:
     """Lists the published recipes, or all values of the one called NAME."""
     common.quiet_tensorflow()
-    from larq_rep.training import recipes
+    from larq_rep import training
+    from larq_rep.training.recipe import to_json
 
     with common.refusing(ValueError):
-        chosen = [recipes.get_recipe(name)] if name else list(recipes.RECIPES.values())
+        chosen = [training.get_recipe(name)] if name else list(training.RECIPES.values())
     if as_json or name:
-        values = [recipes.to_json(recipe) for recipe in chosen]
+        values = [to_json(recipe) for recipe in chosen]
         common.print_json(values[0] if name else values)
         return
     rows = [

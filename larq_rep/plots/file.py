@@ -1,13 +1,16 @@
-"""What all pictures have in common."""
+"""What all pictures have in common. matplotlib is imported when the first one is drawn."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from larq_rep.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -17,6 +20,13 @@ def choose(function: str, argument: str, name: str, known: Mapping[str, Any]) ->
     if name not in known:
         raise ValueError(f"{function}: {argument}={name!r} should be of {', '.join(known)}.")
     return known[name]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), layout="constrained")
 
 
 def write(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:

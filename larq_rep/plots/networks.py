@@ -1,20 +1,23 @@
 """Pictures of what a network has learned."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from larq_rep.graph import CONV, DEPTHWISE, is_norm, nodes, operation
 from larq_rep.layers import BiasedPReLU, Repeat, RPReLU
 from larq_rep.layers.repeat import RepLayer
-from larq_rep.plots.file import COLORS, choose
+from larq_rep.plots.file import COLORS, choose, new_figure
 from larq_rep.quantizers import RSign
 from larq_rep.signs import graph_nodes, input_quantizer, named_layers, shifted, signs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def coefficients(model: tf.keras.Model) -> Figure:
@@ -59,7 +62,7 @@ def coefficients(model: tf.keras.Model) -> Figure:
     named = [i + 1 == len(rows) or list(bars) != list(rows[i + 1][1]) for i, (_, bars) in enumerate(rows)]
     label = 0.065 * max(len(name) for _, bars in rows for name in bars)
     heights = [1.5 + label * names for names in named]
-    figure = Figure((max(6.0, 2.5 + 0.3 * longest), sum(heights) + 0.4), layout="constrained")
+    figure = new_figure(max(6.0, 2.5 + 0.3 * longest), sum(heights) + 0.4)
     figure.suptitle(f"Learned coefficients of {model.name}, from input to output")
     for axes, names, (kind, bars) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], named, rows, strict=True):
         largest = max(float(np.max(np.abs(values))) for values in bars.values()) or 1.0
@@ -107,6 +110,8 @@ def activations(
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
           Functions](https://arxiv.org/abs/2003.03488), Figure 9
     """
+    from matplotlib.ticker import PercentFormatter
+
     known = {found.name: found for found in signs(model)}
     if not known:
         raise ValueError(
@@ -125,7 +130,7 @@ def activations(
     across = min(len(chosen), 4)
     down = -(-len(chosen) // across)
     parts = 2 if sign else 1
-    figure = Figure((max(3.0 * across, 4.0), 0.4 + (3.6 if sign else 2.4) * down), layout="constrained")
+    figure = new_figure(max(3.0 * across, 4.0), 0.4 + (3.6 if sign else 2.4) * down)
     figure.suptitle(f"Binary activations of {model.name}")
     grid = figure.subplots(parts * down, across, squeeze=False)
     for axes in grid.ravel():
@@ -216,31 +221,35 @@ def feature_maps(
     tensors = {title: tensor for title, tensor in tensors.items() if tensor is not None}
     extractor = tf.keras.Model(model.inputs, list(tensors.values()))
     maps = [x.numpy()[0] for x in tf.nest.flatten(extractor(images[:1], training=False))]
+    lines = [
+        f"{layer} of {model.name}: {copies} copies of each channel",
+        *([f"({'; '.join(missing)})"] if missing else []),
+    ]
+    return _mosaics("\n".join(lines), dict(zip(tensors, maps, strict=True)), chosen, filters, copies)
 
-    columns = [x.shape[-1] // filters for x in maps]
+
+def _mosaics(title: str, maps: Mapping[str, np.ndarray], chosen: Sequence[int], filters: int, copies: int) -> Figure:
+    """Draws maps beside each other, by their titles, or one above the other."""
+    columns = [x.shape[-1] // filters for x in maps.values()]
     # Many copies need the whole width.
     stacked = copies > 4
     across, down = (copies, len(chosen) * len(maps)) if stacked else (sum(columns), len(chosen))
     size = max(min(0.6, 22 / across), 0.2)
     parts = len(maps) if stacked else 1
-    figure = Figure((2.2 + size * across, 0.6 + size * down + 0.55 * parts), layout="constrained")
-    lines = [
-        f"{layer} of {model.name}: {copies} copies of each channel",
-        *([f"({'; '.join(missing)})"] if missing else []),
-    ]
-    figure.suptitle("\n".join(lines), size=10)
+    figure = new_figure(2.2 + size * across, 0.6 + size * down + 0.55 * parts)
+    figure.suptitle(title, size=10)
     if stacked:
         grid = figure.subplots(len(maps), 1, squeeze=False).ravel()
     else:
         grid = figure.subplots(1, len(maps), squeeze=False, width_ratios=columns).ravel()
-    for axes, title, x, times in zip(grid, tensors, maps, columns, strict=True):
+    for axes, (name, x), times in zip(grid, maps.items(), columns, strict=True):
         height, width = x.shape[:2]
         gap = -(-max(height, width) // 16)
         axes.imshow(_mosaic(x, chosen, times, gap), cmap="gray", vmin=0, vmax=1)
         axes.set_yticks((np.arange(len(chosen)) * (height + gap)) + (height - 1) / 2, chosen)
         axes.set_xticks((np.arange(times) * (width + gap)) + (width - 1) / 2, np.arange(times) + 1)
         axes.tick_params(labelsize=7, length=0)
-        axes.set_title(title, size=8, loc="left")
+        axes.set_title(name, size=8, loc="left")
         axes.set_xlabel("copy", size=8, loc="left")
         axes.set_anchor("W")
         axes.spines[:].set_visible(False)

@@ -1,15 +1,18 @@
 """Pictures of trainings, and of networks beside each other."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Bbox
 
-from larq_rep.plots.file import COLORS, choose
+from larq_rep.plots.file import COLORS, choose, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 _AXES = {
     "loss": "loss",
@@ -54,6 +57,8 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
           Repeating](https://arxiv.org/abs/2207.09049), Figure 1
     """
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
     known: dict[str, Point] = {}
     for point in points:
         if point.name in known:
@@ -67,7 +72,7 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
     if not known:
         raise ValueError("accuracy_against_ops: there are no points to draw.")
 
-    figure = Figure((9, max(6, 0.2 * len(known))), layout="constrained")
+    figure = new_figure(9, max(6, 0.2 * len(known)))
     axes = figure.subplots()
     axes.set_xscale("log")
     families = list(dict.fromkeys(point.family for point in known.values()))
@@ -109,6 +114,8 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
 
 def _label(axes, points: Iterable[Point]) -> None:
     """Writes the names beside the points, where they cover neither each other nor a point."""
+    from matplotlib.transforms import Bbox
+
     axes.figure.draw_without_rendering()
     pixels = axes.figure.dpi / 72  # of a typographic point
     inside = axes.get_window_extent()
@@ -159,6 +166,8 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
     # Raises
         ValueError: If there is no epoch, or nothing of that to draw.
     """
+    from matplotlib.ticker import MaxNLocator
+
     named = runs if isinstance(runs, Mapping) else {"": runs}
     tables = {name: _table(name, run) for name, run in named.items()}
     metrics = [m for m in _AXES if any({m, f"val_{m}"} & set(columns) for _, columns, _ in tables.values())]
@@ -167,7 +176,7 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
     across = len(metrics) if len(metrics) < 4 else -(-len(metrics) // 2)
     down = -(-len(metrics) // across)
     # Of each run a row of the legend, above the curves.
-    figure = Figure((5 * across, 4 * down + 0.2 * len(tables)), layout="constrained")
+    figure = new_figure(5 * across, 4 * down + 0.2 * len(tables))
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes in grid[len(metrics) :]:
         axes.remove()

@@ -1,7 +1,9 @@
 """The arguments of layers and operations that hold numbers of channels."""
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -45,73 +47,93 @@ def widened(sizes, axis: int, width: Fraction):
     return sizes
 
 
+class _Call(NamedTuple):
+    """A call of an operation whose input has another number of channels now."""
+
+    layer: tf.keras.layers.Layer
+    shape: tf.TensorShape  # Of the input before.
+    target: int | None  # The axis of the channels of a reshape's output.
+    width: Fraction
+
+
+def _shape(call: _Call, sizes):
+    assert call.target is not None
+    return widened(sizes, call.target, call.width)
+
+
+def _paddings(call: _Call, rows):
+    return [*np.array(rows)[:-1].tolist(), widened(widened(rows[-1], 0, call.width), 1, call.width)]
+
+
+def _slice_spec(call: _Call, spec):
+    items = list(spec) if isinstance(spec, (tuple, list)) else [spec]
+    # `None` inserts an axis.
+    axes = [position for position, item in enumerate(items) if item is not None]
+    if Ellipsis not in items and len(axes) < call.shape.rank:
+        return spec
+    piece = items[axes[-1]]
+    if isinstance(piece, int):
+        raise refusal(call.layer, "it takes a single channel, of which there are several now")
+    if isinstance(piece, dict):
+        ends = {key: piece[key] and int(piece[key] * call.width) for key in ("start", "stop")}
+        items[axes[-1]] = {**piece, **ends}
+    return tuple(items)
+
+
+def _split_sizes(call: _Call, sizes):
+    if isinstance(sizes, int):
+        return sizes
+    for number in range(len(sizes)):
+        sizes = widened(sizes, number, call.width)
+    return sizes
+
+
+def _indices(call: _Call, indices):
+    raise refusal(call.layer, "it takes channels by their numbers")
+
+
+# By operation the argument that holds numbers of channels, by position and name, and what becomes of it.
+_ARGUMENTS: dict[str, tuple[int, str, Callable[[_Call, Any], Any]]] = {
+    "gather": (1, "indices", _indices),
+    "getitem": (1, "slice_spec", _slice_spec),
+    "pad": (1, "paddings", _paddings),
+    "pad_v2": (1, "paddings", _paddings),
+    "reshape": (1, "shape", _shape),
+    "split": (1, "num_or_size_splits", _split_sizes),
+}
+# Operations channel by channel, whose constants are repeated.
+_ELEMENTWISE = ("where", "clip_by_value", "bias_add")
+
+
+def _tiled(call: _Call, value):
+    is_array = isinstance(value, (np.ndarray, tf.Tensor)) and len(value.shape) > 0
+    if not is_array or value.shape[-1] == 1 or value.shape[-1] != call.shape[-1]:
+        return value
+    return np.tile(value, int(call.width))
+
+
 def widen_arguments(node, args, kwargs, found: tf.TensorShape, width: Fraction):
     """The arguments of an operation that hold numbers of channels, for inputs of a width."""
     symbol = getattr(node.layer, "symbol", None)
     if symbol is None:
         return args, kwargs
-    shape = node.keras_inputs[0].shape
+    name, shape = operation(node.layer), node.keras_inputs[0].shape
+    call, last = _Call(node.layer, shape, target_axis(node, found), width), shape.rank - 1
     args, kwargs = list(args), dict(kwargs)
-
-    def change(position: int, key: str, how) -> None:
-        if len(args) > position:
-            args[position] = how(args[position])
-        elif key in kwargs:
-            kwargs[key] = how(kwargs[key])
-
-    def widened_split(sizes):
-        if isinstance(sizes, int):
-            return sizes
-        for number in range(len(sizes)):
-            sizes = widened(sizes, number, width)
-        return sizes
-
-    def widened_slice(spec):
-        items = list(spec) if isinstance(spec, (tuple, list)) else [spec]
-        # `None` inserts an axis.
-        axes = [position for position, item in enumerate(items) if item is not None]
-        if Ellipsis not in items and len(axes) < shape.rank:
-            return spec
-        piece = items[axes[-1]]
-        if isinstance(piece, int):
-            raise refusal(node.layer, "it takes a single channel, of which there are several now")
-        if isinstance(piece, dict):
-            ends = {key: piece[key] and int(piece[key] * width) for key in ("start", "stop")}
-            items[axes[-1]] = {**piece, **ends}
-        return tuple(items)
-
-    name = operation(node.layer)
     axis = kwargs.get("axis", args[2] if name == "split" and len(args) > 2 else None)
-    if name == "reshape":
-        target = target_axis(node, found)
-        assert target is not None
-        change(1, "shape", lambda sizes: widened(sizes, target, width))
-    elif channel_axis(shape, found) != shape.rank - 1:
+    if name != "reshape" and channel_axis(shape, found) != last:
         return args, kwargs
-    elif name in ("pad", "pad_v2"):
-        change(
-            1,
-            "paddings",
-            lambda rows: [*np.array(rows)[:-1].tolist(), widened(widened(rows[-1], 0, width), 1, width)],
-        )
-    elif name == "getitem":
-        change(1, "slice_spec", widened_slice)
-    elif name == "split" and axis in (-1, shape.rank - 1):
-        change(1, "num_or_size_splits", widened_split)
-    elif name == "gather" and axis in (-1, shape.rank - 1):
-        raise refusal(node.layer, "it takes channels by their numbers")
-    elif width.denominator == 1 and (
-        symbol.startswith(("math.", "__operators__.")) or name in ("where", "clip_by_value", "bias_add")
-    ):
-
-        def tiled(value):
-            is_array = isinstance(value, (np.ndarray, tf.Tensor)) and len(value.shape) > 0
-            if not is_array or value.shape[-1] == 1 or value.shape[-1] != shape[-1]:
-                return value
-            return np.tile(value, int(width))
-
-        args = [tiled(value) for value in args]
-        kwargs = {key: tiled(value) for key, value in kwargs.items()}
+    if name in ("gather", "split") and axis not in (-1, last):
+        return args, kwargs
+    if name in _ARGUMENTS:
+        position, key, change = _ARGUMENTS[name]
+        if len(args) > position:
+            args[position] = change(call, args[position])
+        elif key in kwargs:
+            kwargs[key] = change(call, kwargs[key])
+    elif width.denominator == 1 and (symbol.startswith(("math.", "__operators__.")) or name in _ELEMENTWISE):
+        args = [_tiled(call, value) for value in args]
+        kwargs = {key: _tiled(call, value) for key, value in kwargs.items()}
     return args, kwargs
 
 

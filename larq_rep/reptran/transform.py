@@ -137,13 +137,7 @@ class Transformer:
             ) from error
         if len(results) != len(expected):
             raise refusal(layer, f"it has {len(results)} outputs now, instead of {len(expected)}")
-        mixes = isinstance(layer, (*CONV, tf.keras.Model))
-        if not mixes and width != 1 and count_weights(new_layer) > count_weights(layer) * max(width, Fraction(1)):
-            raise refusal(
-                layer,
-                f"it has {count_weights(new_layer)} weights instead of {count_weights(layer)}, more than {width} times "
-                f"as many, so it mixes channels. {_USE_OTHERS}",
-            )
+        _check_weights(layer, new_layer, width)
         states = [
             _Tensor(result, _checked_width(node, old, result, want))
             for old, result, want in zip(tf.nest.flatten(node.outputs), results, expected, strict=True)
@@ -260,6 +254,18 @@ class Transformer:
             return kind.from_config(config)
         except Exception as error:
             raise refusal(layer, f"it cannot be built again from its config: {reason_of(error)}") from error
+
+
+def _check_weights(old: tf.keras.layers.Layer, new: tf.keras.layers.Layer, width: Fraction) -> None:
+    if isinstance(old, (*CONV, tf.keras.Model)) or width == 1:
+        return
+    before, now = count_weights(old), count_weights(new)
+    if now > before * max(width, Fraction(1)):
+        raise refusal(
+            old,
+            f"it has {now} weights instead of {before}, more than {width} times as many, so it mixes channels. "
+            f"{_USE_OTHERS}",
+        )
 
 
 def _with_wider_bias(config: dict, layer: tf.keras.layers.Layer, width: Fraction) -> dict:

@@ -10,13 +10,15 @@ model = training.train(lambda config: zoo.RepResNet20(input_shape=(16, 16, 1)), 
 Its parts also serve `model.fit` alone: optimizers, learning rates, the schedules of quantizers, data, losses.
 """
 
+from larq_rep import lazy
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.datasets import PipelineMonitor, Source
 from larq_rep.training.folder import Config, RunError, read_metrics, versions
 from larq_rep.training.norms import calibrate_batch_norm
 from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
 from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
-from larq_rep.training.recipes import RECIPES, Phase, Recipe, get_recipe
+from larq_rep.training.published import RECIPES, get_recipe
+from larq_rep.training.recipe import Phase, Recipe
 from larq_rep.training.run import load, train
 from larq_rep.training.schedules import (
     Cosine,
@@ -33,6 +35,9 @@ from larq_rep.training.schedules import (
 from larq_rep.training.statistics import BinaryStatistics
 from larq_rep.training.trainee import Trainee
 from larq_rep.training.workers import WorkerLost, WorkerMissing
+
+# The name until 0.3 of `published` and `recipe`, which warns.
+__getattr__, __dir__ = lazy.modules(__name__, "recipes")
 
 __all__ = [
     "RECIPES",

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 import larq_rep
 from larq_rep.files import replacing
-from larq_rep.training import checkpoints, recipes
-from larq_rep.training.recipes import Recipe
+from larq_rep.training import checkpoints
+from larq_rep.training.recipe import Recipe, from_json, to_json
 
 _STOPPED = "stopped.json"
 
@@ -65,7 +65,7 @@ class Config:
 
     def values(self) -> dict[str, Any]:
         """As plain values."""
-        return {**dataclasses.asdict(self), "recipe": recipes.to_json(self.recipe)}
+        return {**dataclasses.asdict(self), "recipe": to_json(self.recipe)}
 
     def write(self, folder: Path) -> None:
         with replacing(folder / "config.json") as unfinished:
@@ -90,7 +90,7 @@ class Config:
 
     @classmethod
     def _of(cls, values: dict[str, Any]) -> "Config":
-        return cls(**{**values, "recipe": recipes.from_json(values["recipe"])})
+        return cls(**{**values, "recipe": from_json(values["recipe"])})
 
 
 def versions() -> dict[str, str]:
@@ -109,9 +109,10 @@ def versions() -> dict[str, str]:
 
 
 def in_common(config: Config) -> str:
-    """What is the same for all workers of a run, and whenever they are started; paths may differ."""
+    """What all workers of a run share, whenever they are started. Paths and words about the recipe may differ."""
     values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
-    return json.dumps({**values, "recipe": recipes.to_json(config.recipe)}, sort_keys=True)
+    recipe = dataclasses.replace(config.recipe, networks="", spec="", note="")
+    return json.dumps({**values, "recipe": to_json(recipe)}, sort_keys=True)
 
 
 def holds(folder: Path, config: Config) -> bool:
@@ -135,6 +136,12 @@ def is_readable(folder: Path) -> bool:
 def phase_folder(folder: str | os.PathLike[str], recipe: Recipe, number: int) -> Path:
     """Where the weights of a phase are; the first has number 0."""
     return Path(folder) / f"{number + 1}-{recipe.phases[number].weights}"
+
+
+def a_later_has_begun(folder: Path, recipe: Recipe, number: int) -> bool:
+    """Whether a phase after this one has a checkpoint; the first has number 0."""
+    later = range(number + 1, len(recipe.phases))
+    return any(checkpoints.epochs(phase_folder(folder, recipe, other) / "checkpoints") for other in later)
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -258,7 +265,7 @@ def clear(folder: Path) -> None:
 
 
 def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer, phases: int) -> None:
-    """Refuses a run, of which so many phases are left, for which there is no room."""
+    """Raises if the disk cannot hold the remaining phases."""
 
     def size(variables):
         return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)

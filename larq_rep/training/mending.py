@@ -11,8 +11,9 @@ import tensorflow as tf
 from larq_rep.files import replacing
 from larq_rep.training import checkpoints, workers
 from larq_rep.training import folder as folders
-from larq_rep.training.folder import Config, RunError
-from larq_rep.training.recipes import Phase
+from larq_rep.training.folder import RunError
+from larq_rep.training.recipe import Phase
+from larq_rep.training.state import State
 
 
 def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
@@ -47,67 +48,51 @@ def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
     return 0, False
 
 
-def known_rows(
-    folder: Path, config: Config, number: int, epoch: int, write: bool, report: Callable[[str], None]
-) -> list[dict[str, float]]:
+def known_rows(state: State) -> list[dict[str, float]]:
     """The metrics of a run up to an epoch of a phase: those beside the checkpoint, whatever became of `metrics.csv`.
 
-    # Arguments
-        number: Of the phase; the first has number 0.
-        write: Whether to write a file that differs anew.
+    Writes the file anew if it differs.
 
     # Raises
-        RunError: If there are none beside it, as in runs of version 0.1.0, and the file has too few rows.
+        RunError: If there are none beside the checkpoint, as in runs of version 0.1.0, and the file has too few rows.
     """
+    folder, number, epoch = state.run.folder, state.number, state.epoch
     until = number + 1, epoch
-    place = folders.phase_folder(folder, config.recipe, number) / "checkpoints"
-    state = checkpoints.read_state(checkpoints.prefix(place, epoch)) if epoch else folders.kept_state(folder, until)
+    place = state.path / "checkpoints"
+    kept = checkpoints.read_state(checkpoints.prefix(place, epoch)) if epoch else folders.kept_state(folder, until)
     try:
         written = [row for row in folders.read_metrics(folder) if (row["phase"], row["epoch"]) <= until]
     except RunError:
         written = []
-    if state is None:
+    if kept is None:
         if [row["epoch"] for row in written if row["phase"] == number + 1] != list(range(1, epoch + 1)):
             raise RunError(
                 f"{folder / 'metrics.csv'} lacks rows of epochs that were trained, or is damaged, so which epoch was "
                 "the best is not known. Put it back from a copy of the run, or begin a new run."
             )
         return written
-    rows = state["rows"]
-    if rows != written and write:
+    rows = kept["rows"]
+    if rows != written and state.run.chief:
         folders.write_metrics(rows, folder)
-        report(
+        state.run.report(
             f"{folder / 'metrics.csv'} was damaged or lacked rows. Its {len(rows)} rows are written anew from the "
             "checkpoint."
         )
     return rows
 
 
-def mend_weights(
-    path: Path,
-    network: tf.keras.Model,
-    epoch: int,
-    best: int,
-    restore: Callable[[int], None],
-    strategy: tf.distribute.Strategy,
-    chief: bool,
-    report: Callable[[str], None],
-) -> None:
+def mend_weights(state: State) -> None:
     """Writes the weights of a phase that are missing or damaged anew, if a checkpoint has them.
 
-    # Arguments
-        path: The folder of the phase.
-        network: With the weights of the last epoch.
-        epoch, best: The last and the best epoch.
-        restore: Gives the network the weights of the checkpoint of an epoch.
-        chief: Whether to write. Several workers have to read their statistics together, so all of them call this.
+    Several workers have to read their statistics together, so all of them call this; the chief writes.
 
     # Raises
         RunError: If no checkpoint is of the epoch.
     """
-    place, wanted = path / "checkpoints", {path / "last.h5": epoch, path / "best.h5": best}
+    run, path, best = state.run, state.path, best_epoch(state.phase, state.accuracies())
+    place, wanted = path / "checkpoints", {path / "last.h5": state.epoch, path / "best.h5": best}
     reasons = {file: damage(file) if file.is_file() else "it is not there" for file in wanted}
-    workers.gather(strategy, 0)  # Until all have looked.
+    workers.gather(run.strategy, 0)  # Until all have looked.
     for file, why in reasons.items():
         if why is None:
             continue
@@ -118,11 +103,14 @@ def mend_weights(
                 f"back from a copy of the run; or copy {path / 'last.h5'} in its place, which then goes for the best "
                 f"until an epoch is better than epoch {number} was."
             )
-        restore(number)
-        with tempfile.TemporaryDirectory() as other, replacing(file if chief else Path(other, file.name)) as unfinished:
-            network.save_weights(unfinished, save_format="h5")
-        restore(epoch)
-        report(f"{file} cannot be read ({why}). It is written anew from the checkpoint of epoch {number}.")
+        state.restore(number)
+        with (
+            tempfile.TemporaryDirectory() as other,
+            replacing(file if run.chief else Path(other, file.name)) as unfinished,
+        ):
+            state.network.save_weights(unfinished, save_format="h5")
+        state.restore(state.epoch)
+        run.report(f"{file} cannot be read ({why}). It is written anew from the checkpoint of epoch {number}.")
 
 
 def damage(file: Path) -> str | None:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from larq_rep._keras import TensorCallback
+
 _SECONDS = 3.0
 _BOTTLENECK = 0.8
 
 
-class PipelineMonitor(tf.keras.callbacks.Callback):
+class PipelineMonitor(TensorCallback):
     """Measures images per second, and says so if the input pipeline and not the model sets the pace.
 
     Each epoch's logs get `images_per_second`, from the end of its first batch to the end of the last but one, so
@@ -25,8 +27,6 @@ class PipelineMonitor(tf.keras.callbacks.Callback):
 
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
         super().__init__()
-        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-        self._supports_tf_logs = True
         self.dataset = dataset
         self.batch_size = batch_size
         self.report = report

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from larq_rep import _keras
 from larq_rep.layers import BiasedPReLU, RPReLU
 from larq_rep.quantizers import RSign
 
@@ -35,7 +36,7 @@ class _Exact:
         return tf.where(same, self._value, tf.cast(self._kept, tf.float64))
 
 
-class _Penalised(tf.keras.optimizers.Optimizer):
+class _Penalised(_keras.Optimizer):
     """Adds `l2` times the weight to a gradient that is already clipped and summed over the replicas.
 
     Numbers are those of Python, in float64, whatever the dtype of the weights; Keras casts them to float32 first.
@@ -45,14 +46,14 @@ class _Penalised(tf.keras.optimizers.Optimizer):
         super().__init__(**kwargs)
         if l2 < 0:
             raise ValueError(f"{type(self).__name__} needs l2 >= 0, but got l2={l2}.")
-        # A variable, for compiled steps to see it change.
-        self._l2 = super()._build_learning_rate(l2)
+        self._l2 = self.make_number(l2)
         self._exact_l2 = _Exact(l2, self._l2)
         # Variables are kept as keys: they themselves would become part of the optimizer's checkpoints.
-        self._decayed = None
+        self._decayed: list[str | int] | None = None
+        self._names: dict[str | int, str] = {}
         if decayed is not None:
-            self._names = {self._var_key(d): d.name for d in decayed if not isinstance(d, (str, int))}
-            self._decayed = [d if isinstance(d, (str, int)) else self._var_key(d) for d in decayed]
+            self._names = {self.key(d): d.name for d in decayed if not isinstance(d, (str, int))}
+            self._decayed = [d if isinstance(d, (str, int)) else self.key(d) for d in decayed]
 
     @property
     def l2(self) -> tf.Variable:
@@ -63,10 +64,8 @@ class _Penalised(tf.keras.optimizers.Optimizer):
     def l2(self, value: float):
         self._exact_l2.assign(value)
 
-    def _build_learning_rate(self, learning_rate):
-        built = super()._build_learning_rate(learning_rate)
-        self._exact_rate = _Exact(learning_rate, built) if isinstance(built, tf.Variable) else None
-        return built
+    def rate_made(self, value, made):
+        self._exact_rate = _Exact(value, made) if isinstance(made, tf.Variable) else None
 
     @property
     def learning_rate(self):
@@ -85,7 +84,7 @@ class _Penalised(tf.keras.optimizers.Optimizer):
         return self._exact_rate.read()
 
     def build(self, var_list):
-        if not getattr(self, "_built", False):
+        if not self.is_built:
             self._positions = self._find(var_list)
         super().build(var_list)
 
@@ -95,7 +94,7 @@ class _Penalised(tf.keras.optimizers.Optimizer):
             return list(range(len(var_list)))
         positions: dict[str | int, list[int]] = {}
         for position, variable in enumerate(var_list):
-            positions[position] = positions[self._var_key(variable)] = [position]
+            positions[position] = positions[self.key(variable)] = [position]
             positions[variable.name] = [*positions.get(variable.name, []), position]
         found = [positions.get(d, []) for d in self._decayed]
         for decayed, places in zip(self._decayed, found, strict=True):
@@ -109,7 +108,7 @@ class _Penalised(tf.keras.optimizers.Optimizer):
         return [place for places in found for place in places]
 
     def _penalised(self, gradient, variable):
-        if self._index_dict[self._var_key(variable)] not in self._positions:
+        if self.position(variable) not in self._positions:
             return gradient
         return tf.convert_to_tensor(gradient) + tf.cast(self._exact_l2.read(), variable.dtype) * variable
 
@@ -117,8 +116,7 @@ class _Penalised(tf.keras.optimizers.Optimizer):
         decayed = self._decayed
         if decayed is not None:
             # Positions and names are known from the first step on and before it.
-            built = getattr(self, "_built", False)
-            decayed = list(self._positions) if built else [self._names.get(d, d) for d in decayed]
+            decayed = list(self._positions) if self.is_built else [self._names.get(d, d) for d in decayed]
         numbers = {"l2": float(self._exact_l2.read())}
         if self._exact_rate is not None:
             numbers["learning_rate"] = float(self._exact_rate.read())
@@ -171,7 +169,7 @@ class SGD(_Penalised, tf.keras.optimizers.SGD):
     def update_step(self, gradient, variable):
         gradient = self._penalised(tf.convert_to_tensor(gradient), variable)
         rate, momentum = tf.cast(self._rate(), variable.dtype), tf.constant(self.momentum, variable.dtype)
-        velocity = self.momentums[self._index_dict[self._var_key(variable)]]
+        velocity = self.momentums[self.position(variable)]
         velocity.assign(momentum * velocity + gradient)
         variable.assign_sub(rate * (gradient + momentum * velocity if self.nesterov else velocity))
 
@@ -242,12 +240,10 @@ class Adam(_Penalised, tf.keras.optimizers.Adam):
     def _moments(self, gradient, variable):
         """Both moments, after this step's gradient; with `amsgrad` the largest second one so far."""
         gradient = tf.convert_to_tensor(self._penalised(gradient, variable))
-        index = self._index_dict[self._var_key(variable)]
-        m, v = self._momentums[index], self._velocities[index]
+        m, v, largest = self.adam_moments(variable)
         m.assign_add((gradient - m) * (1 - self.beta_1))
         v.assign_add((gradient**2 - v) * (1 - self.beta_2))
-        if self.amsgrad:
-            largest = self._velocity_hats[index]
+        if largest is not None:
             largest.assign(tf.maximum(largest, v))
             v = largest
         return m, v

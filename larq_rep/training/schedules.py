@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from larq_rep._keras import TensorCallback
 from larq_rep.quantizers import EDESign, LibraSign, ReCUSign, RotatedSign, StandardizedSign
 
 
@@ -160,7 +161,7 @@ class WarmupSteps(Schedule):
         return learning_rate * self.factor ** sum(part >= at for at in self.at)
 
 
-class _OfOptimizer(tf.keras.callbacks.Callback):
+class _OfOptimizer(TensorCallback):
     """Sets one number of the optimizer, before the first batch of an epoch or before each batch."""
 
     attribute: str
@@ -168,8 +169,6 @@ class _OfOptimizer(tf.keras.callbacks.Callback):
 
     def __init__(self, schedule: Schedule, value: float):
         super().__init__()
-        # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
-        self._supports_tf_logs = True
         self.schedule = schedule
         self.initial_value = value
 

@@ -5,14 +5,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
+import authors
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+import torch_files
 from PIL import Image
+from run_files import arrays, metrics
 
-from larq_rep import training
+from larq_rep import training, zoo
 from larq_rep.quantizers import EDESign, ReCUSign
 from larq_rep.training import phases
 from larq_rep.training.augmentation import Augmentation
@@ -40,27 +42,13 @@ def _train(folder, config=CONFIG, resume=False, **arguments):
     return " ".join(lines)
 
 
-def _metrics(folder):
-    rows = training.read_metrics(folder)
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
-
-def _weights(file):
-    found = {}
-    with h5py.File(file) as content:
-        content.visititems(
-            lambda name, item: found.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
-        )
-    return found
-
-
 def _same(folder, other):
     """Whether two runs have the same metrics and the same weights."""
-    assert _metrics(folder) == _metrics(other)
+    assert metrics(folder) == metrics(other)
     files = sorted(path.relative_to(other) for path in other.glob("*/*.h5"))
     assert files == sorted(path.relative_to(folder) for path in folder.glob("*/*.h5"))
     for file in files:
-        expected, found = _weights(other / file), _weights(folder / file)
+        expected, found = arrays(other / file), arrays(folder / file)
         assert expected.keys() == found.keys()
         for key, values in expected.items():
             np.testing.assert_array_equal(found[key], values, err_msg=f"{file} {key}")
@@ -112,7 +100,7 @@ def interrupted(tmp_path_factory):
 def test_a_phase_that_a_callback_ended_stays_ended(tmp_path):
     said = _train(tmp_path / "run", _TWO, callbacks=[_EndAfter(2)])
     assert "1-real: ended by a callback after epoch 2 of 4." in said
-    epochs = [(row["phase"], row["epoch"]) for row in _metrics(tmp_path / "run")]
+    epochs = [(row["phase"], row["epoch"]) for row in metrics(tmp_path / "run")]
     assert epochs == [(1, 1), (1, 2), (2, 1), (2, 2)]
     # Neither phase goes on, and an interruption in the second phase changes nothing.
     shutil.copytree(tmp_path / "run", tmp_path / "again")
@@ -209,7 +197,7 @@ def test_metrics_are_those_of_the_checkpoint(interrupted, whole, tmp_path, how):
 
 
 def test_weights_are_made_anew_or_missed(interrupted, whole, tmp_path):
-    accuracies = [row["val_accuracy"] for row in _metrics(whole)]
+    accuracies = [row["val_accuracy"] for row in metrics(whole)]
     assert np.argmax(accuracies) == 3  # The best epoch until 3 has a checkpoint.
     folder = tmp_path / "run"
     shutil.copytree(interrupted, folder)
@@ -279,6 +267,24 @@ def test_weights_given_are_weights_kept(weights, sync, initializer):
     assert float(network.get_layer("conv1").input_quantizer.t) == 3.0
     assert network.get_layer("bn").synchronized == sync
     assert (network.get_layer("conv1").kernel_quantizer is None) == (weights == "real")
+
+
+def test_weights_of_an_imported_checkpoint_are_kept(tmp_path):
+    arrays = authors.NETWORKS["irnet_resnet20"].state_dict()
+    tensors = {key: torch_files.tensor(array, str(number)) for number, (key, array) in enumerate(arrays.items())}
+    (tmp_path / "best.pth.tar").write_bytes(torch_files.zip_file({"state_dict": torch_files.state_dict(tensors)}))
+
+    def imported(config):
+        return zoo.ResNet20(weights=tmp_path / "best.pth.tar")
+
+    phase = replace(_PHASE, weights="real", initializer="uniform_fan_in")
+    network, expected = _network(imported, phase, CONFIG), imported(CONFIG)
+    assert network.get_layer("layer1_0_conv1").kernel_quantizer is None
+    layers = [layer for layer in expected.layers if layer.weights]
+    assert len(layers) > 30
+    for layer in layers:
+        for weight, found in zip(layer.get_weights(), network.get_layer(layer.name).get_weights(), strict=True):
+            np.testing.assert_array_equal(found, weight, err_msg=layer.name)
 
 
 @pytest.mark.parametrize("initializer", [None, "uniform_fan_in"])

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import larq as lq
 import numpy as np
@@ -11,10 +12,12 @@ import tensorflow as tf
 from larq_rep import zoo
 from larq_rep.quantizers import LeakyRSign
 from larq_rep.training import Config
+from larq_rep.training.folder import in_common
 from larq_rep.training.phases import transfer, with_real_weights
-from larq_rep.training.recipes import RECIPES, Phase, changed, from_json, get_recipe, to_json
+from larq_rep.training.published import RECIPES, get_recipe
+from larq_rep.training.recipe import Phase, changed, from_json, to_json
 
-# What specs and papers print. Learning rates are written out, epoch by epoch.
+# What the code and the papers of the authors say. Learning rates are written out, epoch by epoch.
 
 
 def _linear(learning_rate, epochs):
@@ -87,7 +90,7 @@ _FRACBNN = {**_DROPPED, "best": "later"}
 _ON_CIFAR = [_adam(128, _steps(0.01, 150, (75, 100, 125), 0.3))]
 
 PHASES = {
-    # reactnet-repbnn.md, 9.2 and 9.3
+    # ReActNet, AdamBNN, Bi-Real-Net
     "reactnet": _two(256, _REACT_128, 1e-5, "last", **_TEACHER),
     "reactnet-first": _two(256, _linear(5e-4, 256), 1e-5, "last", **_TEACHER),
     "reactnet-paper": _two(256, _linear(5e-4, 120), 1e-5, "last", **_TEACHER),
@@ -97,7 +100,7 @@ PHASES = {
     "rep-adambnn": _two(256, _REACT_256, 5e-6, "best", **_TEACHER),
     "bireal": [_adam(512, _linear(1e-3, 256), **_SMOOTHED)],
     "bireal-50": [_adam(256, _linear(5e-4, 256), **_SMOOTHED)],
-    # cifar-bnns.md, 6
+    # IR-Net, RBNN, ReCU, FracBNN, ResNet
     "irnet": [_sgd(128, _cosine(0.1, 400), 1e-4, **_DROPPED)],
     "irnet-vgg": [_sgd(128, _cosine(0.007, 300), 1e-4, **_DROPPED)],
     "irnet-imagenet": [_sgd(2048, _warm_steps(), 1e-5, nesterov=True)],
@@ -110,13 +113,13 @@ PHASES = {
         _adam(128, _steps(1e-3, 250, (100, 150, 200), 0.1), start="best", **_FRACBNN),
     ],
     "resnet20": [_sgd(128, _steps(0.1, 200, (100, 150), 0.1), 1e-4)],
-    # presbnet.md, 1.7 and 2.3
+    # PresB-Net, AresB-Net
     "presbnet": _two(256, _linear(5e-4, 400), 1e-5, "best", **_SMOOTHED),
     "presbnet-imagenet": _two(256, _linear(1e-3, 50), 1e-5, "best", **_SMOOTHED),
     "aresbnet": [_sgd(256, _steps(0.1, 360, (160, 200, 260, 320), 0.2), 1e-5)],
     "aresbnet-cifar10": [_sgd(256, _steps(0.1, 200, (80, 100, 130, 160), 0.2), 1e-5)],
     "aresbnet-imagenet": [_adam(256, _steps(1e-3, 100, (40, 50, 65, 80), 0.1), 1e-5, decayed="all")],
-    # binarydensenet-and-survey.md, A2 and A3, and Table 2 of the paper
+    # BMXNet v2, and Table 2 of its paper
     "binarydensenet": _FINAL,
     "binarydensenet-45": [_adam(256, _steps(1e-3, 130, (100, 110), 0.1))],
     "binarydensenet-ablation": [_adam(128, _steps(1e-3, 60, (30, 40, 50), 0.1))],
@@ -281,6 +284,21 @@ def test_which_of_equal_epochs_is_the_best():
         phase = Phase(best=best)
         found = [epoch for epoch, accuracy in enumerate(accuracies) if phase.is_best(accuracy, accuracies[:epoch])]
         assert found == expected
+
+
+def test_the_module_has_its_old_name_too():
+    sys.modules.pop("larq_rep.training.recipes", None)
+    with pytest.warns(DeprecationWarning, match=r"training\.published.*training\.recipe .*0\.3"):
+        from larq_rep.training import recipes
+    assert recipes.RECIPES is RECIPES and recipes.Phase is Phase and recipes.changed is changed
+
+
+def test_words_about_a_recipe_do_not_make_another_run():
+    recipe = get_recipe("adambnn")
+    reworded = dataclasses.replace(recipe, spec="elsewhere", note="said otherwise")
+    first, second = Config("network", "digits", recipe), Config("network", "digits", reworded)
+    assert in_common(first) == in_common(second)
+    assert in_common(first) != in_common(dataclasses.replace(first, recipe=changed(recipe, "epochs", 3)))
 
 
 # Changes

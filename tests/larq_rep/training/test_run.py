@@ -10,12 +10,12 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-import h5py
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from run_files import arrays, metrics
 
 from larq_rep import training
 from larq_rep.quantizers import EDESign, LibraSign
@@ -57,23 +57,11 @@ def tiny(config, broken=False):
 
 def _weights(folder):
     """All arrays of all weight files of a run."""
-    found = {}
-    for file in sorted(folder.rglob("*.h5")):
-        with h5py.File(file) as content:
-            content.visititems(
-                lambda name, item, file=file: (
-                    found.__setitem__((str(file.relative_to(folder)), name), item[()])
-                    if isinstance(item, h5py.Dataset)
-                    else None
-                )
-            )
-    return found
-
-
-def _metrics(folder):
-    """The rows without what the clock says."""
-    rows = training.read_metrics(folder)
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+    return {
+        (str(file.relative_to(folder)), name): array
+        for file in sorted(folder.rglob("*.h5"))
+        for name, array in arrays(file).items()
+    }
 
 
 def _optimizer(folder):
@@ -154,7 +142,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, pla
     assert expected.keys() == found.keys() and len(expected) > 20
     for key, values in expected.items():
         np.testing.assert_array_equal(values, found[key], err_msg=str(key))
-    assert _metrics(folder) == _metrics(uninterrupted[0])
+    assert metrics(folder) == metrics(uninterrupted[0])
     expected, found = _optimizer(uninterrupted[0]), _optimizer(folder)
     assert sum(name.startswith("optimizer/_variables") for name in expected) > 5
     for name, values in expected.items():
@@ -178,7 +166,7 @@ def test_metrics_of_an_epoch_without_a_checkpoint_do_not_count(uninterrupted, tm
         training.train(tiny, folder, CONFIG)
     assert len(training.read_metrics(folder)) == 2
     training.train(tiny, folder, training.Config.read(folder), resume=True)
-    assert _metrics(folder) == _metrics(uninterrupted[0])
+    assert metrics(folder) == metrics(uninterrupted[0])
     for key, values in _weights(uninterrupted[0]).items():
         np.testing.assert_array_equal(values, _weights(folder)[key], err_msg=str(key))
 
@@ -204,7 +192,7 @@ def test_a_killed_process_loses_at_most_an_epoch(tmp_path):
         assert len(training.read_metrics(killed)) >= round + 1
         command = [*lqr, "resume", killed]
     subprocess.run(command, check=True, capture_output=True)
-    assert _metrics(killed) == _metrics(whole)
+    assert metrics(killed) == metrics(whole)
     for key, values in _weights(whole).items():
         np.testing.assert_array_equal(values, _weights(killed)[key], err_msg=str(key))
 
@@ -334,9 +322,9 @@ def test_a_teacher_is_learned_from(tmp_path):
 
 def test_train_is_deterministic_and_seeds_differ(uninterrupted, tmp_path):
     training.train(tiny, tmp_path / "same", CONFIG)
-    assert _metrics(tmp_path / "same") == _metrics(uninterrupted[0])
+    assert metrics(tmp_path / "same") == metrics(uninterrupted[0])
     training.train(tiny, tmp_path / "other", replace(CONFIG, seed=4))
-    assert _metrics(tmp_path / "other") != _metrics(uninterrupted[0])
+    assert metrics(tmp_path / "other") != metrics(uninterrupted[0])
 
 
 def test_force_removes_a_run_only_when_all_is_in_order(uninterrupted, tmp_path):

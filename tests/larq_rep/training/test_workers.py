@@ -16,7 +16,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import larq as lq
 import numpy as np
 import pytest
@@ -92,15 +91,6 @@ def _free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def _weights(file):
-    found = {}
-    with h5py.File(file) as content:
-        content.visititems(
-            lambda name, item: found.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
-        )
-    return found
-
-
 def _ended(process, seconds=300):
     _, errors = process.communicate(timeout=seconds)
     return process.returncode, errors
@@ -115,6 +105,8 @@ def test_several_replicas_learn_what_one_device_does(tmp_path):
     With the gradient of each replica weighted alike, so that the odd image of the last batch counts for too much,
     weights differ by 6e-4; a gradient that is summed up or a batch that both see moves them by more than 1e-2.
     """
+    from run_files import arrays  # not found by the program that this file is
+
     program, ports = [sys.executable, __file__], _free_ports(2)
     mirrored = [*program, "mirrored", tmp_path / "mirrored"]
     processes = [_start(mirrored, _environment(0, ports))]
@@ -128,8 +120,8 @@ def test_several_replicas_learn_what_one_device_does(tmp_path):
 
     for name in ("mirrored", "multiworker"):
         for phase in ("1-real", "2-binary"):
-            expected = _weights(tmp_path / "one" / phase / "last.h5")
-            found = _weights(tmp_path / name / phase / "last.h5")
+            expected = arrays(tmp_path / "one" / phase / "last.h5")
+            found = arrays(tmp_path / name / phase / "last.h5")
             assert found.keys() == expected.keys()
             for key in expected:
                 np.testing.assert_allclose(found[key], expected[key], atol=1e-5, err_msg=f"{name} {phase} {key}")
@@ -364,6 +356,8 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("victim", [1, 0])
 def test_the_run_goes_on_when_a_killed_worker_is_back(tmp_path, uninterrupted, victim):
     """SIGKILL in the middle of an epoch, and the same command again; the rotations of RBNN agree, too."""
+    from run_files import arrays, metrics
+
     ports = _free_ports(2)
     killed = tmp_path / "killed"
     workers = [_start_lqr(index, killed, ports) for index in (0, 1)]
@@ -379,14 +373,10 @@ def test_the_run_goes_on_when_a_killed_worker_is_back(tmp_path, uninterrupted, v
     code, errors = _ended(workers[victim])
     assert code == 0 and "going on after epoch" in errors, errors
 
-    def metrics(folder):
-        rows = training.read_metrics(folder)
-        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
-
     assert [row["epoch"] for row in metrics(killed)] == [1, 2, 3, 4]
     assert metrics(killed) == metrics(uninterrupted)
     for file in ("last.h5", "best.h5"):
-        expected, found = _weights(uninterrupted / "1-binary" / file), _weights(killed / "1-binary" / file)
+        expected, found = arrays(uninterrupted / "1-binary" / file), arrays(killed / "1-binary" / file)
         assert any(key.endswith("R1:0") for key in expected)
         for key in expected:
             np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
