@@ -24,6 +24,9 @@ setup(
         "larq_rep.zoo.checkpoint",
         "larq_rep.converters.folding",
         "larq_rep_cli",
+        "larq_rep_cli.lce",
+        "larq_rep_cli.lce.zoo",
+        "larq_rep_cli.lqr",
     ],
     package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
     install_requires=[

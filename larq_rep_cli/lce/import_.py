@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common, tables
+from larq_rep_cli import files, options, tables, terminal
+from larq_rep_cli.errors import InputError, refusing
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from larq_rep.zoo.checkpoint.mapping import ImportReport
 
-_PATH = click.Path(path_type=Path)
 _SUFFIXES = (".h5", ".keras")
 
 
 @click.command(
     "import",
-    epilog=common.examples(
+    epilog=options.examples(
         "lce import model_best.pth.tar -o rep_reactnet.h5",
         "lce import rbnn.pth --network ResNet20 --set method=rbnn_bireal -o rbnn.h5",
         "lce import checkpoint.pth.tar --step 1 -o step1.h5 --report",
         "lce convert rep_reactnet.h5 -o rep.tflite",
     ),
 )
-@click.argument("file", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="The .h5 or .keras file to write.")
+@click.argument("file", type=options.PATH)
+@options.output_option("The .h5 or .keras file to write.")
 @click.option("--network", help="Name of the network.  [default: the one that the keys of FILE belong to]")
-@common.size_options
+@options.size_options
 @click.option(
     "--step",
     type=click.IntRange(1, 2),
@@ -45,8 +47,8 @@ _SUFFIXES = (".h5", ".keras")
     help="What reads FILE: ours needs no PyTorch, torch is its loader of weights.",
 )
 @click.option("--report", "whole", is_flag=True, help="Print where each weight comes from.")
-@common.force_option
-@common.json_option
+@options.force_option
+@options.json_option
 def import_(
     file: Path,
     output: Path,
@@ -70,10 +72,40 @@ def import_(
     Ends with one line: file, network, weights, size, seconds.
     """
     if output.suffix not in _SUFFIXES or output.name.endswith(".weights.h5"):
-        raise common.InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
-    common.check_output(output, force)
+        raise InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
+    files.check_output(output, force)
     start = time.perf_counter()
-    common.quiet_tensorflow()
+    given = {"beta": beta, "num_classes": num_classes, **dict(keywords)}
+    given = {key: value for key, value in given.items() if value is not None or key in dict(keywords)}
+    terminal.quiet_tensorflow()
+    model, arguments, report = _imported(file, network, given, input_size, step, reader)
+    with terminal.working(f"writing {output}"), files.replacing(output) as unfinished:
+        model.save(unfinished)
+    size, seconds = output.stat().st_size, time.perf_counter() - start
+    if as_json:
+        result = {"source": str(file), "file": str(output), "arguments": arguments, "size": size, "seconds": seconds}
+        terminal.print_json({**result, **report.to_dict()})
+        return
+    if whole:
+        _print_rows(report)
+    for line in _notes(report):
+        terminal.note(line)
+    label = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    click.echo(
+        f"{output}: {report.network}({label}), {len(report.rows)} weights, {len(report.unused)} keys unused, "
+        f"{tables.megabytes(size)}, {seconds:.1f} s"
+    )
+
+
+def _imported(
+    file: Path,
+    network: str | None,
+    given: dict[str, Any],
+    input_size: tuple[int, int, int] | None,
+    step: int,
+    reader: str,
+) -> tuple[tf.keras.Model, dict[str, Any], ImportReport]:
+    """The model with the weights, the arguments of its constructor, and where each weight comes from."""
     import tensorflow as tf
 
     from larq_rep import zoo
@@ -84,52 +116,36 @@ def import_(
     from larq_rep.zoo.checkpoint.identify import identify
     from larq_rep.zoo.registry import DATASETS, choose
 
-    with common.refusing(CheckpointError):
+    with refusing(CheckpointError):
         arrays = read_state_dict(file, reader=reader)
     hint = ""
     try:
         guess, arguments = identify(arrays)
     except CheckpointError as error:
         if network is None:
-            raise common.InputError(f"{file}: {error}.") from error
+            raise InputError(f"{file}: {error}.") from error
         guess, arguments = network, {}
     if network not in (None, guess):
         arguments, hint = {}, f"Its keys are those of {guess}."
     network = network or guess
-    for key, value in keywords:
+    for key, value in given.items():
         if key in ("input_shape", "input_tensor", "weights"):
-            raise common.InputError(f"--set {key}={value!r}: the weights are those of FILE, the size is --input-size.")
-    given = {"beta": beta, "num_classes": num_classes, **dict(keywords)}
-    arguments |= {key: value for key, value in given.items() if value is not None or key in dict(keywords)}
-    with common.refusing(ValueError, TypeError, ImportError):
+            raise InputError(f"--set {key}={value!r}: the weights are those of FILE, the size is --input-size.")
+    arguments |= given
+    with refusing(ValueError, TypeError, ImportError):
         forms = zoo.get_network(network).variants
         dataset = choose(network, "dataset", arguments.get("dataset", forms[0].dataset), DATASETS)
         shape = input_size or DATASETS[dataset].input_shape
         image = tf.keras.Input(shape, name="image")
-        with common.working(f"building {network}"):
+        with terminal.working(f"building {network}"):
             model = zoo.get_model(network, input_tensor=Mirror(name="mirror")(image), **arguments)
             model = with_real_weights(model) if step == 1 else model
-    with common.refusing(CheckpointError, prefix=f"{file}: "):
+    with refusing(CheckpointError, prefix=f"{file}: "):
         try:
             report = load_state_dict(model, arrays)
         except CheckpointError as error:
             raise CheckpointError("\n".join(filter(None, [str(error), hint]))) from error
-    with common.working(f"writing {output}"), common.replacing(output) as unfinished:
-        model.save(unfinished)
-    label = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    size, seconds = output.stat().st_size, time.perf_counter() - start
-    if as_json:
-        result = {"source": str(file), "file": str(output), "arguments": arguments, "size": size, "seconds": seconds}
-        common.print_json({**result, **report.to_dict()})
-        return
-    if whole:
-        _print_rows(report)
-    for line in _notes(report):
-        common.note(line)
-    click.echo(
-        f"{output}: {network}({label}), {len(report.rows)} weights, {len(report.unused)} keys unused, "
-        f"{tables.megabytes(size)}, {seconds:.1f} s"
-    )
+    return model, arguments, report
 
 
 def _print_rows(report: ImportReport) -> None:
@@ -140,7 +156,7 @@ def _print_rows(report: ImportReport) -> None:
     ]
     rows += [("", "", key, "", f"unused: {reason}") for key, reason in report.unused.items()]
     columns = ["weight", "shape", "key", "shape in the file", "how"]
-    common.console().print(tables.table(f"{report.network}: {len(report.rows)} weights", columns, rows))
+    terminal.console().print(tables.table(f"{report.network}: {len(report.rows)} weights", columns, rows))
 
 
 def _notes(report: ImportReport) -> list[str]:
