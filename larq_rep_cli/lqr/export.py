@@ -23,4 +23,5 @@ def export(run: Path, output: Path, weights: str, force: bool, as_json: bool) ->
     """
     runs.config(run)
     write_tflite(str(run), lambda: runs.load(run, weights), output, force=force, as_json=as_json)
-    terminal.note(f"lqr export goes with version 0.3: use `lce convert {run} -o {output}`.")
+    best = "" if weights == "best" else ", which takes the weights of the best epoch"
+    terminal.note(f"lqr export goes with version 0.3: use `lce convert {run} -o {output}`{best}.")

@@ -17,6 +17,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from larq_rep_cli import errors, terminal
+from larq_rep_cli import program as program_module
 from larq_rep_cli.lce import main as lce
 from larq_rep_cli.lqr import main as lqr
 
@@ -90,6 +91,20 @@ def test_all_commands_are_tried():
             subs = command.list_commands(None) if isinstance(command, click.Group) else []
             for whole in [f"{name} {sub}" for sub in subs] or [name]:
                 assert any(f"{tried} ".startswith(f"{whole} ") for tried in named), whole
+
+
+def test_a_command_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    for name in ("import_", "two"):
+        code = f"import click\n@click.command()\ndef {name}(): click.echo('this is {name}')\n"
+        (tmp_path / "mine" / f"{name}.py").write_text(code)
+    (tmp_path / "mine" / "_shared.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    group = program_module.Group("mine", package="mine")
+    assert group.list_commands(None) == ["import", "two"]
+    assert CliRunner().invoke(group, ["import"]).stdout == "this is import_\n" and "mine.two" not in sys.modules
+    assert "Did you mean two?" in CliRunner().invoke(group, ["twoo"]).stderr
 
 
 def test_every_command_begins_with_quiet_tensorflow(folder):
