@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from larq_rep_cli import common, runs
+from larq_rep_cli import runs, terminal
 
 OUT = Path(__file__).resolve().parents[1] / "build" / "demo"
 MARK = OUT / ".made-by-larq-rep-demo"
@@ -194,7 +194,7 @@ def draw_digits(path: Path, images, labels, answers: dict[str, tuple[Any, Any]])
 
 
 def main() -> int:
-    console = common.console()
+    console = terminal.console()
     if OUT.is_symlink() or (OUT.exists() and not MARK.is_file()):
         console.print(f"{OUT} was not made by this demo, so it is not removed: move it away.")
         return 2
@@ -204,10 +204,10 @@ def main() -> int:
     MARK.touch()
     start = time.perf_counter()
 
-    with common.progress() as bars:
+    with terminal.progress() as bars:
         demo = Demo(bars, console, steps=13)
         with demo.step("import TensorFlow"):
-            common.quiet_tensorflow()
+            terminal.quiet_tensorflow()
             from larq_rep import plots, training, zoo
             from larq_rep.data import digits, sample_photographs
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import click
-
-from larq_rep_cli import common, runs, tables
+from larq_rep_cli import runs, terminal
 
 SIZE = 16
 # Of the training of every row. They are small so that the rows can differ: a network of the published size and
@@ -154,7 +152,7 @@ def accuracy(path: Path, wanted: Any) -> float | None:
 
 def train(row: Row, seed: int, epochs: int, out: Path) -> float:
     """Trains a row with a seed, from where it was stopped if it was, and returns its accuracy."""
-    common.quiet_tensorflow()
+    terminal.quiet_tensorflow()
     from larq_rep import training
 
     path, wanted = folder(out, row, seed), config(row, seed, epochs)
@@ -270,81 +268,3 @@ def page(found: Mapping[str, list[dict[str, Any]]], versions: Mapping[str, str],
         ),
     ]
     return "\n".join(lines) + "\n"
-
-
-@click.command(
-    epilog=common.examples(
-        "lqr ablate --out runs/ablate --write docs/ablation.md",
-        "lqr ablate --out runs/short --short",
-        "lqr ablate --out runs/ablate --rows 'ReCU*' --seeds 10 --json",
-    )
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the runs; those in it count.")
-@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Runs of each row.")
-@click.option("--epochs", type=click.IntRange(min=2), default=EPOCHS, show_default=True)
-@click.option(
-    "--rows", default=("*",), multiple=True, show_default=True, help="Shell pattern of rows' names; may be repeated."
-)
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, one core each.  [default: all cores]")
-@click.option("--short", is_flag=True, help="2 seeds, 6 epochs, and three rows only.")
-@click.option("--write", type=click.Path(path_type=Path), help="Write the tables to this .md file, too.")
-@common.json_option
-def ablate(
-    out: Path,
-    seeds: int,
-    epochs: int,
-    rows: tuple[str, ...],
-    jobs: int | None,
-    short: bool,
-    write: Path | None,
-    as_json: bool,
-) -> None:
-    """Compares in miniature what the papers compare: repeats, their place, last layers, activations.
-
-    Trains narrow networks on digits, each with several seeds, and prints mean, deviation and the paired differences
-    with their confidence intervals. Stopped, it goes on where it was when called again.
-    """
-    if short:
-        seeds, epochs, rows = 2, 6, ("IR-Net: ResNet-20", "IR-Net: Rep, beta 2", "IR-Net: Rep, BN*")
-    selected = chosen(*rows)
-    if not selected:
-        names = "\n".join(f"  {row.name}" for row in ROWS)
-        raise common.InputError(f"No row matches {' or '.join(rows)}. There are:\n{names}")
-    if write:
-        common.check_output(write, force=True)
-    common.quiet_tensorflow()
-    from larq_rep import training
-
-    results = {}
-    jobs = jobs or os.cpu_count() or 1
-    with common.refusing(ValueError, OSError):
-        done = train_all(selected, seeds, epochs, out, jobs)
-        for row, seed, accuracy in common.track(done, "training", seeds * len(selected)):
-            results[row.name, seed] = accuracy
-            common.note(f"{row.name}, seed {seed}: {accuracy:.2f} %")
-    ordered = {(row.name, seed): results[row.name, seed] for row in selected for seed in range(seeds)}
-    found = summary(ordered)
-    if write:
-        command = f"lqr ablate --out {out} --seeds {seeds} --epochs {epochs}" + "".join(
-            f" --rows '{pattern}'" for pattern in rows if pattern != "*"
-        )
-        with common.replacing(write) as unfinished:
-            unfinished.write_text(page(found, training.versions(), command, epochs), encoding="utf-8")
-    if as_json:
-        common.print_json({**found, "epochs": epochs, "versions": training.versions()})
-        return
-    columns = ["network", "seeds", "mean", "std"]
-    shown = [(row["name"], row["seeds"], f"{row['mean']:.2f}", f"{row['std']:.2f}") for row in found["rows"]]
-    common.console().print(tables.table("Test accuracy after the last epoch, percent", columns, shown))
-    columns = ["claim", "difference", "95 % interval", "paper", "shows"]
-    lines = [
-        (
-            c["claim"],
-            f"{c['difference']:+.2f}",
-            f"{c['low']:+.2f} to {c['high']:+.2f}",
-            f"{c['published']:+.2f}",
-            c["shows"],
-        )
-        for c in found["comparisons"]
-    ]
-    common.console().print(tables.table("Differences of the same seeds", columns, lines))

@@ -14,9 +14,9 @@ import pytest
 _PROGRAM = """
 import atexit, sys, time
 import click
-from larq_rep_cli import common
+from larq_rep_cli import errors, program
 
-@click.group(cls=common.Group)
+@click.group(cls=program.Group)
 def main(): pass
 
 @main.command()
@@ -25,7 +25,7 @@ def wait():
         print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
-        raise common.InputError("Interrupted.")
+        raise errors.InputError("Interrupted.")
 
 class Large:
     def __del__(self):  # As TensorFlow's graphs, which Python takes apart at its end.

@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from larq_rep_cli import common
+from larq_rep_cli import errors, terminal
+from larq_rep_cli import program as program_module
 from larq_rep_cli.lce import main as lce
 from larq_rep_cli.lqr import main as lqr
 
@@ -84,9 +86,25 @@ def check(command, code, output, errors):
 def test_all_commands_are_tried():
     named = {" ".join(command.split()[1:3]) for command in COMMANDS.values()}
     for main in (lce, lqr):
-        for name, command in main.commands.items():
-            for whole in [f"{name} {sub}" for sub in getattr(command, "commands", [])] or [name]:
+        for name in main.list_commands(None):
+            command = main.get_command(None, name)
+            subs = command.list_commands(None) if isinstance(command, click.Group) else []
+            for whole in [f"{name} {sub}" for sub in subs] or [name]:
                 assert any(f"{tried} ".startswith(f"{whole} ") for tried in named), whole
+
+
+def test_a_command_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    for name in ("import_", "two"):
+        code = f"import click\n@click.command()\ndef {name}(): click.echo('this is {name}')\n"
+        (tmp_path / "mine" / f"{name}.py").write_text(code)
+    (tmp_path / "mine" / "_shared.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    group = program_module.Group("mine", package="mine")
+    assert group.list_commands(None) == ["import", "two"]
+    assert CliRunner().invoke(group, ["import"]).stdout == "this is import_\n" and "mine.two" not in sys.modules
+    assert "Did you mean two?" in CliRunner().invoke(group, ["twoo"]).stderr
 
 
 def test_every_command_begins_with_quiet_tensorflow(folder):
@@ -94,10 +112,10 @@ def test_every_command_begins_with_quiet_tensorflow(folder):
     commands = [command.split() for command in COMMANDS.values()]
     code = f"""
 import sys
-from larq_rep_cli import common, lce, lqr
+from larq_rep_cli import lce, lqr, terminal
 class Reached(BaseException): pass
 def reached(*args, **kwargs): raise Reached
-common.quiet_tensorflow = reached
+terminal.quiet_tensorflow = reached
 for name, *args in {commands!r}:
     try:
         {{"lce": lce, "lqr": lqr}}[name].main(args, standalone_mode=False)
@@ -216,7 +234,7 @@ def ending(monkeypatch, folder):
         def fail(*args, **kwargs):
             raise error
 
-        monkeypatch.setattr(common, "quiet_tensorflow", fail)
+        monkeypatch.setattr(terminal, "quiet_tensorflow", fail)
         main = {"lce": lce, "lqr": lqr}[COMMANDS[name].split()[0]]
         monkeypatch.chdir(folder)
         return CliRunner().invoke(main, COMMANDS[name].split()[1:])
@@ -244,7 +262,7 @@ def test_a_fault_is_no_difference_and_no_bad_input(name, ending):
         (SystemExit(1), 1, ""),
         (SystemExit(75), 75, ""),
         (SystemExit(None), 0, ""),
-        (common.InputError("bad"), 2, "Error: bad"),
+        (errors.InputError("bad"), 2, "Error: bad"),
         (OSError(28, "No space left on device"), 2, "Error: No space left on device."),
     ],
 )

@@ -18,7 +18,8 @@ import larq_rep
 from larq_rep import cost, data, zoo
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.latency import MODES
-from larq_rep_cli import common, lce
+from larq_rep_cli import files, terminal
+from larq_rep_cli.lce import benchmark
 
 NETWORK = ["RepResNet20", "--set", "width=4", "--input-size", "12x12x1"]
 # Three stages of three blocks of two convolutions.
@@ -79,7 +80,7 @@ def test_help_has_examples(command):
 
 
 def test_modes_are_those_of_the_library():
-    assert lce._MODES == MODES
+    assert benchmark._MODES == MODES
 
 
 def test_convert_ends_with_one_line_and_is_quiet(converted):
@@ -454,17 +455,17 @@ def test_arguments_of_the_constructor():
 def test_replacing_leaves_the_old_file_if_the_work_fails(tmp_path):
     path = tmp_path / "file.h5"
     path.write_text("old")
-    with pytest.raises(KeyError), common.replacing(path) as unfinished:
+    with pytest.raises(KeyError), files.replacing(path) as unfinished:
         unfinished.write_text("half")
         raise KeyError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with common.replacing(path) as unfinished:
+    with files.replacing(path) as unfinished:
         assert unfinished.suffix == ".h5"
         unfinished.write_text("new")
     assert path.read_text() == "new"
 
 
 def test_json_is_strict(capsys):
-    common.print_json({"error": float("nan"), "largest": float("inf")})
+    terminal.print_json({"error": float("nan"), "largest": float("inf")})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"error": None, "largest": None}

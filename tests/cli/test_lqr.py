@@ -82,6 +82,7 @@ def test_a_run_is_converted_and_verified(trained, tmp_path):
     file = tmp_path / "rep.tflite"
     result = _run("export", folder, "-o", file)
     assert result.exit_code == 0 and "5 of 5 binary convolutions bitpacked" in result.stdout
+    assert f"use `lce convert {folder} -o {file}`" in result.stderr
     same = tmp_path / "same.tflite"
     assert _run("convert", folder, "-o", same, program=lce).exit_code == 0
     for converted in (file, same):

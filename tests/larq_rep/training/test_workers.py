@@ -265,12 +265,12 @@ _SUPERVISED = """
 import ctypes, os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
-from larq_rep_cli import runs
-runs._PAUSE_SECONDS = 0
+from larq_rep_cli import errors, supervision
+supervision._PAUSE_SECONDS = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
 try:
-    attempt = runs.supervise(Path("RUN"), int(sys.argv[1]))
-except runs.common.InputError as error:
+    attempt = supervision.supervise(Path("RUN"), int(sys.argv[1]))
+except errors.InputError as error:
     error.show()
     sys.exit(error.exit_code)
 print(attempt, os.getpid(), flush=True)

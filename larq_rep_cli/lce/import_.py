@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import common, tables
+from larq_rep_cli import files, options, tables, terminal
+from larq_rep_cli.errors import InputError, refusing
 
 if TYPE_CHECKING:
     from larq_rep.zoo.mapping import ImportReport
 
-_PATH = click.Path(path_type=Path)
 _SUFFIXES = (".h5", ".keras")
 
 
 @click.command(
     "import",
-    epilog=common.examples(
+    epilog=options.examples(
         "lce import model_best.pth.tar -o rep_reactnet.h5",
         "lce import rbnn.pth --network ResNet20 --set method=rbnn_bireal -o rbnn.h5",
         "lce import checkpoint.pth.tar --step 1 -o step1.h5 --report",
         "lce convert rep_reactnet.h5 -o rep.tflite",
     ),
 )
-@click.argument("file", type=_PATH)
-@click.option("-o", "--output", type=_PATH, required=True, help="The .h5 or .keras file to write.")
+@click.argument("file", type=options.PATH)
+@options.output_option("The .h5 or .keras file to write.")
 @click.option("--network", help="Name of the network.  [default: the one that the keys of FILE belong to]")
-@common.size_options
+@options.size_options
 @click.option(
     "--step",
     type=click.IntRange(1, 2),
@@ -45,8 +45,8 @@ _SUFFIXES = (".h5", ".keras")
     deprecated="It has no effect and goes with 0.3: there is one reader.",
 )
 @click.option("--report", "whole", is_flag=True, help="Print where each weight comes from.")
-@common.force_option
-@common.json_option
+@options.force_option
+@options.json_option
 def import_(
     file: Path,
     output: Path,
@@ -69,19 +69,19 @@ def import_(
     Ends with one line: file, network, weights, size, seconds.
     """
     if output.suffix not in _SUFFIXES or output.name.endswith(".weights.h5"):
-        raise common.InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
-    common.check_output(output, force)
+        raise InputError(f"--output {output}: expected the name of a file in {' or '.join(_SUFFIXES)}.")
+    files.check_output(output, force)
     start = time.perf_counter()
     given = dict(keywords)
     for key in {"input_shape", "input_tensor", "weights"} & set(given):
-        raise common.InputError(f"--set {key}={given[key]!r}: the weights are those of FILE, the size is --input-size.")
+        raise InputError(f"--set {key}={given[key]!r}: the weights are those of FILE, the size is --input-size.")
     given = {key: value for key, value in (("beta", beta), ("num_classes", num_classes)) if value is not None} | given
-    common.quiet_tensorflow()
+    terminal.quiet_tensorflow()
     from larq_rep import zoo
 
-    with common.refusing(ValueError, TypeError, ImportError), common.working(f"importing {file}"):
+    with refusing(ValueError, TypeError, ImportError), terminal.working(f"importing {file}"):
         model, report = zoo.import_checkpoint(file, network, input_shape=input_size, step=step, **given)
-    with common.working(f"writing {output}"), common.replacing(output) as unfinished:
+    with terminal.working(f"writing {output}"), files.replacing(output) as unfinished:
         model.save(unfinished)
     _print(report, file, output, time.perf_counter() - start, whole, as_json)
 
@@ -90,12 +90,12 @@ def _print(report: ImportReport, file: Path, output: Path, seconds: float, whole
     size = output.stat().st_size
     if as_json:
         about = {"source": str(file), "file": str(output), "size": size, "seconds": seconds}
-        common.print_json({**about, **report.to_dict()})
+        terminal.print_json({**about, **report.to_dict()})
         return
     if whole:
         _print_rows(report)
     for line in _notes(report):
-        common.note(line)
+        terminal.note(line)
     label = ", ".join(f"{key}={value!r}" for key, value in report.arguments.items())
     click.echo(
         f"{output}: {report.network}({label}), {len(report.rows)} weights, {len(report.unused)} keys unused, "
@@ -111,7 +111,7 @@ def _print_rows(report: ImportReport) -> None:
     ]
     rows += [("", "", key, "", f"unused: {reason}") for key, reason in report.unused.items()]
     columns = ["weight", "shape", "key", "shape in the file", "how"]
-    common.console().print(tables.table(f"{report.network}: {len(report.rows)} weights", columns, rows))
+    terminal.console().print(tables.table(f"{report.network}: {len(report.rows)} weights", columns, rows))
 
 
 def _notes(report: ImportReport) -> list[str]:

@@ -1,0 +1,162 @@
+"""Classifiers of images, be they Keras models or .tflite files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_rep.converters import lce, metadata
+from larq_rep.converters.flatbuffer import Flatbuffer
+
+# A first layer of the user's that brings levels 0..255 to about 1 has a factor below, an offset or variance above.
+_FACTOR = 0.1
+_OFFSET = 2.0
+
+
+class ClassifierError(ValueError):
+    """A model or file does not map images to a number for each class."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model or file that gives a number for each class of an image.
+
+    # Attributes
+        network: Its name; `None` if it has none.
+        shape: Height, width and channels of its images.
+        classes: How many it knows.
+        predict: From prepared images, any number of them, to a number for each class.
+        batch: Images that `predict` wants at a time; `None` for any number.
+        range: Least and greatest value of an input of integers.
+        takes_levels: Whether its first layer scales the levels 0 to 255.
+        model: The model, if it is one of Keras.
+    """
+
+    network: str | None
+    shape: tuple[int, int, int]
+    classes: int
+    predict: Callable[[np.ndarray], np.ndarray]
+    batch: int | None
+    range: tuple[float, float] | None = None
+    takes_levels: bool = False
+    model: tf.keras.Model | None = None
+
+    def scores(self, images: np.ndarray) -> np.ndarray:
+        """A number for each class, `(images, classes)`, of prepared images, at most `batch` of them."""
+        # A model of a fixed batch gets the last image several times.
+        missing = self.batch - len(images) if self.batch else 0
+        given = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        return np.asarray(self.predict(given)).reshape(len(given), -1)[: len(images)]
+
+
+def _sizes(
+    source: str, inputs: list[tuple[int | None, ...]], outputs: list[tuple[int | None, ...]]
+) -> tuple[tuple[int, int, int], int, int | None]:
+    """Shape of an image, number of classes, and the batch if that is fixed.
+
+    # Raises
+        ClassifierError: If it is not a classifier of images.
+    """
+
+    def refuse(expected: str) -> ClassifierError:
+        maps = " to ".join(" and ".join(map(str, shapes)) or "nothing" for shapes in (inputs, outputs))
+        return ClassifierError(f"{source} maps {maps}. Expected {expected}.")
+
+    if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] not in (1, 3):
+        raise refuse("one input of images: (batch, height, width, channels) with 1 channel (grey) or 3 (RGB)")
+    batch, height, width, channels = inputs[0]
+    if height is None or width is None or channels is None:
+        raise refuse("images of a fixed size: build the network with one")
+    scores = outputs[0] if len(outputs) == 1 else ()
+    # Some classifiers end with a map of one pixel, and some files of one image leave out the batch.
+    sizes = [size for size in (scores if batch == 1 and len(scores) == 1 else scores[1:]) if size != 1]
+    if len(sizes) != 1 or sizes[0] is None:
+        raise refuse("one output: a number for each of at least two classes")
+    return (height, width, channels), sizes[0], batch
+
+
+def of_model(source: str, model: tf.keras.Model) -> Classifier:
+    """The classifier of a Keras model.
+
+    # Arguments
+        source: Its name, for messages.
+        model: The model.
+
+    # Raises
+        ClassifierError: If it is not a classifier of images.
+    """
+    inputs, outputs = model.inputs or [], model.outputs or []
+    shape, classes, batch = _sizes(source, [tuple(x.shape) for x in inputs], [tuple(y.shape) for y in outputs])
+    dtype = inputs[0].dtype.as_numpy_dtype
+    layers = tf.keras.layers
+    return Classifier(
+        network=model.name,
+        shape=shape,
+        classes=classes,
+        predict=lambda images: tf.nest.flatten(model.predict_on_batch(images.astype(dtype)))[0],
+        batch=batch,
+        range=(0.0, 255.0) if np.dtype(dtype).kind in "iu" else None,
+        takes_levels=any(
+            (isinstance(layer, layers.Rescaling) and np.max(layer.scale) < _FACTOR)
+            or (isinstance(layer, layers.Normalization) and np.max(getattr(layer, "mean", 0)) > _OFFSET)
+            for layer in model.submodules
+        ),
+        model=model,
+    )
+
+
+def of_file(source: str, content: bytes) -> Classifier:
+    """The classifier of a .tflite file.
+
+    # Arguments
+        source: Its name, for messages.
+        content: Its bytes.
+
+    # Raises
+        ClassifierError: If it is not a classifier of images.
+        InvalidFlatbufferError, RefusedError: If it cannot be read, or LCE's interpreter does not take it.
+    """
+    flatbuffer = Flatbuffer(content)
+    shape, classes, batch = _sizes(
+        source, [flatbuffer.shape(i) for i in flatbuffer.inputs], [flatbuffer.shape(i) for i in flatbuffer.outputs]
+    )
+    engine = lce.any_interpreter(content)
+    about = metadata.read(content)
+    dtype = np.dtype(engine.input_types[0])
+    if dtype.kind not in "fiu":
+        raise ClassifierError(f"{source} takes images of the type {dtype}. Expected numbers.")
+    classifier = Classifier(
+        network=about.get("network"),
+        shape=shape,
+        classes=classes,
+        predict=lambda images: engine.interpreter.predict([metadata.as_taken(about, images).astype(dtype)])[0],
+        batch=batch,
+        takes_levels=_scales_levels(flatbuffer),
+    )
+    return classifier if dtype.kind == "f" else _quantized(classifier, engine, dtype)
+
+
+def _quantized(classifier: Classifier, engine: Any, dtype: np.dtype) -> Classifier:
+    """A file that takes integers: images are quantized as it says."""
+    limits = np.iinfo(dtype)
+    scale, zero = engine.input_scales[0], engine.input_zero_points[0]
+    if not scale:  # The integers are the levels of an image, in int8 from -128.
+        scale, zero = 1.0, -128 if dtype == np.int8 else 0
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return classifier.predict(np.clip(np.round(images / scale) + zero, limits.min, limits.max))
+
+    return replace(classifier, predict=predict, range=((limits.min - zero) * scale, (limits.max - zero) * scale))
+
+
+def _scales_levels(flatbuffer: Flatbuffer) -> bool:
+    """Whether the first operator brings levels 0 to 255 to about 1."""
+    for op in flatbuffer.consumers.get(flatbuffer.inputs[0], []):
+        for constant in (c for tensor in op.inputs if (c := flatbuffer.constant(tensor)) is not None):
+            if (op.name == "MUL" and constant.max() < _FACTOR) or (op.name == "SUB" and constant.max() > _OFFSET):
+                return True
+    return False

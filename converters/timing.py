@@ -1,0 +1,48 @@
+"""The modes in which files are measured where none is asked for, and the delegate's time of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from larq_rep.converters import describe
+from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+from larq_rep.converters.inputs import random_inputs
+from larq_rep.converters.runtime import needed_runtime
+
+
+def default_modes(contents: Mapping[str, bytes]) -> tuple[str, ...]:
+    """LCE's modes, and stock TFLite if a file has no LCE operators.
+
+    # Arguments
+        contents: Files by name.
+
+    # Raises
+        InvalidFlatbufferError: If a file is not a TFLite model; the message begins with its name.
+    """
+    stock = False
+    for file, content in contents.items():
+        try:
+            stock |= not any(name.startswith("Lce") for name in describe(content).operators)
+        except InvalidFlatbufferError as error:
+            raise InvalidFlatbufferError(f"{file}: {error}") from error
+    return "default", "indirect", "xnnpack", *(["tflite"] if stock else [])
+
+
+def with_delegate(modes: Sequence[str], implementation: str | None, asked: bool) -> list[str]:
+    """The modes with the delegate's, of an implementation if one is given.
+
+    # Arguments
+        modes: Modes of `benchmark`.
+        implementation: Instruction set of the delegate; `None` for the best.
+        asked: Whether to add the delegate if `modes` lacks it.
+    """
+    delegate = f"delegate:{implementation}" if implementation else "delegate"
+    result = [delegate if mode == "delegate" else mode for mode in modes]
+    return [*result, delegate] if asked and delegate not in result else result
+
+
+def profile(content: bytes, num_threads: int, num_runs: int, implementation: str | None = None) -> list[dict[str, Any]]:
+    """The delegate's time of every step of a file on random inputs, as `larq_rep_runtime.profile` returns it."""
+    x = random_inputs(Flatbuffer(content))
+    return needed_runtime().profile(content, num_threads, num_runs=num_runs, x=x, implementation=implementation)

@@ -1,0 +1,131 @@
+"""The command `lce convert`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from larq_rep_cli import files, models, options, tables, terminal
+from larq_rep_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from larq_rep.converters.conversion import Report
+
+
+@click.command(
+    epilog=options.examples(
+        "lce convert model.h5 -o model.tflite",
+        "lce convert RepReActNetA --weights w.h5 -o rep.tflite",
+        "lce convert RepResNet20 --beta 4 --input-size 32 -o rep.tflite --float-weights int8",
+    )
+)
+@click.argument("source")
+@options.output_option("The .tflite file to write.")
+@options.model_options
+@options.seed_option
+@click.option(
+    "--float-weights",
+    type=click.Choice(("float32", "float16", "int8")),
+    default="float32",
+    show_default=True,
+    help="Storage of the weights that are not binary.",
+)
+@click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
+@click.option(
+    "--mirrored-input",
+    is_flag=True,
+    help="Leave out the Mirror layer of an imported network: the file takes images that are mirrored already.",
+)
+@click.option("--no-fold", is_flag=True, help="Keep the operators of LCE's converter, as before lce fold.")
+@options.force_option
+@options.json_option
+def convert(
+    source: str,
+    output: Path,
+    seed: int,
+    float_weights: str,
+    allow_float: bool,
+    mirrored_input: bool,
+    no_fold: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Converts SOURCE to a bitpacked .tflite file.
+
+    SOURCE is a Keras file (.h5, .keras), a SavedModel folder, a run of lqr train (the weights of its best epoch) or
+    a network of `lce zoo list`. A network without
+    --weights is untrained, with initial values that --seed determines; verify finds the same ones.
+
+    Ends with one line: file, size, bitpacked convolutions, seconds.
+    """
+    write_tflite(
+        source,
+        lambda: models.load(source, seed, options),
+        output,
+        float_weights=float_weights,
+        allow_float=allow_float,
+        mirrored_input=mirrored_input,
+        fold=not no_fold,
+        force=force,
+        as_json=as_json,
+    )
+
+
+def write_tflite(
+    source: str,
+    load: Callable[[], tf.keras.Model],
+    output: Path,
+    *,
+    float_weights: str = "float32",
+    mirrored_input: bool = False,
+    force: bool,
+    as_json: bool,
+    **how: bool,
+) -> None:
+    """Converts the model that `load` returns and prints the result."""
+    files.check_suffix(output, "--output", ".tflite")
+    files.check_output(output, force)
+    start = time.perf_counter()
+    content, report = _converted(source, load(), float_weights=float_weights, mirrored_input=mirrored_input, **how)
+    with files.replacing(output) as unfinished:
+        unfinished.write_bytes(content)
+    for finding in report.findings:
+        terminal.note(str(finding))
+    if mirrored_input:
+        terminal.note(f"{output} takes images that are mirrored, top to bottom and left to right.")
+    seconds = time.perf_counter() - start
+    if as_json:
+        terminal.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})
+        return
+    if float_weights != "float32":
+        terminal.note(
+            f"{float_weights} weights: {tables.megabytes(report.size_float32)} became "
+            f"{tables.megabytes(report.size)}, outputs on random inputs change by up to "
+            f"{report.logit_change:.2g} of the largest."
+        )
+    click.echo(
+        f"{output}: {tables.megabytes(report.size)}, {report.bitpacked} of {report.binary} binary convolutions "
+        f"bitpacked, {seconds:.1f} s"
+    )
+
+
+def _converted(source: str, model: tf.keras.Model, **how: Any) -> tuple[bytes, Report]:
+    from larq_rep import converters
+
+    try:
+        with terminal.working(f"converting {source}"):
+            return converters.convert(model, **how)
+    except converters.ConversionError as error:
+        lines = [f"{source} cannot be converted faithfully:", *(f"  {finding}" for finding in error.findings)]
+        if all(finding.rule == "silent-float" for finding in error.findings):
+            lines.append("Change these layers, or give --allow-float to have them computed in float.")
+        raise InputError("\n".join(lines)) from error
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error

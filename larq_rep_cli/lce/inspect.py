@@ -1,0 +1,105 @@
+"""The command `lce inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from larq_rep_cli import files, options, tables, terminal
+from larq_rep_cli.errors import refusing
+
+if TYPE_CHECKING:
+    from larq_rep.converters.description import BinaryConvolution, Description, RealOperator
+
+
+@click.command(epilog=options.examples("lce inspect rep.tflite", "lce inspect rep.tflite --json"))
+@click.argument("file", type=options.PATH)
+@options.json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Shows what a .tflite FILE holds: operators, constants, binary convolutions, multiply-accumulates.
+
+    Ends with what is wrong with it, for any version of LCE or larq-rep that may have made it: a multiplier, bias or
+    threshold of a wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed
+    outputs of which only lce verify can say whether an older version made them right.
+    """
+    content = files.read_file(file)
+    terminal.quiet_tensorflow()
+    from larq_rep import converters
+    from larq_rep.converters.audit import audit_flatbuffer
+    from larq_rep.converters.faults import audit_old_faults
+    from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
+
+    with refusing(InvalidFlatbufferError, prefix=f"{file}: "):
+        about = converters.describe(content)
+        findings = [*audit_flatbuffer(Flatbuffer(content), content), *audit_old_faults(content)]
+    if as_json:
+        terminal.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})
+        return
+    _print(file, about)
+    for finding in findings:
+        click.echo(str(finding))
+
+
+def _print(file: Path, about: Description) -> None:
+    from larq_rep.converters.faults import states_version
+
+    click.echo(f"{file}: {tables.megabytes(about.size)}")
+    for what, tensors in (("input", about.inputs), ("output", about.outputs)):
+        for tensor in tensors:
+            click.echo(f"{what} {tensor.name}: {tables.times(tensor.shape)} {tensor.dtype}")
+    if states_version(about.metadata):
+        click.echo(f"Converted by larq-rep {about.metadata['version']}.")
+    if about.metadata.get("mirrored_input"):
+        click.echo("It takes images that are mirrored, top to bottom and left to right.")
+    out = terminal.console()
+    out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))
+    rest = about.size - sum(about.constants.values())
+    sizes = [
+        (name, f"{size:,}", f"{size / about.size:.1%}") for name, size in [*about.constants.items(), ("graph", rest)]
+    ]
+    out.print(tables.table("Bytes", ["constants", "bytes", "share"], sizes))
+    if about.binary_convolutions:
+        _print_binary(about.binary_convolutions)
+    if about.real_operators:
+        _print_real(about.real_operators)
+    click.echo(f"Multiply-accumulates: {about.binary_macs:,} binary, {about.real_macs:,} real")
+
+
+def _print_binary(convolutions: Sequence[BinaryConvolution]) -> None:
+    columns = ["operator", "kernel", "stride", "dilation", "padding", "groups", "input", "output", "as", "then", "MACs"]
+    rows = (
+        (
+            c.index,
+            tables.times(c.kernel),
+            tables.times(c.strides),
+            tables.times(c.dilations),
+            c.padding,
+            c.groups,
+            tables.times(c.input_shape),
+            tables.times(c.output_shape),
+            c.output,
+            c.activation,
+            f"{c.macs:,}",
+        )
+        for c in convolutions
+    )
+    terminal.console().print(tables.table("Binary convolutions (LceBconv2d)", columns, rows))
+
+
+def _print_real(operators: Sequence[RealOperator]) -> None:
+    columns = ["operator", "name", "weights", "input", "output", "MACs"]
+    rows = (
+        (
+            op.index,
+            op.name,
+            tables.times(op.weights_shape),
+            tables.times(op.input_shape),
+            tables.times(op.output_shape),
+            f"{op.macs:,}",
+        )
+        for op in operators
+    )
+    terminal.console().print(tables.table("Real-valued convolutions and dense layers", columns, rows))

@@ -1,0 +1,124 @@
+"""The options and arguments that several commands have."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+def examples(*lines: str) -> str:
+    """An epilog that shows how a command is used, one example a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def force_option(function: _F) -> _F:
+    return click.option("--force", is_flag=True, help="Overwrite files that exist.")(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
+
+def output_option(text: str) -> Callable[[_F], _F]:
+    return click.option("-o", "--output", type=PATH, required=True, help=text)
+
+
+def count_option(*names: str, default: int, least: int = 1, text: str | None = None) -> Callable[[_F], _F]:
+    return click.option(*names, type=click.IntRange(min=least), default=default, show_default=True, help=text)
+
+
+class InputSize(click.ParamType):
+    name = "size"
+
+    def convert(self, value, param, ctx) -> tuple[int, int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)(?:x(\d+)(?:x(\d+))?)?", value.strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is no size. Expected N, HxW or HxWxC: 224, 240x320 or 16x16x1.", param, ctx)
+        height, width, channels = match.groups()
+        return int(height), int(width or height), int(channels or 3)
+
+
+class Keyword(click.ParamType):
+    """KEY=VALUE, for an argument of a constructor that no option has."""
+
+    name = "key=value"
+
+    def convert(self, value, param, ctx) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not re.fullmatch(r"((\d+|network)\.)?[A-Za-z_]\w*", key):
+            self.fail(f"{value!r} is no keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
+        try:
+            return key, ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return key, text
+
+
+def set_option(function: _F) -> _F:
+    """Arguments of the constructor of a network that are particular to it."""
+    text = "Another argument of the network's constructor, such as method=recu; may be repeated."
+    return click.option("--set", "keywords", type=Keyword(), multiple=True, metavar="KEY=VALUE", help=text)(function)
+
+
+def size_options(function: _F) -> _F:
+    """The options that the size of a network of the zoo depends on; `load_model` takes them."""
+    size = "Image size of a network of the zoo: N, HxW or HxWxC.  [default: as published]"
+    options = [
+        click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
+        set_option,
+        click.option("--input-size", type=InputSize(), help=size),
+        click.option("--num-classes", type=click.IntRange(min=1), help="Classes of a network of the zoo."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def model_options(function: _F) -> _F:
+    """The options that say which model is meant; `load_model` takes them."""
+    text = "Weights file of a network of the zoo."
+    return click.option("--weights", type=PATH, help=text)(size_options(function))
+
+
+def seed_option(function: _F) -> _F:
+    text = "Seed of everything random, the initial values of a network without --weights included."
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)(function)
+
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=PATH,
+    help="Folder of tensorflow_datasets.  [default: $TFDS_DATA_DIR or ~/tensorflow_datasets]",
+)
+restarts_option = click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="With --strategy multiworker: how often to go on by itself from the last checkpoint after another worker "
+    "was lost, counted since the last finished epoch.",
+)
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="With --strategy multiworker: how long to wait until all workers are there.  [default: for ever]",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(("best", "last")),
+    default="best",
+    show_default=True,
+    help="Weights of the epoch with the best accuracy on the test images, or of the last epoch.",
+)
