@@ -305,7 +305,7 @@ def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:
     |---|---|---|
     | `"all"` | every one | IR-Net, RBNN, ReCU on CIFAR-10, FracBNN, AresB-Net |
     | `"conv_and_shifts"` | kernels of convolutions; shifts of `RSign`, `LeakyRSign`, `RPReLU`, `BiasedPReLU`: \
-tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
+their `coefficients`, tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
     | `"conv_and_fc"` | those of layers with "conv" or "fc" in their name, scales of kernel quantizers included \
 | ReCU on ImageNet |
 
