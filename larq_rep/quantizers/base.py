@@ -101,7 +101,9 @@ def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
         ValueError: If a quantizer has weights and does not say what they are, or a kind is not one of these.
     """
     if not isinstance(module, lq.quantizers.Quantizer):
-        found = getattr(module, "coefficients", {})
+        found = getattr(module, "coefficients", None)
+        # Other modules may mean something else by it.
+        found = found if isinstance(found, Mapping) else {}
     elif learned := [weight.name for weight in module.weights if weight.trainable]:
         remedy = '`coefficients = {}`, or a property `coefficients` that returns {"shift of the sign": weight}'
         found = _answer(module, "coefficients", f"which of its weights ({', '.join(learned)}) are shifts", remedy)
