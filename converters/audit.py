@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +17,7 @@ from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import laid_out
+from larq_rep.quantizers.base import binarizes
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -282,4 +282,4 @@ def declared_binary(graph: FrozenGraph, node: tf.Operation) -> bool:
     # A separable convolution has one quantizer for each of its two.
     own = "depthwise_quantizer" if node.type == "DepthwiseConv2dNative" else "pointwise_quantizer"
     quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
-    return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)
+    return binarizes(quantizer)

@@ -27,6 +27,7 @@ from larq_rep.checks import require_model
 from larq_rep.graph import has_graph, nodes
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
+from larq_rep.quantizers.base import precision_of
 
 _keras = tf.keras.layers
 _DENSE = _keras.Dense
@@ -201,7 +202,7 @@ def count(model: tf.keras.Model) -> Cost:
 
     # Raises
         TypeError: If `model` is no Keras model.
-        ValueError: If the model has no graph of layers, or if a size is not known.
+        ValueError: If the model has no graph of layers, a size is not known, or a quantizer does not say its precision.
     """
     require_model("cost.count", model)
     _require_graph(model)
@@ -236,6 +237,7 @@ class _Counter:
         """Adds one call of a layer to its row; returns what is known of its outputs."""
         layer = node.layer
         if id(layer) not in self.rows:
+            _require_precisions(layer, name)
             self.rows[id(layer)] = _parameters(layer, name)
             if _is_unknown(layer):
                 self.uncounted.append(name)
@@ -319,6 +321,16 @@ def _is_unknown(layer: tf.keras.layers.Layer) -> bool:
 
 def _precision(weight: tf.Variable) -> int:
     return getattr(weight, "precision", None) or 32
+
+
+def _require_precisions(layer: tf.keras.layers.Layer, name: str) -> None:
+    quantizers = [quantizer for attribute, quantizer in vars(layer).items() if attribute.endswith("_quantizer")]
+    for quantizer in [layer, *quantizers] if isinstance(layer, lq.quantizers.Quantizer) else quantizers:
+        try:
+            if quantizer is not None:
+                precision_of(quantizer)
+        except ValueError as error:
+            raise ValueError(f"Cannot count layer {name!r}: its quantizer {error}") from None
 
 
 def _precision_of_output(layer: tf.keras.layers.Layer) -> int | None:

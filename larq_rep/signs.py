@@ -7,7 +7,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.graph import has_graph, nodes
-from larq_rep.quantizers import ReCUInputSign, RSign, StandardizedSign
+from larq_rep.quantizers.base import binarizes, precision_of, saturates, value_of, window_of
 
 
 class Sign(NamedTuple):
@@ -36,7 +36,7 @@ def signs(model: tf.keras.Model) -> list[Sign]:
         model: A functional model, or a sequential one that knows its input shape.
 
     # Raises
-        ValueError: If the model has no graph of layers.
+        ValueError: If the model has no graph of layers, or a quantizer that does not say its precision.
     """
     found: list[Sign] = []
     calls: dict[str, int] = {}
@@ -67,29 +67,26 @@ def graph_nodes(model: tf.keras.Model) -> Iterator[Any]:
 
 
 def input_quantizer(layer: tf.keras.layers.Layer) -> lq.quantizers.Quantizer | None:
-    """What binarizes the input of a layer."""
+    """The quantizer that binarizes the input of a layer.
+
+    # Raises
+        ValueError: If the layer has an input quantizer that does not say its precision.
+    """
+    quantizer = getattr(layer, "input_quantizer", None)
     if isinstance(layer, lq.quantizers.Quantizer):
         quantizer = layer
+    if quantizer is not None:
+        precision_of(quantizer)
     elif isinstance(layer, tf.keras.layers.Activation):
         quantizer = layer.activation
-    else:
-        quantizer = getattr(layer, "input_quantizer", None)
-    binary = getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)
-    return quantizer if binary else None
+    return quantizer if binarizes(quantizer) else None
 
 
 def shifted(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    r"""What a quantizer takes the sign of, and how far from 0 its gradient vanishes.
+    r"""What a quantizer takes the sign of, and how far from 0 its gradient vanishes, as its class says.
 
-    | quantizer | value | window |
-    |---|---|---|
-    | `RSign`, `LeakyRSign` | \\(x + b\\) | 1 |
-    | `StandardizedSign` | \\((x - m) / \sigma\\) | \\(\sqrt 2 / \max(t, 1)\\) |
-    | `ReCUInputSign` | \\(x / \sqrt{v + 10^{-5}}\\) | 1 |
-    | `lq.quantizers.DoReFa(1)` | \\(2 x - 1\\) | 1 |
-    | others | \\(x\\) | their `clip_value`, else 1 |
-
-    The window is 1 also where the gradient vanishes nowhere (`LeakySign`, `EDESign`, `clip_value=None`).
+    With `RSign` the value is \\(x + b\\), with `lq.quantizers.SteSign` it is \\(x\\). The window is 1 where the
+    gradient vanishes nowhere (`LeakySign`, `EDESign`, `clip_value=None`).
 
     # Arguments
         quantizer: A quantizer of precision 1.
@@ -97,23 +94,19 @@ def shifted(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tuple[tf.Tensor
 
     # Returns
         The value, of the shape of `x`, and the window, a scalar, both `float32`.
+
+    # Raises
+        ValueError: If it is no quantizer of precision 1, or one of your own that does not say.
     """
     x = tf.cast(x, tf.float32)
-    axes = list(range(1, x.shape.rank))
-    window: Any = getattr(quantizer, "clip_value", None) or 1.0
-    if isinstance(quantizer, RSign):
-        x += tf.cast(quantizer.bias, tf.float32)
-    elif isinstance(quantizer, (StandardizedSign, ReCUInputSign)):
-        freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, tf.float32)
-        centred = x - tf.reduce_mean(x, axes, keepdims=True)
-        variance = tf.reduce_sum(centred**2, axes, keepdims=True) / freedom
-        if isinstance(quantizer, ReCUInputSign):
-            x *= tf.math.rsqrt(variance + 1e-5)
-        else:
-            x, window = centred * tf.math.rsqrt(variance), 2**0.5 / tf.maximum(quantizer.t, 1)
-    elif isinstance(quantizer, lq.quantizers.DoReFa):
-        x = 2 * x - 1
-    return x, tf.cast(window, tf.float32)
+    value, window = value_of(quantizer)(x), window_of(quantizer)(x)
+    return tf.cast(value, tf.float32), tf.cast(1.0 if window is None else window, tf.float32)
+
+
+def saturated(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tf.Tensor:
+    """Where no gradient passes a quantizer of precision 1, or the value is 1 or more if it passes everywhere."""
+    x = tf.cast(x, tf.float32)
+    return saturates(quantizer, x, *shifted(quantizer, x))
 
 
 def named_layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, tf.keras.layers.Layer]]:

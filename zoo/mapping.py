@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_rep.layers import Mirror
-from larq_rep.quantizers import AresSign, LibraSign, ReCUSign, RotatedSign, ScaledSign
+from larq_rep.quantizers.base import binarizes, precision_of, value_of, zero_is_positive
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
-_SIGNS = (ScaledSign, AresSign, LibraSign, ReCUSign, RotatedSign, lq.quantizers.SteSign)
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 # What a normalisation is called by MXNet, where PyTorch's names are weight and bias.
 _MXNET = {"gamma": "weight", "beta": "bias"}
@@ -124,7 +122,10 @@ class Importer:
         return getattr(owner, name)
 
     def conv(self, layer: str, key: str, half: int | None = None) -> None:
-        """Kernel of a convolution, and what its quantizers have; `half` (0 or 1) is that of the output channels."""
+        """Kernel of a convolution, and the weights of its quantizer by their names.
+
+        `half` (0 or 1) says which half of the file's output channels is taken.
+        """
         conv = self.layer(layer)
         height, width, inputs, outputs = conv.kernel.shape
         shape = (outputs, inputs, height, width) if half is None else (2 * outputs, inputs, height, width)
@@ -139,13 +140,12 @@ class Importer:
 
         how = "OIHW to HWIO" + (", mirrored" if max(height, width) > 1 else "")
         self._take(layer, conv.kernel, expected, convert, how if half is None else f"{how}, half {half + 1} of 2")
-        quantizer = getattr(conv, "kernel_quantizer", None)
-        if isinstance(quantizer, (ReCUSign, RotatedSign)):
-            self.vector(layer, quantizer.alpha, f"{key}.alpha")
-        if isinstance(quantizer, RotatedSign):
-            self.vector(layer, quantizer.rotate, f"{key}.rotate")
-            for weight, name in ((quantizer.R1, "R1"), (quantizer.R2, "R2")):
-                self._take(layer, weight, {f"{key}.{name}": tuple(weight.shape)}, lambda matrix: matrix, "as it is")
+        for weight in getattr(getattr(conv, "kernel_quantizer", None), "weights", []):
+            name = f"{key}.{_name(weight)}"
+            if weight.shape.rank == 1:
+                self.vector(layer, weight, name)
+            else:
+                self._take(layer, weight, {name: tuple(weight.shape)}, lambda array: array, "as it is")
 
     def norm(self, layer: str, *keys: str) -> None:
         """Batch normalisation, or what of it a group normalisation has; several keys are concatenated."""
@@ -253,6 +253,7 @@ class Importer:
                 self._problems.append(f"left over: {key} {self._arrays[key].shape}")
             else:
                 left[key] = reason
+        signs = self._signs()
         if not self._problems:
             known = set(self._values)
             flags = {id(w) for layer in self.model.layers if isinstance(layer, Mirror) for w in layer.weights}
@@ -267,12 +268,23 @@ class Importer:
         for weight, value in self._values.values():
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))
-        for layer in self.model.layers:
-            if isinstance(getattr(layer, "kernel_quantizer", None), _SIGNS):
-                zeros, close = _undecided(layer, self._values[id(layer.kernel)][1])
-                report.zeros |= {layer.name: zeros} if zeros else {}
-                report.close |= {layer.name: close} if close else {}
+        for layer, signed in signs:
+            zeros, close = _undecided(signed, self._values[id(layer.kernel)][1])
+            report.zeros |= {layer.name: zeros} if zeros else {}
+            report.close |= {layer.name: close} if close else {}
         return report
+
+    def _signs(self) -> list[tuple[tf.keras.layers.Layer, Callable[[tf.Tensor], tf.Tensor]]]:
+        """The layers with the sign of their kernel, which PyTorch has as 0 for 0, and the function it is taken of."""
+        found = []
+        for layer in self.model.layers:
+            quantizer = getattr(layer, "kernel_quantizer", None)
+            try:
+                if quantizer is not None and precision_of(quantizer) and binarizes(quantizer):
+                    found += [(layer, value_of(quantizer))] if zero_is_positive(quantizer) else []
+            except ValueError as error:
+                self._problems.append(f"unknown sign: kernel quantizer of {layer.name}: {error}")
+        return found
 
 
 def _pytorch_key(key: str) -> str:
@@ -295,16 +307,15 @@ def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return found == expected
 
 
-def _undecided(layer: tf.keras.layers.Layer, kernel: np.ndarray) -> tuple[int, int]:
+def _undecided(signed: Callable[[tf.Tensor], tf.Tensor], kernel: np.ndarray) -> tuple[int, int]:
     """How many latent weights have the sign of exactly 0, and how many others that of a number within rounding."""
-    kernel, quantizer = kernel.astype(np.float64), layer.kernel_quantizer
-    if isinstance(quantizer, RotatedSign):
-        values = quantizer.rotated(tf.constant(kernel)).numpy()
-    elif isinstance(quantizer, (LibraSign, ReCUSign)):
-        values = kernel - kernel.mean(axis=(0, 1, 2))
-    else:
+    latent = tf.constant(kernel, tf.float64)
+    value = signed(latent)
+    # In a channel of equal weights over their deviation, each is 0 / 0.
+    values = np.nan_to_num(value.numpy())
+    zeros = int(np.count_nonzero(values == 0))
+    if value is latent:
         # The sign of the number itself, which no rounding changes.
-        return int(np.count_nonzero(kernel == 0)), 0
-    zeros = np.count_nonzero(values == 0)
-    close = np.count_nonzero(np.abs(values) <= 1e-6 * np.abs(values).mean(axis=(0, 1, 2)))
-    return int(zeros), int(close - zeros)
+        return zeros, 0
+    close = np.count_nonzero(np.abs(values) <= 1e-6 * np.abs(values).mean(axis=tuple(range(values.ndim - 1))))
+    return zeros, int(close) - zeros

@@ -18,7 +18,6 @@ from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_
 from larq_rep.datasets import PUBLISHED as DATASETS
 from larq_rep.datasets import Statistics as Preprocessing
 from larq_rep.layers import Mirror
-from larq_rep.quantizers import RotatedSign
 from larq_rep.reptran import reptran
 from larq_rep.zoo.papers import REPBNN, Paper
 from larq_rep.zoo.weights import Published, is_mirrored, load_weights, weights_file
@@ -403,7 +402,8 @@ def _finished(model: tf.keras.Model, weights: Path | None) -> tf.keras.Model:
     """The network with its weights, and quantizers that know whether their kernels are mirrored."""
     if any(isinstance(layer, Mirror) for layer in model.layers):
         for layer in model.layers:
-            if isinstance(quantizer := getattr(layer, "kernel_quantizer", None), RotatedSign):
+            quantizer: Any = getattr(layer, "kernel_quantizer", None)
+            if hasattr(quantizer, "mirrored"):
                 quantizer.mirrored = True
     if weights is not None:
         load_weights(model, weights)

@@ -113,6 +113,11 @@ class RPReLU(tf.keras.layers.Layer):
         y = _prelu(tf.nn.bias_add(inputs, self.shift_in), self.alpha, training)
         return tf.nn.bias_add(y, self.shift_out)
 
+    @property
+    def coefficients(self):
+        """The weights by their kind, for `larq_rep.plots.coefficients` and the rules of weight decay."""
+        return {"shift in": self.shift_in, "slope": self.alpha, "shift out": self.shift_out}
+
     def compute_output_shape(self, input_shape):
         return input_shape
 
@@ -199,6 +204,11 @@ class BiasedPReLU(tf.keras.layers.Layer):
 
     def call(self, inputs, training=None):
         return _prelu(tf.nn.bias_add(inputs, self.bias), self.alpha, training)
+
+    @property
+    def coefficients(self):
+        """The weights by their kind, for `larq_rep.plots.coefficients` and the rules of weight decay."""
+        return {"shift in": self.bias, "slope": self.alpha}
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from larq_rep.graph import CONV, DEPTHWISE, is_norm, nodes, operation
-from larq_rep.layers import BiasedPReLU, Repeat, RPReLU
+from larq_rep.layers import Repeat
 from larq_rep.layers.repeat import RepLayer
 from larq_rep.plots.file import COLORS, choose, new_figure
-from larq_rep.quantizers import RSign
-from larq_rep.signs import graph_nodes, input_quantizer, named_layers, shifted, signs
+from larq_rep.quantizers.base import COEFFICIENTS, coefficients_of
+from larq_rep.signs import graph_nodes, named_layers, shifted, signs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,23 +32,20 @@ def coefficients(model: tf.keras.Model) -> Figure:
         model: A model that is built.
 
     # Raises
-        ValueError: If the model has none of these layers.
+        ValueError: If the model has none of these layers, or a quantizer of your own with weights that does not say
+            which of them are shifts.
 
     # References
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
           Functions](https://arxiv.org/abs/2003.03488), Figure 8
     """
-    kinds: dict[str, dict[str, np.ndarray]] = {"shift of the sign": {}, "shift in": {}, "slope": {}, "shift out": {}}
+    kinds: dict[str, dict[str, Any]] = {kind: {} for kind in COEFFICIENTS}
     for name, layer in named_layers(model):
-        quantizer = input_quantizer(layer)
-        if isinstance(quantizer, RSign):
-            kinds["shift of the sign"][name] = quantizer.bias
-        if isinstance(layer, (RPReLU, BiasedPReLU)):
-            kinds["shift in"][name] = layer.shift_in if isinstance(layer, RPReLU) else layer.bias
-        if isinstance(layer, (RPReLU, BiasedPReLU, tf.keras.layers.PReLU)):
+        if isinstance(layer, tf.keras.layers.PReLU):
             kinds["slope"][name] = layer.alpha
-        if isinstance(layer, RPReLU):
-            kinds["shift out"][name] = layer.shift_out
+        for owner in (layer, getattr(layer, "input_quantizer", None) or getattr(layer, "activation", None)):
+            for kind, weight in coefficients_of(owner).items():
+                kinds[kind][name] = weight
     kinds = {kind: {name: np.ravel(w) for name, w in rows.items()} for kind, rows in kinds.items() if rows}
     if not kinds:
         raise ValueError(

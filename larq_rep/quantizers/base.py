@@ -1,8 +1,163 @@
-"""What quantizers with variables have in common; Larq's own have none."""
+"""What is asked of a quantizer: its class answers, and for the classes of Larq a table does.
 
+Quantizers of a user answer as ours do, with the attributes and methods that `larq_rep.quantizers` lists. One that
+does not is refused with the remedy. A class speaks for its own `call` only: one that overrides the `call` of
+another has to answer anew.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
+
+
+class _Answers(NamedTuple):
+    """What a quantizer of Larq would say; the functions take it and its input."""
+
+    value: Callable[[Any, tf.Tensor], tf.Tensor] = lambda quantizer, x: x
+    window: Callable[[Any, tf.Tensor], Any] = lambda quantizer, x: quantizer.clip_value
+    zero_is_positive: bool = True
+
+
+_LARQ: dict[type, _Answers] = {
+    lq.quantizers.SteSign: _Answers(),
+    lq.quantizers.MagnitudeAwareSign: _Answers(),
+    lq.quantizers.SteHeaviside: _Answers(zero_is_positive=False),
+    lq.quantizers.ApproxSign: _Answers(window=lambda quantizer, x: 1.0),
+    lq.quantizers.SwishSign: _Answers(window=lambda quantizer, x: None),
+    # It rounds halves to even, so 0 in front of this sign is rounded down.
+    lq.quantizers.DoReFa: _Answers(
+        value=lambda quantizer, x: 2 * (x if quantizer.mode == "activations" else quantizer.weight_preprocess(x)) - 1,
+        window=lambda quantizer, x: 1.0 if quantizer.mode == "activations" else None,
+        zero_is_positive=False,
+    ),
+}
+
+
+# The kinds of learned coefficients, one number a channel.
+COEFFICIENTS = ("shift of the sign", "shift in", "slope", "shift out")
+
+
+def precision_of(quantizer: Any) -> int:
+    """The bits of what a quantizer gives.
+
+    # Raises
+        ValueError: If it does not say.
+    """
+    if (precision := getattr(quantizer, "precision", None)) is None:
+        raise ValueError(
+            f"{_called(quantizer)} does not say how many bits its results have. Give its class an attribute "
+            "`precision`, or a function the decorator `lq.utils.set_precision`: 1 if it binarizes, 32 if it does not "
+            "quantize."
+        )
+    return precision
+
+
+def binarizes(quantizer: Any) -> bool:
+    """Whether a quantizer has precision 1 and is not `lq.quantizers.NoOp`, which marks what is binary already."""
+    return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)
+
+
+def value_of(quantizer: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The function of the input of a quantizer that it takes the sign of.
+
+    # Raises
+        ValueError: If it does not binarize, or does not say.
+    """
+    if not binarizes(quantizer):
+        raise ValueError(f"{_called(quantizer)} takes no sign: a quantizer of precision 1 was expected.")
+    return _answer(quantizer, "value", "what it takes the sign of", "a method `value(x)` that returns it")
+
+
+def window_of(quantizer: Any) -> Callable[[tf.Tensor], Any]:
+    """The function of the input that says how far from 0 the value may be for gradients to pass, or None.
+
+    # Raises
+        ValueError: If it does not say.
+    """
+    remedy = "a method `window(x)` that returns how far from 0 the value of x may be, or None if it may be anything"
+    return _answer(quantizer, "window", "where its gradient vanishes", remedy)
+
+
+def saturates(quantizer: Any, x: tf.Tensor, value: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    """Where no gradient passes: by default where the value is not within the window."""
+    own = _find(quantizer, "saturated")
+    return tf.abs(value) >= window if own is None else own(x)
+
+
+def zero_is_positive(quantizer: Any) -> bool:
+    """Whether the sign of a value of 0 is +1, as Larq's is; PyTorch's is 0, so such a value is another there."""
+    return _find(quantizer, "zero_is_positive") is not False
+
+
+def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
+    """The learned shifts and slopes of a layer or quantizer, by their kind, one of `COEFFICIENTS`.
+
+    # Raises
+        ValueError: If a quantizer has weights and does not say what they are, or a kind is not one of these.
+    """
+    if not isinstance(module, lq.quantizers.Quantizer):
+        found = getattr(module, "coefficients", None)
+        # Other modules may mean something else by it.
+        found = found if isinstance(found, Mapping) else {}
+    elif learned := [weight.name for weight in module.weights if weight.trainable]:
+        remedy = '`coefficients = {}`, or a property `coefficients` that returns {"shift of the sign": weight}'
+        found = _answer(module, "coefficients", f"which of its weights ({', '.join(learned)}) are shifts", remedy)
+    else:
+        found = {}
+    if unknown := found.keys() - set(COEFFICIENTS):
+        raise ValueError(
+            f"{_called(module)} has coefficients of the kinds {sorted(unknown)}. Expected {', '.join(COEFFICIENTS)}."
+        )
+    return found
+
+
+def schedule_of(quantizer: lq.quantizers.Quantizer) -> Callable[[], tf.keras.callbacks.Callback] | None:
+    """The class of the callback that changes numbers of a quantizer during training, if there is one.
+
+    # Raises
+        ValueError: If a quantizer has variables that no gradient changes, and does not say what does.
+    """
+    if hasattr(quantizer, "schedule"):
+        return quantizer.schedule
+    numbers = [name for name, kept in vars(quantizer).items() if isinstance(kept, tf.Variable) and not kept.trainable]
+    if numbers:
+        raise ValueError(
+            f"{_called(quantizer)} does not say what changes {', '.join(numbers)}, which no gradient does, during "
+            "training. Give its class an attribute `schedule`: a class of callbacks, or None if nothing does."
+        )
+    return None
+
+
+def _find(quantizer: Any, name: str) -> Any:
+    """What the class that has the quantizer's `call`, or one derived from it, says; None if it says nothing."""
+    for cls in type(quantizer).__mro__:
+        if name in vars(cls):
+            return getattr(quantizer, name)
+        if cls in _LARQ:
+            answer = getattr(_LARQ[cls], name, None)
+            return partial(answer, quantizer) if callable(answer) else answer
+        if "call" in vars(cls) or "__call__" in vars(cls):
+            break
+    return None
+
+
+def _answer(quantizer: Any, name: str, question: str, remedy: str) -> Any:
+    if (answer := _find(quantizer, name)) is None:
+        raise ValueError(
+            f"{_called(quantizer)} does not say {question}. Give the class that has its `call` {remedy}; a function "
+            "has to become a quantizer first, of a class derived from `lq.quantizers.Quantizer`."
+        )
+    return answer
+
+
+def _called(quantizer: Any) -> str:
+    name = getattr(quantizer, "name", None) or getattr(quantizer, "__name__", "")
+    return f"'{name}' ({type(quantizer).__name__})"
 
 
 class QuantizerWithVariables(BaseQuantizer):
@@ -52,6 +207,14 @@ class SteepenedQuantizer(QuantizerWithVariables):
 
     def get_config(self):
         return {**super().get_config(), "t": self.initial_t}
+
+
+def sample_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each sample of a batch without its mean, and its (unbiased) variance."""
+    axes = list(range(1, x.shape.rank))
+    freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, x.dtype)
+    centred = x - tf.reduce_mean(x, axes, keepdims=True)
+    return centred, tf.reduce_sum(centred**2, axes, keepdims=True) / freedom
 
 
 @tf.custom_gradient

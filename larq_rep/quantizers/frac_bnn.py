@@ -77,6 +77,12 @@ class QuantSign(BaseQuantizer):
 
         return super().call(quantize(inputs))
 
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return 1.0
+
     def get_config(self):
         return {**super().get_config(), "bits": self.precision}
 
@@ -117,3 +123,13 @@ class LowBitSign(BaseQuantizer):
 
     def call(self, inputs):
         return super().call(_low_bit(inputs))
+
+    def value(self, x):
+        return x - 2 / 3 * lq.math.sign(x)
+
+    def window(self, x):
+        # From 1/3 on there are both values near 0 and values beyond 1.
+        return 2 / 3
+
+    def saturated(self, x):
+        return tf.abs(x) >= 1

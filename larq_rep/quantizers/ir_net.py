@@ -4,6 +4,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.quantizers.base import SteepenedQuantizer, standardized
+from larq_rep.quantizers.callbacks import EDESchedule
 
 
 @tf.custom_gradient
@@ -17,6 +18,8 @@ def _ede_sign(x, t):
 
 class _EDEQuantizer(SteepenedQuantizer):
     """The sign with the error decay estimator as its gradient."""
+
+    schedule = EDESchedule
 
     def __init__(self, t: float = 0.1, **kwargs):
         super().__init__(t, **kwargs)
@@ -64,6 +67,12 @@ class EDESign(_EDEQuantizer):
     def call(self, inputs):
         return self._sign(inputs)
 
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return None
+
 
 @lq.utils.register_alias("libra_sign")
 @lq.utils.register_keras_custom_object
@@ -105,7 +114,13 @@ class LibraSign(_EDEQuantizer):
 
     def call(self, inputs):
         axes = list(range(inputs.shape.rank - 1))
-        z = standardized(inputs)
+        z = self.value(inputs)
         # tf.round rounds halves to even, like the authors'.
         exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
         return tf.stop_gradient(2.0**exponent) * self._sign(z)
+
+    def value(self, x):
+        return standardized(x)
+
+    def window(self, x):
+        return None

@@ -59,6 +59,12 @@ class LeakySign(BaseQuantizer):
     def call(self, inputs):
         return super().call(_leaky_sign(inputs, self.slope))
 
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return None if self.slope else 1.0
+
     def get_config(self):
         return {**super().get_config(), "slope": self.slope}
 
@@ -113,6 +119,12 @@ class LeakyRSign(RSign):
 
     def call(self, inputs):
         return BaseQuantizer.call(self, _leaky_sign(inputs + self.bias, self.slope))
+
+    value = RSign.value
+    coefficients = RSign.coefficients
+
+    def window(self, x):
+        return None if self.slope else 1.0
 
     def get_config(self):
         return {**super().get_config(), "slope": self.slope}
@@ -177,3 +189,9 @@ class AresSign(BaseQuantizer):
         axes = list(range(inputs.shape.rank - 1))
         scale = tf.reduce_mean(tf.abs(tf.clip_by_value(inputs, -1.0, 1.0)), axis=axes)
         return _scale_forward_only(super().call(_ares_sign(inputs, scale)), scale)
+
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return None

@@ -1,11 +1,13 @@
 """Quantizers of RBNN."""
 
 import math
+from typing import ClassVar
 
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.quantizers.base import SteepenedQuantizer, standardized
+from larq_rep.quantizers.base import SteepenedQuantizer, sample_moments, standardized
+from larq_rep.quantizers.callbacks import RBNNSchedule
 
 _RIGHT_ANGLE = tf.keras.initializers.Constant(math.pi / 2)
 
@@ -87,6 +89,8 @@ class StandardizedSign(SteepenedQuantizer):
             standardises
     """
 
+    schedule = RBNNSchedule
+
     def __init__(self, t: float = 0.01, crop: tuple[int, int] = (0, 0), **kwargs):
         super().__init__(t, **kwargs)
         if len(crop) != 2 or not all(isinstance(size, int) and size >= 0 for size in crop):
@@ -95,6 +99,13 @@ class StandardizedSign(SteepenedQuantizer):
 
     def call(self, inputs):
         return super().call(_standardized_sign(inputs, tf.cast(self.t, inputs.dtype), self.crop))
+
+    def value(self, x):
+        centred, variance = sample_moments(x)
+        return centred * tf.math.rsqrt(variance)
+
+    def window(self, x):
+        return math.sqrt(2) / tf.maximum(self.t, 1)
 
     def get_config(self):
         return {**super().get_config(), "crop": self.crop}
@@ -168,6 +179,10 @@ class RotatedSign(SteepenedQuantizer):
         - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055)
     """
 
+    schedule = RBNNSchedule
+    # `alpha` scales, `rotate` is an angle.
+    coefficients: ClassVar[dict] = {}
+
     def __init__(
         self,
         t: float = 0.01,
@@ -233,6 +248,12 @@ class RotatedSign(SteepenedQuantizer):
             )
         u = self.rotated(inputs)
         return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype)))
+
+    def value(self, x):
+        return self.rotated(x)
+
+    def window(self, x):
+        return math.sqrt(2) / self.t
 
     def update_rotations(self, kernel) -> None:
         r"""Turns `R1` and `R2` to where the rotated weights are nearer in angle to their signs.

@@ -94,6 +94,16 @@ class RSign(QuantizerWithVariables):
         # The gradient of bias_add sums faster than that of +.
         return super().call(_approx_sign(tf.nn.bias_add(inputs, self.bias)))
 
+    def value(self, x):
+        return x + tf.cast(self.bias, x.dtype)
+
+    def window(self, x):
+        return 1.0
+
+    @property
+    def coefficients(self):
+        return {"shift of the sign": self.bias}
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -146,3 +156,9 @@ class ScaledSign(BaseQuantizer):
     def call(self, inputs):
         scale = tf.reduce_mean(tf.abs(inputs), axis=list(range(inputs.shape.rank - 1)))
         return _scale_forward_only(super().call(ste_sign(inputs)), scale)
+
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return 1.0

@@ -1,12 +1,14 @@
 """Quantizers of ReCU."""
 
 import math
+from typing import ClassVar
 
 import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.base import QuantizerWithVariables
+from larq_rep.quantizers.base import QuantizerWithVariables, sample_moments
+from larq_rep.quantizers.callbacks import ReCUSchedule
 
 _EPSILON = 1e-5
 
@@ -66,6 +68,10 @@ class ReCUSign(QuantizerWithVariables):
         - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369)
     """
 
+    schedule = ReCUSchedule
+    # `alpha` scales.
+    coefficients: ClassVar[dict] = {}
+
     def __init__(self, tau: float = 0.85, alpha_initializer=None, alpha_regularizer=None, **kwargs):
         super().__init__(**kwargs)
         if not 0.5 < tau <= 1:
@@ -89,13 +95,21 @@ class ReCUSign(QuantizerWithVariables):
                 f"ReCUSign '{self.name}' has scales for {self.alpha.shape[0]} output channels, but was called "
                 f"on a kernel of shape {tuple(inputs.shape)}: give each convolution a ReCUSign() of its own."
             )
-        axes = list(range(inputs.shape.rank - 1))
-        centred = inputs - tf.reduce_mean(inputs, axes)
-        freedom = inputs.shape[:-1].num_elements() - 1
+        w1 = self.value(inputs)
+        return self.alpha * super().call(_sign_within(w1, self._limit(w1)))
+
+    def _limit(self, w1):
+        return -tf.reduce_mean(tf.abs(w1)) * tf.math.log(2 - 2 * tf.cast(self.tau, w1.dtype))
+
+    def value(self, x):
+        axes = list(range(x.shape.rank - 1))
+        centred = x - tf.reduce_mean(x, axes)
+        freedom = x.shape[:-1].num_elements() - 1
         variance = tf.reduce_sum(centred**2, axes) / freedom
-        w1 = centred * (2 * math.sqrt(2)) / tf.sqrt(variance + _EPSILON)
-        limit = -tf.reduce_mean(tf.abs(w1)) * tf.math.log(2 - 2 * tf.cast(self.tau, w1.dtype))
-        return self.alpha * super().call(_sign_within(w1, limit))
+        return centred * (2 * math.sqrt(2)) / tf.sqrt(variance + _EPSILON)
+
+    def window(self, x):
+        return self._limit(self.value(x))
 
     def get_config(self):
         return {
@@ -156,3 +170,10 @@ class ReCUInputSign(BaseQuantizer):
 
     def call(self, inputs):
         return super().call(_scaled_approx_sign(inputs))
+
+    def value(self, x):
+        _, variance = sample_moments(x)
+        return x * tf.math.rsqrt(variance + _EPSILON)
+
+    def window(self, x):
+        return 1.0

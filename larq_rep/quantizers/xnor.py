@@ -61,6 +61,12 @@ class XNORSign(BaseQuantizer):
         scale = tf.reduce_mean(tf.abs(inputs), axis=list(range(inputs.shape.rank - 1)))
         return _scale_forward_only(super().call(_xnor_sign(inputs, scale)), scale)
 
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return None
+
 
 @lq.utils.register_alias("centred_clip")
 @lq.utils.register_keras_custom_object
@@ -115,3 +121,9 @@ class DoReFaSign(BaseQuantizer):
     def call(self, inputs):
         binary = super().call(ste_sign(inputs, clip_value=None))
         return _scale_forward_only(binary, tf.reduce_mean(tf.abs(inputs)))
+
+    def value(self, x):
+        return x
+
+    def window(self, x):
+        return None

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from larq_rep import _keras
-from larq_rep.layers import BiasedPReLU, RPReLU
-from larq_rep.quantizers import RSign
+from larq_rep.quantizers.base import coefficients_of
 
 _RULES = ("all", "conv_and_shifts", "conv_and_fc")
 _register = tf.keras.utils.register_keras_serializable(package="larq_rep")
@@ -302,7 +301,7 @@ def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:
     |---|---|---|
     | `"all"` | every one | IR-Net, RBNN, ReCU on CIFAR-10, FracBNN, AresB-Net |
     | `"conv_and_shifts"` | kernels of convolutions; shifts of `RSign`, `LeakyRSign`, `RPReLU`, `BiasedPReLU`: \
-tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
+their `coefficients`, tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
     | `"conv_and_fc"` | those of layers with "conv" or "fc" in their name, scales of kernel quantizers included \
 | ReCU on ImageNet |
 
@@ -311,14 +310,15 @@ tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
         rule: One of the above.
 
     # Raises
-        ValueError: If there is no such rule, or the model has no such variable.
+        ValueError: If there is no such rule, the model has no such variable, or a quantizer of your own has weights
+            and does not say which of them are shifts.
     """
     if rule not in _RULES:
         raise ValueError(f"decayed_weights: there is no rule {rule!r}. Expected one of {', '.join(map(repr, _RULES))}.")
     chosen: set[int] = set()
     for module in model.submodules:
         if rule == "conv_and_shifts":
-            chosen.update(map(id, _shifts(module)))
+            chosen.update(id(weight) for kind, weight in coefficients_of(module).items() if kind != "slope")
         elif rule == "conv_and_fc" and _is_named(module, ("conv", "fc")):
             chosen.update(map(id, module.trainable_variables))
     variables = [
@@ -338,9 +338,3 @@ def _is_named(module: tf.Module, parts: tuple[str, ...]) -> bool:
     # The name of a model within the model says nothing of its layers.
     layer = isinstance(module, tf.keras.layers.Layer) and not isinstance(module, tf.keras.Model)
     return layer and any(part in module.name for part in parts)
-
-
-def _shifts(module: tf.Module) -> list[tf.Variable]:
-    if isinstance(module, RPReLU):
-        return [module.shift_in, module.shift_out]
-    return [module.bias] if isinstance(module, (RSign, BiasedPReLU)) else []

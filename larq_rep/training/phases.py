@@ -5,9 +5,9 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import larq as lq
 import tensorflow as tf
 
-from larq_rep._keras import BaseQuantizer
 from larq_rep.layers import BatchNormalization
 
 _UNIFORM_FAN_IN = {
@@ -37,7 +37,8 @@ def with_real_weights(
     if not quantized:
         raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
     for layer in quantized:
-        if weights := layer.kernel_quantizer.weights:
+        # A function has none.
+        if weights := getattr(layer.kernel_quantizer, "weights", []):
             raise ValueError(
                 f"with_real_weights: the kernel quantizer of '{layer.name}', {type(layer.kernel_quantizer).__name__}, "
                 f"has weights of its own ({', '.join(weight.name for weight in weights)}), which a network without it "
@@ -105,7 +106,7 @@ def rebuilt(
             if new.name != kernel:
                 new.assign(old)
         for name, quantizer in vars(layer).items():
-            if isinstance(quantizer, BaseQuantizer) and getattr(copy, name) is not None:
+            if isinstance(quantizer, lq.quantizers.Quantizer) and getattr(copy, name) is not None:
                 _copy_numbers(quantizer, getattr(copy, name))
         _copy_numbers(layer, copy)
     return result

@@ -8,10 +8,28 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import TensorCallback
-from larq_rep.quantizers import EDESign, LibraSign, ReCUSign, RotatedSign, StandardizedSign
+from larq_rep.quantizers.base import schedule_of
+from larq_rep.quantizers.callbacks import EDESchedule, RBNNSchedule, ReCUSchedule, recu_tau, steepness
+
+__all__ = [
+    "Cosine",
+    "EDESchedule",
+    "LearningRate",
+    "Linear",
+    "RBNNSchedule",
+    "ReCUSchedule",
+    "Schedule",
+    "Steps",
+    "WarmupSteps",
+    "WeightDecay",
+    "recu_tau",
+    "schedules_for",
+    "steepness",
+]
 
 
 class Schedule:
@@ -243,166 +261,16 @@ class WeightDecay(_OfOptimizer):
         super().__init__(schedule, l2)
 
 
-def steepness(epoch: float, epochs: int, t_min: float, t_max: float = 10.0) -> float:
-    r"""Steepness \\(t\\) of the estimators of IR-Net and RBNN; their gain is \\(k = \max(1/t, 1)\\).
-
-    \\[
-    t(e) = 10^{\log_{10} t_{\min} + (\log_{10} t_{\max} - \log_{10} t_{\min})\, e / E}
-    \\]
-    """
-    return t_min * (t_max / t_min) ** (epoch / epochs)
-
-
-def recu_tau(epoch: float, epochs: int, tau_min: float = 0.85, tau_max: float = 0.99) -> float:
-    r"""Quantile \\(\tau\\) up to which ReCU leaves weights as they are.
-
-    \\[
-    \tau(e) = A \exp(e / E) + B \qquad
-    A = \frac{\tau_{\max} - \tau_{\min}}{\exp(1) - 1} \qquad B = \tau_{\min} - A
-    \\]
-    """
-    return tau_min + (tau_max - tau_min) * math.expm1(epoch / epochs) / math.expm1(1)
-
-
-class _OfQuantizers(tf.keras.callbacks.Callback):
-    """Sets a variable of all quantizers of some classes at the start of each epoch."""
-
-    classes: tuple[type, ...]
-    attribute: str
-
-    def on_train_begin(self, logs=None):
-        self._quantizers = _find(self.model, self.classes)
-        if not self._quantizers:
-            names = " or ".join(cls.__name__ for cls in self.classes)
-            raise ValueError(
-                f"{type(self).__name__}: model '{self.model.name}' has no {names} whose {self.attribute} it could "
-                "set. Leave it out."
-            )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        for quantizer in self._quantizers:
-            getattr(quantizer, self.attribute).assign(self._value(quantizer, epoch, self.params["epochs"]))
-
-    def _value(self, quantizer, epoch: int, epochs: int) -> float:
-        raise NotImplementedError
-
-
-def _find(model: tf.keras.Model, classes: type | tuple[type, ...]) -> list:
-    return [module for module in model.submodules if isinstance(module, classes)]
-
-
-class EDESchedule(_OfQuantizers):
-    r"""Sharpens the error decay estimator of IR-Net at the start of each epoch.
-
-    Sets `t` of all `EDESign` and `LibraSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
-    \\(t_{\min}\\) is what each was made with: 0.001 in `ResNet20`, 0.1 in `VGGSmall`.
-
-    # Arguments
-        t_max: Where the schedule would arrive after the last epoch.
-
-    # Raises
-        ValueError: When training begins, if the model has no such quantizer.
-
-    # References
-        - [Forward and Backward Information Retention for Accurate Binary Neural
-            Networks](https://arxiv.org/abs/1909.10788), equation 8
-    """
-
-    classes = (EDESign, LibraSign)
-    attribute = "t"
-
-    def __init__(self, t_max: float = 10.0):
-        super().__init__()
-        self.t_max = t_max
-
-    def _value(self, quantizer, epoch, epochs):
-        return steepness(epoch, epochs, quantizer.initial_t, self.t_max)
-
-
-class ReCUSchedule(_OfQuantizers):
-    r"""Leaves more and more weights as they are, at the start of each epoch.
-
-    Sets `tau` of all `ReCUSign` of the model to `recu_tau(epoch, epochs, tau_min, tau_max)`.
-
-    # Arguments
-        tau_min: \\(\tau\\) of the first epoch.
-        tau_max: Where the schedule would arrive after the last epoch.
-
-    # Raises
-        ValueError: When training begins, if the model has no `ReCUSign`.
-
-    # References
-        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369), equation 14
-    """
-
-    classes = (ReCUSign,)
-    attribute = "tau"
-
-    def __init__(self, tau_min: float = 0.85, tau_max: float = 0.99):
-        super().__init__()
-        self.tau_min = tau_min
-        self.tau_max = tau_max
-
-    def _value(self, quantizer, epoch, epochs):
-        return recu_tau(epoch, epochs, self.tau_min, self.tau_max)
-
-
-class RBNNSchedule(_OfQuantizers):
-    r"""Sharpens RBNN's approximation of the sign and turns its rotations, at the start of each epoch.
-
-    Sets `t` of all `StandardizedSign` and `RotatedSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
-    Then it calls `update_rotations` of each `RotatedSign` with the latent kernel of its layer. The authors do that
-    with the epoch's first batch before they use the rotations, which is the same.
-
-    # Arguments
-        t_min: \\(t\\) of the first epoch.
-        t_max: Where the schedule would arrive after the last epoch.
-
-    # Raises
-        ValueError: When training begins, if the model has no such quantizer, or a `RotatedSign` is not the
-            `kernel_quantizer` of exactly one layer.
-
-    # References
-        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055), sections 3.3 and 3.4, and its code
-    """
-
-    classes = (StandardizedSign, RotatedSign)
-    attribute = "t"
-
-    def __init__(self, t_min: float = 1e-2, t_max: float = 10.0):
-        super().__init__()
-        self.t_min = t_min
-        self.t_max = t_max
-
-    def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        self._rotated = [
-            (layer.kernel_quantizer, layer)
-            for layer in _find(self.model, tf.keras.layers.Layer)
-            if isinstance(getattr(layer, "kernel_quantizer", None), RotatedSign)
-        ]
-        for quantizer in _find(self.model, RotatedSign):
-            layers = sorted(layer.name for owned, layer in self._rotated if owned is quantizer)
-            if len(layers) != 1:
-                raise ValueError(
-                    f"RBNNSchedule: RotatedSign '{quantizer.name}' of model '{self.model.name}' has to be the "
-                    f"kernel_quantizer of one layer, whose kernel it is rotated to, but it is that of "
-                    f"{layers or 'none'}. Give each convolution a RotatedSign() of its own."
-                )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
-        for quantizer, layer in self._rotated:
-            quantizer.update_rotations(layer.kernel)
-
-    def _value(self, quantizer, epoch, epochs):
-        return steepness(epoch, epochs, self.t_min, self.t_max)
-
-
 def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
     """New callbacks, with the values of the papers, for the quantizers of a model that need one.
 
-    An `EDESchedule`, a `ReCUSchedule` and an `RBNNSchedule`, each if the model has a quantizer of its kind.
+    Each quantizer names its own: `EDESchedule`, `ReCUSchedule` or `RBNNSchedule`, or any class of callbacks that is
+    made without arguments, as its `schedule`.
+
+    # Raises
+        ValueError: If a quantizer has variables that no gradient changes, and does not say what does.
     """
-    kinds: tuple[type[_OfQuantizers], ...] = (EDESchedule, ReCUSchedule, RBNNSchedule)
-    return [kind() for kind in kinds if _find(model, kind.classes)]
+    quantizers = [module for module in model.submodules if isinstance(module, lq.quantizers.Quantizer)]
+    kinds = {kind for quantizer in quantizers if (kind := schedule_of(quantizer)) is not None}
+    # Each changes other quantizers, so the order has no effect; but it should always be the same.
+    return [kind() for kind in sorted(kinds, key=lambda kind: kind.__name__, reverse=True)]

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from larq.quantized_variable import QuantizedVariable
 
-from larq_rep.signs import named_layers, shifted, signs
+from larq_rep.quantizers.base import precision_of
+from larq_rep.signs import named_layers, saturated, signs
 
 
 class BinaryStatistics(tf.keras.callbacks.Callback):
@@ -25,7 +26,8 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
     \\[ \text{saturated} = \operatorname{mean}\left[\left|v\right| \geq c\right] \\]
 
     over a few images in inference mode. \\(v\\) is what the sign is taken of and \\(c\\) the window beyond which its
-    gradient is 0, or 1 where there is none: see `larq_rep.signs.shifted`. Values that a hard tanh before the sign has
+    gradient is 0, or 1 where there is none: see `larq_rep.signs.shifted`. (With `LowBitSign` no window of \\(v\\) tells
+    this; there it is \\(\left|x\right| \geq 1\\).) Values that a hard tanh before the sign has
     clipped count as saturated, for it lets no gradient through either.
 
     The logs of the epoch get the means over the layers, `flip_ratio` and `saturated`, for callbacks after this one,
@@ -41,7 +43,8 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
             numbers of the layers are not kept.
 
     # Raises
-        ValueError: When training begins, if the model is no functional one.
+        ValueError: When training begins, if the model is no functional one, or has a quantizer that does not say its
+            precision, or one of the input that does not say what it takes the sign of.
     """
 
     def __init__(
@@ -90,7 +93,8 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
 
 
 def _binary_kernels(layer: tf.keras.layers.Layer) -> list[QuantizedVariable]:
-    return [w for w in layer.weights if isinstance(w, QuantizedVariable) and w.precision == 1]
+    kernels = [weight for weight in layer.weights if isinstance(weight, QuantizedVariable)]
+    return [kernel for kernel in kernels if precision_of(kernel.quantizer) == 1]
 
 
 def _saturation(model: tf.keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -102,11 +106,10 @@ def _saturation(model: tf.keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Ten
 
     # A graph, so that no activations are kept once they are counted.
     @tf.function
-    def saturated(images):
+    def shares_of(images):
         shares = {}
         for sign, x in zip(found, tf.nest.flatten(extractor(images, training=False)), strict=True):
-            value, window = shifted(sign.quantizer, x)
-            shares[sign.name] = tf.reduce_mean(tf.cast(tf.abs(value) >= window, tf.float32))
+            shares[sign.name] = tf.reduce_mean(tf.cast(saturated(sign.quantizer, x), tf.float32))
         return shares
 
-    return saturated
+    return shares_of

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import authors
 import h5py
+import larq as lq
 import numpy as np
 import pytest
 import support
@@ -20,6 +21,7 @@ from mxnet_files import params
 
 from larq_rep import zoo
 from larq_rep.layers import Mirror
+from larq_rep.quantizers import XNORSign
 from larq_rep.training.phases import with_real_weights
 from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
 from larq_rep.zoo.families import families, load_state_dict, recognise
@@ -107,6 +109,16 @@ def irnet(**options):
 @pytest.fixture(scope="module")
 def resnet20():
     return zoo.ResNet20(method="irnet", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+
+
+def with_kernel_quantizer(model, quantizer):
+    """The same network with another quantizer in `layer1_0_conv1`."""
+
+    def clone(layer):
+        other = {"kernel_quantizer": quantizer} if layer.name == "layer1_0_conv1" else {}
+        return type(layer).from_config({**layer.get_config(), **other})
+
+    return tf.keras.models.clone_model(model, clone_function=clone)
 
 
 def test_all_problems_are_listed_and_nothing_is_loaded(resnet20):
@@ -202,6 +214,68 @@ def test_counts_of_undecided_signs(resnet20):
     rows[1, :2] = 1e-9, -1e-9
     report = load_state_dict(resnet20, state)
     assert report.zeros["layer1_0_conv1"] == 2 and report.close["layer1_0_conv1"] == 2
+
+
+@pytest.mark.parametrize("quantizer", ["xnor_sign", "magnitude_aware_sign", "approx_sign", "dorefa_sign"])
+def test_zeros_of_every_sign_are_counted(resnet20, quantizer):
+    """Whatever takes the sign of the kernel itself."""
+    model = with_kernel_quantizer(resnet20, quantizer)
+    key = "layer1.0.conv1.weight"
+    state = {**irnet(), key: np.where(np.arange(2304).reshape(16, 16, 3, 3) < 3, 0, 1e-12)}
+    report = load_state_dict(model, state)
+    assert report.zeros["layer1_0_conv1"] == 3 and "layer1_0_conv1" not in report.close
+
+
+def test_zeros_of_an_imported_xnor_network_are_counted():
+    image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
+    model = zoo.ResNet18(method="xnor", input_tensor=image, num_classes=10)
+    names = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    state = {}
+    for layer in model.layers:
+        for weight in layer.weights if layer.name != "mirror" else []:
+            name = weight.name.split("/")[-1].removesuffix(":0")
+            key = f"{layer.name.replace('_', '.')}.{names.get(name, name).replace('kernel', 'weight')}"
+            state[key] = np.full(weight.shape[::-1], 0.5, np.float32)
+    state["layer1.0.conv1.weight"].reshape(-1)[:3] = 0
+    assert type(model.get_layer("layer1_0_conv1").kernel_quantizer) is XNORSign
+    assert load_state_dict(model, state).zeros == {"layer1_0_conv1": 3}
+
+
+@pytest.mark.parametrize("quantizer", [lq.quantizers.DoReFa(1, mode="weights"), lq.quantizers.SteTern(), None])
+def test_zeros_that_are_the_same_in_pytorch_are_not_counted(resnet20, quantizer):
+    model = with_kernel_quantizer(resnet20, quantizer)
+    report = load_state_dict(model, {**irnet(), "layer1.0.conv1.weight": np.zeros((16, 16, 3, 3))})
+    assert "layer1_0_conv1" not in report.zeros
+
+
+class OwnSign(lq.quantizers.SteSign):
+    def call(self, inputs):
+        return super().call(inputs - 0.5)
+
+
+class AnsweringSign(OwnSign):
+    call = OwnSign.call
+
+    def value(self, x):
+        return x - 0.5
+
+
+@pytest.mark.parametrize(
+    "quantizer", [OwnSign(), lambda x: tf.sign(x), lq.utils.set_precision(1)(lambda x: tf.sign(x))]
+)
+def test_a_sign_that_is_not_known_is_refused(resnet20, quantizer):
+    model = with_kernel_quantizer(resnet20, quantizer)
+    before = model.get_weights()
+    with pytest.raises(CheckpointError, match="unknown sign: kernel quantizer of layer1_0_conv1: .* does not say"):
+        load_state_dict(model, irnet())
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_sign_of_your_own_says_what_it_is_taken_of(resnet20):
+    state = {**irnet(), "layer1.0.conv1.weight": np.full((16, 16, 3, 3), 0.5)}
+    report = load_state_dict(with_kernel_quantizer(resnet20, AnsweringSign()), state)
+    assert report.zeros["layer1_0_conv1"] == 2304
 
 
 # Files.

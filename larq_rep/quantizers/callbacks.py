@@ -1,0 +1,177 @@
+r"""What changes numbers of quantizers during training: callbacks that the quantizers name as their `schedule`.
+
+All of it is a function of the epoch \\(e = 0 \dots E - 1\\) of the \\(E\\) that `fit` was told.
+"""
+
+import math
+from typing import ClassVar
+
+import tensorflow as tf
+
+
+def steepness(epoch: float, epochs: int, t_min: float, t_max: float = 10.0) -> float:
+    r"""Steepness \\(t\\) of the estimators of IR-Net and RBNN; their gain is \\(k = \max(1/t, 1)\\).
+
+    \\[
+    t(e) = 10^{\log_{10} t_{\min} + (\log_{10} t_{\max} - \log_{10} t_{\min})\, e / E}
+    \\]
+    """
+    return t_min * (t_max / t_min) ** (epoch / epochs)
+
+
+def recu_tau(epoch: float, epochs: int, tau_min: float = 0.85, tau_max: float = 0.99) -> float:
+    r"""Quantile \\(\tau\\) up to which ReCU leaves weights as they are.
+
+    \\[
+    \tau(e) = A \exp(e / E) + B \qquad
+    A = \frac{\tau_{\max} - \tau_{\min}}{\exp(1) - 1} \qquad B = \tau_{\min} - A
+    \\]
+    """
+    return tau_min + (tau_max - tau_min) * math.expm1(epoch / epochs) / math.expm1(1)
+
+
+class QuantizerSchedule(tf.keras.callbacks.Callback):
+    """Sets a variable of all quantizers of a model whose `schedule` this class is, at the start of each epoch.
+
+    A subclass says which variable that is, and what it is set to.
+
+    # Attributes
+        attribute: Name of the variable.
+        quantizers: Names of the quantizers, for messages.
+
+    # Raises
+        ValueError: When training begins, if the model has no such quantizer.
+    """
+
+    attribute: ClassVar[str]
+    quantizers: ClassVar[str]
+
+    def on_train_begin(self, logs=None):
+        self._quantizers = [module for module in self.model.submodules if self._changes(module)]
+        if not self._quantizers:
+            raise ValueError(
+                f"{type(self).__name__}: model '{self.model.name}' has no {self.quantizers} whose {self.attribute} it "
+                "could set. Leave it out."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for quantizer in self._quantizers:
+            getattr(quantizer, self.attribute).assign(self.value(quantizer, epoch, self.params["epochs"]))
+
+    def _changes(self, module: tf.Module) -> bool:
+        schedule = getattr(module, "schedule", None)
+        return isinstance(schedule, type) and isinstance(self, schedule)
+
+    def value(self, quantizer, epoch: int, epochs: int) -> float:
+        """The number of a quantizer in epoch `epoch` (the first is 0) of `epochs`."""
+        raise NotImplementedError
+
+
+class EDESchedule(QuantizerSchedule):
+    r"""Sharpens the error decay estimator of IR-Net at the start of each epoch.
+
+    Sets `t` of all `EDESign` and `LibraSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
+    \\(t_{\min}\\) is what each was made with: 0.001 in `ResNet20`, 0.1 in `VGGSmall`.
+
+    # Arguments
+        t_max: Where the schedule would arrive after the last epoch.
+
+    # Raises
+        ValueError: When training begins, if the model has no such quantizer.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+            Networks](https://arxiv.org/abs/1909.10788), equation 8
+    """
+
+    attribute = "t"
+    quantizers = "EDESign or LibraSign"
+
+    def __init__(self, t_max: float = 10.0):
+        super().__init__()
+        self.t_max = t_max
+
+    def value(self, quantizer, epoch, epochs):
+        return steepness(epoch, epochs, quantizer.initial_t, self.t_max)
+
+
+class ReCUSchedule(QuantizerSchedule):
+    r"""Leaves more and more weights as they are, at the start of each epoch.
+
+    Sets `tau` of all `ReCUSign` of the model to `recu_tau(epoch, epochs, tau_min, tau_max)`.
+
+    # Arguments
+        tau_min: \\(\tau\\) of the first epoch.
+        tau_max: Where the schedule would arrive after the last epoch.
+
+    # Raises
+        ValueError: When training begins, if the model has no `ReCUSign`.
+
+    # References
+        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369), equation 14
+    """
+
+    attribute = "tau"
+    quantizers = "ReCUSign"
+
+    def __init__(self, tau_min: float = 0.85, tau_max: float = 0.99):
+        super().__init__()
+        self.tau_min = tau_min
+        self.tau_max = tau_max
+
+    def value(self, quantizer, epoch, epochs):
+        return recu_tau(epoch, epochs, self.tau_min, self.tau_max)
+
+
+class RBNNSchedule(QuantizerSchedule):
+    r"""Sharpens RBNN's approximation of the sign and turns its rotations, at the start of each epoch.
+
+    Sets `t` of all `StandardizedSign` and `RotatedSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
+    Then it calls `update_rotations` of each `RotatedSign` with the latent kernel of its layer. The authors do that
+    with the epoch's first batch before they use the rotations, which is the same.
+
+    # Arguments
+        t_min: \\(t\\) of the first epoch.
+        t_max: Where the schedule would arrive after the last epoch.
+
+    # Raises
+        ValueError: When training begins, if the model has no such quantizer, or a `RotatedSign` is not the
+            `kernel_quantizer` of exactly one layer.
+
+    # References
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055), sections 3.3 and 3.4, and its code
+    """
+
+    attribute = "t"
+    quantizers = "StandardizedSign or RotatedSign"
+
+    def __init__(self, t_min: float = 1e-2, t_max: float = 10.0):
+        super().__init__()
+        self.t_min = t_min
+        self.t_max = t_max
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._rotated = []
+        for quantizer in self._quantizers:
+            if hasattr(quantizer, "update_rotations"):
+                self._rotated.append((quantizer, self._layer_of(quantizer)))
+
+    def _layer_of(self, quantizer) -> tf.keras.layers.Layer:
+        layers = [layer for layer in self.model.submodules if getattr(layer, "kernel_quantizer", None) is quantizer]
+        if len(layers) != 1:
+            kind = type(quantizer).__name__
+            raise ValueError(
+                f"RBNNSchedule: {kind} '{quantizer.name}' of model '{self.model.name}' has to be the "
+                f"kernel_quantizer of one layer, whose kernel it is rotated to, but it is that of "
+                f"{sorted(layer.name for layer in layers) or 'none'}. Give each convolution a {kind}() of its own."
+            )
+        return layers[0]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        for quantizer, layer in self._rotated:
+            quantizer.update_rotations(layer.kernel)
+
+    def value(self, quantizer, epoch, epochs):
+        return steepness(epoch, epochs, self.t_min, self.t_max)
