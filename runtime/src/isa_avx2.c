@@ -1,4 +1,4 @@
-/* AVX2: 32 output channels a vector, one word a step. */
+/* AVX2: 32 output channels a vector, one word a cell. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -111,5 +111,15 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return __builtin_cpu_supports("avx2"); }
 
-const struct kernels kernels_avx2 = {"avx2", supported, LANES, 1, PIXELS, 0, PIXELS, true, accumulate, run};
+const struct kernels kernels_avx2 = {
+    .name = "avx2",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .nibbles = true,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

@@ -1,4 +1,4 @@
-/* AVX-512 with VPOPCNTDQ: 16 output channels a vector, one word of input channels a step. */
+/* AVX-512 with VPOPCNTDQ: 16 output channels a vector, one word of input channels a cell. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -71,5 +71,15 @@ static bool supported(void) {
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, false, accumulate, run};
+const struct kernels kernels_avx512 = {
+    .name = "avx512",
+    .supported = supported,
+    .lanes = 16,
+    .cell_words = 1,
+    .few = 3,
+    .tile_few = 12,
+    .tile_many = 6,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

@@ -1,4 +1,4 @@
-/* AArch64 NEON: 4 output channels a vector, one word a step; bits are counted and summed in bytes. */
+/* AArch64 NEON: 4 output channels a vector, one word a cell; bits are counted and summed in bytes. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -82,5 +82,14 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_neon = {"neon", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};
+const struct kernels kernels_neon = {
+    .name = "neon",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

@@ -34,4 +34,13 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_portable = {"portable", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};
+const struct kernels kernels_portable = {
+    .name = "portable",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .accumulate = accumulate,
+    .run = run,
+};

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -13,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../src/delegate.h"
+#include "../src/threads.h"
 
 enum { THREADS = 3, CALLERS = 4, INDICES = 40, JOBS = 30, GENERATIONS = 3 };
 
