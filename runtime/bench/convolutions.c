@@ -31,17 +31,17 @@ static double seconds(void) {
 static volatile uint64_t sink;
 
 /* Each peak loop keeps everything in registers: per turn `width` bits are compared, counted and added. */
-#define PEAK(name, target_name, type, count, width, load, add_count, fold)                  \
-  __attribute__((target(target_name))) static double name(void) {                     \
-    type sum[count], a[count];                                                        \
-    for (int i = 0; i < count; i++) sum[i] = a[i] = load(i);                          \
-    type b = load(77);                                                                \
-    for (int t = 0; t < PEAK_TURNS; t++) {                                            \
-      __asm__ volatile("" : "+x"(b));                                                 \
-      for (int i = 0; i < count; i++) sum[i] = add_count(sum[i], a[i], b);                 \
-    }                                                                                 \
-    for (int i = 0; i < count; i++) sink += (uint64_t)fold(sum[i]);                   \
-    return (double)PEAK_TURNS * count * width;                                        \
+#define PEAK(name, target_name, type, count, width, load, add_count, fold) \
+  __attribute__((target(target_name))) static double name(void) {          \
+    type sum[count], a[count];                                             \
+    for (int i = 0; i < count; i++) sum[i] = a[i] = load(i);               \
+    type b = load(77);                                                     \
+    for (int t = 0; t < PEAK_TURNS; t++) {                                 \
+      __asm__ volatile("" : "+x"(b));                                      \
+      for (int i = 0; i < count; i++) sum[i] = add_count(sum[i], a[i], b); \
+    }                                                                      \
+    for (int i = 0; i < count; i++) sink += (uint64_t)fold(sum[i]);        \
+    return (double)PEAK_TURNS * count * width;                             \
   }
 
 #if defined(__x86_64__)
@@ -52,8 +52,7 @@ PEAK(peak_avx512, "avx512f,avx512vpopcntdq", __m512i, 12, 512, LOAD512, COUNT512
 
 #define LOAD256(i) _mm256_set1_epi32(i)
 __attribute__((target("avx2"), always_inline)) static inline __m256i count256(__m256i s, __m256i a, __m256i b) {
-  const __m256i table =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
   const __m256i low = _mm256_set1_epi8(15), x = _mm256_xor_si256(a, b);
   s = _mm256_add_epi8(s, _mm256_shuffle_epi8(table, _mm256_and_si256(x, low)));
   return _mm256_add_epi8(s, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), low)));
@@ -150,19 +149,29 @@ static bool make_layer(struct layer *l, struct shared *shared, int size, int cha
   l->tensors[2] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
   l->tensors[3] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
   l->tensors[4] = tensor(kTfLiteFloat32, 2, 4, (int[]){1, size, size, channels});
-  l->context = (TfLiteContext){.tensors_size = 5, .tensors = l->tensors, .ResizeTensor = keep_shape,
-                               .ReportError = report, .recommended_num_threads = 1};
+  l->context = (TfLiteContext){.tensors_size = 5,
+                               .tensors = l->tensors,
+                               .ResizeTensor = keep_shape,
+                               .ReportError = report,
+                               .recommended_num_threads = 1};
   TfLiteIntArray *inputs = array(5, (int[]){0, 1, 2, 3, -1}), *outputs = array(1, (int[]){4});
-  l->node = (struct node){.kind = NODE_BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
-                              .window = {.height = kernel, .width = kernel, .stride_height = 1, .stride_width = 1, .dilation_height = 1, .dilation_width = 1, .same = true},
-                              .values = {{NULL, 0},
-                                         {l->tensors[1].data.data, 1},
-                                         {l->tensors[2].data.data, 1},
-                                         {l->tensors[3].data.data, 1}}};
+  l->node = (struct node){
+      .kind = NODE_BCONV,
+      .inputs = inputs,
+      .outputs = outputs,
+      .channels_in = channels,
+      .window = {.height = kernel,
+                 .width = kernel,
+                 .stride_height = 1,
+                 .stride_width = 1,
+                 .dilation_height = 1,
+                 .dilation_width = 1,
+                 .same = true},
+      .values = {{NULL, 0}, {l->tensors[1].data.data, 1}, {l->tensors[2].data.data, 1}, {l->tensors[3].data.data, 1}}};
   memcpy(l->producer, (int[]){-1, -1, -1, -1, 0}, sizeof l->producer);
   l->is_output[4] = true;
-  l->plan = (struct plan){.tensor_count = 5, .node_count = 1, .nodes = &l->node, .producer = l->producer,
-                          .is_output = l->is_output};
+  l->plan = (struct plan){
+      .tensor_count = 5, .node_count = 1, .nodes = &l->node, .producer = l->producer, .is_output = l->is_output};
   l->partition = (struct partition){.shared = shared, .options = &shared->options, .plan = &l->plan};
   const bool prepared = prepare_partition(&l->context, &l->partition) == kTfLiteOk;
   free(inputs);
@@ -208,8 +217,8 @@ static void measure(const struct kernels *kernels) {
   for (int i = 0; i < LAYERS; i++) {
     char share[16] = "   -";
     if (peak) snprintf(share, sizeof share, "%3.0f %%", 100 * best[i] / best[LAYERS]);
-    printf("  %dx%d %2dx%2dx%-4d %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0],
-           shapes[i][0], shapes[i][1], best[i] / 1e9, share);
+    printf("  %dx%d %2dx%2dx%-4d %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0], shapes[i][0],
+           shapes[i][1], best[i] / 1e9, share);
   }
   for (int i = 0; i < LAYERS; i++) free_layer(&layers[i]);
   free(layers);

@@ -58,8 +58,8 @@ static size_t bytes_of(const TfLiteTensor *t) {
 }
 
 static void make_tensor(struct input *in, TfLiteTensor *t) {
-  static const int types[] = {kTfLiteFloat32, kTfLiteFloat32, kTfLiteFloat32, kTfLiteInt32, kTfLiteInt32, kTfLiteInt8,
-                              kTfLiteBool, 4};
+  static const int types[] = {kTfLiteFloat32, kTfLiteFloat32, kTfLiteFloat32, kTfLiteInt32,
+                              kTfLiteInt32,   kTfLiteInt8,    kTfLiteBool,    4};
   static const int ranks[] = {4, 4, 4, 4, 4, 1, 1, 2, 3, 0, 5, 8};
   static const int sizes[] = {1, 1, 1, 2, 3, 4, 5, 8, 16, 32, 33, 64, 64, 96, 0, -1, 1 << 20, INT32_MAX};
   t->type = (TfLiteType)pick(in, types, 8);
@@ -83,7 +83,9 @@ static void make_tensor(struct input *in, TfLiteTensor *t) {
 
 static void set_tensor(struct host *host, int index, TfLiteType type, int rank, const int *dims, bool constant) {
   TfLiteTensor *t = &host->tensors[index];
-  *t = (TfLiteTensor){.type = type, .dims = int_array(rank, NULL), .name = "tensor",
+  *t = (TfLiteTensor){.type = type,
+                      .dims = int_array(rank, NULL),
+                      .name = "tensor",
                       .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
   memcpy(t->dims->data, dims, (size_t)rank * sizeof(int));
   t->bytes = bytes_of(t);
@@ -92,7 +94,8 @@ static void set_tensor(struct host *host, int index, TfLiteType type, int rank, 
   for (size_t i = 0; i < t->bytes; i++) data[i] = (uint8_t)(i * 37 + i / 5);
 }
 
-static void set_node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
+static void set_node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in,
+                     int out) {
   host->registrations[index] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
   host->nodes[index].inputs = int_array(inputs, NULL);
   memcpy(host->nodes[index].inputs->data, in, (size_t)inputs * sizeof(int));
@@ -101,9 +104,16 @@ static void set_node(struct host *host, int index, int builtin, const char *cust
 }
 
 static void put_options(TfLiteNode *node, int index, const int *values) {
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
-                                     "filter_width", "fused_activation_function", "pad_values", "padding",
-                                     "stride_height", "stride_width"};
+  static const char *const keys[] = {"channels_in",
+                                     "dilation_height_factor",
+                                     "dilation_width_factor",
+                                     "filter_height",
+                                     "filter_width",
+                                     "fused_activation_function",
+                                     "pad_values",
+                                     "padding",
+                                     "stride_height",
+                                     "stride_width"};
   static uint8_t maps[NODES][320];
   const int size = flexbuffer(maps[index], 10, keys, values);
   node->custom_initial_data = maps[index];
@@ -111,17 +121,27 @@ static void put_options(TfLiteNode *node, int index, const int *values) {
 }
 
 static void make_node(struct input *in, struct host *host, int index) {
-  static const int builtins[] = {kTfLiteBuiltinAdd, kTfLiteBuiltinAdd, kTfLiteBuiltinMul, kTfLiteBuiltinSub,
-                                 kTfLiteBuiltinPrelu, kTfLiteBuiltinTile, kTfLiteBuiltinConcatenation,
-                                 kTfLiteBuiltinAveragePool2d, kTfLiteBuiltinRelu, kTfLiteBuiltinRelu6, 3,
-                                 kTfLiteBuiltinMaxPool2d, kTfLiteBuiltinReluN1To1, kTfLiteBuiltinFill};
-  static const char *const customs[] = {"LceQuantize", "LceBconv2d", "LceQuantize", "LceBconv2d", "LceDequantize",
-                                        "LceBMaxPool2d", "Other"};
+  static const int builtins[] = {kTfLiteBuiltinAdd,
+                                 kTfLiteBuiltinAdd,
+                                 kTfLiteBuiltinMul,
+                                 kTfLiteBuiltinSub,
+                                 kTfLiteBuiltinPrelu,
+                                 kTfLiteBuiltinTile,
+                                 kTfLiteBuiltinConcatenation,
+                                 kTfLiteBuiltinAveragePool2d,
+                                 kTfLiteBuiltinRelu,
+                                 kTfLiteBuiltinRelu6,
+                                 3,
+                                 kTfLiteBuiltinMaxPool2d,
+                                 kTfLiteBuiltinReluN1To1,
+                                 kTfLiteBuiltinFill};
+  static const char *const customs[] = {"LceQuantize",   "LceBconv2d",    "LceQuantize", "LceBconv2d",
+                                        "LceDequantize", "LceBMaxPool2d", "Other"};
   TfLiteNode *node = &host->nodes[index];
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
-  host->registrations[index] = (TfLiteRegistration){
-      .builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
+  host->registrations[index] =
+      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
   const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
   node->inputs = int_array(inputs, NULL);
   for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;
@@ -132,7 +152,8 @@ static void make_node(struct input *in, struct host *host, int index) {
     const int params[] = {next(in) % 4, next(in) % 4, 1 + next(in) % 2, 1 + next(in) % 2, 1 + next(in) % 2, 0};
     memcpy(p, params, sizeof params);
     if (host->registrations[index].builtin_code == kTfLiteBuiltinConcatenation) memset(p + 4, 0, 4);
-    if (host->registrations[index].builtin_code == kTfLiteBuiltinAveragePool2d) ((int *)(void *)p)[0] = 1 + params[0] % 2;
+    if (host->registrations[index].builtin_code == kTfLiteBuiltinAveragePool2d)
+      ((int *)(void *)p)[0] = 1 + params[0] % 2;
     node->builtin_data = next(in) % 16 ? p : NULL;
     return;
   }
@@ -167,8 +188,8 @@ static void make_chain(struct input *in, struct host *host) {
   static const TfLiteArithmeticParams none = {kTfLiteActNone};
   const int h = 1 + next(in) % 8, w = 1 + next(in) % 8, kernel = 1 + next(in) % 4, activation = next(in) % 4;
   int filters = pick(in, outputs, 6);
-  const int values[] = {32, pick(in, far, 8), pick(in, far, 8), 1, 1, activation, activation ? 1 : next(in) % 2, 0,
-                        pick(in, far, 8), pick(in, far, 8)};
+  const int values[] = {32, pick(in, far, 8), pick(in, far, 8), 1, 1, activation, activation ? 1 : next(in) % 2,
+                        0,  pick(in, far, 8), pick(in, far, 8)};
   const int oh = (h - 1) / values[8] + 1, ow = (w - 1) / values[9] + 1;
   set_tensor(host, X, kTfLiteFloat32, 4, (int[]){1, h, w, 32}, false);
   set_tensor(host, PACKED, kTfLiteInt32, 4, (int[]){1, h, w, 1}, false);
@@ -247,9 +268,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct host host;
   memset(&host, 0, sizeof host);
   host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
-                                 .ResizeTensor = resize, .ReportError = report, .GetExecutionPlan = get_plan,
-                                 .GetNodeAndRegistration = get_node, .recommended_num_threads = 1};
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetExecutionPlan = get_plan,
+                                 .GetNodeAndRegistration = get_node,
+                                 .recommended_num_threads = 1};
   const int kind = next(&in);
   host.count = kind < 128 ? 1 + kind % NODES : NODES;
   host.graph.plan = int_array(host.count, NULL);

@@ -1,7 +1,7 @@
 """The fuzzers' seeds in one archive each; the same seeds give the same bytes.
 
-    python fuzz/seeds.py unpack fuzz/corpus/partition.zip FOLDER
-    python fuzz/seeds.py pack fuzz/corpus/partition.zip FOLDER [FOLDER ...]
+python fuzz/seeds.py unpack fuzz/corpus/partition.zip FOLDER
+python fuzz/seeds.py pack fuzz/corpus/partition.zip FOLDER [FOLDER ...]
 """
 
 import hashlib

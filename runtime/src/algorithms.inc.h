@@ -63,26 +63,26 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 /* b counts the units of all pixels: DATA is where that unit's floats begin. */
 #define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
 #define REPEATED_DATA (data + b / units * op->stride + op->source_channels[unit + b % units] * 4)
-#define LOADED(from, whole, statement)                                                                    \
-  UNROLL for (int b = 0; b < blocks; b++) {                                                               \
-    load_unit(w, from, whole);                                                                            \
-    UNROLL for (int j = 0; j < VECTORS; j++) {                                                            \
-      const int i = b * VECTORS + j;                                                                      \
-      statement;                                                                                          \
-    }                                                                                                     \
-  }                                                                                                       \
+#define LOADED(from, whole, statement)         \
+  UNROLL for (int b = 0; b < blocks; b++) {    \
+    load_unit(w, from, whole);                 \
+    UNROLL for (int j = 0; j < VECTORS; j++) { \
+      const int i = b * VECTORS + j;           \
+      statement;                               \
+    }                                          \
+  }                                            \
   break
-#define CONSTANT(expression)                                                                              \
-  UNROLL for (int k = 0; k < units * VECTORS; k++) {                                                      \
-    const vfloat c = vload(op->constant + channel + k * FLOATS);                                          \
-    UNROLL for (int p = 0; p < pixels; p++) {                                                             \
-      const int i = p * units * VECTORS + k;                                                              \
-      v[i] = expression;                                                                                  \
-    }                                                                                                     \
-  }                                                                                                       \
+#define CONSTANT(expression)                                     \
+  UNROLL for (int k = 0; k < units * VECTORS; k++) {             \
+    const vfloat c = vload(op->constant + channel + k * FLOATS); \
+    UNROLL for (int p = 0; p < pixels; p++) {                    \
+      const int i = p * units * VECTORS + k;                     \
+      v[i] = expression;                                         \
+    }                                                            \
+  }                                                              \
   break
-#define EACH(expression)                                                                                  \
-  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression;                                             \
+#define EACH(expression)                                      \
+  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression; \
   break
 
   for (const struct instruction *op = program; op < program + count; op++) {
@@ -178,8 +178,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 }
 
 /* All units of `pixels` pixels, as many at once as the registers hold. */
-ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel,
-                              const int pixels) {
+ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel, const int pixels) {
   const int whole = channels / UNIT, most = BLOCKS_AT_ONCE / pixels;
   int unit = 0;
   if (most >= 4)

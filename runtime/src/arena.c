@@ -29,7 +29,8 @@ uint64_t place_buffers(struct plan *plan) {
       for (int j = 0; j < i; j++) {
         const struct buffer *other = &plan->buffers[j];
         if (other->external || other->view_of >= 0) continue;
-        const bool alive = b->bits || other->bits || (b->first_step <= other->last_step && other->first_step <= b->last_step);
+        const bool alive =
+            b->bits || other->bits || (b->first_step <= other->last_step && other->first_step <= b->last_step);
         const uint64_t end = other->offset + buffer_bytes(other);
         if (alive && b->offset < end && other->offset < b->offset + bytes) {
           b->offset = end;

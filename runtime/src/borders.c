@@ -17,8 +17,8 @@ bool sum_weights(struct convolution *conv) {
         const int sum = tap_sum(conv, o, y, x);
         conv->all_sums[o] += sum;
         if (y < rows.first || y >= rows.end || x < columns.first || x >= columns.end) continue;
-        int32_t *to = conv->sums + ((size_t)(y - rows.first + 1) * across + (size_t)(x - columns.first + 1)) * channels +
-                      (size_t)o;
+        int32_t *to = conv->sums +
+                      ((size_t)(y - rows.first + 1) * across + (size_t)(x - columns.first + 1)) * channels + (size_t)o;
         const int32_t *above = to - across * channels;
         *to = sum + *above + *(to - channels) - *(above - channels);
       }
@@ -67,10 +67,10 @@ bool prepare_borders(struct convolution *conv, const struct buffer *input) {
   struct range *rows = allocate((uint64_t)conv->rows.out + 1, sizeof *rows);
   struct range *columns = allocate((uint64_t)conv->columns.out + 1, sizeof *columns);
   if (conv->row_class && conv->column_class && rows && columns) {
-    const int row_classes = classify(&conv->rows, input->h, w->height, w->stride_height, w->dilation_height,
-                                     conv->row_class, rows);
-    conv->column_classes = classify(&conv->columns, input->w, w->width, w->stride_width, w->dilation_width,
-                                    conv->column_class, columns);
+    const int row_classes =
+        classify(&conv->rows, input->h, w->height, w->stride_height, w->dilation_height, conv->row_class, rows);
+    conv->column_classes =
+        classify(&conv->columns, input->w, w->width, w->stride_width, w->dilation_width, conv->column_class, columns);
     conv->borders = allocate((uint64_t)row_classes * (uint64_t)conv->column_classes, width * sizeof(float));
     conv->border_bytes = (size_t)row_classes * (size_t)conv->column_classes * width * sizeof(float);
     for (int r = 0; conv->borders && r < row_classes; r++)
@@ -80,8 +80,8 @@ bool prepare_borders(struct convolution *conv, const struct buffer *input) {
         struct range inner_rows = r ? rows[r] : conv->rows.taps, inner_columns = c ? columns[c] : conv->columns.taps;
         for (int o = 0; o < conv->period; o++) {
           const int output = o % conv->channels_out;
-          border[o] = conv->multiplier[o] *
-                      (float)(conv->all_sums[output] - sum_of(conv, output, inner_rows, inner_columns));
+          border[o] =
+              conv->multiplier[o] * (float)(conv->all_sums[output] - sum_of(conv, output, inner_rows, inner_columns));
         }
       }
   }

@@ -79,8 +79,8 @@ static void read_pool(const TfLiteContext *context, const TfLitePoolParams *pool
   const TfLiteIntArray *in = node->inputs;
   const TfLiteTensor *x = &context->tensors[in->data[0]], *y = &context->tensors[node->outputs->data[0]];
   const int longest = maximum ? MAX_POOLED : 2;
-  if (!pool || in->size != 1 || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 ||
-      x->dims->size != 4 || y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
+  if (!pool || in->size != 1 || pool->activation != kTfLiteActNone || x->type != kTfLiteFloat32 || x->dims->size != 4 ||
+      y->dims->size != 4 || is_constant(context, in->data[0]) || pool->filter_height < 1 ||
       pool->filter_height > longest || pool->filter_width < 1 || pool->filter_width > longest ||
       pool->stride_height < 1 || pool->stride_width < 1 || last_dimension(x) != last_dimension(y))
     return;
@@ -113,7 +113,9 @@ void read_builtin(const TfLiteContext *context, const TfLiteNode *tf_node, int b
           !fits(context, node))
         return;
       node->activation = arithmetic->activation;
-      node->kind = builtin == kTfLiteBuiltinAdd ? NODE_ADD : builtin == kTfLiteBuiltinSub ? NODE_SUBTRACT : NODE_MULTIPLY;
+      node->kind = builtin == kTfLiteBuiltinAdd   ? NODE_ADD
+                   : builtin == kTfLiteBuiltinSub ? NODE_SUBTRACT
+                                                  : NODE_MULTIPLY;
       return;
     case kTfLiteBuiltinPrelu:
       if (in->size == 2 && is_constant(context, in->data[1]) && fits(context, node)) node->kind = NODE_PRELU;
@@ -122,7 +124,9 @@ void read_builtin(const TfLiteContext *context, const TfLiteNode *tf_node, int b
     case kTfLiteBuiltinRelu6:
     case kTfLiteBuiltinReluN1To1:
       if (in->size == 1 && fits(context, node))
-        node->kind = builtin == kTfLiteBuiltinRelu ? NODE_RELU : builtin == kTfLiteBuiltinRelu6 ? NODE_RELU6 : NODE_RELU_N1_TO_1;
+        node->kind = builtin == kTfLiteBuiltinRelu    ? NODE_RELU
+                     : builtin == kTfLiteBuiltinRelu6 ? NODE_RELU6
+                                                      : NODE_RELU_N1_TO_1;
       return;
     case kTfLiteBuiltinTile:
       if (x->type == kTfLiteFloat32 && !is_constant(context, in->data[0]) && repeats_channels(context, in, channels)) {

@@ -79,11 +79,11 @@ static bool can_apply(struct planner *p, const struct chain *chain, const struct
   if (operand == tensor) return false;
   if (is_constant(p->context, operand)) return true;
   if (is_broadcast(p->shapes, node, operand) || loadable(p, operand, &period) < 0) return false;
-  return !period || (node->kind == NODE_ADD && (chain->concatenation < 0 || p->concatenations[chain->concatenation]->signs));
+  return !period ||
+         (node->kind == NODE_ADD && (chain->concatenation < 0 || p->concatenations[chain->concatenation]->signs));
 }
 
-void apply(struct planner *p, struct chain *chain, const struct node *node, int side, int buffer,
-                  int period) {
+void apply(struct planner *p, struct chain *chain, const struct node *node, int side, int buffer, int period) {
   switch (node->kind) {
     case NODE_PRELU:
       emit(p, chain, (struct planned){.code = OP_PRELU, .buffer = -1}, other_operand(node, 0));
@@ -101,12 +101,14 @@ void apply(struct planner *p, struct chain *chain, const struct node *node, int 
       break;
   }
   const int operand = other_operand(node, side);
-  const enum opcode of_constant = node->kind == NODE_ADD ? OP_ADD : node->kind == NODE_MULTIPLY ? OP_MULTIPLY
-                                  : side == 0     ? OP_SUBTRACT
-                                                  : OP_SUBTRACT_FROM;
-  const enum opcode of_loaded = node->kind == NODE_ADD ? OP_ADD_LOADED : node->kind == NODE_MULTIPLY ? OP_MULTIPLY_LOADED
-                                : side == 0     ? OP_SUBTRACT_LOADED
-                                                : OP_SUBTRACT_FROM_LOADED;
+  const enum opcode of_constant = node->kind == NODE_ADD        ? OP_ADD
+                                  : node->kind == NODE_MULTIPLY ? OP_MULTIPLY
+                                  : side == 0                   ? OP_SUBTRACT
+                                                                : OP_SUBTRACT_FROM;
+  const enum opcode of_loaded = node->kind == NODE_ADD        ? OP_ADD_LOADED
+                                : node->kind == NODE_MULTIPLY ? OP_MULTIPLY_LOADED
+                                : side == 0                   ? OP_SUBTRACT_LOADED
+                                                              : OP_SUBTRACT_FROM_LOADED;
   if (is_constant(p->context, operand)) {
     emit(p, chain, (struct planned){.code = of_constant, .buffer = -1}, operand);
   } else {
@@ -210,10 +212,12 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
       const int units = round_up(step->channels, UNIT) / UNIT;
       free(step->copies); /* of a TILE before this one */
       step->copies = allocate((size_t)units, sizeof *step->copies);
-      if (!step->copies || !repeat_results(step->convolution, step->channels)) fail(p, node, "no memory for its copies");
+      if (!step->copies || !repeat_results(step->convolution, step->channels))
+        fail(p, node, "no memory for its copies");
       for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % step->convolution->period;
     } else {
-      const int side = side_of(node, tensor), operand = node_types[node->kind].arithmetic ? other_operand(node, side) : tensor;
+      const int side = side_of(node, tensor),
+                operand = node_types[node->kind].arithmetic ? other_operand(node, side) : tensor;
       int period = 0;
       const int buffer = is_constant(p->context, operand) || operand == tensor ? -1 : loadable(p, operand, &period);
       apply(p, chain, node, side, buffer, period);

@@ -115,9 +115,11 @@ static TfLiteStatus check_order(TfLiteContext *context, const struct graph *grap
     }
     for (int j = 0; node->outputs && j < node->outputs->size; j++) {
       const int t = node->outputs->data[j];
-      if (t < 0 || (size_t)t >= context->tensors_size || (graph->producer[t] == i && !is_constant(context, t))) continue;
+      if (t < 0 || (size_t)t >= context->tensors_size || (graph->producer[t] == i && !is_constant(context, t)))
+        continue;
       context->ReportError(context, "larq-rep: operator %d writes tensor %d '%.60s', which %s.", node->index, t,
-                           tensor_name(context, t), is_constant(context, t) ? "is a constant" : "a later one writes too");
+                           tensor_name(context, t),
+                           is_constant(context, t) ? "is a constant" : "a later one writes too");
       return kTfLiteError;
     }
   }

@@ -111,7 +111,8 @@ size_t constant_bytes(const struct convolution *conv) {
   const size_t channels = (size_t)conv->channels_out, taps = (size_t)conv->gemm.taps;
   const size_t sums = (size_t)(length(conv->rows.taps) + 1) * (size_t)(length(conv->columns.taps) + 1) + 1;
   return 4 * (3 * (size_t)round_up(conv->period, UNIT) + taps + (conv->sums ? sums * channels : 0) +
-              (conv->missed ? channels : 0)) + conv->border_bytes + conv->padded_bytes;
+              (conv->missed ? channels : 0)) +
+         conv->border_bytes + conv->padded_bytes;
 }
 
 void place_windows(struct convolution *conv, const struct buffer *input) {
@@ -128,8 +129,8 @@ bool prepare_convolution(struct convolution *conv, const struct buffer *input) {
   const int64_t row = ((int64_t)left + input->w + right) * input->pixel_words;
   for (int t = 0; t < conv->gemm.taps; t++) {
     const int columns = length(conv->columns.taps);
-    const int64_t offset =
-        (int64_t)(t / columns) * w->dilation_height * row + (int64_t)(t % columns) * w->dilation_width * input->pixel_words;
+    const int64_t offset = (int64_t)(t / columns) * w->dilation_height * row +
+                           (int64_t)(t % columns) * w->dilation_width * input->pixel_words;
     if (offset > INT32_MAX) return false;
     conv->tap_offsets[t] = (int32_t)offset;
   }

@@ -39,8 +39,7 @@ static void tile(const struct gemm *gemm, const uint32_t *const *x, int group_of
       acc[(size_t)p * acc_stride + (size_t)lane] = (int32_t)sum[p * LANES + lane];
 }
 
-static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
-                       size_t acc_stride) {
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
   (void)pixels;
   static const tile_function tiles[] = {NULL, NULL, NULL, tile};
   accumulate_all(gemm, x, acc, acc_stride, LANES, tiles);

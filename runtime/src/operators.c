@@ -48,8 +48,8 @@ static TfLiteStatus read_option(TfLiteContext *context, const TfLiteNode *tf_nod
     return kTfLiteError;
   }
   if (found < low || found > high) {
-    context->ReportError(context, "larq-rep: operator %d (%s): option '%s' should be %d to %d, found %lld.", node->index,
-                         node_types[node->kind].name, key, low, high, (long long)found);
+    context->ReportError(context, "larq-rep: operator %d (%s): option '%s' should be %d to %d, found %lld.",
+                         node->index, node_types[node->kind].name, key, low, high, (long long)found);
     return kTfLiteError;
   }
   *value = (int)found;
@@ -131,19 +131,19 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *tf_node
          "a constant filter of as many bytes as its shape says", filter->bytes);
   EXPECT(words % shape[3] == 0, in->data[1], "filter words that divide those of the input", shape[3]);
   const int groups = words / shape[3];
-  EXPECT(groups == 1 || node->channels_in % (32 * groups) == 0, in->data[1],
-         "groups of a multiple of 32 channels", node->channels_in);
+  EXPECT(groups == 1 || node->channels_in % (32 * groups) == 0, in->data[1], "groups of a multiple of 32 channels",
+         node->channels_in);
   EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
   node->window.height = shape[1];
   node->window.width = shape[2];
   /* A threshold stands for the activation too: LCE's converter has worked it in. */
   const bool bits = y->type == kTfLiteInt32;
   if (bits) node->activation = kTfLiteActNone;
-  EXPECT(!node->window.same || node->pad_values == 1 || shape[1] * shape[2] == 1 || node->activation == kTfLiteActNone, output,
-         "no fused activation with zero padding", node->activation);
+  EXPECT(!node->window.same || node->pad_values == 1 || shape[1] * shape[2] == 1 || node->activation == kTfLiteActNone,
+         output, "no fused activation with zero padding", node->activation);
 
-  EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output, "type 1 (float32), 9 (int8) or 2 (packed signs)",
-         y->type);
+  EXPECT(bits || y->type == kTfLiteFloat32 || y->type == kTfLiteInt8, output,
+         "type 1 (float32), 9 (int8) or 2 (packed signs)", y->type);
   EXPECT(last_dimension(y) == (bits ? (shape[0] + 31) / 32 : shape[0]), output, "the filter's output channels",
          last_dimension(y));
   for (int i = bits ? 4 : 2; i < (bits ? 5 : 4); i++) {
@@ -156,8 +156,7 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *tf_node
     EXPECT(c->dims->data[0] == shape[0], t, "a value for each output channel", c->dims->data[0]);
     EXPECT(known_values(context, node->index, t, &node->values[i]), t, "a constant of 4 bytes a channel", c->bytes);
   }
-  if (y->type == kTfLiteInt8)
-    EXPECT(y->params.scale > 0, output, "a positive scale", 0);
+  if (y->type == kTfLiteInt8) EXPECT(y->params.scale > 0, output, "a positive scale", 0);
   return kTfLiteOk;
 }
 

@@ -19,7 +19,8 @@ extern const struct node_type node_types[NODE_KINDS];
 
 static inline bool is_lce(const struct node *node) { return node_types[node->kind].read != NULL; }
 
-/* Reads a node. NODE_NOT_OURS where TFLite should keep it; an error, reported, for an LCE operator that is malformed. */
+/* Reads a node. NODE_NOT_OURS where TFLite should keep it; an error, reported, for an LCE operator that is malformed.
+ */
 TfLiteStatus read_node(TfLiteContext *context, int index, struct node *node);
 
 #endif

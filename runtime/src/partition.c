@@ -17,7 +17,8 @@
 #include "tensors.h"
 #include "threads.h"
 
-static TfLiteStatus refuse_step(TfLiteContext *context, const struct plan *plan, const struct step *step, const char *why) {
+static TfLiteStatus refuse_step(TfLiteContext *context, const struct plan *plan, const struct step *step,
+                                const char *why) {
   const struct buffer *source = &plan->buffers[step->source];
   const struct shape *shape = &plan->shapes[source->shaped_like];
   char text[SHAPE_TEXT];
@@ -59,7 +60,8 @@ static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partitio
     const uint64_t bytes = scratch_bytes(step->convolution);
     if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
     if (!prepare_convolution(step->convolution, &plan->buffers[step->source]))
-      return refuse_step(context, plan, step, "no memory for its weights and borders, or an image of more than 2^31 words");
+      return refuse_step(context, plan, step,
+                         "no memory for its weights and borders, or an image of more than 2^31 words");
   }
   return kTfLiteOk;
 }
@@ -111,7 +113,7 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
   if (prepare_shapes(context, plan, partition->options) != kTfLiteOk ||
       prepare_convolutions(context, partition) != kTfLiteOk || resize_outputs(context, plan) != kTfLiteOk)
     return kTfLiteError;
-  partition->num_threads = partition->options->num_threads ? partition->options->num_threads
+  partition->num_threads = partition->options->num_threads        ? partition->options->num_threads
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
                                                                   : 1;
   if (partition->num_threads > MAX_THREADS) partition->num_threads = MAX_THREADS;

@@ -20,9 +20,14 @@ void fail(struct planner *p, const struct node *node, const char *reason) {
 
 int add_unnamed_buffer(struct planner *p, int tensor, int shaped_like, bool external, int pending) {
   const int step = p->plan->step_count - 1;
-  p->plan->buffers[p->plan->buffer_count] = (struct buffer){
-      .tensor = tensor, .shaped_like = shaped_like, .external = external, .type = p->context->tensors[tensor].type,
-      .pending = pending, .view_of = -1, .first_step = step, .last_step = step};
+  p->plan->buffers[p->plan->buffer_count] = (struct buffer){.tensor = tensor,
+                                                            .shaped_like = shaped_like,
+                                                            .external = external,
+                                                            .type = p->context->tensors[tensor].type,
+                                                            .pending = pending,
+                                                            .view_of = -1,
+                                                            .first_step = step,
+                                                            .last_step = step};
   return p->plan->buffer_count++;
 }
 
@@ -48,9 +53,7 @@ struct step *add_step(struct planner *p, enum step_kind kind, const struct node 
   return step;
 }
 
-void touch(struct planner *p, int buffer) {
-  p->plan->buffers[buffer].last_step = (int)(p->plan->step_count - 1);
-}
+void touch(struct planner *p, int buffer) { p->plan->buffers[buffer].last_step = (int)(p->plan->step_count - 1); }
 
 /* Whether input j of an operator is the first of its inputs with that tensor. */
 static bool first_mention(const struct node *node, int j) {

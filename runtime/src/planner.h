@@ -5,10 +5,10 @@
 #include "delegate.h"
 
 struct concatenation {
-  bool emitted;    /* one of its inputs has been followed through it */
-  int left;        /* inputs still to be followed */
-  bool *done;      /* of each input: whether it has been followed */
-  bool signs;      /* all inputs but the last are whole units, so that packed signs can be written in slices */
+  bool emitted; /* one of its inputs has been followed through it */
+  int left;     /* inputs still to be followed */
+  bool *done;   /* of each input: whether it has been followed */
+  bool signs;   /* all inputs but the last are whole units, so that packed signs can be written in slices */
   int count;
   struct planned tail[MAX_INSTRUCTIONS];
   int constants[MAX_INSTRUCTIONS];
@@ -23,8 +23,8 @@ struct planner {
   const struct shape *shapes;
   bool *done;
   struct concatenation **concatenations;
-  int *buffer_of;   /* of each tensor */
-  int *repeats;  /* tensor that this one repeats, or -1 */
+  int *buffer_of;              /* of each tensor */
+  int *repeats;                /* tensor that this one repeats, or -1 */
   int *readers, *reader_start; /* of each tensor: positions in nodes */
   struct plan *plan;
   TfLiteStatus status;

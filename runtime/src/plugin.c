@@ -111,22 +111,27 @@ static bool parse_bool(const char *text, bool *value) {
 }
 
 static bool set_option(struct options *options, const char *key, const char *value, void (*report)(const char *)) {
-  if (!key || !value) return refuse_option(report, "larq-rep: an option has no %s%s.", key ? "value: " : "name", key ? key : "");
+  if (!key || !value)
+    return refuse_option(report, "larq-rep: an option has no %s%s.", key ? "value: " : "name", key ? key : "");
   if (strcmp(key, "implementation") == 0) {
     options->kernels = choose_kernels(value);
     return options->kernels ||
-           refuse_option(report, "larq-rep: option '%s': '%.60s' is not among the implementations of this processor: %s.", key,
-                value);
+           refuse_option(report,
+                         "larq-rep: option '%s': '%.60s' is not among the implementations of this processor: %s.", key,
+                         value);
   }
   if (strcmp(key, "num_threads") == 0)
     return parse_int(value, 0, MAX_THREADS, &options->num_threads) ||
-           refuse_option(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.", key, value);
+           refuse_option(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.",
+                         key, value);
   bool *flag = strcmp(key, "profile") == 0 ? &options->profile : strcmp(key, "fuse") == 0 ? &options->fuse : NULL;
   if (flag)
     return parse_bool(value, flag) ||
            refuse_option(report, "larq-rep: option '%s' should be 0 or 1, found '%.60s'.", key, value);
-  return refuse_option(report, "larq-rep: there is no option '%.60s' (with value '%.60s'); there are implementation, "
-                      "num_threads, profile and fuse.", key, value);
+  return refuse_option(report,
+                       "larq-rep: there is no option '%.60s' (with value '%.60s'); there are implementation, "
+                       "num_threads, profile and fuse.",
+                       key, value);
 }
 
 /* Options of the environment come first, so that those of the program win. */

@@ -70,8 +70,10 @@ void print_profile(const struct partition *partition) {
           partition->options->kernels->name, partition->num_threads, partition->invocations, packed, memory);
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
-    fprintf(stderr, "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}", s ? ", " : "", step->node->index, step->name,
-            1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
+    fprintf(stderr,
+            "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}",
+            s ? ", " : "", step->node->index, step->name, 1e3 * step->seconds / (double)partition->invocations,
+            1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
   }
   fprintf(stderr, "]}\n");
 }

@@ -9,7 +9,10 @@ void start_program(struct job *job) {
   for (int i = 0; i < step->count; i++) {
     const struct planned *from = &step->program[i];
     struct instruction *to = &job->program[i];
-    *to = (struct instruction){.code = from->code, .low = from->low, .high = from->high, .constant = from->constant,
+    *to = (struct instruction){.code = from->code,
+                               .low = from->low,
+                               .high = from->high,
+                               .constant = from->constant,
                                .source_channels = from->source_channels};
     if (from->buffer < 0) continue;
     const struct buffer *b = &job->partition->plan->buffers[from->buffer];
@@ -29,16 +32,19 @@ static void copy_padded(const struct buffer *source, const struct image *to) {
   const size_t bytes = (size_t)source->w * (size_t)source->pixel_words * 4;
   for (int n = 0; n < source->n; n++)
     for (int y = 0; y < source->h; y++)
-      memcpy(to->data + n * to->plane + y * to->row,
-             source->data + ((size_t)n * (size_t)source->h + (size_t)y) * bytes, bytes);
+      memcpy(to->data + n * to->plane + y * to->row, source->data + ((size_t)n * (size_t)source->h + (size_t)y) * bytes,
+             bytes);
 }
 
 void start_convolution(struct job *job, const struct task *task) {
   const struct convolution *conv = job->step->convolution;
   const struct buffer *source = &job->partition->plan->buffers[job->step->source];
   job->grain = conv->tile_pixels;
-  job->program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED, .low = conv->clamp_low,
-                                         .high = conv->clamp_high, .constant = conv->shift, .scale = conv->scale,
+  job->program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED,
+                                         .low = conv->clamp_low,
+                                         .high = conv->clamp_high,
+                                         .constant = conv->shift,
+                                         .scale = conv->scale,
                                          .source_channels = job->step->copies};
   struct buffer image = *source;
   if (conv->padded) {
@@ -54,7 +60,7 @@ void start_convolution(struct job *job, const struct task *task) {
 }
 
 void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
-                       const float *const *border) {
+                 const float *const *border) {
   const struct step *step = job->step;
   const struct plan *plan = job->partition->plan;
   const struct kernels *kernels = job->partition->options->kernels;
@@ -134,8 +140,8 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
       pointers[p] = job->input.data + n * job->input.plane + y * stride_y + x * stride_x;
       borders[p] = NULL;
       if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
-        borders[p] = conv->borders +
-                     (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
+        borders[p] =
+            conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
         border = true;
       }
       if (++x == job->w) {
@@ -152,7 +158,7 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
         memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
                (size_t)conv->channels_out * sizeof *acc);
     run_program(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
-               border ? borders : NULL);
+                border ? borders : NULL);
     pixel += count;
   }
 }

@@ -37,9 +37,11 @@ static void run_pool(const struct job *job, struct range rows) {
         for (int kx = 0; kx < w->width; kx++) {
           const int iy = y * w->stride_height - top + ky, ix = from + kx;
           if (iy < 0 || iy >= source->h || ix < 0 || ix >= source->w) continue;
-          program[count++] = (struct instruction){
-              .code = !pixels++ ? OP_LOAD : step->maximum ? OP_MAX_LOADED : OP_ADD_LOADED, .stride = stride,
-              .data = row_of(source, n * source->h + iy) + ix * pixel};
+          program[count++] = (struct instruction){.code = !pixels++       ? OP_LOAD
+                                                          : step->maximum ? OP_MAX_LOADED
+                                                                          : OP_ADD_LOADED,
+                                                  .stride = stride,
+                                                  .data = row_of(source, n * source->h + iy) + ix * pixel};
           if (pixels == 1 && step->maximum)
             program[count++] = (struct instruction){.code = OP_AT_LEAST, .low = -FLT_MAX};
         }
@@ -90,8 +92,8 @@ static void run_dequantize(const struct job *job, struct range rows) {
   for (int row = rows.first; row < rows.end; row++)
     for (int x = 0; x < target->w; x++) {
       char *to = row_of(target, row) + (size_t)x * target->stride;
-      const uint32_t *from = in.data + row / target->h * in.plane + row % target->h * in.row +
-                             (ptrdiff_t)x * source->pixel_words;
+      const uint32_t *from =
+          in.data + row / target->h * in.plane + row % target->h * in.row + (ptrdiff_t)x * source->pixel_words;
       for (int c = 0; c < step->channels; c++) {
         const bool negative = from[c / 32] >> (c % 32) & 1;
         if (target->type == kTfLiteFloat32) {
@@ -129,8 +131,8 @@ static void run_broadcast(const struct job *job, struct range rows) {
         index /= target->dims[d];
         pixels *= size;
       }
-      const float *values = (const float *)(const void *)(row_of(source, from / source->w) +
-                                                          (size_t)(from % source->w) * source->stride);
+      const float *values =
+          (const float *)(const void *)(row_of(source, from / source->w) + (size_t)(from % source->w) * source->stride);
       float *to = (float *)(void *)(row_of(target, row) + (size_t)x * target->stride);
       for (int c = 0; c < job->step->channels; c++) to[c] = values[source->pixel_words > 1 ? c : 0];
     }
@@ -169,7 +171,8 @@ static void run_chunk(void *argument, int thread, int chunk) {
   const int64_t pixels = length(job->pixels);
   const int64_t parts = by_pixel ? (pixels + job->grain - 1) / job->grain : pixels / job->w;
   const int start = by_pixel ? 0 : job->pixels.first / job->w;
-  const struct range range = {start + (int)(parts * chunk / job->chunks), start + (int)(parts * (chunk + 1) / job->chunks)};
+  const struct range range = {start + (int)(parts * chunk / job->chunks),
+                              start + (int)(parts * (chunk + 1) / job->chunks)};
   switch (job->step->kind) {
     case STEP_CONVOLUTION:
       run_convolution(job, thread, range);

@@ -10,7 +10,6 @@
 #include "tensors.h"
 #include "windows.h"
 
-
 const char *shape_text(const struct shape *shape, char text[SHAPE_TEXT]) {
   size_t used = 1;
   strcpy(text, "(");
@@ -31,14 +30,15 @@ bool is_broadcast(const struct shape *shapes, const struct node *node, int tenso
 }
 
 static TfLiteStatus refuse_shape(TfLiteContext *context, const struct node *node, int tensor, const struct shape *shape,
-                           const char *format, ...) {
+                                 const char *format, ...) {
   char reason[512], text[SHAPE_TEXT];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(reason, sizeof reason, format, arguments);
   va_end(arguments);
   context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s' of shape %s: %s.", node->index,
-                       node_types[node->kind].name, tensor, tensor_name(context, tensor), shape_text(shape, text), reason);
+                       node_types[node->kind].name, tensor, tensor_name(context, tensor), shape_text(shape, text),
+                       reason);
   return kTfLiteError;
 }
 
@@ -61,8 +61,9 @@ static TfLiteStatus shape_elementwise(TfLiteContext *context, const struct node 
   if (node->inputs->size == 1) return kTfLiteOk;
   if (!broadcast(&shapes[in[0]], &shapes[in[1]], result) ||
       (node->kind == NODE_PRELU && !equal_shapes(result, &shapes[in[0]])))
-    return refuse_shape(context, node, in[0], &shapes[in[0]], "the shapes of the operands do not go together, tensor %d '%.60s' has %s",
-                  in[1], tensor_name(context, in[1]), shape_text(&shapes[in[1]], text));
+    return refuse_shape(context, node, in[0], &shapes[in[0]],
+                        "the shapes of the operands do not go together, tensor %d '%.60s' has %s", in[1],
+                        tensor_name(context, in[1]), shape_text(&shapes[in[1]], text));
   return kTfLiteOk;
 }
 
@@ -74,12 +75,13 @@ static TfLiteStatus shape_window(TfLiteContext *context, const struct node *node
   int before;
   if (x->rank != 4) return refuse_shape(context, node, input, x, "expected rank 4");
   if (node->kind == NODE_BCONV && x->dims[3] != words)
-    return refuse_shape(context, node, input, x, "expected the %d words a pixel of %d channels", words, node->channels_in);
+    return refuse_shape(context, node, input, x, "expected the %d words a pixel of %d channels", words,
+                        node->channels_in);
   *result = *x;
   if (!output_size(x->dims[1], w->height, w->stride_height, w->dilation_height, w->same, &result->dims[1], &before) ||
       !output_size(x->dims[2], w->width, w->stride_width, w->dilation_width, w->same, &result->dims[2], &before))
-    return refuse_shape(context, node, input, x, "its window of %d x %d (dilation %d x %d) does not fit", w->height, w->width,
-                  w->dilation_height, w->dilation_width);
+    return refuse_shape(context, node, input, x, "its window of %d x %d (dilation %d x %d) does not fit", w->height,
+                        w->width, w->dilation_height, w->dilation_width);
   if (node->kind == NODE_BCONV) result->dims[3] = last_dimension(&context->tensors[node->outputs->data[0]]);
   return kTfLiteOk;
 }
@@ -93,8 +95,9 @@ static TfLiteStatus shape_concatenation(TfLiteContext *context, const struct nod
     const struct shape *part = &shapes[in[i]];
     if (part->rank != result->rank || memcmp(part->dims, result->dims, (size_t)(part->rank - 1) * sizeof(int)) ||
         part->dims[part->rank - 1] > MAX_CHANNELS - result->dims[part->rank - 1])
-      return refuse_shape(context, node, in[i], part, "the shapes of the operands do not go together, those before have %s",
-                    shape_text(result, text));
+      return refuse_shape(context, node, in[i], part,
+                          "the shapes of the operands do not go together, those before have %s",
+                          shape_text(result, text));
     result->dims[part->rank - 1] += part->dims[part->rank - 1];
   }
   return kTfLiteOk;
@@ -115,14 +118,14 @@ static TfLiteStatus find_shape(TfLiteContext *context, const struct node *node, 
       return kTfLiteOk;
     case NODE_DEQUANTIZE:
       if (channels != (declared + UNIT - 1) / UNIT)
-        return refuse_shape(context, node, input, x, "expected the %d words a pixel of %d channels", (declared + UNIT - 1) / UNIT,
-                      declared);
+        return refuse_shape(context, node, input, x, "expected the %d words a pixel of %d channels",
+                            (declared + UNIT - 1) / UNIT, declared);
       result->dims[x->rank - 1] = declared;
       return kTfLiteOk;
     case NODE_REPEAT:
       if (channels > MAX_CHANNELS / node->times)
         return refuse_shape(context, node, input, x, "expected up to %d channels, to be repeated %d times",
-                      MAX_CHANNELS / node->times, node->times);
+                            MAX_CHANNELS / node->times, node->times);
       result->dims[x->rank - 1] = channels * node->times;
       return kTfLiteOk;
     case NODE_CONCATENATE:

@@ -15,7 +15,9 @@
 #include "tensors.h"
 #include "views.h"
 
-static void fail_order(struct planner *p, const struct node *node) { fail(p, node, "an operand of this operator is not available yet"); }
+static void fail_order(struct planner *p, const struct node *node) {
+  fail(p, node, "an operand of this operator is not available yet");
+}
 
 /* Starts a step that loads a buffer, and goes on with as many channels as a tensor has. */
 static void start_chain(struct planner *p, struct chain *chain, const struct node *node, int tensor, int buffer,
@@ -23,11 +25,12 @@ static void start_chain(struct planner *p, struct chain *chain, const struct nod
   const TfLiteTensor *t = &p->context->tensors[p->plan->buffers[buffer].tensor];
   *chain = (struct chain){.step = add_step(p, STEP_ELEMENTWISE, node, channels_of(p, tensor)), .concatenation = -1};
   chain->step->source = buffer;
-  const enum opcode code = period ? OP_LOAD_REPEATED : t->type == kTfLiteInt8 ? OP_LOAD_INT8
-                           : t->type == kTfLiteBool                        ? OP_LOAD_BOOL
-                                                                           : OP_LOAD;
-  emit(p, chain,
-       (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point}, -1);
+  const enum opcode code = period                   ? OP_LOAD_REPEATED
+                           : t->type == kTfLiteInt8 ? OP_LOAD_INT8
+                           : t->type == kTfLiteBool ? OP_LOAD_BOOL
+                                                    : OP_LOAD;
+  emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point},
+       -1);
 }
 
 /* Starts a step that loads a tensor. */
@@ -187,8 +190,14 @@ static void plan_node(struct planner *p, int position) {
 
 TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options) {
   free_steps(plan);
-  struct planner p = {.context = context, .options = options, .nodes = plan->nodes, .producer = plan->producer,
-                      .is_output = plan->is_output, .shapes = plan->shapes, .plan = plan, .status = kTfLiteOk};
+  struct planner p = {.context = context,
+                      .options = options,
+                      .nodes = plan->nodes,
+                      .producer = plan->producer,
+                      .is_output = plan->is_output,
+                      .shapes = plan->shapes,
+                      .plan = plan,
+                      .status = kTfLiteOk};
   if (!start_planner(&p)) {
     context->ReportError(context, "larq-rep: no memory for the steps of %d operators.", plan->node_count);
     p.status = kTfLiteError;

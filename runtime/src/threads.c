@@ -23,7 +23,7 @@ struct threads {
   pthread_cond_t wake;
   pthread_t workers[MAX_THREADS];
   int started;
-  bool stop;        /* under mutex, as is the batch */
+  bool stop; /* under mutex, as is the batch */
   struct batch batch;
   atomic_uint generation; /* of the batch; changes under mutex */
   /* The generation of a batch and, 16 bits each, how many indices were taken from its end and from its beginning, in

@@ -17,9 +17,7 @@ int tap_sum(const struct convolution *conv, int output, int row, int column) {
   return conv->channels_in / conv->gemm.groups - 2 * negative;
 }
 
-int vectors_of(const struct kernels *kernels, int outputs) {
-  return (outputs + kernels->lanes - 1) / kernels->lanes;
-}
+int vectors_of(const struct kernels *kernels, int outputs) { return (outputs + kernels->lanes - 1) / kernels->lanes; }
 
 /* Words of the laid out weights of a tap, for the outputs of a group. */
 static int64_t tap_words(const struct kernels *kernels, int outputs, int words) {
@@ -48,8 +46,8 @@ static void pack(struct convolution *conv) {
       for (int i = 0; i < gemm->words; i++) {
         const int cell = t * cells_of_tap + i / kernels->cell_words;
         const int columns = length(conv->columns.taps);
-        const uint32_t word = filter_word(conv, o, conv->rows.taps.first + t / columns,
-                                          conv->columns.taps.first + t % columns, i);
+        const uint32_t word =
+            filter_word(conv, o, conv->rows.taps.first + t / columns, conv->columns.taps.first + t % columns, i);
         if (kernels->nibbles) {
           uint8_t *bytes = (uint8_t *)to + (size_t)cell * 8 * (size_t)kernels->lanes;
           for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;

@@ -20,8 +20,24 @@
 #include "host.h"
 
 enum {
-  X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, TIMES, TILED, TIMES_AGAIN, REPEATED, SHIFT, SHIFTED, SHORTCUT, ADDED, SLOPE,
-  OUT, SIGNS, TENSORS
+  X,
+  PACKED,
+  FILTER,
+  MULTIPLIER,
+  BIAS,
+  SUM,
+  TIMES,
+  TILED,
+  TIMES_AGAIN,
+  REPEATED,
+  SHIFT,
+  SHIFTED,
+  SHORTCUT,
+  ADDED,
+  SLOPE,
+  OUT,
+  SIGNS,
+  TENSORS
 };
 enum { NODES = 8, MOST_FILTERS = 3 * 200 };
 
@@ -90,7 +106,10 @@ static void tensor(struct host *host, int index, TfLiteType type, bool constant,
   size_t bytes = 4;
   for (int i = 0; i < rank; i++) bytes *= (size_t)dims[i];
   host->memory[index] = guard(bytes, host->at_end);
-  host->tensors[index] = (TfLiteTensor){.type = type, .dims = int_array(rank, dims), .bytes = bytes, .name = "tensor",
+  host->tensors[index] = (TfLiteTensor){.type = type,
+                                        .dims = int_array(rank, dims),
+                                        .bytes = bytes,
+                                        .name = "tensor",
                                         .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
   host->tensors[index].data.data = host->memory[index].data;
   if (type == kTfLiteFloat32)
@@ -122,8 +141,9 @@ static float expected_sum(const struct host *host, const struct block *b, int n,
       for (int c = 0; c < per_group; c++) {
         const bool weight = sign_bit(host, FILTER, (size_t)((o * b->kh + ky) * b->kw + kx), words / b->groups, c);
         const bool input =
-            inside && host->tensors[X].data.f[((size_t)(n * b->h + iy) * (size_t)b->w + (size_t)ix) *
-                                                  (size_t)b->channels + (size_t)(group * per_group + c)] < 0;
+            inside &&
+            host->tensors[X].data.f[((size_t)(n * b->h + iy) * (size_t)b->w + (size_t)ix) * (size_t)b->channels +
+                                    (size_t)(group * per_group + c)] < 0;
         differing += weight != input;
         if (!inside) outside += weight ? -1 : 1;
       }
@@ -163,7 +183,8 @@ static int check(struct host *host, const struct block *b, const char *name) {
 }
 
 static void random_block(struct block *b) {
-  static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024}, filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
+  static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024},
+                   filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
   static const int kernels[] = {1, 1, 2, 3, 3, 3, 5, 7};
   /* Such that most taps never meet the image. */
   static const int far[] = {4, 5, 9, 100, 16000, 16383, 32000, (1 << 15) - 1};
@@ -201,8 +222,12 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   random_block(&b);
   struct host host = {.at_end = number % 2};
   host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
-                                 .ResizeTensor = resize, .ReportError = report, .GetNodeAndRegistration = get_node,
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetNodeAndRegistration = get_node,
                                  .recommended_num_threads = num_threads};
   const int words = (b.channels + 31) / 32;
   const int in[] = {b.n, b.h, b.w, b.channels}, packed[] = {b.n, b.h, b.w, words};
@@ -233,11 +258,12 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   for (size_t i = 0; i < host.tensors[FILTER].bytes / 4; i++)
     for (int bit = 0; bit < 32; bit++)
       if ((int)(i % (size_t)filter[3]) * 32 + bit < per_group)
-        host.tensors[FILTER].data.i32[i] = (int32_t)((uint32_t)host.tensors[FILTER].data.i32[i] | (uint32_t)below(2) << bit);
+        host.tensors[FILTER].data.i32[i] =
+            (int32_t)((uint32_t)host.tensors[FILTER].data.i32[i] | (uint32_t)below(2) << bit);
   static const TfLiteArithmeticParams none = {kTfLiteActNone};
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor",
-                                     "fused_activation_function", "pad_values", "padding", "stride_height",
-                                     "stride_width"};
+  static const char *const keys[] = {
+      "channels_in", "dilation_height_factor", "dilation_width_factor", "fused_activation_function", "pad_values",
+      "padding",     "stride_height",          "stride_width"};
   const int values[] = {b.channels, b.dh, b.dw, 0, b.pad_values, !b.same, b.sh, b.sw};
   uint8_t options[512];
   const int size = flexbuffer(options, 8, keys, values);

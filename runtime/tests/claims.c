@@ -63,7 +63,8 @@ static TfLiteStatus preview(TfLiteContext *context, const TfLiteIntArray *nodes,
 
 static int add_tensor(struct host *host, TfLiteType type, int channels) {
   TfLiteTensor *t = &host->tensors[host->tensors_used];
-  *t = (TfLiteTensor){.type = type, .dims = int_array(4, (int[]){1, 2, 2, channels}), .allocation_type = 2, .name = "tensor"};
+  *t = (TfLiteTensor){
+      .type = type, .dims = int_array(4, (int[]){1, 2, 2, channels}), .allocation_type = 2, .name = "tensor"};
   return host->tensors_used++;
 }
 
@@ -74,9 +75,13 @@ static void make_host(struct host *host, int count) {
   host->graph.registrations = calloc((size_t)count, sizeof *host->graph.registrations);
   host->partitions = calloc((size_t)count + 1, sizeof *host->partitions);
   host->graph.plan = int_array(count, NULL);
-  host->context = (TfLiteContext){.tensors = host->tensors, .impl_ = host, .ReportError = report,
-                                  .GetExecutionPlan = get_plan, .GetNodeAndRegistration = get_node,
-                                  .PreviewDelegatePartitioning = preview, .recommended_num_threads = 1};
+  host->context = (TfLiteContext){.tensors = host->tensors,
+                                  .impl_ = host,
+                                  .ReportError = report,
+                                  .GetExecutionPlan = get_plan,
+                                  .GetNodeAndRegistration = get_node,
+                                  .PreviewDelegatePartitioning = preview,
+                                  .recommended_num_threads = 1};
 }
 
 static void free_host(struct host *host) {
@@ -111,7 +116,9 @@ static void set_node(struct host *host, int node, enum node_kind kind, int input
   static TfLitePoolParams pool = {kTfLitePaddingSame, 1, 1, 1, 1, kTfLiteActNone};
   const bool pools = kind == NODE_AVERAGE_POOL || kind == NODE_MAX_POOL;
   host->graph.nodes[node] = (TfLiteNode){.inputs = int_array(inputs, in), .outputs = int_array(1, &out)};
-  host->graph.nodes[node].builtin_data = kind == NODE_CONCATENATE ? (void *)&concatenation : pools ? (void *)&pool : &arithmetic;
+  host->graph.nodes[node].builtin_data = kind == NODE_CONCATENATE ? (void *)&concatenation
+                                         : pools                  ? (void *)&pool
+                                                                  : &arithmetic;
   host->graph.registrations[node] = (TfLiteRegistration){
       .builtin_code = builtins[kind],
       .custom_name = kind == NODE_QUANTIZE || kind == NODE_DEQUANTIZE ? node_types[kind].name : NULL};
@@ -129,8 +136,10 @@ static int some_tensor(const struct host *host, TfLiteType type, int channels) {
 }
 
 static void random_graph(struct host *host) {
-  static const enum node_kind kinds[] = {NODE_NOT_OURS, NODE_NOT_OURS, NODE_QUANTIZE, NODE_DEQUANTIZE, NODE_ADD,         NODE_ADD,          NODE_SUBTRACT,
-                                    NODE_MULTIPLY, NODE_RELU,     NODE_RELU6,    NODE_RELU_N1_TO_1, NODE_CONCATENATE, NODE_AVERAGE_POOL, NODE_MAX_POOL};
+  static const enum node_kind kinds[] = {NODE_NOT_OURS,     NODE_NOT_OURS, NODE_QUANTIZE,     NODE_DEQUANTIZE,
+                                         NODE_ADD,          NODE_ADD,      NODE_SUBTRACT,     NODE_MULTIPLY,
+                                         NODE_RELU,         NODE_RELU6,    NODE_RELU_N1_TO_1, NODE_CONCATENATE,
+                                         NODE_AVERAGE_POOL, NODE_MAX_POOL};
   make_host(host, 1 + below(MOST));
   add_tensor(host, kTfLiteFloat32, CHANNELS);
   add_tensor(host, kTfLiteInt32, CHANNELS / 32);
@@ -145,9 +154,12 @@ static void random_graph(struct host *host) {
     const int channels = below(4) ? CHANNELS : 2 * CHANNELS;
     const bool widens = kind == NODE_CONCATENATE;
     const int in[] = {some_tensor(host, kind == NODE_DEQUANTIZE ? kTfLiteInt32 : kTfLiteFloat32,
-                                  kind == NODE_DEQUANTIZE ? 1 : widens ? CHANNELS : channels),
+                                  kind == NODE_DEQUANTIZE ? 1
+                                  : widens                ? CHANNELS
+                                                          : channels),
                       some_tensor(host, kTfLiteFloat32, widens ? CHANNELS : channels)};
-    const bool two = kind == NODE_ADD || kind == NODE_SUBTRACT || kind == NODE_MULTIPLY || widens || (kind == NODE_NOT_OURS && below(2));
+    const bool two = kind == NODE_ADD || kind == NODE_SUBTRACT || kind == NODE_MULTIPLY || widens ||
+                     (kind == NODE_NOT_OURS && below(2));
     const int found = host->tensors[in[0]].dims->data[3];
     const int width = kind == NODE_QUANTIZE ? found / 32 : kind == NODE_DEQUANTIZE ? 32 : widens ? 2 * CHANNELS : found;
     const int out = add_tensor(host, kind == NODE_QUANTIZE ? kTfLiteInt32 : kTfLiteFloat32, width);
@@ -220,7 +232,8 @@ static void time_chain(int length) {
   for (int i = 0; i < length; i++) {
     const enum node_kind kind = i + 1 < length ? NODE_ADD : NODE_QUANTIZE;
     const int in[] = {last, 0};
-    last = add_tensor(&host, kind == NODE_ADD ? kTfLiteFloat32 : kTfLiteInt32, kind == NODE_ADD ? CHANNELS : CHANNELS / 32);
+    last = add_tensor(&host, kind == NODE_ADD ? kTfLiteFloat32 : kTfLiteInt32,
+                      kind == NODE_ADD ? CHANNELS : CHANNELS / 32);
     set_node(&host, host.graph.plan->data[i] = i, kind, kind == NODE_ADD ? 2 : 1, in, last);
   }
   host.context.tensors_size = (size_t)host.tensors_used;

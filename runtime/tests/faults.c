@@ -29,7 +29,7 @@ int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
 void __wrap_free(void *memory);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* workers free, too */
-static bool watching; /* the delegate is at work, not the host */
+static bool watching;                                    /* the delegate is at work, not the host */
 static int allocations, fails_at, live_count;
 static void *live[MOST_LIVE];
 
@@ -76,8 +76,32 @@ void __wrap_free(void *memory) {
 /* ---- A host with one graph ---- */
 
 enum {
-  X, WORDS, PACKED, FILTER, MULTIPLIER, BIAS, NARROW, TIMES, TILED, SCALE, SCALED, ADDED, SLOPE, ACTIVATED, MEANS, MAXIMA,
-  JOINED, SIGNS, FILTER2, THRESHOLD, BITS, POOLED, UNPACKED, FILTER3, OTHER, TENSORS
+  X,
+  WORDS,
+  PACKED,
+  FILTER,
+  MULTIPLIER,
+  BIAS,
+  NARROW,
+  TIMES,
+  TILED,
+  SCALE,
+  SCALED,
+  ADDED,
+  SLOPE,
+  ACTIVATED,
+  MEANS,
+  MAXIMA,
+  JOINED,
+  SIGNS,
+  FILTER2,
+  THRESHOLD,
+  BITS,
+  POOLED,
+  UNPACKED,
+  FILTER3,
+  OTHER,
+  TENSORS
 };
 enum { NODES = 14, CHANNELS = 64, SIZE = 6, BATCHES = 2 };
 
@@ -134,7 +158,8 @@ static TfLiteStatus replace(TfLiteContext *context, TfLiteRegistration registrat
     fprintf(stderr, "%d of %d operators are taken\n", nodes->size, NODES);
     return kTfLiteError;
   }
-  host.params = (TfLiteDelegateParams){delegate, array(NODES, nodes->data), array(2, (int[]){X, WORDS}), array(3, outputs)};
+  host.params =
+      (TfLiteDelegateParams){delegate, array(NODES, nodes->data), array(2, (int[]){X, WORDS}), array(3, outputs)};
   host.registrations[NODES] = registration;
   host.nodes[NODES].user_data = registration.init(context, (const char *)&host.params, sizeof host.params);
   return kTfLiteOk;
@@ -148,7 +173,8 @@ static void free_tensor(TfLiteTensor *t) {
 static void tensor(int index, TfLiteType type, bool constant, int rank, const int *dims) {
   TfLiteTensor *t = &host.tensors[index];
   free_tensor(t);
-  *t = (TfLiteTensor){.type = type, .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2, .name = "tensor"};
+  *t = (TfLiteTensor){
+      .type = type, .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2, .name = "tensor"};
   resize(NULL, t, array(rank, dims));
   for (size_t i = 0; i < t->bytes / 4; i++) {
     const uint32_t bits = (uint32_t)(i + 1) * 2654435761u;
@@ -183,9 +209,9 @@ static void options(int count, const char *const *keys, const int *values) {
 }
 
 static void convolve(int in, int filter, int multiplier, int bias, int threshold, int out, int channels) {
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor",
-                                     "fused_activation_function", "pad_values", "padding", "stride_height",
-                                     "stride_width"};
+  static const char *const keys[] = {
+      "channels_in", "dilation_height_factor", "dilation_width_factor", "fused_activation_function", "pad_values",
+      "padding",     "stride_height",          "stride_width"};
   node(kTfLiteBuiltinCustom, "LceBconv2d", 5, (int[]){in, filter, multiplier, bias, threshold}, out);
   options(8, keys, (int[]){channels, 1, 1, 0, 0, 0, 1, 1});
 }
@@ -198,9 +224,14 @@ static void make_host(void) {
   static TfLitePoolParams halves = {kTfLitePaddingValid, 2, 2, 2, 2, kTfLiteActNone};
   memset(&host, 0, sizeof host);
   host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host, .ResizeTensor = resize,
-                                 .ReportError = report, .GetExecutionPlan = get_plan,
-                                 .GetNodeAndRegistration = get_node, .recommended_num_threads = 1,
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetExecutionPlan = get_plan,
+                                 .GetNodeAndRegistration = get_node,
+                                 .recommended_num_threads = 1,
                                  .ReplaceNodeSubsetsWithDelegateKernels = replace};
   set_inputs(1);
   image(PACKED, kTfLiteInt32, SIZE, 2);

@@ -21,9 +21,7 @@ enum { THREADS = 3, CALLERS = 4, INDICES = 40, JOBS = 30, GENERATIONS = 3 };
 
 extern char **environ;
 
-static void pause_for(long microseconds) {
-  nanosleep(&(struct timespec){.tv_nsec = 1000 * microseconds}, NULL);
-}
+static void pause_for(long microseconds) { nanosleep(&(struct timespec){.tv_nsec = 1000 * microseconds}, NULL); }
 
 /* These two replace the C library's. */
 pid_t getpid(void) {
