@@ -15,6 +15,7 @@
 /* Arrays of vectors are registers: all their loops are written out. */
 #define UNROLL _Pragma("GCC unroll 32")
 enum { VECTORS = UNIT / FLOATS };
+_Static_assert(UNIT % FLOATS == 0, "a unit is a number of whole vectors");
 
 /* One unit may be incomplete: then memory beyond its `rest` channels is neither read nor written. */
 ALWAYS_INLINE void load_unit(vfloat *v, const char *data, int rest) {

@@ -2,13 +2,13 @@
 
 #include "buffers.h"
 
-/* Buffers that live at one of the steps from first to last live at all of them. */
-static void widen_lifetimes(struct plan *plan, int first, int last) {
+/* Buffers that live at one of the steps `from` to `to` live at all of them. */
+static void widen_lifetimes(struct plan *plan, int from, int to) {
   for (int i = 0; i < plan->buffer_count; i++) {
     struct buffer *b = &plan->buffers[i];
-    if (b->first_step > last || b->last_step < first) continue;
-    if (b->first_step > first) b->first_step = first;
-    if (b->last_step < last) b->last_step = last;
+    if (b->first_step > to || b->last_step < from) continue;
+    if (b->first_step > from) b->first_step = from;
+    if (b->last_step < to) b->last_step = to;
   }
 }
 
