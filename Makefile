@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]))
 
 # larq_zoo holds back TensorFlow, so it has an environment of its own.
 ZOO_VENV := .venv-zoo
@@ -44,12 +45,14 @@ docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json an
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(MAKE) -s -C runtime BUILD=build/strict WERROR=-Werror build/strict/liblarq_rep_delegate.so
 	MYPYPATH=runtime $(BIN)/mypy -p larq_rep -p larq_rep_cli -p larq_rep_runtime
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
 
 bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py

@@ -40,7 +40,14 @@ setup(
         "safetensors": ["safetensors>=0.4"],
         # Tests compare with PyTorch's own operations where it is installed.
         "torch": ["torch>=2.6"],
-        "dev": ["safetensors>=0.4", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11"],
+        "dev": [
+            "safetensors>=0.4",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.8",
+            "mypy>=1.11",
+            "clang-format==23.1.5",
+        ],
     },
     entry_points={"console_scripts": ["lce = larq_rep_cli.lce:main", "lqr = larq_rep_cli.lqr:main"]},
 )

@@ -17,9 +17,10 @@
 #include <arm_neon.h>
 #endif
 
-#include "../src/delegate.h"
+#include "../src/partition.h"
+#include "../src/plan.h"
 
-enum { ROUNDS = 200, PEAK_STEPS = 20000 };
+enum { ROUNDS = 200, PEAK_TURNS = 20000 };
 
 static double seconds(void) {
   struct timespec now;
@@ -29,40 +30,39 @@ static double seconds(void) {
 
 static volatile uint64_t sink;
 
-/* Each peak loop keeps everything in registers: per step `width` bits are compared, counted and added. */
-#define PEAK(name, target_name, type, count, width, load, step, fold)                  \
-  __attribute__((target(target_name))) static double name(void) {                     \
-    type sum[count], a[count];                                                        \
-    for (int i = 0; i < count; i++) sum[i] = a[i] = load(i);                          \
-    type b = load(77);                                                                \
-    for (int s = 0; s < PEAK_STEPS; s++) {                                            \
-      __asm__ volatile("" : "+x"(b));                                                 \
-      for (int i = 0; i < count; i++) sum[i] = step(sum[i], a[i], b);                 \
-    }                                                                                 \
-    for (int i = 0; i < count; i++) sink += (uint64_t)fold(sum[i]);                   \
-    return (double)PEAK_STEPS * count * width;                                        \
+/* Each peak loop keeps everything in registers: per turn `width` bits are compared, counted and added. */
+#define PEAK(name, target_name, type, count, width, load, add_count, fold) \
+  __attribute__((target(target_name))) static double name(void) {          \
+    type sum[count], a[count];                                             \
+    for (int i = 0; i < count; i++) sum[i] = a[i] = load(i);               \
+    type b = load(77);                                                     \
+    for (int t = 0; t < PEAK_TURNS; t++) {                                 \
+      __asm__ volatile("" : "+x"(b));                                      \
+      for (int i = 0; i < count; i++) sum[i] = add_count(sum[i], a[i], b); \
+    }                                                                      \
+    for (int i = 0; i < count; i++) sink += (uint64_t)fold(sum[i]);        \
+    return (double)PEAK_TURNS * count * width;                             \
   }
 
 #if defined(__x86_64__)
 #define LOAD512(i) _mm512_set1_epi32(i)
-#define STEP512(s, a, b) _mm512_add_epi32(s, _mm512_popcnt_epi32(_mm512_xor_si512(a, b)))
+#define COUNT512(s, a, b) _mm512_add_epi32(s, _mm512_popcnt_epi32(_mm512_xor_si512(a, b)))
 #define FOLD512(s) _mm512_reduce_add_epi32(s)
-PEAK(peak_avx512, "avx512f,avx512vpopcntdq", __m512i, 12, 512, LOAD512, STEP512, FOLD512)
+PEAK(peak_avx512, "avx512f,avx512vpopcntdq", __m512i, 12, 512, LOAD512, COUNT512, FOLD512)
 
 #define LOAD256(i) _mm256_set1_epi32(i)
-__attribute__((target("avx2"), always_inline)) static inline __m256i step256(__m256i s, __m256i a, __m256i b) {
-  const __m256i table =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+__attribute__((target("avx2"), always_inline)) static inline __m256i count256(__m256i s, __m256i a, __m256i b) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
   const __m256i low = _mm256_set1_epi8(15), x = _mm256_xor_si256(a, b);
   s = _mm256_add_epi8(s, _mm256_shuffle_epi8(table, _mm256_and_si256(x, low)));
   return _mm256_add_epi8(s, _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(x, 4), low)));
 }
 #define FOLD256(s) _mm256_extract_epi32(s, 0)
-PEAK(peak_avx2, "avx2", __m256i, 4, 256, LOAD256, step256, FOLD256)
+PEAK(peak_avx2, "avx2", __m256i, 4, 256, LOAD256, count256, FOLD256)
 
 __attribute__((target("popcnt"))) static double peak_popcnt(void) {
   uint64_t sum[4] = {0}, a[4] = {1, 2, 3, 4}, b = 77;
-  for (int s = 0; s < PEAK_STEPS; s++) {
+  for (int t = 0; t < PEAK_TURNS; t++) {
     __asm__ volatile("" : "+r"(b));
     for (int i = 0; i < 4; i++) {
       __asm__ volatile("" : "+r"(a[i])); /* no vectors here */
@@ -70,18 +70,18 @@ __attribute__((target("popcnt"))) static double peak_popcnt(void) {
     }
   }
   for (int i = 0; i < 4; i++) sink += sum[i];
-  return (double)PEAK_STEPS * 4 * 64;
+  return (double)PEAK_TURNS * 4 * 64;
 }
 #elif defined(__aarch64__)
 static double peak_neon(void) {
   uint8x16_t sum[12], a[12], b = vdupq_n_u8(77);
   for (int i = 0; i < 12; i++) sum[i] = a[i] = vdupq_n_u8((uint8_t)i);
-  for (int s = 0; s < PEAK_STEPS; s++) {
+  for (int t = 0; t < PEAK_TURNS; t++) {
     __asm__ volatile("" : "+w"(b));
     for (int i = 0; i < 12; i++) sum[i] = vaddq_u8(sum[i], vcntq_u8(veorq_u8(a[i], b)));
   }
   for (int i = 0; i < 12; i++) sink += vaddlvq_u8(sum[i]);
-  return (double)PEAK_STEPS * 12 * 128;
+  return (double)PEAK_TURNS * 12 * 128;
 }
 #endif
 
@@ -135,7 +135,7 @@ struct layer {
   TfLiteContext context;
   struct partition partition;
   struct plan plan;
-  struct operator op;
+  struct node node;
   int producer[5];
   bool is_output[5];
   double macs;
@@ -149,19 +149,29 @@ static bool make_layer(struct layer *l, struct shared *shared, int size, int cha
   l->tensors[2] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
   l->tensors[3] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
   l->tensors[4] = tensor(kTfLiteFloat32, 2, 4, (int[]){1, size, size, channels});
-  l->context = (TfLiteContext){.tensors_size = 5, .tensors = l->tensors, .ResizeTensor = keep_shape,
-                               .ReportError = report, .recommended_num_threads = 1};
+  l->context = (TfLiteContext){.tensors_size = 5,
+                               .tensors = l->tensors,
+                               .ResizeTensor = keep_shape,
+                               .ReportError = report,
+                               .recommended_num_threads = 1};
   TfLiteIntArray *inputs = array(5, (int[]){0, 1, 2, 3, -1}), *outputs = array(1, (int[]){4});
-  l->op = (struct operator){.kind = BCONV, .inputs = inputs, .outputs = outputs, .channels_in = channels,
-                              .window = {kernel, kernel, 1, 1, 1, 1, true},
-                              .values = {{NULL, 0},
-                                         {l->tensors[1].data.data, 1},
-                                         {l->tensors[2].data.data, 1},
-                                         {l->tensors[3].data.data, 1}}};
+  l->node = (struct node){
+      .kind = NODE_BCONV,
+      .inputs = inputs,
+      .outputs = outputs,
+      .channels_in = channels,
+      .window = {.height = kernel,
+                 .width = kernel,
+                 .stride_height = 1,
+                 .stride_width = 1,
+                 .dilation_height = 1,
+                 .dilation_width = 1,
+                 .same = true},
+      .values = {{NULL, 0}, {l->tensors[1].data.data, 1}, {l->tensors[2].data.data, 1}, {l->tensors[3].data.data, 1}}};
   memcpy(l->producer, (int[]){-1, -1, -1, -1, 0}, sizeof l->producer);
   l->is_output[4] = true;
-  l->plan = (struct plan){.tensor_count = 5, .op_count = 1, .ops = &l->op, .producer = l->producer,
-                          .is_output = l->is_output};
+  l->plan = (struct plan){
+      .tensor_count = 5, .node_count = 1, .nodes = &l->node, .producer = l->producer, .is_output = l->is_output};
   l->partition = (struct partition){.shared = shared, .options = &shared->options, .plan = &l->plan};
   const bool prepared = prepare_partition(&l->context, &l->partition) == kTfLiteOk;
   free(inputs);
@@ -207,8 +217,8 @@ static void measure(const struct kernels *kernels) {
   for (int i = 0; i < LAYERS; i++) {
     char share[16] = "   -";
     if (peak) snprintf(share, sizeof share, "%3.0f %%", 100 * best[i] / best[LAYERS]);
-    printf("  %dx%d %2dx%2dx%-4d %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0],
-           shapes[i][0], shapes[i][1], best[i] / 1e9, share);
+    printf("  %dx%d %2dx%2dx%-4d %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0], shapes[i][0],
+           shapes[i][1], best[i] / 1e9, share);
   }
   for (int i = 0; i < LAYERS; i++) free_layer(&layers[i]);
   free(layers);

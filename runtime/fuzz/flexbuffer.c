@@ -1,5 +1,5 @@
 /* libFuzzer: bytes of any kind as the options of an operator. */
-#include "../src/delegate.h"
+#include "../src/flexbuffer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

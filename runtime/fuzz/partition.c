@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../src/delegate.h"
+#include "../src/claim.h"
+#include "../src/partition.h"
+#include "../src/plan.h"
+#include "../tests/host.h"
 
 enum { TENSORS = 14, NODES = 8, MOST = 1 << 18 };
 
@@ -24,32 +27,14 @@ static int next(struct input *in) {
 static int pick(struct input *in, const int *values, int count) { return values[next(in) % count]; }
 
 struct host {
+  struct host_graph graph;
   TfLiteContext context;
   TfLiteTensor tensors[TENSORS];
   TfLiteNode nodes[NODES];
   TfLiteRegistration registrations[NODES];
   uint8_t parameters[NODES][64];
-  TfLiteIntArray *plan;
   int count;
 };
-
-static TfLiteIntArray *array(int size) {
-  TfLiteIntArray *a = calloc(1, sizeof *a + (size_t)size * sizeof(int));
-  a->size = size;
-  return a;
-}
-
-static TfLiteStatus get_plan(TfLiteContext *context, TfLiteIntArray **plan) {
-  *plan = ((struct host *)context->impl_)->plan;
-  return kTfLiteOk;
-}
-
-static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
-  struct host *host = context->impl_;
-  *node = &host->nodes[index];
-  *registration = &host->registrations[index];
-  return kTfLiteOk;
-}
 
 static TfLiteStatus resize(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *dims) {
   (void)context;
@@ -73,12 +58,12 @@ static size_t bytes_of(const TfLiteTensor *t) {
 }
 
 static void make_tensor(struct input *in, TfLiteTensor *t) {
-  static const int types[] = {kTfLiteFloat32, kTfLiteFloat32, kTfLiteFloat32, kTfLiteInt32, kTfLiteInt32, kTfLiteInt8,
-                              kTfLiteBool, 4};
+  static const int types[] = {kTfLiteFloat32, kTfLiteFloat32, kTfLiteFloat32, kTfLiteInt32,
+                              kTfLiteInt32,   kTfLiteInt8,    kTfLiteBool,    4};
   static const int ranks[] = {4, 4, 4, 4, 4, 1, 1, 2, 3, 0, 5, 8};
   static const int sizes[] = {1, 1, 1, 2, 3, 4, 5, 8, 16, 32, 33, 64, 64, 96, 0, -1, 1 << 20, INT32_MAX};
   t->type = (TfLiteType)pick(in, types, 8);
-  t->dims = array(pick(in, ranks, 12));
+  t->dims = int_array(pick(in, ranks, 12), NULL);
   for (int i = 0; i < t->dims->size; i++) t->dims->data[i] = pick(in, sizes, next(in) % 8 ? 14 : 18);
   t->name = "tensor";
   t->params = (TfLiteQuantizationParams){(float)next(in) / 64, next(in) - 128};
@@ -98,7 +83,9 @@ static void make_tensor(struct input *in, TfLiteTensor *t) {
 
 static void set_tensor(struct host *host, int index, TfLiteType type, int rank, const int *dims, bool constant) {
   TfLiteTensor *t = &host->tensors[index];
-  *t = (TfLiteTensor){.type = type, .dims = array(rank), .name = "tensor",
+  *t = (TfLiteTensor){.type = type,
+                      .dims = int_array(rank, NULL),
+                      .name = "tensor",
                       .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
   memcpy(t->dims->data, dims, (size_t)rank * sizeof(int));
   t->bytes = bytes_of(t);
@@ -107,73 +94,66 @@ static void set_tensor(struct host *host, int index, TfLiteType type, int rank, 
   for (size_t i = 0; i < t->bytes; i++) data[i] = (uint8_t)(i * 37 + i / 5);
 }
 
-static void set_node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
+static void set_node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in,
+                     int out) {
   host->registrations[index] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
-  host->nodes[index].inputs = array(inputs);
+  host->nodes[index].inputs = int_array(inputs, NULL);
   memcpy(host->nodes[index].inputs->data, in, (size_t)inputs * sizeof(int));
-  host->nodes[index].outputs = array(1);
+  host->nodes[index].outputs = int_array(1, NULL);
   host->nodes[index].outputs->data[0] = out;
 }
 
-static int put16(uint8_t *out, int value) {
-  out[0] = (uint8_t)value;
-  out[1] = (uint8_t)(value >> 8);
-  return 2;
-}
-
-/* A flexbuffer map of integers below 2^15, sorted by their keys. */
 static void put_options(TfLiteNode *node, int index, const int *values) {
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor", "filter_height",
-                                     "filter_width", "fused_activation_function", "pad_values", "padding",
-                                     "stride_height", "stride_width"};
+  static const char *const keys[] = {"channels_in",
+                                     "dilation_height_factor",
+                                     "dilation_width_factor",
+                                     "filter_height",
+                                     "filter_width",
+                                     "fused_activation_function",
+                                     "pad_values",
+                                     "padding",
+                                     "stride_height",
+                                     "stride_width"};
   static uint8_t maps[NODES][320];
-  uint8_t *out = maps[index];
-  int size = 0, places[10];
-  for (int i = 0; i < 10; i++) {
-    places[i] = size;
-    memcpy(out + size, keys[i], strlen(keys[i]) + 1);
-    size += (int)strlen(keys[i]) + 1;
-  }
-  out[size++] = 10;
-  const int vector = size;
-  for (int i = 0; i < 10; i++, size++) out[size] = (uint8_t)(size - places[i]);
-  size += put16(out + size, size - vector);
-  size += put16(out + size, 1); /* width of the keys' offsets */
-  size += put16(out + size, 10);
-  const int map = size;
-  for (int i = 0; i < 10; i++) size += put16(out + size, values[i]);
-  for (int i = 0; i < 10; i++) out[size++] = 1 << 2 | 1; /* INT of two bytes */
-  out[size] = (uint8_t)(size - map);
-  size++;
-  out[size++] = 9 << 2 | 1; /* MAP of two bytes */
-  out[size++] = 1;
-  node->custom_initial_data = out;
+  const int size = flexbuffer(maps[index], 10, keys, values);
+  node->custom_initial_data = maps[index];
   node->custom_initial_data_size = size;
 }
 
 static void make_node(struct input *in, struct host *host, int index) {
-  static const int builtins[] = {kTfLiteBuiltinAdd, kTfLiteBuiltinAdd, kTfLiteBuiltinMul, kTfLiteBuiltinSub,
-                                 kTfLiteBuiltinPrelu, kTfLiteBuiltinTile, kTfLiteBuiltinConcatenation,
-                                 kTfLiteBuiltinAveragePool2d, kTfLiteBuiltinRelu, kTfLiteBuiltinRelu6, 3,
-                                 kTfLiteBuiltinMaxPool2d, kTfLiteBuiltinReluN1To1, kTfLiteBuiltinFill};
-  static const char *const customs[] = {"LceQuantize", "LceBconv2d", "LceQuantize", "LceBconv2d", "LceDequantize",
-                                        "LceBMaxPool2d", "Other"};
+  static const int builtins[] = {kTfLiteBuiltinAdd,
+                                 kTfLiteBuiltinAdd,
+                                 kTfLiteBuiltinMul,
+                                 kTfLiteBuiltinSub,
+                                 kTfLiteBuiltinPrelu,
+                                 kTfLiteBuiltinTile,
+                                 kTfLiteBuiltinConcatenation,
+                                 kTfLiteBuiltinAveragePool2d,
+                                 kTfLiteBuiltinRelu,
+                                 kTfLiteBuiltinRelu6,
+                                 3,
+                                 kTfLiteBuiltinMaxPool2d,
+                                 kTfLiteBuiltinReluN1To1,
+                                 kTfLiteBuiltinFill};
+  static const char *const customs[] = {"LceQuantize",   "LceBconv2d",    "LceQuantize", "LceBconv2d",
+                                        "LceDequantize", "LceBMaxPool2d", "Other"};
   TfLiteNode *node = &host->nodes[index];
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
-  host->registrations[index] = (TfLiteRegistration){
-      .builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
+  host->registrations[index] =
+      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
   const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
-  node->inputs = array(inputs);
+  node->inputs = int_array(inputs, NULL);
   for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;
-  node->outputs = array(next(in) % 16 ? 1 : next(in) % 3);
+  node->outputs = int_array(next(in) % 16 ? 1 : next(in) % 3, NULL);
   for (int i = 0; i < node->outputs->size; i++) node->outputs->data[i] = next(in) % TENSORS;
   uint8_t *p = host->parameters[index];
   if (!custom) {
     const int params[] = {next(in) % 4, next(in) % 4, 1 + next(in) % 2, 1 + next(in) % 2, 1 + next(in) % 2, 0};
     memcpy(p, params, sizeof params);
     if (host->registrations[index].builtin_code == kTfLiteBuiltinConcatenation) memset(p + 4, 0, 4);
-    if (host->registrations[index].builtin_code == kTfLiteBuiltinAveragePool2d) ((int *)(void *)p)[0] = 1 + params[0] % 2;
+    if (host->registrations[index].builtin_code == kTfLiteBuiltinAveragePool2d)
+      ((int *)(void *)p)[0] = 1 + params[0] % 2;
     node->builtin_data = next(in) % 16 ? p : NULL;
     return;
   }
@@ -208,8 +188,8 @@ static void make_chain(struct input *in, struct host *host) {
   static const TfLiteArithmeticParams none = {kTfLiteActNone};
   const int h = 1 + next(in) % 8, w = 1 + next(in) % 8, kernel = 1 + next(in) % 4, activation = next(in) % 4;
   int filters = pick(in, outputs, 6);
-  const int values[] = {32, pick(in, far, 8), pick(in, far, 8), 1, 1, activation, activation ? 1 : next(in) % 2, 0,
-                        pick(in, far, 8), pick(in, far, 8)};
+  const int values[] = {32, pick(in, far, 8), pick(in, far, 8), 1, 1, activation, activation ? 1 : next(in) % 2,
+                        0,  pick(in, far, 8), pick(in, far, 8)};
   const int oh = (h - 1) / values[8] + 1, ow = (w - 1) / values[9] + 1;
   set_tensor(host, X, kTfLiteFloat32, 4, (int[]){1, h, w, 32}, false);
   set_tensor(host, PACKED, kTfLiteInt32, 4, (int[]){1, h, w, 1}, false);
@@ -238,8 +218,8 @@ static void make_chain(struct input *in, struct host *host) {
 static void run(struct input *in, struct host *host, const TfLiteIntArray *nodes) {
   bool produced[TENSORS] = {false};
   TfLiteDelegateParams params = {.nodes_to_replace = (TfLiteIntArray *)(uintptr_t)nodes,
-                                 .input_tensors = array(TENSORS),
-                                 .output_tensors = array(TENSORS)};
+                                 .input_tensors = int_array(TENSORS, NULL),
+                                 .output_tensors = int_array(TENSORS, NULL)};
   params.input_tensors->size = params.output_tensors->size = 0;
   for (int i = 0; i < nodes->size; i++) {
     const TfLiteNode *node = &host->nodes[nodes->data[i]];
@@ -287,13 +267,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct input in = {data, size};
   struct host host;
   memset(&host, 0, sizeof host);
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
-                                 .ResizeTensor = resize, .ReportError = report, .GetExecutionPlan = get_plan,
-                                 .GetNodeAndRegistration = get_node, .recommended_num_threads = 1};
+  host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetExecutionPlan = get_plan,
+                                 .GetNodeAndRegistration = get_node,
+                                 .recommended_num_threads = 1};
   const int kind = next(&in);
   host.count = kind < 128 ? 1 + kind % NODES : NODES;
-  host.plan = array(host.count);
-  for (int i = 0; i < host.count; i++) host.plan->data[i] = i;
+  host.graph.plan = int_array(host.count, NULL);
+  for (int i = 0; i < host.count; i++) host.graph.plan->data[i] = i;
   for (int i = 0; kind < 128 && i < host.count; i++) make_node(&in, &host, i);
   for (int i = 0; kind < 128 && i < TENSORS; i++) make_tensor(&in, &host.tensors[i]);
   if (kind >= 128) make_chain(&in, &host);
@@ -309,6 +295,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     free(host.tensors[i].dims);
     free(host.tensors[i].data.data);
   }
-  free(host.plan);
+  free(host.graph.plan);
   return 0;
 }

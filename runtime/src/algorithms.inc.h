@@ -3,9 +3,8 @@
  *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
  *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, BLOCKS_AT_ONCE: units of all pixels a program
  *   handles together
- *   GEMM_TILE(P, O): a function accumulating P pixels by O vectors, and TILES: the table of them
  *
- * and includes this one.
+ * and includes this one. Its `accumulate` calls accumulate_all or accumulate_prepared with a table of tiles.
  */
 #include <math.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 /* Arrays of vectors are registers: all their loops are written out. */
 #define UNROLL _Pragma("GCC unroll 32")
 enum { VECTORS = UNIT / FLOATS };
+_Static_assert(UNIT % FLOATS == 0, "a unit is a number of whole vectors");
 
 /* One unit may be incomplete: then memory beyond its `rest` channels is neither read nor written. */
 ALWAYS_INLINE void load_unit(vfloat *v, const char *data, int rest) {
@@ -63,27 +63,27 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 
 /* b counts the units of all pixels: DATA is where that unit's floats begin. */
 #define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
-#define TILE_DATA (data + b / units * op->stride + op->tile[unit + b % units] * 4)
-#define LOADED(from, whole, statement)                                                                    \
-  UNROLL for (int b = 0; b < blocks; b++) {                                                               \
-    load_unit(w, from, whole);                                                                            \
-    UNROLL for (int j = 0; j < VECTORS; j++) {                                                            \
-      const int i = b * VECTORS + j;                                                                      \
-      statement;                                                                                          \
-    }                                                                                                     \
-  }                                                                                                       \
+#define REPEATED_DATA (data + b / units * op->stride + op->source_channels[unit + b % units] * 4)
+#define LOADED(from, whole, statement)         \
+  UNROLL for (int b = 0; b < blocks; b++) {    \
+    load_unit(w, from, whole);                 \
+    UNROLL for (int j = 0; j < VECTORS; j++) { \
+      const int i = b * VECTORS + j;           \
+      statement;                               \
+    }                                          \
+  }                                            \
   break
-#define CONSTANT(expression)                                                                              \
-  UNROLL for (int k = 0; k < units * VECTORS; k++) {                                                      \
-    const vfloat c = vload(op->constant + channel + k * FLOATS);                                          \
-    UNROLL for (int p = 0; p < pixels; p++) {                                                             \
-      const int i = p * units * VECTORS + k;                                                              \
-      v[i] = expression;                                                                                  \
-    }                                                                                                     \
-  }                                                                                                       \
+#define CONSTANT(expression)                                     \
+  UNROLL for (int k = 0; k < units * VECTORS; k++) {             \
+    const vfloat c = vload(op->constant + channel + k * FLOATS); \
+    UNROLL for (int p = 0; p < pixels; p++) {                    \
+      const int i = p * units * VECTORS + k;                     \
+      v[i] = expression;                                         \
+    }                                                            \
+  }                                                              \
   break
-#define EACH(expression)                                                                                  \
-  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression;                                             \
+#define EACH(expression)                                      \
+  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression; \
   break
 
   for (const struct instruction *op = program; op < program + count; op++) {
@@ -92,7 +92,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_ACCUMULATED:
       case OP_CLAMPED:
         UNROLL for (int u = 0; u < units; u++) {
-          const ptrdiff_t from = op->tile ? op->tile[unit + u] : channel + u * UNIT;
+          const ptrdiff_t from = op->source_channels ? op->source_channels[unit + u] : channel + u * UNIT;
           UNROLL for (int j = 0; j < VECTORS; j++) {
             const vfloat scale = vload(op->scale + from + j * FLOATS), shift = vload(op->constant + from + j * FLOATS);
             UNROLL for (int p = 0; p < pixels; p++) {
@@ -114,8 +114,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         break;
       case OP_LOAD:
         LOADED(DATA, rest, v[i] = w[j]);
-      case OP_LOAD_TILED:
-        LOADED(TILE_DATA, UNIT, v[i] = w[j]);
+      case OP_LOAD_REPEATED:
+        LOADED(REPEATED_DATA, UNIT, v[i] = w[j]);
       case OP_LOAD_INT8:
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
@@ -142,8 +142,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         EACH(vadd(vmul(v[i], vset1(op->low)), vset1(0.0f)));
       case OP_ADD_LOADED:
         LOADED(DATA, rest, v[i] = vadd(v[i], w[j]));
-      case OP_ADD_LOADED_TILED:
-        LOADED(TILE_DATA, UNIT, v[i] = vadd(v[i], w[j]));
+      case OP_ADD_LOADED_REPEATED:
+        LOADED(REPEATED_DATA, UNIT, v[i] = vadd(v[i], w[j]));
       case OP_SUBTRACT_LOADED:
         LOADED(DATA, rest, v[i] = vsub(v[i], w[j]));
       case OP_SUBTRACT_FROM_LOADED:
@@ -172,15 +172,14 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
     }
   }
 #undef DATA
-#undef TILE_DATA
+#undef REPEATED_DATA
 #undef LOADED
 #undef CONSTANT
 #undef EACH
 }
 
 /* All units of `pixels` pixels, as many at once as the registers hold. */
-ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel,
-                              const int pixels) {
+ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel, const int pixels) {
   const int whole = channels / UNIT, most = BLOCKS_AT_ONCE / pixels;
   int unit = 0;
   if (most >= 4)
@@ -245,12 +244,12 @@ ALWAYS_INLINE void accumulate_prepared(const struct gemm *gemm, const int pixels
           prepare(prepared + (p * CHUNK + done) * bytes, x[p] + gemm->tap_offsets[tap] + group * words + word, run);
         done += run;
       }
-      const size_t step_words = gemm->vector_words / (size_t)total;
+      const size_t stride = gemm->vector_words / (size_t)total; /* of a vector's weights, from word to word */
       for (int vector = 0; vector < gemm->vectors;) {
         int i = 0;
         while (gemm->vectors - vector < 8 >> i || !tiles[i]) i++;
         const size_t index = (size_t)group * (size_t)gemm->vectors + (size_t)vector;
-        tiles[i](prepared, count, gemm->weights + index * gemm->vector_words + (size_t)begin * step_words,
+        tiles[i](prepared, count, gemm->weights + index * gemm->vector_words + (size_t)begin * stride,
                  gemm->vector_words, begin == 0, acc + index * (size_t)lanes, acc_stride);
         vector += 8 >> i;
       }

@@ -1,21 +1,23 @@
 /* Which nodes the delegate takes: LCE's, and those around them that become part of a convolution's pass. */
+#include "claim.h"
+
 #include <stdlib.h>
 
-#include "delegate.h"
+#include "memory.h"
+#include "operators.h"
+#include "tensors.h"
 
 struct graph {
   int count;
-  struct operator * ops;
+  struct node *nodes;
   bool *claimed;
   size_t tensors;
-  int *producer;               /* of each tensor: position in ops, or -1 */
-  int *readers, *reader_start; /* of each tensor: positions in ops, one for each input that is this tensor */
+  int *producer;               /* of each tensor: position in nodes, or -1 */
+  int *readers, *reader_start; /* of each tensor: positions in nodes, one for each input that is this tensor */
   int *unclaimed;              /* of each tensor: how many of its readers are not claimed yet */
   int *waiting;                /* claimed operators whose neighbours are still to be looked at */
-  int *position;               /* of each node that is in the graph: position in ops */
+  int *position;               /* of each node that is in the graph: position in nodes */
 };
-
-static bool is_lce(enum kind kind) { return kind >= QUANTIZE && kind <= BMAXPOOL; }
 
 static bool is_tensor(const struct graph *graph, int tensor) { return tensor >= 0 && (size_t)tensor < graph->tensors; }
 
@@ -25,7 +27,7 @@ static bool find_readers(struct graph *graph) {
   graph->reader_start = allocate(graph->tensors + 2, sizeof *graph->reader_start);
   if (!graph->reader_start) return false;
   for (int i = 0; i < graph->count; i++) {
-    const TfLiteIntArray *inputs = graph->ops[i].inputs;
+    const TfLiteIntArray *inputs = graph->nodes[i].inputs;
     for (int j = 0; inputs && j < inputs->size; j++)
       if (is_tensor(graph, inputs->data[j])) {
         graph->reader_start[inputs->data[j] + 2]++;
@@ -40,7 +42,7 @@ static bool find_readers(struct graph *graph) {
     graph->reader_start[t + 2] += graph->reader_start[t + 1];
   }
   for (int i = 0; i < graph->count; i++) {
-    const TfLiteIntArray *inputs = graph->ops[i].inputs;
+    const TfLiteIntArray *inputs = graph->nodes[i].inputs;
     for (int j = 0; inputs && j < inputs->size; j++)
       if (is_tensor(graph, inputs->data[j])) graph->readers[graph->reader_start[inputs->data[j] + 1]++] = i;
   }
@@ -55,22 +57,22 @@ static bool grow(struct graph *graph) {
   for (int i = 0; i < graph->count; i++)
     if (graph->claimed[i]) graph->waiting[waiting++] = i;
   while (waiting > 0) {
-    const struct operator * op = &graph->ops[graph->waiting[--waiting]];
+    const struct node *node = &graph->nodes[graph->waiting[--waiting]];
     /* Before claimed operators: what makes a tensor all of whose readers are claimed. */
-    for (int j = 0; j < op->inputs->size; j++) {
-      const int t = op->inputs->data[j];
+    for (int j = 0; j < node->inputs->size; j++) {
+      const int t = node->inputs->data[j];
       if (!is_tensor(graph, t) || --graph->unclaimed[t] > 0 || graph->producer[t] < 0) continue;
       const int before = graph->producer[t];
-      if (graph->claimed[before] || graph->ops[before].kind == NOT_OURS) continue;
+      if (graph->claimed[before] || graph->nodes[before].kind == NODE_NOT_OURS) continue;
       graph->claimed[before] = true;
       graph->waiting[waiting++] = before;
     }
     /* Behind them: all but pooling, which gains nothing by itself; before others it would cut the partition in two. */
-    const int output = op->outputs->data[0];
+    const int output = node->outputs->data[0];
     for (int r = graph->reader_start[output]; r < graph->reader_start[output + 1]; r++) {
       const int behind = graph->readers[r];
-      const enum kind kind = graph->ops[behind].kind;
-      if (graph->claimed[behind] || kind == NOT_OURS || kind == AVERAGE_POOL || kind == MAX_POOL) continue;
+      const enum node_kind kind = graph->nodes[behind].kind;
+      if (graph->claimed[behind] || kind == NODE_NOT_OURS || node_types[kind].pools) continue;
       graph->claimed[behind] = true;
       graph->waiting[waiting++] = behind;
     }
@@ -81,7 +83,7 @@ static bool grow(struct graph *graph) {
 static void list_claimed(const struct graph *graph, TfLiteIntArray *nodes) {
   nodes->size = 0;
   for (int i = 0; i < graph->count; i++)
-    if (graph->claimed[i]) nodes->data[nodes->size++] = graph->ops[i].node;
+    if (graph->claimed[i]) nodes->data[nodes->size++] = graph->nodes[i].index;
 }
 
 /* Gives back the partitions without an operator of LCE: handing tensors to and fro is all that they would add. */
@@ -94,7 +96,7 @@ static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArra
   for (int p = 0; p < count; p++) {
     const TfLiteIntArray *members = partitions[p].nodes_to_replace;
     bool useful = false;
-    for (int i = 0; i < members->size; i++) useful = useful || is_lce(graph->ops[graph->position[members->data[i]]].kind);
+    for (int i = 0; i < members->size; i++) useful = useful || is_lce(&graph->nodes[graph->position[members->data[i]]]);
     for (int i = 0; i < members->size && !useful; i++) graph->claimed[graph->position[members->data[i]]] = false;
   }
 }
@@ -103,19 +105,21 @@ static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArra
  * partitions, and does not notice. */
 static TfLiteStatus check_order(TfLiteContext *context, const struct graph *graph) {
   for (int i = 0; i < graph->count; i++) {
-    const struct operator * op = &graph->ops[i];
-    for (int j = 0; op->inputs && j < op->inputs->size; j++) {
-      const int t = op->inputs->data[j];
+    const struct node *node = &graph->nodes[i];
+    for (int j = 0; node->inputs && j < node->inputs->size; j++) {
+      const int t = node->inputs->data[j];
       if (t < 0 || (size_t)t >= context->tensors_size || graph->producer[t] < i) continue;
       context->ReportError(context, "larq-rep: operator %d reads tensor %d '%.60s' before operator %d writes it.",
-                           op->node, t, tensor_name(context, t), graph->ops[graph->producer[t]].node);
+                           node->index, t, tensor_name(context, t), graph->nodes[graph->producer[t]].index);
       return kTfLiteError;
     }
-    for (int j = 0; op->outputs && j < op->outputs->size; j++) {
-      const int t = op->outputs->data[j];
-      if (t < 0 || (size_t)t >= context->tensors_size || (graph->producer[t] == i && !is_constant(context, t))) continue;
-      context->ReportError(context, "larq-rep: operator %d writes tensor %d '%.60s', which %s.", op->node, t,
-                           tensor_name(context, t), is_constant(context, t) ? "is a constant" : "a later one writes too");
+    for (int j = 0; node->outputs && j < node->outputs->size; j++) {
+      const int t = node->outputs->data[j];
+      if (t < 0 || (size_t)t >= context->tensors_size || (graph->producer[t] == i && !is_constant(context, t)))
+        continue;
+      context->ReportError(context, "larq-rep: operator %d writes tensor %d '%.60s', which %s.", node->index, t,
+                           tensor_name(context, t),
+                           is_constant(context, t) ? "is a constant" : "a later one writes too");
       return kTfLiteError;
     }
   }
@@ -123,23 +127,23 @@ static TfLiteStatus check_order(TfLiteContext *context, const struct graph *grap
 }
 
 /* Reads the operators of the graph; LCE's are claimed. */
-static TfLiteStatus read_operators(TfLiteContext *context, const TfLiteIntArray *plan, struct graph *graph) {
+static TfLiteStatus read_nodes(TfLiteContext *context, const TfLiteIntArray *plan, struct graph *graph) {
   int nodes = 0;
   for (int i = 0; i < plan->size; i++) nodes = plan->data[i] >= nodes ? plan->data[i] + 1 : nodes;
-  graph->ops = allocate((size_t)graph->count, sizeof *graph->ops);
+  graph->nodes = allocate((size_t)graph->count, sizeof *graph->nodes);
   graph->claimed = allocate((size_t)graph->count, sizeof *graph->claimed);
   graph->producer = allocate(graph->tensors, sizeof *graph->producer);
   graph->position = allocate((size_t)nodes, sizeof *graph->position);
-  if (!graph->ops || !graph->claimed || !graph->producer || !graph->position) return no_memory(context);
+  if (!graph->nodes || !graph->claimed || !graph->producer || !graph->position) return no_memory(context);
   for (size_t t = 0; t < graph->tensors; t++) graph->producer[t] = -1;
   bool any = false;
   for (int i = 0; i < graph->count; i++) {
-    struct operator * op = &graph->ops[i];
-    if (read_operator(context, plan->data[i], op) != kTfLiteOk) return kTfLiteError;
-    for (int j = 0; op->outputs && j < op->outputs->size; j++)
-      if (is_tensor(graph, op->outputs->data[j])) graph->producer[op->outputs->data[j]] = i;
-    graph->position[op->node] = i;
-    graph->claimed[i] = is_lce(op->kind);
+    struct node *node = &graph->nodes[i];
+    if (read_node(context, plan->data[i], node) != kTfLiteOk) return kTfLiteError;
+    for (int j = 0; node->outputs && j < node->outputs->size; j++)
+      if (is_tensor(graph, node->outputs->data[j])) graph->producer[node->outputs->data[j]] = i;
+    graph->position[node->index] = i;
+    graph->claimed[i] = is_lce(node);
     any = any || graph->claimed[i];
   }
   return any ? check_order(context, graph) : kTfLiteOk;
@@ -153,7 +157,7 @@ TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLite
     return kTfLiteError;
   }
   struct graph graph = {.count = plan->size, .tensors = context->tensors_size};
-  TfLiteStatus status = read_operators(context, plan, &graph);
+  TfLiteStatus status = read_nodes(context, plan, &graph);
   if (status == kTfLiteOk && options->fuse && !grow(&graph)) status = no_memory(context);
   if (status == kTfLiteOk) {
     *nodes = malloc(sizeof **nodes + (size_t)graph.count * sizeof(int));
@@ -166,7 +170,7 @@ TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLite
     give_back(context, &graph, *nodes);
     list_claimed(&graph, *nodes);
   }
-  free(graph.ops);
+  free(graph.nodes);
   free(graph.claimed);
   free(graph.producer);
   free(graph.readers);

@@ -8,11 +8,12 @@
 const struct kernels *const all_kernels[] = {
 #if defined(PORTABLE_ONLY) /* for fuzzing, which is about what leads to the kernels */
 #elif defined(__x86_64__)
-    &kernels_avx512, &kernels_avx2, &kernels_popcnt,
+    &kernels_avx512,   &kernels_avx2, &kernels_popcnt,
 #elif defined(__aarch64__)
     &kernels_neon,
 #endif
-    &kernels_portable, NULL,
+    &kernels_portable,
+    NULL,
 };
 
 const struct kernels *choose_kernels(const char *name) {

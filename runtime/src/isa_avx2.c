@@ -1,4 +1,4 @@
-/* AVX2: 32 output channels a vector, one word a step. */
+/* AVX2: 32 output channels a vector, one word a cell. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -34,10 +34,11 @@ enum { PIXELS = 6, LANES = 32, NIBBLES = 8, ROOM = 7 /* words whose sums fit in 
 
 /* Of each 4 bits of a pixel, how many of them differ from the index. */
 #define COUNT(n) ((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3)
-#define TABLE(x)                                                                                                 \
-  {COUNT(x ^ 0), COUNT(x ^ 1), COUNT(x ^ 2),  COUNT(x ^ 3),  COUNT(x ^ 4),  COUNT(x ^ 5),  COUNT(x ^ 6),         \
-   COUNT(x ^ 7), COUNT(x ^ 8), COUNT(x ^ 9),  COUNT(x ^ 10), COUNT(x ^ 11), COUNT(x ^ 12), COUNT(x ^ 13),        \
-   COUNT(x ^ 14), COUNT(x ^ 15)}
+#define TABLE(x)                                                                               \
+  {                                                                                            \
+      COUNT(x ^ 0),  COUNT(x ^ 1),  COUNT(x ^ 2),  COUNT(x ^ 3), COUNT(x ^ 4),  COUNT(x ^ 5),  \
+      COUNT(x ^ 6),  COUNT(x ^ 7),  COUNT(x ^ 8),  COUNT(x ^ 9), COUNT(x ^ 10), COUNT(x ^ 11), \
+      COUNT(x ^ 12), COUNT(x ^ 13), COUNT(x ^ 14), COUNT(x ^ 15)}
 static const uint8_t tables[16][16] __attribute__((aligned(64))) = {
     TABLE(0), TABLE(1), TABLE(2),  TABLE(3),  TABLE(4),  TABLE(5),  TABLE(6),  TABLE(7),
     TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
@@ -69,13 +70,13 @@ ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint32_t *weigh
     const int end = (words - i < ROOM ? words : i + ROOM) * NIBBLES;
     for (int n = i * NIBBLES; n < end; n++) {
       __m256i w[2];
-      UNROLL for (int o = 0; o < O; o++)
-        w[o] = _mm256_load_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words) + n);
+      UNROLL for (int o = 0; o < O; o++) w[o] =
+          _mm256_load_si256((const __m256i *)(const void *)(weights + (size_t)o * vector_words) + n);
       UNROLL for (int p = 0; p < PIXELS; p++) {
         const uint8_t *table = &tables[0][0] + offsets[p * CHUNK * NIBBLES + n];
         const __m256i counts = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)table));
-        UNROLL for (int o = 0; o < O; o++)
-          sum[p * O + o] = _mm256_add_epi8(sum[p * O + o], _mm256_shuffle_epi8(counts, w[o]));
+        UNROLL for (int o = 0; o < O; o++) sum[p * O + o] =
+            _mm256_add_epi8(sum[p * O + o], _mm256_shuffle_epi8(counts, w[o]));
       }
       UNROLL for (int j = 0; j < PIXELS * O; j++) __asm__ volatile("" : "+x"(sum[j])); /* in registers */
     }
@@ -94,16 +95,15 @@ ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint32_t *weigh
     }
 }
 
-#define TILE(O)                                                                                                \
-  static void tile_6x##O(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words,      \
-                         bool first, int32_t *acc, size_t acc_stride) {                                        \
-    tile(offsets, words, weights, vector_words, first, acc, acc_stride, O);                                    \
+#define TILE(O)                                                                                                       \
+  static void tile_6x##O(const uint8_t *offsets, int words, const uint32_t *weights, size_t vector_words, bool first, \
+                         int32_t *acc, size_t acc_stride) {                                                           \
+    tile(offsets, words, weights, vector_words, first, acc, acc_stride, O);                                           \
   }
 TILE(2)
 TILE(1)
 
-static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
-                       size_t acc_stride) {
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
   (void)pixels;
   static const prepared_tile tiles[] = {NULL, NULL, tile_6x2, tile_6x1};
   accumulate_prepared(gemm, PIXELS, x, acc, acc_stride, LANES, NIBBLES, select_tables, tiles);
@@ -111,5 +111,15 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return __builtin_cpu_supports("avx2"); }
 
-const struct kernels kernels_avx2 = {"avx2", supported, LANES, 1, PIXELS, 0, PIXELS, true, accumulate, run};
+const struct kernels kernels_avx2 = {
+    .name = "avx2",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .nibbles = true,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

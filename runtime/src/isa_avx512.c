@@ -1,4 +1,4 @@
-/* AVX-512 with VPOPCNTDQ: 16 output channels a vector, one word of input channels a step. */
+/* AVX-512 with VPOPCNTDQ: 16 output channels a vector, one word of input channels a cell. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -18,8 +18,8 @@ typedef __m512 vfloat;
 
 static inline unsigned vsigns(const __m512 *v) {
   const __m512 zero = _mm512_setzero_ps();
-  return (unsigned)_mm512_cmp_ps_mask(v[0], zero, _CMP_LT_OQ) |
-         (unsigned)_mm512_cmp_ps_mask(v[1], zero, _CMP_LT_OQ) << 16;
+  return (unsigned)_mm512_cmp_ps_mask(v[0], zero, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v[1], zero, _CMP_LT_OQ)
+                                                                    << 16;
 }
 
 #include "algorithms.inc.h"
@@ -37,20 +37,21 @@ ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int g
       UNROLL for (int o = 0; o < O; o++) w[o] = _mm512_loadu_si512(weights + (size_t)o * vector_words);
       UNROLL for (int p = 0; p < P; p++) {
         const __m512i word = _mm512_set1_epi32((int)x[p][offset + i]);
-        UNROLL for (int o = 0; o < O; o++)
-          sum[p * O + o] = _mm512_add_epi32(sum[p * O + o], _mm512_popcnt_epi32(_mm512_xor_si512(w[o], word)));
+        UNROLL for (int o = 0; o < O; o++) sum[p * O + o] =
+            _mm512_add_epi32(sum[p * O + o], _mm512_popcnt_epi32(_mm512_xor_si512(w[o], word)));
       }
       weights += 16;
     }
   }
-  UNROLL for (int p = 0; p < P; p++)
+  UNROLL for (int p = 0; p < P; p++) {
     UNROLL for (int o = 0; o < O; o++) _mm512_storeu_si512(acc + (size_t)p * acc_stride + o * 16, sum[p * O + o]);
+  }
 }
 
-#define TILE(P, O)                                                                                             \
-  static void tile_##P##x##O(const struct gemm *gemm, const uint32_t *const *x, int group_offset,             \
-                             const uint32_t *weights, int32_t *acc, size_t acc_stride) {                      \
-    tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                              \
+#define TILE(P, O)                                                                                \
+  static void tile_##P##x##O(const struct gemm *gemm, const uint32_t *const *x, int group_offset, \
+                             const uint32_t *weights, int32_t *acc, size_t acc_stride) {          \
+    tile(gemm, x, group_offset, weights, acc, acc_stride, P, O);                                  \
   }
 TILE(6, 4)
 TILE(6, 2)
@@ -58,8 +59,7 @@ TILE(6, 1)
 TILE(12, 2)
 TILE(12, 1)
 
-static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
-                       size_t acc_stride) {
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
   static const tile_function few[] = {NULL, NULL, tile_12x2, tile_12x1};
   static const tile_function many[] = {NULL, tile_6x4, tile_6x2, tile_6x1};
   accumulate_all(gemm, x, acc, acc_stride, 16, pixels == 12 ? few : many);
@@ -71,5 +71,15 @@ static bool supported(void) {
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 
-const struct kernels kernels_avx512 = {"avx512", supported, 16, 1, 12, 3, 6, false, accumulate, run};
+const struct kernels kernels_avx512 = {
+    .name = "avx512",
+    .supported = supported,
+    .lanes = 16,
+    .cell_words = 1,
+    .few = 3,
+    .tile_few = 12,
+    .tile_many = 6,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

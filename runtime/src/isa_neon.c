@@ -1,4 +1,4 @@
-/* AArch64 NEON: 4 output channels a vector, one word a step; bits are counted and summed in bytes. */
+/* AArch64 NEON: 4 output channels a vector, one word a cell; bits are counted and summed in bytes. */
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -51,30 +51,29 @@ ALWAYS_INLINE void tile(const uint8_t *repeated, int words, const uint32_t *weig
       UNROLL for (int p = 0; p < PIXELS; p++) x[p] = vld1q_u8(repeated + (p * CHUNK + n) * WORD_BYTES);
       UNROLL for (int o = 0; o < O; o++) {
         const uint8x16_t w = vreinterpretq_u8_u32(vld1q_u32(weights + (size_t)o * vector_words + n * LANES));
-        UNROLL for (int p = 0; p < PIXELS; p++)
-          sum[p * O + o] = vaddq_u8(sum[p * O + o], vcntq_u8(veorq_u8(w, x[p])));
+        UNROLL for (int p = 0; p < PIXELS; p++) sum[p * O + o] = vaddq_u8(sum[p * O + o], vcntq_u8(veorq_u8(w, x[p])));
       }
     }
-    UNROLL for (int p = 0; p < PIXELS; p++)
+    UNROLL for (int p = 0; p < PIXELS; p++) {
       UNROLL for (int o = 0; o < O; o++) {
         uint32_t *target = (uint32_t *)(void *)(acc + (size_t)p * acc_stride) + o * LANES;
         const uint32x4_t before = first && i == 0 ? vdupq_n_u32(0) : vld1q_u32(target);
         vst1q_u32(target, vpadalq_u16(before, vpaddlq_u8(sum[p * O + o])));
       }
+    }
   }
 }
 
-#define TILE(O)                                                                                                \
-  static void tile_4x##O(const uint8_t *repeated, int words, const uint32_t *weights, size_t vector_words,     \
-                         bool first, int32_t *acc, size_t acc_stride) {                                        \
-    tile(repeated, words, weights, vector_words, first, acc, acc_stride, O);                                   \
+#define TILE(O)                                                                                                        \
+  static void tile_4x##O(const uint8_t *repeated, int words, const uint32_t *weights, size_t vector_words, bool first, \
+                         int32_t *acc, size_t acc_stride) {                                                            \
+    tile(repeated, words, weights, vector_words, first, acc, acc_stride, O);                                           \
   }
 TILE(4)
 TILE(2)
 TILE(1)
 
-static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
-                       size_t acc_stride) {
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
   (void)pixels;
   static const prepared_tile tiles[] = {NULL, tile_4x4, tile_4x2, tile_4x1};
   accumulate_prepared(gemm, PIXELS, x, acc, acc_stride, LANES, WORD_BYTES, repeat_words, tiles);
@@ -82,5 +81,14 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_neon = {"neon", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};
+const struct kernels kernels_neon = {
+    .name = "neon",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .accumulate = accumulate,
+    .run = run,
+};
 #endif

@@ -25,8 +25,7 @@ static void tile(const struct gemm *gemm, const uint32_t *const *x, int group_of
   }
 }
 
-static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc,
-                       size_t acc_stride) {
+static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
   (void)pixels;
   static const tile_function tiles[] = {NULL, NULL, NULL, tile};
   accumulate_all(gemm, x, acc, acc_stride, LANES, tiles);
@@ -34,4 +33,13 @@ static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *cons
 
 static bool supported(void) { return true; }
 
-const struct kernels kernels_portable = {"portable", supported, LANES, 1, PIXELS, 0, PIXELS, false, accumulate, run};
+const struct kernels kernels_portable = {
+    .name = "portable",
+    .supported = supported,
+    .lanes = LANES,
+    .cell_words = 1,
+    .tile_few = PIXELS,
+    .tile_many = PIXELS,
+    .accumulate = accumulate,
+    .run = run,
+};

@@ -7,14 +7,14 @@
 #include <stdint.h>
 
 enum {
-  UNIT = 32,         /* channels of a packed word; a program handles them in whole units */
+  UNIT = 32, /* channels of a packed word; a program handles them in whole units */
   MAX_INSTRUCTIONS = 24,
-  MAX_TILE = 12,     /* pixels that a kernel accumulates at once, at most */
+  MAX_TILE = 12, /* pixels that a kernel accumulates at once, at most */
 };
 
 /* One binary convolution as the kernels see it: a matrix product of pixels and output channels.
  *
- * Weights lie in vectors of `lanes` output channels, [vector][step][lane]. A step is a word of 32 input channels of
+ * Weights lie in vectors of `lanes` output channels, [vector][cell][lane]. A cell is a word of 32 input channels of
  * one tap, or two of them where the instruction set counts 64 bits at once (the last one of a tap may be half). */
 struct gemm {
   int groups;
@@ -28,23 +28,23 @@ struct gemm {
 
 /* A program computes v for one pixel and all its channels, one instruction after the other. */
 enum opcode {
-  OP_ACCUMULATED, /* v = float(2 acc) * scale + shift, then + border where the window leaves the image; all of them
-                     from the channels that tile names, if there is one */
-  OP_CLAMPED,     /* the same with 2 acc kept within [low, high] */
-  OP_LOAD,        /* v = source */
-  OP_LOAD_TILED,  /* the same, where the source has fewer channels, which repeat */
-  OP_LOAD_INT8,   /* v = source - low */
-  OP_LOAD_BOOL,   /* v = source ? 1 : -1 */
-  OP_ADD,         /* v + constant */
-  OP_SUBTRACT,    /* v - constant */
+  OP_ACCUMULATED,   /* v = float(2 acc) * scale + shift, then + border where the window leaves the image; all of them
+                       from source_channels, where these are given */
+  OP_CLAMPED,       /* the same with 2 acc kept within [low, high] */
+  OP_LOAD,          /* v = source */
+  OP_LOAD_REPEATED, /* the same, where the source has fewer channels, which repeat */
+  OP_LOAD_INT8,     /* v = source - low */
+  OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
+  OP_ADD,           /* v + constant */
+  OP_SUBTRACT,      /* v - constant */
   OP_SUBTRACT_FROM, /* constant - v */
-  OP_MULTIPLY,    /* v * constant */
-  OP_PRELU,       /* v >= 0 ? v : v * constant */
-  OP_CLIP,        /* min(max(v, low), high), NaN where v is */
-  OP_AT_LEAST,    /* v > low ? v : low, also where v is NaN */
-  OP_MEAN,        /* v * low + 0, which is +0 for -0 */
+  OP_MULTIPLY,      /* v * constant */
+  OP_PRELU,         /* v >= 0 ? v : v * constant */
+  OP_CLIP,          /* min(max(v, low), high), NaN where v is */
+  OP_AT_LEAST,      /* v > low ? v : low, also where v is NaN */
+  OP_MEAN,          /* v * low + 0, which is +0 for -0 */
   OP_ADD_LOADED,
-  OP_ADD_LOADED_TILED,
+  OP_ADD_LOADED_REPEATED,
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
   OP_MULTIPLY_LOADED,
@@ -54,26 +54,30 @@ enum opcode {
   OP_STORE_SIGNS, /* target = v < 0, packed */
 };
 
+static inline bool is_store(enum opcode code) {
+  return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS;
+}
+
 struct instruction {
   enum opcode code;
   float low, high;
-  const float *constant; /* padded to whole units */
-  const float *scale;    /* OP_ACCUMULATED: of constant (the shift) */
-  const float *const *border; /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
-  const int32_t *tile;   /* *_TILED and OP_ACCUMULATED: the source channel of each unit */
-  char *data;            /* source or target of the first pixel */
-  ptrdiff_t stride;      /* bytes from a pixel to the next */
+  const float *constant;          /* padded to whole units */
+  const float *scale;             /* OP_ACCUMULATED: of constant (the shift) */
+  const float *const *border;     /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
+  const int32_t *source_channels; /* *_REPEATED and OP_ACCUMULATED: of each unit */
+  char *data;                     /* source or target of the first pixel */
+  ptrdiff_t stride;               /* bytes from a pixel to the next */
 };
 
 struct kernels {
   const char *name;
   bool (*supported)(void);
   int lanes;      /* output channels in a vector of weights */
-  int step_words; /* 32-bit words of a step: 1 or 2 */
+  int cell_words; /* 32-bit words of a cell: 1 or 2 */
   int tile_few;   /* pixels of a tile where a group has up to `few` vectors */
   int few;
-  int tile_many;  /* pixels of a tile otherwise */
-  bool nibbles;   /* weights lie in bytes of 4 bits, [vector][step][4 bits][lane]; lanes 16 to 31 between the others */
+  int tile_many; /* pixels of a tile otherwise */
+  bool nibbles;  /* weights lie in bytes of 4 bits, [vector][cell][4 bits][lane]; lanes 16 to 31 between the others */
   /* acc[pixel][group][vector][lane] = bits that differ, for `pixels` (tile_few or tile_many) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
   void (*run)(const struct instruction *program, int count, int channels, int pixels);

@@ -1,9 +1,14 @@
 /* The two functions that TFLite and LiteRT look for in a delegate's library. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "delegate.h"
+#include "claim.h"
+#include "partition.h"
+#include "plan.h"
+#include "profile.h"
+#include "threads.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -79,7 +84,7 @@ static TfLiteStatus prepare_delegate(TfLiteContext *context, TfLiteDelegate *del
 
 /* ---- Options ---- */
 
-static bool fail(void (*report_error)(const char *), const char *format, const char *name, const char *value) {
+static bool refuse_option(void (*report_error)(const char *), const char *format, const char *name, const char *value) {
   char message[512], implementations[128];
   list_kernels(implementations, sizeof implementations);
   snprintf(message, sizeof message, format, name, value, implementations);
@@ -106,21 +111,27 @@ static bool parse_bool(const char *text, bool *value) {
 }
 
 static bool set_option(struct options *options, const char *key, const char *value, void (*report)(const char *)) {
-  if (!key || !value) return fail(report, "larq-rep: an option has no %s%s.", key ? "value: " : "name", key ? key : "");
+  if (!key || !value)
+    return refuse_option(report, "larq-rep: an option has no %s%s.", key ? "value: " : "name", key ? key : "");
   if (strcmp(key, "implementation") == 0) {
     options->kernels = choose_kernels(value);
     return options->kernels ||
-           fail(report, "larq-rep: option '%s': '%.60s' is not among the implementations of this processor: %s.", key,
-                value);
+           refuse_option(report,
+                         "larq-rep: option '%s': '%.60s' is not among the implementations of this processor: %s.", key,
+                         value);
   }
   if (strcmp(key, "num_threads") == 0)
     return parse_int(value, 0, MAX_THREADS, &options->num_threads) ||
-           fail(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.", key, value);
-  if (strcmp(key, "profile") == 0 || strcmp(key, "fuse") == 0)
-    return parse_bool(value, key[0] == 'p' ? &options->profile : &options->fuse) ||
-           fail(report, "larq-rep: option '%s' should be 0 or 1, found '%.60s'.", key, value);
-  return fail(report, "larq-rep: there is no option '%.60s' (with value '%.60s'); there are implementation, "
-                      "num_threads, profile and fuse.", key, value);
+           refuse_option(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.",
+                         key, value);
+  bool *flag = strcmp(key, "profile") == 0 ? &options->profile : strcmp(key, "fuse") == 0 ? &options->fuse : NULL;
+  if (flag)
+    return parse_bool(value, flag) ||
+           refuse_option(report, "larq-rep: option '%s' should be 0 or 1, found '%.60s'.", key, value);
+  return refuse_option(report,
+                       "larq-rep: there is no option '%.60s' (with value '%.60s'); there are implementation, "
+                       "num_threads, profile and fuse.",
+                       key, value);
 }
 
 /* Options of the environment come first, so that those of the program win. */
@@ -147,7 +158,7 @@ TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const cha
   if (!shared || !threads) {
     free(shared);
     stop_threads(threads);
-    fail(report_error, "larq-rep: no memory%s%s.", "", "");
+    refuse_option(report_error, "larq-rep: no memory%s%s.", "", "");
     return NULL;
   }
   *shared = (struct shared){

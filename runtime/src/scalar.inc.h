@@ -7,15 +7,15 @@ typedef struct {
   float f[FLOATS];
 } vfloat;
 
-#define ELEMENTWISE(name, expression)                        \
-  static inline vfloat name(vfloat a, vfloat b) {            \
-    vfloat r;                                                \
-    for (int i = 0; i < FLOATS; i++) r.f[i] = expression;    \
-    return r;                                                \
+#define ELEMENTWISE(name, expression)                     \
+  static inline vfloat name(vfloat a, vfloat b) {         \
+    vfloat r;                                             \
+    for (int i = 0; i < FLOATS; i++) r.f[i] = expression; \
+    return r;                                             \
   }
 ELEMENTWISE(vadd, a.f[i] + b.f[i])
 ELEMENTWISE(vsub, a.f[i] - b.f[i])
-ELEMENTWISE(vmul, a.f[i] *b.f[i])
+ELEMENTWISE(vmul, a.f[i] * b.f[i])
 ELEMENTWISE(vmin, a.f[i] < b.f[i] ? a.f[i] : b.f[i])
 ELEMENTWISE(vmax, a.f[i] > b.f[i] ? a.f[i] : b.f[i])
 ELEMENTWISE(vprelu, a.f[i] < 0 ? a.f[i] * b.f[i] : a.f[i])

@@ -1,9 +1,13 @@
 /* The order of the work: steps with large results take turns, some rows each, so that a row is still in the cache
  * when the next step reads it.
  */
+#include "schedule.h"
+
 #include <stdlib.h>
 
-#include "delegate.h"
+#include "buffers.h"
+#include "convolution.h"
+#include "memory.h"
 
 /* Bytes of results that are split into turns, and of a turn. The sanitizers' builds have small ones. */
 #ifndef TURN_BYTES
@@ -11,24 +15,8 @@
 #define TURN_BYTES (48 << 10)
 #endif
 
-bool is_store(enum opcode code) {
-  return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS;
-}
-
-void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w) {
-  const struct buffer *source = &plan->buffers[step->source];
-  *n = source->n;
-  *h = source->h;
-  *w = source->w;
-  if (step->kind == STEP_CONVOLUTION) {
-    *h = step->convolution->rows.out;
-    *w = step->convolution->columns.out;
-  } else if (step->target >= 0) {
-    *n = plan->buffers[step->target].n;
-    *h = plan->buffers[step->target].h;
-    *w = plan->buffers[step->target].w;
-  }
-}
+/* A convolution has its own. */
+static bool has_window(const struct step *step) { return step->window.height > 0; }
 
 struct progress {
   int rows, done, band;
@@ -46,20 +34,13 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
     if (conv->padded) return source->n * source->h;
     last = row % h * conv->window.stride_height + conv->rows.start +
            (conv->rows.taps.end - conv->rows.taps.first - 1) * conv->window.dilation_height;
-  } else if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
+  } else if (has_window(step)) {
     output_size(source->h, w->height, w->stride_height, 1, w->same, &out, &before);
     last = row % h * w->stride_height - before + w->height - 1;
   } else {
     return row + 1;
   }
   return row / h * source->h + (last < source->h ? last + 1 : source->h);
-}
-
-bool writes(const struct step *step, int buffer) {
-  if (step->target == buffer) return true;
-  for (int i = 0; i < step->count; i++)
-    if (is_store(step->program[i].code) && step->program[i].buffer == buffer) return true;
-  return false;
 }
 
 /* The steps that write (or read) each buffer: those of buffer b stand from start[b] on. */
@@ -132,7 +113,7 @@ static int still_read(const struct plan *plan, const struct step *step, const st
   output_images(plan, step, &n, &h, &w);
   if (step->source == buffer) {
     first = progress->done;
-    if (step->kind == STEP_BINARY_MAX_POOL || step->kind == STEP_POOL) {
+    if (has_window(step)) {
       output_size(b->h, step->window.height, step->window.stride_height, 1, step->window.same, &out, &before);
       const int y = progress->done % h * step->window.stride_height - before;
       first = progress->done / h * b->h + (y > 0 ? y : 0);
@@ -164,9 +145,9 @@ static bool make_rings(struct plan *plan, struct progress *progress) {
         const int s = readers.steps[i], row = still_read(plan, &plan->steps[s], &progress[s], b);
         oldest = row < oldest ? row : oldest;
       }
-      if (oldest < task->last && task->last - oldest > most[b]) most[b] = task->last - oldest;
+      if (oldest < task->rows.end && task->rows.end - oldest > most[b]) most[b] = task->rows.end - oldest;
     }
-    progress[task->step].done = task->last;
+    progress[task->step].done = task->rows.end;
   }
   for (int i = 0; memory && i < plan->buffer_count; i++)
     if (plan->buffers[i].view_of >= 0) viewed[i] = viewed[plan->buffers[i].view_of] = true;
@@ -215,9 +196,9 @@ bool make_schedule(struct plan *plan, int num_threads) {
     for (int s = 0; s < plan->step_count; s++) {
       struct progress *p = &progress[s];
       const int end = possible(plan, &writers, progress, s);
-      /* No crumbs: a whole turn, or the rest. */
+      /* Whole turns, or whatever remains. */
       if (end == p->done || (end - p->done < p->band && end < p->rows)) continue;
-      plan->tasks[plan->task_count++] = (struct task){s, p->done, end};
+      plan->tasks[plan->task_count++] = (struct task){s, {p->done, end}};
       p->done = end;
       moved = true;
     }

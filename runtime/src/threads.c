@@ -1,4 +1,6 @@
 /* A pool of workers. Between the steps of one inference they look for work for some microseconds, then they sleep. */
+#include "threads.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -8,7 +10,7 @@
 
 enum { SPINS = 4000 };
 
-struct job {
+struct batch {
   void (*task)(void *argument, int thread, int index);
   void *argument;
   int count, helpers;
@@ -21,15 +23,15 @@ struct threads {
   pthread_cond_t wake;
   pthread_t workers[MAX_THREADS];
   int started;
-  bool stop;        /* under mutex, as is the job */
-  struct job job;
-  atomic_uint generation; /* of the job; changes under mutex */
-  /* The generation of a job and, 16 bits each, how many indices were taken from its end and from its beginning, in
-   * one number: who takes an index of a job that still has some left may use it until that index is done, since the
+  bool stop; /* under mutex, as is the batch */
+  struct batch batch;
+  atomic_uint generation; /* of the batch; changes under mutex */
+  /* The generation of a batch and, 16 bits each, how many indices were taken from its end and from its beginning, in
+   * one number: who takes an index of a batch that still has some left may use it until that index is done, since the
    * caller waits for it, and nobody waits for a worker that comes too late to take one. */
   _Atomic uint64_t ticket;
   atomic_int undone;
-  atomic_bool resting; /* no job follows soon */
+  atomic_bool resting; /* no batch follows soon */
 };
 
 struct worker {
@@ -47,14 +49,14 @@ static void relax(void) {
 
 /* Every other thread takes indices from the end: with two threads, and often enough with more, the one that reads
  * a part of a tensor is then the one that wrote it, and has it in its cache. */
-static void work(struct threads *threads, const struct job *job, unsigned generation, int thread) {
+static void work(struct threads *threads, const struct batch *batch, unsigned generation, int thread) {
   uint64_t ticket = atomic_load(&threads->ticket);
   for (;;) {
     const int front = (int)(ticket & 0xffff), back = (int)(ticket >> 16 & 0xffff);
-    if (ticket >> 32 != generation || front + back >= job->count) return;
+    if (ticket >> 32 != generation || front + back >= batch->count) return;
     const bool from_end = thread % 2;
     if (!atomic_compare_exchange_weak(&threads->ticket, &ticket, ticket + (from_end ? 1 << 16 : 1))) continue;
-    job->task(job->argument, thread, from_end ? job->count - 1 - back : front);
+    batch->task(batch->argument, thread, from_end ? batch->count - 1 - back : front);
     atomic_fetch_sub(&threads->undone, 1);
     ticket = atomic_load(&threads->ticket);
   }
@@ -79,11 +81,11 @@ static void *worker_main(void *argument) {
     while (atomic_load(&threads->generation) == seen && !threads->stop)
       pthread_cond_wait(&threads->wake, &threads->mutex);
     const bool stop = threads->stop;
-    const struct job job = threads->job;
+    const struct batch batch = threads->batch;
     seen = atomic_load(&threads->generation);
     pthread_mutex_unlock(&threads->mutex);
     if (stop) return NULL;
-    if (self.thread <= job.helpers) work(threads, &job, seen, self.thread);
+    if (self.thread <= batch.helpers) work(threads, &batch, seen, self.thread);
   }
 }
 
@@ -149,7 +151,7 @@ static void start_workers(struct threads *threads, int workers) {
   while (threads->started < workers && threads->started < MAX_THREADS) {
     struct worker *worker = malloc(sizeof *worker);
     if (!worker) return;
-    *worker = (struct worker){threads, threads->started + 1};
+    *worker = (struct worker){.threads = threads, .thread = threads->started + 1};
     if (pthread_create(&threads->workers[threads->started], NULL, worker_main, worker)) {
       free(worker);
       return;
@@ -166,9 +168,9 @@ void run_parallel(struct threads *threads, int num_threads, void (*task)(void *a
   }
   start_workers(threads, num_threads - 1);
   const int helpers = threads->started < num_threads - 1 ? threads->started : num_threads - 1;
-  const struct job job = {task, argument, count, helpers};
+  const struct batch batch = {.task = task, .argument = argument, .count = count, .helpers = helpers};
   pthread_mutex_lock(&threads->mutex);
-  threads->job = job;
+  threads->batch = batch;
   atomic_store(&threads->resting, false);
   const unsigned generation = atomic_load(&threads->generation) + 1;
   atomic_store(&threads->undone, count);
@@ -176,7 +178,7 @@ void run_parallel(struct threads *threads, int num_threads, void (*task)(void *a
   atomic_store(&threads->generation, generation);
   pthread_mutex_unlock(&threads->mutex);
   pthread_cond_broadcast(&threads->wake);
-  work(threads, &job, generation, 0);
+  work(threads, &batch, generation, 0);
   for (int i = 0; atomic_load(&threads->undone) > 0; i++)
     if (i < SPINS)
       relax();

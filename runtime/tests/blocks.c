@@ -14,11 +14,30 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../src/delegate.h"
+#include "../src/partition.h"
+#include "../src/plan.h"
+#include "../src/threads.h"
+#include "host.h"
 
 enum {
-  X, PACKED, FILTER, MULTIPLIER, BIAS, SUM, TIMES, TILED, TIMES_AGAIN, REPEATED, SHIFT, SHIFTED, SHORTCUT, ADDED, SLOPE,
-  OUT, SIGNS, TENSORS
+  X,
+  PACKED,
+  FILTER,
+  MULTIPLIER,
+  BIAS,
+  SUM,
+  TIMES,
+  TILED,
+  TIMES_AGAIN,
+  REPEATED,
+  SHIFT,
+  SHIFTED,
+  SHORTCUT,
+  ADDED,
+  SLOPE,
+  OUT,
+  SIGNS,
+  TENSORS
 };
 enum { NODES = 8, MOST_FILTERS = 3 * 200 };
 
@@ -54,6 +73,7 @@ static struct guarded guard(size_t bytes, bool at_end) {
 /* ---- A host with one graph ---- */
 
 struct host {
+  struct host_graph graph;
   TfLiteContext context;
   TfLiteTensor tensors[TENSORS];
   struct guarded memory[TENSORS];
@@ -61,20 +81,6 @@ struct host {
   TfLiteRegistration registrations[NODES];
   bool at_end;
 };
-
-static TfLiteIntArray *array(int size, const int *values) {
-  TfLiteIntArray *a = malloc(sizeof *a + (size_t)size * sizeof(int));
-  a->size = size;
-  memcpy(a->data, values, (size_t)size * sizeof(int));
-  return a;
-}
-
-static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
-  struct host *host = context->impl_;
-  *node = &host->nodes[index];
-  *registration = &host->registrations[index];
-  return kTfLiteOk;
-}
 
 static TfLiteStatus resize(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *dims) {
   struct host *host = context->impl_;
@@ -100,7 +106,10 @@ static void tensor(struct host *host, int index, TfLiteType type, bool constant,
   size_t bytes = 4;
   for (int i = 0; i < rank; i++) bytes *= (size_t)dims[i];
   host->memory[index] = guard(bytes, host->at_end);
-  host->tensors[index] = (TfLiteTensor){.type = type, .dims = array(rank, dims), .bytes = bytes, .name = "tensor",
+  host->tensors[index] = (TfLiteTensor){.type = type,
+                                        .dims = int_array(rank, dims),
+                                        .bytes = bytes,
+                                        .name = "tensor",
                                         .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2};
   host->tensors[index].data.data = host->memory[index].data;
   if (type == kTfLiteFloat32)
@@ -108,40 +117,8 @@ static void tensor(struct host *host, int index, TfLiteType type, bool constant,
 }
 
 static void node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
-  host->nodes[index] = (TfLiteNode){.inputs = array(inputs, in), .outputs = array(1, &out)};
+  host->nodes[index] = (TfLiteNode){.inputs = int_array(inputs, in), .outputs = int_array(1, &out)};
   host->registrations[index] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
-}
-
-static int put16(uint8_t *out, int value) {
-  out[0] = (uint8_t)value;
-  out[1] = (uint8_t)(value >> 8);
-  return 2;
-}
-
-/* A flexbuffer map of integers below 2^15. */
-static int flexbuffer(uint8_t *out, int count, const char *const *keys, const int *values) {
-  int size = 0, places[16];
-  for (int i = 0; i < count; i++) {
-    places[i] = size;
-    const size_t length = strlen(keys[i]) + 1;
-    memcpy(out + size, keys[i], length);
-    size += (int)length;
-  }
-  out[size++] = (uint8_t)count;
-  const int vector = size;
-  for (int i = 0; i < count; i++, size++) out[size] = (uint8_t)(size - places[i]);
-  /* The map itself has numbers of two bytes. */
-  size += put16(out + size, size - vector);
-  size += put16(out + size, 1); /* width of the keys' offsets */
-  size += put16(out + size, count);
-  const int map = size;
-  for (int i = 0; i < count; i++) size += put16(out + size, values[i]);
-  for (int i = 0; i < count; i++) out[size++] = 1 << 2 | 1; /* INT of two bytes */
-  out[size] = (uint8_t)(size - map);
-  size++;
-  out[size++] = 9 << 2 | 1; /* MAP of two bytes */
-  out[size++] = 1;
-  return size;
 }
 
 struct block {
@@ -164,8 +141,9 @@ static float expected_sum(const struct host *host, const struct block *b, int n,
       for (int c = 0; c < per_group; c++) {
         const bool weight = sign_bit(host, FILTER, (size_t)((o * b->kh + ky) * b->kw + kx), words / b->groups, c);
         const bool input =
-            inside && host->tensors[X].data.f[((size_t)(n * b->h + iy) * (size_t)b->w + (size_t)ix) *
-                                                  (size_t)b->channels + (size_t)(group * per_group + c)] < 0;
+            inside &&
+            host->tensors[X].data.f[((size_t)(n * b->h + iy) * (size_t)b->w + (size_t)ix) * (size_t)b->channels +
+                                    (size_t)(group * per_group + c)] < 0;
         differing += weight != input;
         if (!inside) outside += weight ? -1 : 1;
       }
@@ -205,7 +183,8 @@ static int check(struct host *host, const struct block *b, const char *name) {
 }
 
 static void random_block(struct block *b) {
-  static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024}, filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
+  static const int channels[] = {1, 3, 16, 31, 32, 33, 64, 100, 128, 160, 1024},
+                   filters[] = {1, 4, 16, 17, 32, 48, 64, 70, 128, 200};
   static const int kernels[] = {1, 1, 2, 3, 3, 3, 5, 7};
   /* Such that most taps never meet the image. */
   static const int far[] = {4, 5, 9, 100, 16000, 16383, 32000, (1 << 15) - 1};
@@ -242,8 +221,13 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   struct block b;
   random_block(&b);
   struct host host = {.at_end = number % 2};
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .impl_ = &host,
-                                 .ResizeTensor = resize, .ReportError = report, .GetNodeAndRegistration = get_node,
+  host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetNodeAndRegistration = get_node,
                                  .recommended_num_threads = num_threads};
   const int words = (b.channels + 31) / 32;
   const int in[] = {b.n, b.h, b.w, b.channels}, packed[] = {b.n, b.h, b.w, words};
@@ -274,11 +258,12 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   for (size_t i = 0; i < host.tensors[FILTER].bytes / 4; i++)
     for (int bit = 0; bit < 32; bit++)
       if ((int)(i % (size_t)filter[3]) * 32 + bit < per_group)
-        host.tensors[FILTER].data.i32[i] = (int32_t)((uint32_t)host.tensors[FILTER].data.i32[i] | (uint32_t)below(2) << bit);
+        host.tensors[FILTER].data.i32[i] =
+            (int32_t)((uint32_t)host.tensors[FILTER].data.i32[i] | (uint32_t)below(2) << bit);
   static const TfLiteArithmeticParams none = {kTfLiteActNone};
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor",
-                                     "fused_activation_function", "pad_values", "padding", "stride_height",
-                                     "stride_width"};
+  static const char *const keys[] = {
+      "channels_in", "dilation_height_factor", "dilation_width_factor", "fused_activation_function", "pad_values",
+      "padding",     "stride_height",          "stride_width"};
   const int values[] = {b.channels, b.dh, b.dw, 0, b.pad_values, !b.same, b.sh, b.sw};
   uint8_t options[512];
   const int size = flexbuffer(options, 8, keys, values);
@@ -293,9 +278,9 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   host.nodes[4].builtin_data = host.nodes[5].builtin_data = (void *)(uintptr_t)&none;
   node(&host, 6, kTfLiteBuiltinPrelu, NULL, 2, (int[]){ADDED, SLOPE}, OUT);
   node(&host, 7, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){OUT}, SIGNS);
-  TfLiteDelegateParams params = {.nodes_to_replace = array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7}),
-                                 .input_tensors = array(2, (int[]){X, SHORTCUT}),
-                                 .output_tensors = array(2, (int[]){OUT, SIGNS})};
+  TfLiteDelegateParams params = {.nodes_to_replace = int_array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7}),
+                                 .input_tensors = int_array(2, (int[]){X, SHORTCUT}),
+                                 .output_tensors = int_array(2, (int[]){OUT, SIGNS})};
   int failed = 0;
   for (const struct kernels *const *k = all_kernels; *k && !failed; k++) {
     if (!(*k)->supported()) continue;

@@ -10,17 +10,17 @@
 #include <string.h>
 #include <time.h>
 
-#include "../src/delegate.h"
+#include "../src/claim.h"
+#include "../src/operators.h"
+#include "host.h"
 
 enum { CHANNELS = 32, MOST = 40 };
 
 struct host {
+  struct host_graph graph;
   TfLiteContext context;
   int count, tensors_used;
   TfLiteTensor *tensors;
-  TfLiteNode *nodes;
-  TfLiteRegistration *registrations;
-  TfLiteIntArray *plan;
   TfLiteDelegateParams *partitions;
   int partition_count;
 };
@@ -30,25 +30,6 @@ static uint64_t state = 1;
 static int below(int n) {
   state = state * 6364136223846793005u + 1442695040888963407u;
   return (int)((state >> 33) % (uint64_t)n);
-}
-
-static TfLiteIntArray *array(int size, const int *values) {
-  TfLiteIntArray *a = malloc(sizeof *a + (size_t)size * sizeof(int));
-  a->size = size;
-  if (size) memcpy(a->data, values, (size_t)size * sizeof(int));
-  return a;
-}
-
-static TfLiteStatus get_plan(TfLiteContext *context, TfLiteIntArray **plan) {
-  *plan = ((struct host *)context->impl_)->plan;
-  return kTfLiteOk;
-}
-
-static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
-  struct host *host = context->impl_;
-  *node = &host->nodes[index];
-  *registration = &host->registrations[index];
-  return kTfLiteOk;
 }
 
 static void report(TfLiteContext *context, const char *message, ...) {
@@ -67,13 +48,13 @@ static TfLiteStatus preview(TfLiteContext *context, const TfLiteIntArray *nodes,
   struct host *host = context->impl_;
   free_partitions(host);
   for (int i = 0, k = 0; i < host->count; i++) {
-    if (k == nodes->size || host->plan->data[i] != nodes->data[k]) continue;
+    if (k == nodes->size || host->graph.plan->data[i] != nodes->data[k]) continue;
     const int first = k;
-    while (k < nodes->size && i < host->count && host->plan->data[i] == nodes->data[k]) {
+    while (k < nodes->size && i < host->count && host->graph.plan->data[i] == nodes->data[k]) {
       i++;
       k++;
     }
-    host->partitions[host->partition_count++].nodes_to_replace = array(k - first, nodes->data + first);
+    host->partitions[host->partition_count++].nodes_to_replace = int_array(k - first, nodes->data + first);
   }
   *partitions = host->partitions;
   *count = host->partition_count;
@@ -82,60 +63,65 @@ static TfLiteStatus preview(TfLiteContext *context, const TfLiteIntArray *nodes,
 
 static int add_tensor(struct host *host, TfLiteType type, int channels) {
   TfLiteTensor *t = &host->tensors[host->tensors_used];
-  *t = (TfLiteTensor){.type = type, .dims = array(4, (int[]){1, 2, 2, channels}), .allocation_type = 2, .name = "tensor"};
+  *t = (TfLiteTensor){
+      .type = type, .dims = int_array(4, (int[]){1, 2, 2, channels}), .allocation_type = 2, .name = "tensor"};
   return host->tensors_used++;
 }
 
 static void make_host(struct host *host, int count) {
   *host = (struct host){.count = count};
   host->tensors = calloc((size_t)count + 2, sizeof *host->tensors);
-  host->nodes = calloc((size_t)count, sizeof *host->nodes);
-  host->registrations = calloc((size_t)count, sizeof *host->registrations);
+  host->graph.nodes = calloc((size_t)count, sizeof *host->graph.nodes);
+  host->graph.registrations = calloc((size_t)count, sizeof *host->graph.registrations);
   host->partitions = calloc((size_t)count + 1, sizeof *host->partitions);
-  host->plan = array(0, NULL);
-  host->plan = realloc(host->plan, sizeof *host->plan + (size_t)count * sizeof(int));
-  host->plan->size = count;
-  host->context = (TfLiteContext){.tensors = host->tensors, .impl_ = host, .ReportError = report,
-                                  .GetExecutionPlan = get_plan, .GetNodeAndRegistration = get_node,
-                                  .PreviewDelegatePartitioning = preview, .recommended_num_threads = 1};
+  host->graph.plan = int_array(count, NULL);
+  host->context = (TfLiteContext){.tensors = host->tensors,
+                                  .impl_ = host,
+                                  .ReportError = report,
+                                  .GetExecutionPlan = get_plan,
+                                  .GetNodeAndRegistration = get_node,
+                                  .PreviewDelegatePartitioning = preview,
+                                  .recommended_num_threads = 1};
 }
 
 static void free_host(struct host *host) {
   free_partitions(host);
   for (int i = 0; i < host->tensors_used; i++) free(host->tensors[i].dims);
   for (int i = 0; i < host->count; i++) {
-    free(host->nodes[i].inputs);
-    free(host->nodes[i].outputs);
+    free(host->graph.nodes[i].inputs);
+    free(host->graph.nodes[i].outputs);
   }
   free(host->tensors);
-  free(host->nodes);
-  free(host->registrations);
+  free(host->graph.nodes);
+  free(host->graph.registrations);
   free(host->partitions);
-  free(host->plan);
+  free(host->graph.plan);
 }
 
-static void set_node(struct host *host, int node, enum kind kind, int inputs, const int *in, int out) {
-  static const int builtins[] = {[NOT_OURS] = 14,
-                                 [QUANTIZE] = kTfLiteBuiltinCustom,
-                                 [DEQUANTIZE] = kTfLiteBuiltinCustom,
-                                 [ADD] = kTfLiteBuiltinAdd,
-                                 [SUBTRACT] = kTfLiteBuiltinSub,
-                                 [MULTIPLY] = kTfLiteBuiltinMul,
-                                 [RELU] = kTfLiteBuiltinRelu,
-                                 [RELU6] = kTfLiteBuiltinRelu6,
-                                 [RELU_N1_TO_1] = kTfLiteBuiltinReluN1To1,
-                                 [CONCATENATE] = kTfLiteBuiltinConcatenation,
-                                 [AVERAGE_POOL] = kTfLiteBuiltinAveragePool2d,
-                                 [MAX_POOL] = kTfLiteBuiltinMaxPool2d};
+static void set_node(struct host *host, int node, enum node_kind kind, int inputs, const int *in, int out) {
+  static const int builtins[] = {[NODE_NOT_OURS] = 14,
+                                 [NODE_QUANTIZE] = kTfLiteBuiltinCustom,
+                                 [NODE_DEQUANTIZE] = kTfLiteBuiltinCustom,
+                                 [NODE_ADD] = kTfLiteBuiltinAdd,
+                                 [NODE_SUBTRACT] = kTfLiteBuiltinSub,
+                                 [NODE_MULTIPLY] = kTfLiteBuiltinMul,
+                                 [NODE_RELU] = kTfLiteBuiltinRelu,
+                                 [NODE_RELU6] = kTfLiteBuiltinRelu6,
+                                 [NODE_RELU_N1_TO_1] = kTfLiteBuiltinReluN1To1,
+                                 [NODE_CONCATENATE] = kTfLiteBuiltinConcatenation,
+                                 [NODE_AVERAGE_POOL] = kTfLiteBuiltinAveragePool2d,
+                                 [NODE_MAX_POOL] = kTfLiteBuiltinMaxPool2d};
   static TfLiteArithmeticParams arithmetic = {kTfLiteActNone};
   static TfLiteConcatenationParams concatenation = {3, kTfLiteActNone};
   static TfLitePoolParams pool = {kTfLitePaddingSame, 1, 1, 1, 1, kTfLiteActNone};
-  const bool pools = kind == AVERAGE_POOL || kind == MAX_POOL;
-  host->nodes[node] = (TfLiteNode){.inputs = array(inputs, in), .outputs = array(1, &out)};
-  host->nodes[node].builtin_data = kind == CONCATENATE ? (void *)&concatenation : pools ? (void *)&pool : &arithmetic;
-  host->registrations[node] = (TfLiteRegistration){
+  const bool pools = kind == NODE_AVERAGE_POOL || kind == NODE_MAX_POOL;
+  host->graph.nodes[node] = (TfLiteNode){.inputs = int_array(inputs, in), .outputs = int_array(1, &out)};
+  host->graph.nodes[node].builtin_data = kind == NODE_CONCATENATE ? (void *)&concatenation
+                                         : pools                  ? (void *)&pool
+                                                                  : &arithmetic;
+  host->graph.registrations[node] = (TfLiteRegistration){
       .builtin_code = builtins[kind],
-      .custom_name = kind == QUANTIZE || kind == DEQUANTIZE ? kind_name(kind) : NULL};
+      .custom_name = kind == NODE_QUANTIZE || kind == NODE_DEQUANTIZE ? node_types[kind].name : NULL};
 }
 
 /* ---- Random graphs ---- */
@@ -150,28 +136,33 @@ static int some_tensor(const struct host *host, TfLiteType type, int channels) {
 }
 
 static void random_graph(struct host *host) {
-  static const enum kind kinds[] = {NOT_OURS, NOT_OURS, QUANTIZE, DEQUANTIZE, ADD,         ADD,          SUBTRACT,
-                                    MULTIPLY, RELU,     RELU6,    RELU_N1_TO_1, CONCATENATE, AVERAGE_POOL, MAX_POOL};
+  static const enum node_kind kinds[] = {NODE_NOT_OURS,     NODE_NOT_OURS, NODE_QUANTIZE,     NODE_DEQUANTIZE,
+                                         NODE_ADD,          NODE_ADD,      NODE_SUBTRACT,     NODE_MULTIPLY,
+                                         NODE_RELU,         NODE_RELU6,    NODE_RELU_N1_TO_1, NODE_CONCATENATE,
+                                         NODE_AVERAGE_POOL, NODE_MAX_POOL};
   make_host(host, 1 + below(MOST));
   add_tensor(host, kTfLiteFloat32, CHANNELS);
   add_tensor(host, kTfLiteInt32, CHANNELS / 32);
-  int *const ids = host->plan->data; /* nodes are not numbered in the order of the plan */
+  int *const ids = host->graph.plan->data; /* nodes are not numbered in the order of the plan */
   for (int i = 0; i < host->count; i++) {
     const int j = below(i + 1);
     ids[i] = ids[j];
     ids[j] = i;
   }
   for (int i = 0; i < host->count; i++) {
-    const enum kind kind = kinds[below(14)];
+    const enum node_kind kind = kinds[below(14)];
     const int channels = below(4) ? CHANNELS : 2 * CHANNELS;
-    const bool widens = kind == CONCATENATE;
-    const int in[] = {some_tensor(host, kind == DEQUANTIZE ? kTfLiteInt32 : kTfLiteFloat32,
-                                  kind == DEQUANTIZE ? 1 : widens ? CHANNELS : channels),
+    const bool widens = kind == NODE_CONCATENATE;
+    const int in[] = {some_tensor(host, kind == NODE_DEQUANTIZE ? kTfLiteInt32 : kTfLiteFloat32,
+                                  kind == NODE_DEQUANTIZE ? 1
+                                  : widens                ? CHANNELS
+                                                          : channels),
                       some_tensor(host, kTfLiteFloat32, widens ? CHANNELS : channels)};
-    const bool two = kind == ADD || kind == SUBTRACT || kind == MULTIPLY || widens || (kind == NOT_OURS && below(2));
+    const bool two = kind == NODE_ADD || kind == NODE_SUBTRACT || kind == NODE_MULTIPLY || widens ||
+                     (kind == NODE_NOT_OURS && below(2));
     const int found = host->tensors[in[0]].dims->data[3];
-    const int width = kind == QUANTIZE ? found / 32 : kind == DEQUANTIZE ? 32 : widens ? 2 * CHANNELS : found;
-    const int out = add_tensor(host, kind == QUANTIZE ? kTfLiteInt32 : kTfLiteFloat32, width);
+    const int width = kind == NODE_QUANTIZE ? found / 32 : kind == NODE_DEQUANTIZE ? 32 : widens ? 2 * CHANNELS : found;
+    const int out = add_tensor(host, kind == NODE_QUANTIZE ? kTfLiteInt32 : kTfLiteFloat32, width);
     set_node(host, ids[i], kind, two ? 2 : 1, in, out);
   }
   host->context.tensors_size = (size_t)host->tensors_used;
@@ -180,37 +171,36 @@ static void random_graph(struct host *host) {
 /* ---- The definition ---- */
 
 static void claim_by_definition(struct host *host, bool *claimed) {
-  struct operator ops[MOST]; /* by node */
+  struct node nodes[MOST]; /* by node */
   for (int n = 0; n < host->count; n++) {
-    read_operator(&host->context, n, &ops[n]);
-    claimed[n] = ops[n].kind >= QUANTIZE && ops[n].kind <= BMAXPOOL;
+    read_node(&host->context, n, &nodes[n]);
+    claimed[n] = is_lce(&nodes[n]);
   }
   for (bool changed = true; changed;) {
     changed = false;
     for (int n = 0; n < host->count; n++) {
       bool after = false, others = false, any = false;
-      if (claimed[n] || ops[n].kind == NOT_OURS) continue;
+      if (claimed[n] || nodes[n].kind == NODE_NOT_OURS) continue;
       for (int m = 0; m < host->count; m++) {
-        for (int j = 0; j < ops[n].inputs->size; j++)
-          after = after || (claimed[m] && ops[m].outputs->data[0] == ops[n].inputs->data[j]);
-        for (int j = 0; j < ops[m].inputs->size; j++)
-          if (ops[m].inputs->data[j] == ops[n].outputs->data[0]) {
+        for (int j = 0; j < nodes[n].inputs->size; j++)
+          after = after || (claimed[m] && nodes[m].outputs->data[0] == nodes[n].inputs->data[j]);
+        for (int j = 0; j < nodes[m].inputs->size; j++)
+          if (nodes[m].inputs->data[j] == nodes[n].outputs->data[0]) {
             any = true;
             others = others || !claimed[m];
           }
       }
-      const bool pool = ops[n].kind == AVERAGE_POOL || ops[n].kind == MAX_POOL;
+      const bool pool = nodes[n].kind == NODE_AVERAGE_POOL || nodes[n].kind == NODE_MAX_POOL;
       if ((any && !others) || (after && !pool)) claimed[n] = changed = true;
     }
   }
   for (int i = 0; i < host->count;) {
     int end = i;
     bool lce = false;
-    while (end < host->count && claimed[host->plan->data[end]]) {
-      const enum kind kind = ops[host->plan->data[end++]].kind;
-      lce = lce || (kind >= QUANTIZE && kind <= BMAXPOOL);
+    while (end < host->count && claimed[host->graph.plan->data[end]]) {
+      lce = is_lce(&nodes[host->graph.plan->data[end++]]) || lce;
     }
-    for (int k = i; k < end && !lce; k++) claimed[host->plan->data[k]] = false;
+    for (int k = i; k < end && !lce; k++) claimed[host->graph.plan->data[k]] = false;
     i = end + 1;
   }
 }
@@ -224,9 +214,9 @@ static int compare(int number) {
   TfLiteIntArray *nodes;
   int failed = claim(&host.context, &options, &nodes) != kTfLiteOk, k = 0;
   for (int i = 0; i < host.count && !failed; i++) {
-    const bool found = k < nodes->size && nodes->data[k] == host.plan->data[i];
+    const bool found = k < nodes->size && nodes->data[k] == host.graph.plan->data[i];
     k += found;
-    failed = found != expected[host.plan->data[i]];
+    failed = found != expected[host.graph.plan->data[i]];
     if (failed)
       fprintf(stderr, "graph %d: operator %d of %d %s taken\n", number, i, host.count, found ? "is" : "is not");
   }
@@ -240,10 +230,11 @@ static void time_chain(int length) {
   make_host(&host, length);
   int last = add_tensor(&host, kTfLiteFloat32, CHANNELS);
   for (int i = 0; i < length; i++) {
-    const enum kind kind = i + 1 < length ? ADD : QUANTIZE;
+    const enum node_kind kind = i + 1 < length ? NODE_ADD : NODE_QUANTIZE;
     const int in[] = {last, 0};
-    last = add_tensor(&host, kind == ADD ? kTfLiteFloat32 : kTfLiteInt32, kind == ADD ? CHANNELS : CHANNELS / 32);
-    set_node(&host, host.plan->data[i] = i, kind, kind == ADD ? 2 : 1, in, last);
+    last = add_tensor(&host, kind == NODE_ADD ? kTfLiteFloat32 : kTfLiteInt32,
+                      kind == NODE_ADD ? CHANNELS : CHANNELS / 32);
+    set_node(&host, host.graph.plan->data[i] = i, kind, kind == NODE_ADD ? 2 : 1, in, last);
   }
   host.context.tensors_size = (size_t)host.tensors_used;
   const struct options options = {.fuse = true};

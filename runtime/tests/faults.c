@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../src/delegate.h"
+#include "host.h"
 
 TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const char *const *values, size_t count,
                                               void (*report_error)(const char *));
@@ -29,7 +29,7 @@ int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
 void __wrap_free(void *memory);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* workers free, too */
-static bool watching; /* the delegate is at work, not the host */
+static bool watching;                                    /* the delegate is at work, not the host */
 static int allocations, fails_at, live_count;
 static void *live[MOST_LIVE];
 
@@ -76,17 +76,41 @@ void __wrap_free(void *memory) {
 /* ---- A host with one graph ---- */
 
 enum {
-  X, WORDS, PACKED, FILTER, MULTIPLIER, BIAS, NARROW, TIMES, TILED, SCALE, SCALED, ADDED, SLOPE, ACTIVATED, MEANS, MAXIMA,
-  JOINED, SIGNS, FILTER2, THRESHOLD, BITS, POOLED, UNPACKED, FILTER3, OTHER, TENSORS
+  X,
+  WORDS,
+  PACKED,
+  FILTER,
+  MULTIPLIER,
+  BIAS,
+  NARROW,
+  TIMES,
+  TILED,
+  SCALE,
+  SCALED,
+  ADDED,
+  SLOPE,
+  ACTIVATED,
+  MEANS,
+  MAXIMA,
+  JOINED,
+  SIGNS,
+  FILTER2,
+  THRESHOLD,
+  BITS,
+  POOLED,
+  UNPACKED,
+  FILTER3,
+  OTHER,
+  TENSORS
 };
 enum { NODES = 14, CHANNELS = 64, SIZE = 6, BATCHES = 2 };
 
 static struct {
+  struct host_graph graph;
   TfLiteContext context;
   TfLiteTensor tensors[TENSORS];
   TfLiteNode nodes[NODES + 1]; /* the last one is the delegate's */
   TfLiteRegistration registrations[NODES + 1];
-  TfLiteIntArray *plan;
   TfLiteDelegateParams params;
   int node_count, messages;
   char message[512];
@@ -116,19 +140,6 @@ static void report(TfLiteContext *context, const char *message, ...) {
   note(text);
 }
 
-static TfLiteStatus get_plan(TfLiteContext *context, TfLiteIntArray **plan) {
-  (void)context;
-  *plan = host.plan;
-  return kTfLiteOk;
-}
-
-static TfLiteStatus get_node(TfLiteContext *context, int index, TfLiteNode **node, TfLiteRegistration **registration) {
-  (void)context;
-  *node = &host.nodes[index];
-  *registration = &host.registrations[index];
-  return kTfLiteOk;
-}
-
 /* Takes dims over, as TFLite does, and makes room. */
 static TfLiteStatus resize(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *dims) {
   (void)context;
@@ -147,7 +158,8 @@ static TfLiteStatus replace(TfLiteContext *context, TfLiteRegistration registrat
     fprintf(stderr, "%d of %d operators are taken\n", nodes->size, NODES);
     return kTfLiteError;
   }
-  host.params = (TfLiteDelegateParams){delegate, array(NODES, nodes->data), array(2, (int[]){X, WORDS}), array(3, outputs)};
+  host.params =
+      (TfLiteDelegateParams){delegate, array(NODES, nodes->data), array(2, (int[]){X, WORDS}), array(3, outputs)};
   host.registrations[NODES] = registration;
   host.nodes[NODES].user_data = registration.init(context, (const char *)&host.params, sizeof host.params);
   return kTfLiteOk;
@@ -161,7 +173,8 @@ static void free_tensor(TfLiteTensor *t) {
 static void tensor(int index, TfLiteType type, bool constant, int rank, const int *dims) {
   TfLiteTensor *t = &host.tensors[index];
   free_tensor(t);
-  *t = (TfLiteTensor){.type = type, .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2, .name = "tensor"};
+  *t = (TfLiteTensor){
+      .type = type, .allocation_type = constant ? kTfLiteMmapRo : (TfLiteAllocationType)2, .name = "tensor"};
   resize(NULL, t, array(rank, dims));
   for (size_t i = 0; i < t->bytes / 4; i++) {
     const uint32_t bits = (uint32_t)(i + 1) * 2654435761u;
@@ -186,39 +199,19 @@ static void node(int builtin, const char *custom, int inputs, const int *in, int
   host.registrations[host.node_count++] = (TfLiteRegistration){.builtin_code = builtin, .custom_name = custom};
 }
 
-/* A flexbuffer map of small numbers. */
 static void options(int count, const char *const *keys, const int *values) {
   static uint8_t maps[4][256];
   static int used;
   uint8_t *out = maps[used++ % 4];
-  int size = 0, places[8];
-  for (int i = 0; i < count; i++) {
-    places[i] = size;
-    memcpy(out + size, keys[i], strlen(keys[i]) + 1);
-    size += (int)strlen(keys[i]) + 1;
-  }
-  out[size++] = (uint8_t)count;
-  const int vector = size;
-  for (int i = 0; i < count; i++, size++) out[size] = (uint8_t)(size - places[i]);
-  out[size] = (uint8_t)(size - vector);
-  size++;
-  out[size++] = 1;
-  out[size++] = (uint8_t)count;
-  const int map = size;
-  for (int i = 0; i < count; i++) out[size++] = (uint8_t)values[i];
-  for (int i = 0; i < count; i++) out[size++] = 2 << 2; /* UINT of a byte */
-  out[size] = (uint8_t)(size - map);
-  size++;
-  out[size++] = 9 << 2;
-  out[size++] = 1;
+  const int size = flexbuffer(out, count, keys, values);
   host.nodes[host.node_count - 1].custom_initial_data = out;
   host.nodes[host.node_count - 1].custom_initial_data_size = size;
 }
 
 static void convolve(int in, int filter, int multiplier, int bias, int threshold, int out, int channels) {
-  static const char *const keys[] = {"channels_in", "dilation_height_factor", "dilation_width_factor",
-                                     "fused_activation_function", "pad_values", "padding", "stride_height",
-                                     "stride_width"};
+  static const char *const keys[] = {
+      "channels_in", "dilation_height_factor", "dilation_width_factor", "fused_activation_function", "pad_values",
+      "padding",     "stride_height",          "stride_width"};
   node(kTfLiteBuiltinCustom, "LceBconv2d", 5, (int[]){in, filter, multiplier, bias, threshold}, out);
   options(8, keys, (int[]){channels, 1, 1, 0, 0, 0, 1, 1});
 }
@@ -230,9 +223,15 @@ static void make_host(void) {
   static TfLiteConcatenationParams last_axis = {3, kTfLiteActNone};
   static TfLitePoolParams halves = {kTfLitePaddingValid, 2, 2, 2, 2, kTfLiteActNone};
   memset(&host, 0, sizeof host);
-  host.context = (TfLiteContext){.tensors_size = TENSORS, .tensors = host.tensors, .ResizeTensor = resize,
-                                 .ReportError = report, .GetExecutionPlan = get_plan,
-                                 .GetNodeAndRegistration = get_node, .recommended_num_threads = 1,
+  host.graph = (struct host_graph){.nodes = host.nodes, .registrations = host.registrations};
+  host.context = (TfLiteContext){.tensors_size = TENSORS,
+                                 .tensors = host.tensors,
+                                 .impl_ = &host,
+                                 .ResizeTensor = resize,
+                                 .ReportError = report,
+                                 .GetExecutionPlan = get_plan,
+                                 .GetNodeAndRegistration = get_node,
+                                 .recommended_num_threads = 1,
                                  .ReplaceNodeSubsetsWithDelegateKernels = replace};
   set_inputs(1);
   image(PACKED, kTfLiteInt32, SIZE, 2);
@@ -276,7 +275,7 @@ static void make_host(void) {
   options(5, keys, (int[]){2, 2, 1, 1, 1});
   node(kTfLiteBuiltinCustom, "LceDequantize", 1, (int[]){POOLED}, UNPACKED);
   convolve(WORDS, FILTER3, MULTIPLIER, BIAS, -1, OTHER, CHANNELS);
-  host.plan = array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13});
+  host.graph.plan = array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13});
 }
 
 static void free_host(void) {
@@ -285,7 +284,7 @@ static void free_host(void) {
     free(host.nodes[i].inputs);
     free(host.nodes[i].outputs);
   }
-  free(host.plan);
+  free(host.graph.plan);
   free(host.params.nodes_to_replace);
   free(host.params.input_tensors);
   free(host.params.output_tensors);

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -13,15 +15,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../src/delegate.h"
+#include "../src/threads.h"
 
 enum { THREADS = 3, CALLERS = 4, INDICES = 40, JOBS = 30, GENERATIONS = 3 };
 
 extern char **environ;
 
-static void pause_for(long microseconds) {
-  nanosleep(&(struct timespec){.tv_nsec = 1000 * microseconds}, NULL);
-}
+static void pause_for(long microseconds) { nanosleep(&(struct timespec){.tv_nsec = 1000 * microseconds}, NULL); }
 
 /* These two replace the C library's. */
 pid_t getpid(void) {

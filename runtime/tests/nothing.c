@@ -33,8 +33,12 @@ static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
 }
 
 static TfLiteStatus take(TfLiteContext *context, TfLiteDelegate *delegate) {
-  const TfLiteRegistration registration = {.init = init, .free = release, .prepare = prepare, .invoke = invoke,
-                                           .builtin_code = kTfLiteBuiltinDelegate, .custom_name = "Nothing"};
+  const TfLiteRegistration registration = {.init = init,
+                                           .free = release,
+                                           .prepare = prepare,
+                                           .invoke = invoke,
+                                           .builtin_code = kTfLiteBuiltinDelegate,
+                                           .custom_name = "Nothing"};
   TfLiteIntArray *plan;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return kTfLiteError;
   TfLiteIntArray *nodes = malloc(sizeof *nodes + (size_t)plan->size * sizeof(int));

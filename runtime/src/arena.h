@@ -1,0 +1,10 @@
+/* The memory of the tensors that only the partition sees. */
+#ifndef LARQ_REP_ARENA_H
+#define LARQ_REP_ARENA_H
+
+#include "delegate.h"
+
+/* Gives the delegate's own buffers their offsets, when the tasks are known; the bytes of all. */
+uint64_t place_buffers(struct plan *plan);
+
+#endif

@@ -1,0 +1,34 @@
+/* A step in the making: a value in registers, and how it goes on from node to node. */
+#ifndef LARQ_REP_CHAIN_H
+#define LARQ_REP_CHAIN_H
+
+#include "planner.h"
+
+struct chain {
+  struct step *step;
+  int offset;        /* channel of the current value within the concatenation it is part of */
+  int concatenation; /* position in nodes, or -1 */
+  int tail;          /* first instruction behind the concatenation */
+  int constants[MAX_INSTRUCTIONS];
+};
+
+/* Adds an instruction; `constant` is a tensor, or -1. */
+void emit(struct planner *p, struct chain *chain, struct planned instruction, int constant);
+void emit_store(struct planner *p, struct chain *chain, enum opcode code, int tensor);
+
+/* Goes on through an operator whose operand beside the value, if it is no constant, is loaded from a buffer. */
+void apply(struct planner *p, struct chain *chain, const struct node *node, int side, int buffer, int period);
+
+/* Goes on from a value that the chain holds as far as the graph allows, and ends the chain. */
+void follow(struct planner *p, struct chain *chain, int tensor);
+
+/* Goes on behind a concatenation: the first of its inputs decides how, the others do the same in their slices. */
+void follow_concatenation(struct planner *p, struct chain *chain, int position, int input);
+
+/* Ends the chain: what it stores is written. */
+void finish(struct planner *p, struct chain *chain);
+
+/* The operand beside the value at position `side`. */
+static inline int other_operand(const struct node *node, int side) { return node->inputs->data[1 - side]; }
+
+#endif

@@ -1,0 +1,49 @@
+/* Binary convolutions, prepared for the kernels. */
+#ifndef LARQ_REP_CONVOLUTION_H
+#define LARQ_REP_CONVOLUTION_H
+
+#include "delegate.h"
+#include "windows.h"
+
+struct convolution {
+  const struct kernels *kernels; /* of its sums */
+  struct window window;
+  struct values filter;
+  int channels_in, channels_out, pad_zero;
+  struct axis rows, columns;
+  struct gemm gemm;                         /* of the taps that meet the image */
+  struct range packed_rows, packed_columns; /* the taps whose weights are laid out */
+  int period;        /* channels whose accumulators and constants are laid out: of repeated ones whole units */
+  size_t acc_stride; /* of a pixel's accumulators */
+  int tile_pixels;
+  float *scale, *shift; /* of acc, in whole units */
+  float *multiplier;    /* of the correction of zero padding */
+  float clamp_low, clamp_high;
+  bool clamped;
+  int32_t *missed;   /* by output channel: bits that differ in taps that never meet the image; NULL without them */
+  int32_t *all_sums; /* of zero padding, by output channel: the sum of all weights */
+  int32_t *sums;     /* of zero padding, [row][column][output channel]: of the weights before that tap */
+  float *borders;    /* addends, one row of whole units for each pair of classes */
+  int *row_class, *column_class;
+  int column_classes;
+  uint32_t *padded; /* a copy of an external input with its border */
+  size_t border_bytes, padded_bytes;
+  int32_t *tap_offsets;
+  uint32_t *weights;
+};
+
+/* All but what depends on the image's size; NULL if there is no memory. */
+struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
+void free_convolution(struct convolution *convolution);
+/* Bytes of its weights, and of everything else that it holds. */
+size_t packed_bytes(const struct convolution *convolution);
+size_t constant_bytes(const struct convolution *convolution);
+/* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
+ * one period on; false if there is no memory. */
+bool repeat_results(struct convolution *convolution, int channels);
+/* Finds the size of the output, and the border of the input that the windows reach into. */
+void place_windows(struct convolution *convolution, const struct buffer *input);
+/* Lays out weights and borders, when the input's layout is known; false if there is no memory. */
+bool prepare_convolution(struct convolution *convolution, const struct buffer *input);
+
+#endif

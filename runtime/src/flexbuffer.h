@@ -1,0 +1,12 @@
+/* Integers of a flexbuffer map, which is how LCE writes its operators' options. */
+#ifndef LARQ_REP_FLEXBUFFER_H
+#define LARQ_REP_FLEXBUFFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The integer of a name; false if it is absent or the buffer is not well formed. */
+bool flexbuffer_int(const uint8_t *data, size_t size, const char *key, int64_t *value);
+
+#endif

@@ -1,0 +1,58 @@
+/* The state of planning: what has been read, which tensors have a buffer already. */
+#ifndef LARQ_REP_PLANNER_H
+#define LARQ_REP_PLANNER_H
+
+#include "delegate.h"
+
+struct concatenation {
+  bool emitted; /* one of its inputs has been followed through it */
+  int left;     /* inputs still to be followed */
+  bool *done;   /* of each input: whether it has been followed */
+  bool signs;   /* all inputs but the last are whole units, so that packed signs can be written in slices */
+  int count;
+  struct planned tail[MAX_INSTRUCTIONS];
+  int constants[MAX_INSTRUCTIONS];
+};
+
+struct planner {
+  TfLiteContext *context;
+  const struct options *options;
+  const struct node *nodes;
+  const int *producer;
+  const bool *is_output;
+  const struct shape *shapes;
+  bool *done;
+  struct concatenation **concatenations;
+  int *buffer_of;              /* of each tensor */
+  int *repeats;                /* tensor that this one repeats, or -1 */
+  int *readers, *reader_start; /* of each tensor: positions in nodes */
+  struct plan *plan;
+  TfLiteStatus status;
+};
+
+/* Finds who reads each tensor, and makes room for all steps and buffers that there can be; false if there is no
+ * memory. To be ended in either case. */
+bool start_planner(struct planner *p);
+void end_planner(struct planner *p);
+
+/* Reports an operator that cannot be planned; only the first of them. */
+void fail(struct planner *p, const struct node *node, const char *reason);
+
+int channels_of(const struct planner *p, int tensor);
+
+struct step *add_step(struct planner *p, enum step_kind kind, const struct node *node, int channels);
+
+/* A buffer for a tensor, or for an operand in the shape of another. */
+int add_buffer(struct planner *p, int tensor, bool external, int pending);
+int add_unnamed_buffer(struct planner *p, int tensor, int shaped_like, bool external, int pending);
+
+/* The last step so far reads or writes a buffer. */
+void touch(struct planner *p, int buffer);
+
+/* The buffer of a tensor whose value is complete, else -1. */
+int available(struct planner *p, int tensor);
+
+/* Where a tensor can be loaded from, repeated after *period channels (0: not repeated); -1 if nowhere yet. */
+int loadable(struct planner *p, int tensor, int *period);
+
+#endif

@@ -1,0 +1,213 @@
+/* Turns the nodes of a partition into steps, each a convolution or a pass over a tensor with all that can follow it
+ * before the next step needs its neighbours.
+ */
+#include "steps.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "chain.h"
+#include "convolution.h"
+#include "memory.h"
+#include "operators.h"
+#include "plan.h"
+#include "shapes.h"
+#include "tensors.h"
+#include "views.h"
+
+static void fail_order(struct planner *p, const struct node *node) {
+  fail(p, node, "an operand of this operator is not available yet");
+}
+
+/* Starts a step that loads a buffer, and goes on with as many channels as a tensor has. */
+static void start_chain(struct planner *p, struct chain *chain, const struct node *node, int tensor, int buffer,
+                        int period) {
+  const TfLiteTensor *t = &p->context->tensors[p->plan->buffers[buffer].tensor];
+  *chain = (struct chain){.step = add_step(p, STEP_ELEMENTWISE, node, channels_of(p, tensor)), .concatenation = -1};
+  chain->step->source = buffer;
+  const enum opcode code = period                   ? OP_LOAD_REPEATED
+                           : t->type == kTfLiteInt8 ? OP_LOAD_INT8
+                           : t->type == kTfLiteBool ? OP_LOAD_BOOL
+                                                    : OP_LOAD;
+  emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point},
+       -1);
+}
+
+/* Starts a step that loads a tensor. */
+static bool start_load(struct planner *p, struct chain *chain, const struct node *node, int tensor) {
+  int period;
+  const int buffer = loadable(p, tensor, &period);
+  if (buffer < 0)
+    fail_order(p, node);
+  else
+    start_chain(p, chain, node, tensor, buffer, period);
+  return buffer >= 0;
+}
+
+/* Writes repeated channels out after all, for a reader that cannot repeat them by itself. */
+static int materialise(struct planner *p, const struct node *node, int tensor) {
+  int period;
+  const int buffer = loadable(p, tensor, &period);
+  if (buffer < 0 || !period) return buffer;
+  struct chain chain;
+  if (!start_load(p, &chain, node, tensor)) return -1;
+  p->repeats[tensor] = -1;
+  emit_store(p, &chain, OP_STORE, tensor);
+  finish(p, &chain);
+  return available(p, tensor);
+}
+
+/* A buffer with the operand of an operator, in the shape of its result; repeated after *period channels. */
+static int load_operand(struct planner *p, const struct node *node, int tensor, bool may_repeat, int *period) {
+  const bool broadcast = is_broadcast(p->shapes, node, tensor);
+  const int output = node->outputs->data[0];
+  const int buffer = broadcast || !may_repeat ? materialise(p, node, tensor) : -1;
+  if (!broadcast) return loadable(p, tensor, period);
+  *period = 0;
+  if (buffer < 0) return -1;
+  struct step *step = add_step(p, STEP_BROADCAST, node, channels_of(p, output));
+  step->source = buffer;
+  touch(p, buffer);
+  step->target = add_unnamed_buffer(p, tensor, output, false, 0);
+  return step->target;
+}
+
+/* A node that is a step of its own. */
+static void plan_window(struct planner *p, const struct node *node, enum step_kind kind) {
+  const int input = node->inputs->data[0], output = node->outputs->data[0];
+  const int source = materialise(p, node, input);
+  if (source < 0) {
+    fail_order(p, node);
+    return;
+  }
+  const TfLiteTensor *x = &p->context->tensors[input], *y = &p->context->tensors[output];
+  struct step *step = add_step(p, kind, node, channels_of(p, output));
+  step->source = source;
+  step->window = node->window;
+  step->maximum = node->kind == NODE_MAX_POOL;
+  touch(p, source);
+  step->target = add_buffer(p, output, p->is_output[output], 0);
+  touch(p, step->target);
+  p->plan->buffers[source].bits = x->type == kTfLiteInt32;
+  p->plan->buffers[step->target].bits = y->type == kTfLiteInt32;
+  if (kind == STEP_DEQUANTIZE && y->type == kTfLiteInt8) {
+    const double one = floor(1.0 / (double)y->params.scale + 0.5);
+    step->low = (int8_t)fmax(-128, fmin(127, y->params.zero_point - one));
+    step->high = (int8_t)fmax(-128, fmin(127, y->params.zero_point + one));
+  }
+}
+
+static void plan_convolution(struct planner *p, const struct node *node) {
+  const int output = node->outputs->data[0], source = available(p, node->inputs->data[0]);
+  if (source < 0) {
+    fail_order(p, node);
+    return;
+  }
+  const int filters = p->context->tensors[node->inputs->data[1]].dims->data[0];
+  struct chain chain = {.step = add_step(p, STEP_CONVOLUTION, node, filters), .concatenation = -1};
+  chain.step->source = source;
+  p->plan->buffers[source].bits = true;
+  touch(p, source);
+  chain.step->convolution = make_convolution(p->context, node, p->options->kernels);
+  if (!chain.step->convolution) {
+    fail(p, node, "no memory for its constants");
+    return;
+  }
+  emit(p, &chain, (struct planned){.code = OP_ACCUMULATED, .buffer = -1}, -1);
+  if (p->context->tensors[output].type == kTfLiteInt32) {
+    emit_store(p, &chain, OP_STORE_SIGNS, output);
+    finish(p, &chain);
+  } else if (p->context->tensors[output].type == kTfLiteInt8) {
+    emit_store(p, &chain, OP_STORE_INT8, output);
+    finish(p, &chain);
+  } else {
+    follow(p, &chain, output);
+  }
+}
+
+/* A step that begins with this node, since no step before could go on through it. */
+static void plan_elementwise(struct planner *p, const struct node *node) {
+  /* The first operand that is not a constant is the value, and repeated ones are better loaded as an addend. */
+  const int side = is_constant(p->context, node->inputs->data[0]) ? 1 : 0, value = node->inputs->data[side];
+  const int operand = node->inputs->size > 1 ? other_operand(node, side) : value;
+  int period, period_of_operand = 0, buffer_of_operand = -1;
+  const bool loaded = node->inputs->size > 1 && !is_constant(p->context, operand);
+  if (loaded) buffer_of_operand = load_operand(p, node, operand, node->kind == NODE_ADD, &period_of_operand);
+  const int buffer = load_operand(p, node, value, true, &period);
+  if (buffer < 0 || (loaded && buffer_of_operand < 0)) {
+    fail_order(p, node);
+    return;
+  }
+  struct chain chain;
+  start_chain(p, &chain, node, node->outputs->data[0], buffer, period);
+  apply(p, &chain, node, side, buffer_of_operand, period_of_operand);
+  follow(p, &chain, node->outputs->data[0]);
+}
+
+/* Copies of whole units need not be written: they are an index where they are loaded. */
+static void plan_repeat(struct planner *p, const struct node *node) {
+  const int input = node->inputs->data[0], output = node->outputs->data[0];
+  const int root = p->repeats[input] >= 0 ? p->repeats[input] : input;
+  if (channels_of(p, root) % UNIT) {
+    plan_window(p, node, STEP_REPEAT);
+    return;
+  }
+  p->repeats[output] = root;
+  if (p->is_output[output]) materialise(p, node, output);
+}
+
+static void plan_node(struct planner *p, int position) {
+  const struct node *node = &p->nodes[position];
+  struct chain chain;
+  p->done[position] = true;
+  switch (node->kind) {
+    case NODE_BCONV:
+      plan_convolution(p, node);
+      return;
+    case NODE_QUANTIZE:
+      if (start_load(p, &chain, node, node->inputs->data[0])) {
+        emit_store(p, &chain, OP_STORE_SIGNS, node->outputs->data[0]);
+        finish(p, &chain);
+      }
+      return;
+    case NODE_REPEAT:
+      plan_repeat(p, node);
+      return;
+    case NODE_CONCATENATE:
+      p->done[position] = false;
+      for (int i = 0; i < node->inputs->size && p->status == kTfLiteOk; i++)
+        if (!p->concatenations[position]->done[i] && start_load(p, &chain, node, node->inputs->data[i]))
+          follow_concatenation(p, &chain, position, i);
+      return;
+    default:
+      if (node_types[node->kind].step != STEP_ELEMENTWISE)
+        plan_window(p, node, node_types[node->kind].step);
+      else
+        plan_elementwise(p, node);
+      return;
+  }
+}
+
+TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options) {
+  free_steps(plan);
+  struct planner p = {.context = context,
+                      .options = options,
+                      .nodes = plan->nodes,
+                      .producer = plan->producer,
+                      .is_output = plan->is_output,
+                      .shapes = plan->shapes,
+                      .plan = plan,
+                      .status = kTfLiteOk};
+  if (!start_planner(&p)) {
+    context->ReportError(context, "larq-rep: no memory for the steps of %d operators.", plan->node_count);
+    p.status = kTfLiteError;
+  }
+  for (int i = 0; i < plan->node_count && p.status == kTfLiteOk; i++)
+    if (!p.done[i]) plan_node(&p, i);
+  if (p.status == kTfLiteOk)
+    make_views(plan);
+  else
+    free_steps(plan);
+  end_planner(&p);
+  return p.status;
+}

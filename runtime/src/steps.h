@@ -1,0 +1,10 @@
+/* The steps of a plan. */
+#ifndef LARQ_REP_STEPS_H
+#define LARQ_REP_STEPS_H
+
+#include "delegate.h"
+
+/* Makes the steps for plan->shapes, in place of those that it has. */
+TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options);
+
+#endif
