@@ -7,7 +7,6 @@ import atexit
 import difflib
 import errno
 import functools
-import inspect
 import io
 import json
 import logging
@@ -465,7 +464,7 @@ def load_model(
 
     import tensorflow as tf
 
-    known = inspect.signature(zoo.get_network(source).constructor).parameters
+    known = zoo.get_network(source).parameters
     options = {name: value for name, value in options.items() if value is not None or name in dict(keywords)}
     for name in options:
         if name not in known:

@@ -284,8 +284,9 @@ def _of_model(source: str, model: tf.keras.Model) -> _Classifier:
     shape, classes, batch = _sizes(source, [tuple(x.shape) for x in inputs], [tuple(y.shape) for y in outputs])
     dtype = inputs[0].dtype.as_numpy_dtype
     layers = tf.keras.layers
+    record = getattr(model, "record", None)
     return _Classifier(
-        network=model.name,
+        network=record.network if record else model.name,
         shape=shape,
         classes=classes,
         predict=lambda images: tf.nest.flatten(model.predict_on_batch(images.astype(dtype)))[0],
@@ -365,7 +366,7 @@ def _preparation(
 ) -> tuple[Preparation, str]:
     """What is done to the images, and how that is known."""
     from larq_rep import zoo
-    from larq_rep.zoo.preprocess import by_recipe, preparation
+    from larq_rep.zoo.preprocess import by_recipe, preparation, preparation_of
 
     asked = network is not None or bool(keywords)
     if config is not None and not asked:
@@ -377,14 +378,10 @@ def _preparation(
     if name is None:
         raise common.InputError(f"{source} does not say which network it is, so --set needs --network NAME.")
     with common.refusing(ValueError, ImportError):
-        found = preparation(
-            name,
-            dict(keywords),
-            classifier.shape,
-            classifier.classes,
-            classifier.model if network is None else None,
-            assume=True,
-        )
+        if network is None and getattr(classifier.model, "record", None) is not None:
+            found = preparation_of(classifier.model, dict(keywords), assume=True)
+        else:
+            found = preparation(name, dict(keywords), classifier.shape, classifier.classes, assume=True)
     if found.others:
         basis = (
             f"assumed to be those of {name} in its first published form, as {source} does not say which it is (--set "

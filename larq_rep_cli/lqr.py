@@ -154,12 +154,13 @@ def train(
 
 
 def _check_argument(name: str, key: str) -> None:
-    import inspect
-
     from larq_rep import zoo
 
-    known = [*inspect.signature(zoo.get_network(name).constructor).parameters]
-    known = [each for each in known if each not in ("input_shape", "input_tensor", "include_top", "weights")]
+    known = [
+        each
+        for each in zoo.get_network(name).parameters
+        if each not in ("input_shape", "input_tensor", "include_top", "weights")
+    ]
     if key not in known:
         raise common.InputError(
             f"Neither the recipe nor {name} has a value {key!r}. The network has: {', '.join(known)}; `lqr recipes "

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from larq_rep.layers import PopCount, XNORScale
 from larq_rep.zoo.common import batch_norm, he_normal, logits_dtype
-from larq_rep.zoo.registry import Preprocessing, choose
+from larq_rep.zoo.records import Preprocessing, choose
 
 IMAGENET = Preprocessing(
     (123.68 / 255, 116.779 / 255, 103.939 / 255),
