@@ -23,6 +23,7 @@ setup(
         # The delegate, of the folder runtime/: pip install ./runtime .
         "larq-rep-runtime==0.2.0",
         "numpy>=1.26,<2",
+        "typing_extensions>=4.1",
         "click>=8.2",
         "rich>=13",
         "matplotlib>=3.8",

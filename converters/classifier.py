@@ -93,8 +93,9 @@ def of_model(source: str, model: tf.keras.Model) -> Classifier:
     shape, classes, batch = _sizes(source, [tuple(x.shape) for x in inputs], [tuple(y.shape) for y in outputs])
     dtype = inputs[0].dtype.as_numpy_dtype
     layers = tf.keras.layers
+    record = getattr(model, "record", None)
     return Classifier(
-        network=model.name,
+        network=record.network if record else model.name,
         shape=shape,
         classes=classes,
         predict=lambda images: tf.nest.flatten(model.predict_on_batch(images.astype(dtype)))[0],

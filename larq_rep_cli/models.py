@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ def load_model(
 
     import tensorflow as tf
 
-    known = inspect.signature(zoo.get_network(source).constructor).parameters
+    known = zoo.get_network(source).parameters
     options = {name: value for name, value in options.items() if value is not None or name in dict(keywords)}
     for name in options:
         if name not in known:

@@ -66,8 +66,6 @@ def network(config: Config) -> tf.keras.Model:
 
 def arguments(config: Config) -> dict[str, Any]:
     """The keywords of the network's constructor: those of the run, and those that follow from its data."""
-    import inspect
-
     from larq_rep import zoo
     from larq_rep.zoo.registry import DATASETS, choose
 
@@ -78,7 +76,7 @@ def arguments(config: Config) -> dict[str, Any]:
     form = str(given.get("dataset") or (data.form if data else ""))
     if form:
         choose(config.network, "dataset", form, DATASETS)
-    if form and "dataset" in inspect.signature(record.constructor).parameters:
+    if form and "dataset" in record.parameters:
         given["dataset"] = form
     else:
         form = record.variants[0].dataset

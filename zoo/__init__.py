@@ -1,5 +1,22 @@
 """The networks of the literature, untrained: constructors in the manner of larq_zoo.
 
+All constructors take these arguments besides their own:
+
+- `input_shape`: `(height, width, channels)` of an image, by default that of the published network's data set.
+- `input_tensor`: A Keras tensor to begin with instead of an input of its own.
+- `weights`: `None` for initial values; a file of weights; or the name of published ones, such as `"imagenet"`, see
+  `load_weights`. A checkpoint of the authors gives a network with mirrored kernels behind a `larq_rep.layers.Mirror`,
+  whose outputs are those of their code.
+- `include_top`: Whether the classifier is included. Without it the network ends with its last feature map, before the
+  global pooling.
+- `num_classes`: Number of classes, by default that of the data set. The outputs are logits of shape
+  `(N, num_classes)`.
+
+They return a functional Keras model with the attribute `record`, which says what was built (`larq_rep.record.Record`)
+and is kept in the files that the model is saved to. They raise a `TypeError` for an unknown argument, a `ValueError` if
+an argument or the input does not suit or weights do not fit, and a `FileNotFoundError` if there is no file `weights`;
+for published weights it says where to get them.
+
 Under a global policy of half precision (`tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")`) weights and
 logits stay float32, as Keras' guide wants them, and all between is computed in half precision.
 """
@@ -7,26 +24,14 @@ logits stay float32, as Keras' guide wants them, and all between is computed in 
 from larq_rep import lazy
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34
 from larq_rep.zoo.binarydensenet import (
-    BinaryDenseNet13,
-    BinaryDenseNet21,
     BinaryDenseNet28,
     BinaryDenseNet37,
-    BinaryDenseNet37Ablation,
     BinaryDenseNet37Dilated,
     BinaryDenseNet45,
     RepBinaryDenseNet28,
 )
-from larq_rep.zoo.bireal import (
-    BiRealNet18,
-    BiRealNet34,
-    BiRealNet50,
-    ReActNet10,
-    ReActNet18,
-    ReActNet34,
-    RepBiRealNet18,
-    RepBiRealNet34,
-    RepReActNet18,
-)
+from larq_rep.zoo.binarydensenet_ablation import BinaryDenseNet13, BinaryDenseNet21, BinaryDenseNet37Ablation
+from larq_rep.zoo.bireal import BiRealNet18, BiRealNet34, BiRealNet50, RepBiRealNet18, RepBiRealNet34
 from larq_rep.zoo.importing import import_checkpoint
 from larq_rep.zoo.larq_zoo import (
     BinaryAlexNet,
@@ -41,7 +46,8 @@ from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, Melius
 from larq_rep.zoo.preprocess import preprocess_input
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
-from larq_rep.zoo.registry import get_model, get_network, list_models
+from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
+from larq_rep.zoo.records import get_model, get_network, list_models
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34

@@ -10,6 +10,7 @@ Where the number of channels doubles, the max-pooled \\(x\\) takes the place of 
 the first half of the last feature map is classified.
 """
 
+from functools import partial
 from typing import Any
 
 import larq as lq
@@ -17,9 +18,10 @@ import tensorflow as tf
 
 from larq_rep.layers import ChannelShuffle
 from larq_rep.quantizers import AresSign, LeakySign
+from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, dense, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import ARESB, PRESB
-from larq_rep.zoo.registry import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register_network
+from larq_rep.zoo.records import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register
 from larq_rep.zoo.weights import Published
 
 _RECORD: dict[str, Any] = {
@@ -27,7 +29,6 @@ _RECORD: dict[str, Any] = {
     "paper": ARESB,
     "dataset": "cifar100",
     "source": "code",
-    "spec": "presbnet.md, 2",
     "multiple": 32,
     "cifar_multiple": 8,
 }
@@ -120,16 +121,24 @@ def _variants(cifar10, cifar100, imagenet, retrained, top5, imagenet_top5=()):
             results=(Result(retrained, top5, "PresB-Net, Table 3"),),
             paper=PRESB,
             preprocessing=CIFAR100_STATISTICS,
-            spec="presbnet.md, 2.3",
         ),
     )
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=_variants(91.80, 73.01, 54.81, 70.91, 90.04, (Result(54.8, 78.2, "PresB-Net, Table 4"),)),
 )
-def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
+def AresBNet18(
+    *,
+    dataset: str = "cifar100",
+    slope: float = 0.0,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """AresB-Net-18: two binary convolutions in groups, with concatenated shortcuts, in each of eight blocks.
 
     11054116 trainable parameters for CIFAR-100, 10985472 of them binary; 547356672 BOPs, 1820672 FLOPs,
@@ -144,30 +153,64 @@ def AresBNet18(image, num_classes, *, dataset="cifar100", slope=0.0):
             stem: 7x7 kernel, stride 2, a batch normalisation more and max-pooling.
         slope: Gradient of the activations' signs where they are not between -1 and 1. The PresB-Net authors
             trained AresB-Net with 0.01.
+        input_shape: `(height, width, channels)`, by default that of `dataset`; height and width are multiples of 32 (8
+            for CIFAR).
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"` or `"cifar100"` or
+            `"imagenet"`; see `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default the classes of `dataset`.
+
+    # References
+        - [AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped
+          convolution](https://doi.org/10.7717/peerj-cs.454)
+        - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
+          convolution](https://doi.org/10.7717/peerj-cs.842)
     """
-    return _aresbnet(image, num_classes, 18, dataset, slope)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("AresBNet18", partial(_aresbnet, depth=18), common, dataset=dataset, slope=slope)
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=_variants(90.74, 69.45, 48.51, 65.41, 88.22),
 )
-def AresBNet10(image, num_classes, *, dataset="cifar100", slope=0.0):
+def AresBNet10(
+    *,
+    dataset: str = "cifar100",
+    slope: float = 0.0,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """AresB-Net-10: `AresBNet18` with four blocks.
 
     4779556 trainable parameters for CIFAR-100, 4718592 of them binary; 245366784 BOPs, 1820672 FLOPs, 5654528 OPs.
 
     # Arguments
         dataset, slope: As in `AresBNet18`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `AresBNet18`.
     """
-    return _aresbnet(image, num_classes, 10, dataset, slope)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("AresBNet10", partial(_aresbnet, depth=10), common, dataset=dataset, slope=slope)
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=_variants(92.71, 74.73, 58.46, 71.63, 88.85),
 )
-def AresBNet34(image, num_classes, *, dataset="cifar100", slope=0.0):
+def AresBNet34(
+    *,
+    dataset: str = "cifar100",
+    slope: float = 0.0,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """AresB-Net-34: `AresBNet18` with sixteen blocks.
 
     21169700 trainable parameters for CIFAR-100, 21086208 of them binary; 1151336448 BOPs, 1820672 FLOPs,
@@ -175,5 +218,7 @@ def AresBNet34(image, num_classes, *, dataset="cifar100", slope=0.0):
 
     # Arguments
         dataset, slope: As in `AresBNet18`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `AresBNet18`.
     """
-    return _aresbnet(image, num_classes, 34, dataset, slope)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("AresBNet34", partial(_aresbnet, depth=34), common, dataset=dataset, slope=slope)

@@ -1,4 +1,4 @@
-r"""Bi-Real-Net and ReActNet on it: a ResNet with binary 3x3 convolutions and one shortcut around each.
+r"""Bi-Real-Net, a ResNet with binary 3x3 convolutions and one shortcut around each, and what ReActNet on it shares.
 
 A block computes, with binary convolutions \\(*\\),
 
@@ -12,14 +12,18 @@ in Bi-Real-Net, and in ReActNet
 begins with stride 2. Bi-Real-Net-50 has bottlenecks and a second stream between their middles.
 """
 
+from functools import partial
+
 import larq as lq
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from larq_rep.quantizers import ScaledSign
+from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import batch_norm, classifier, hard_tanh, real_conv
-from larq_rep.zoo.papers import BIREAL, BIREAL50, PRESB, REACTNET
+from larq_rep.zoo.papers import BIREAL, BIREAL50
 from larq_rep.zoo.reactnet import ACTIVATIONS, SIGNS, activate, binary_conv
-from larq_rep.zoo.registry import CIFAR100_STATISTICS, Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import Published
 
 # Binary convolutions of each stage.
@@ -53,7 +57,7 @@ def _downsample(x, filters, strides, name, binary=False):
     return batch_norm(x, f"{name}_2")
 
 
-def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="imagenet", shortcut="real", width=64):
+def bireal(image, num_classes, depth, sign="sign", activation=None, dataset="imagenet", shortcut="real", width=64):
     """Bi-Real-Net-18 or -34 or, with "rsign" and "rprelu", ReActNet on it."""
     name = f"ReActNet{depth}"
     choose(name, "shortcut", shortcut, ("real", "binary"))
@@ -76,12 +80,11 @@ def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="im
     return classifier(x, num_classes, "fc")
 
 
-@register_network(
+@register(
     family="bireal",
     paper=BIREAL,
     dataset="imagenet",
     source="code",
-    spec="reactnet-repbnn.md, 7.1",
     multiple=32,
     variants=(
         Variant(
@@ -91,7 +94,14 @@ def _bireal(image, num_classes, depth, sign="sign", activation=None, dataset="im
         ),
     ),
 )
-def BiRealNet18(image, num_classes):
+def BiRealNet18(
+    *,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """Bi-Real-Net-18, a ResNet-18 with a shortcut around each binary convolution and no activation function.
 
     11689512 trainable parameters, 10985472 of them binary; at 224 x 224: 1676279808 BOPs, 137793536 FLOPs,
@@ -102,56 +112,52 @@ def BiRealNet18(image, num_classes):
     shortcuts; the authors report the same accuracy for both. Our choices: TensorFlow's alignment of `"same"`
     padding in the strided convolutions and the max-pooling (mirrored images and kernels make it equal to
     PyTorch's) and sign(0) = +1 (there 0).
+
+    # Arguments
+        input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 32.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"imagenet"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 1000.
+
+    # References
+        - [Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced
+          Training Algorithm](https://arxiv.org/abs/1808.00278)
     """
-    return _bireal(image, num_classes, 18)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("BiRealNet18", partial(bireal, depth=18), common)
 
 
-@register_network(
+@register(
     family="bireal",
     paper=BIREAL,
     dataset="imagenet",
     source="code",
-    spec="reactnet-repbnn.md, 7.1",
     multiple=32,
     variants=(Variant(results=(Result(62.2, 83.9, "Bi-Real Net, trained with Caffe"),), weights=_WEIGHTS),),
 )
-def BiRealNet34(image, num_classes):
+def BiRealNet34(
+    *,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """Bi-Real-Net-34, a ResNet-34 with a shortcut around each binary convolution and no activation function.
 
     21797672 trainable parameters, 21086208 of them binary; at 224 x 224: 3525967872 BOPs, 137793536 FLOPs,
     192886784 OPs. Otherwise as `BiRealNet18`.
+
+    # Arguments
+        input_shape, input_tensor, weights, include_top, num_classes: As in `BiRealNet18`.
     """
-    return _bireal(image, num_classes, 34)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("BiRealNet34", partial(bireal, depth=34), common)
 
 
-@register_network(
-    family="bireal",
-    paper=BIREAL50,
-    dataset="imagenet",
-    source="code",
-    spec="reactnet-repbnn.md, 7.2",
-    multiple=32,
-    variants=(Variant(results=(Result(62.6, 83.9, "README of the code"),), weights=_WEIGHTS),),
-)
-def BiRealNet50(image, num_classes):
-    """Bi-Real-Net-50, a ResNet-50 with a shortcut around each binary convolution, also the inner ones.
-
-    A bottleneck takes two feature maps, `x` of all channels and `middle` of a quarter of them (that between
-    the second and third convolution of the bottleneck before), and computes, with binary convolutions,
-
-        a = BN1(conv1x1(sign(x))) + middle
-        b = BN2(conv3x3(sign(a))) + a
-        y = BN3(conv1x1(sign(b))) + x
-
-    where `b` and `y` are those of the next. Where a stage begins, the shortcuts have a real 1x1 convolution
-    to change the channels (with a batch normalisation in that of `x` only) and, with stride 2, 2x2 average
-    pooling. The first convolution of the first bottleneck is real, `a = BN1(conv1x1(clip(x)))` with
-    `clip` of slope 1 in -1..1 and 0.1 beyond.
-
-    25729064 trainable parameters, 20672512 of them binary; at 224 x 224: 3596615680 BOPs, 569638912 FLOPs,
-    625836032 OPs. The authors' PyTorch code has 1024 parameters more in a convolution that it never uses.
-    Otherwise our choices are those in `BiRealNet18`.
-    """
+def _bireal50(image, num_classes):
     x = middle = _stem(image, "imagenet", 64)
     layer = 0
     for stage, blocks in enumerate((3, 4, 6, 3)):
@@ -180,130 +186,104 @@ def BiRealNet50(image, num_classes):
     return classifier(x, num_classes, "fc")
 
 
+@register(
+    family="bireal",
+    paper=BIREAL50,
+    dataset="imagenet",
+    source="code",
+    multiple=32,
+    variants=(Variant(results=(Result(62.6, 83.9, "README of the code"),), weights=_WEIGHTS),),
+)
+def BiRealNet50(
+    *,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
+    """Bi-Real-Net-50, a ResNet-50 with a shortcut around each binary convolution, also the inner ones.
+
+    A bottleneck takes two feature maps, `x` of all channels and `middle` of a quarter of them (that between
+    the second and third convolution of the bottleneck before), and computes, with binary convolutions,
+
+        a = BN1(conv1x1(sign(x))) + middle
+        b = BN2(conv3x3(sign(a))) + a
+        y = BN3(conv1x1(sign(b))) + x
+
+    where `b` and `y` are those of the next. Where a stage begins, the shortcuts have a real 1x1 convolution
+    to change the channels (with a batch normalisation in that of `x` only) and, with stride 2, 2x2 average
+    pooling. The first convolution of the first bottleneck is real, `a = BN1(conv1x1(clip(x)))` with
+    `clip` of slope 1 in -1..1 and 0.1 beyond.
+
+    25729064 trainable parameters, 20672512 of them binary; at 224 x 224: 3596615680 BOPs, 569638912 FLOPs,
+    625836032 OPs. The authors' PyTorch code has 1024 parameters more in a convolution that it never uses.
+    Otherwise our choices are those in `BiRealNet18`.
+
+    # Arguments
+        input_shape, input_tensor, weights, include_top, num_classes: As in `BiRealNet18`.
+
+    # References
+        - [Bi-Real Net: Binarizing Deep Network Towards Real-Network Performance](https://arxiv.org/abs/1811.01335)
+    """
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("BiRealNet50", _bireal50, common)
+
+
 def _binary_unit(x, filters, kernel_size, strides, name, number):
     y = SIGNS["sign"](name=f"{name}_sign{number}")(x)
     y = binary_conv(y, filters, kernel_size, f"{name}_conv{number}", strides)
     return batch_norm(y, f"{name}_bn{number}")
 
 
-RepBiRealNet18 = register_rep(
-    BiRealNet18,
-    doc="""
+@register_rep(BiRealNet18)
+def RepBiRealNet18(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "after_bn",
+    bn: str = "after",
+    **arguments: Unpack[CommonArguments],
+) -> tf.keras.Model:
+    """`BiRealNet18` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     12210984 / 13253928 / 15339816 trainable parameters and 164497408 / 165521408 / 167569408 OPs at 224 x 224
     with beta = 2 / 4 / 8. The real convolutions of the shortcuts are repeated, too. The paper does not say
     where it repeats the stem, we do after the batch normalisation (12211112 / 13254312 / 15340712 parameters
     with `stem="before_bn"`).
-    """,
-)
-RepBiRealNet34 = register_rep(
-    BiRealNet34,
-    doc="""
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `BiRealNet18`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepBiRealNet18", beta, last_layer, stem, bn, **arguments)
+
+
+@register_rep(BiRealNet34)
+def RepBiRealNet34(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "after_bn",
+    bn: str = "after",
+    **arguments: Unpack[CommonArguments],
+) -> tf.keras.Model:
+    """`BiRealNet34` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     22326568 trainable parameters and 193398784 OPs at 224 x 224 with beta = 2. Not in the paper.
-    """,
-)
-
-
-def _presb(top1, top5, source):
-    """The published forms of a ReActNet in the PresB paper."""
-    common = {"paper": PRESB, "preprocessing": CIFAR100_STATISTICS, "source": source, "spec": "presbnet.md, 3"}
-    reason = "The input of the shortcut's convolution is real: only its weights are binary."
-    return (
-        Variant({"dataset": "cifar100"}, results=(Result(top1, top5, "PresB-Net, Table 3"),), **common),
-        Variant(
-            {"dataset": "cifar100", "shortcut": "binary"}, left_float={r"layer\d_0_downsample_1": reason}, **common
-        ),
-    )
-
-
-@register_network(
-    family="reactnet",
-    paper=REACTNET,
-    dataset="imagenet",
-    source="code",
-    spec="reactnet-repbnn.md, 6",
-    multiple=32,
-    cifar_multiple=8,
-    variants=(
-        Variant(
-            results=(
-                Result(65.5, None, "ReActNet, section 5"),
-                Result(65.9, None, "README of the code"),
-                Result(60.4, 82.2, "PresB-Net, Table 4, trained anew for 100 epochs"),
-            ),
-            weights=Published("https://github.com/liuzechun/ReActNet"),
-        ),
-        *_presb(70.81, 89.00, "code"),
-    ),
-)
-def ReActNet18(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
-    """ReActNet on Bi-Real-Net-18: each sign is an RSign, and an RPReLU follows each shortcut.
-
-    11704424 trainable parameters, 10985472 of them binary; at 224 x 224: 1676279808 BOPs, 137793536 FLOPs,
-    163985408 OPs. For CIFAR-100 11235044 parameters and 16664576 OPs.
-
-    `dataset="imagenet"` is the network of the ReActNet authors' code; for CIFAR it is the one that the
-    PresB-Net authors compare with, as their development code has it. (That code leaves most of its 3x3
-    convolutions real by mistake; here all are binary.) Our other choices are those in `BiRealNet18`.
 
     # Arguments
-        dataset: `"imagenet"`, or `"cifar10"` or `"cifar100"` with a stem that keeps the image's size: one 3x3
-            convolution instead of 7x7 with stride 2 and max-pooling.
-        shortcut: `"real"`, or `"binary"` for binary weights in the 1x1 convolutions of the shortcuts, whose
-            input stays real, as in the PresB-Net authors' development code.
-        sign, activation: As in `ReActNetA`.
-        width: Channels of the first stage. Each of the others has twice as many as the one before.
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `BiRealNet34`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
     """
-    return _bireal(image, num_classes, 18, sign, activation, dataset, shortcut, width)
-
-
-RepReActNet18 = register_rep(
-    ReActNet18,
-    doc="""
-    12240808 trainable parameters and 164497408 OPs at 224 x 224 with beta = 2. Not in the paper.
-    """,
-)
-
-
-@register_network(
-    family="reactnet",
-    paper=REACTNET,
-    dataset="imagenet",
-    source="code",
-    spec="reactnet-repbnn.md, 6",
-    multiple=32,
-    cifar_multiple=8,
-    variants=(Variant(), *_presb(70.89, 89.24, "inferred")),
-)
-def ReActNet34(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
-    """ReActNet on Bi-Real-Net-34: each sign is an RSign, and an RPReLU follows each shortcut.
-
-    21827432 trainable parameters, 21086208 of them binary; at 224 x 224: 3525967872 BOPs, 137793536 FLOPs,
-    192886784 OPs. For CIFAR-100 21358052 parameters. The ReActNet authors' code can build it, but they
-    trained none. The structure for CIFAR is that of `ReActNet18`.
-
-    # Arguments
-        dataset, shortcut, sign, activation, width: As in `ReActNet18`.
-    """
-    return _bireal(image, num_classes, 34, sign, activation, dataset, shortcut, width)
-
-
-@register_network(
-    family="reactnet",
-    paper=PRESB,
-    dataset="imagenet",
-    source="inferred",
-    spec="presbnet.md, 3",
-    multiple=32,
-    cifar_multiple=8,
-    variants=(Variant(), *_presb(66.69, 85.83, "inferred")),
-)
-def ReActNet10(image, num_classes, *, dataset="imagenet", shortcut="real", sign="rsign", activation="rprelu", width=64):
-    """`ReActNet18` with two binary convolutions in each of its four stages instead of four.
-
-    5426024 trainable parameters, 4718592 of them binary; for CIFAR-100 4956644 and 11945984 OPs. The PresB-Net
-    paper gives only its name and its accuracy, on CIFAR-100; the structure is our inference.
-
-    # Arguments
-        dataset, shortcut, sign, activation, width: As in `ReActNet18`.
-    """
-    return _bireal(image, num_classes, 10, sign, activation, dataset, shortcut, width)
+    return build_rep("RepBiRealNet34", beta, last_layer, stem, bn, **arguments)

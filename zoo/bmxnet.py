@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_rep.datasets import BMXNET_STATISTICS as IMAGENET  # noqa: F401  (for the families)
 from larq_rep.layers import PopCount, XNORScale
 from larq_rep.zoo.common import batch_norm, he_normal, logits_dtype
-from larq_rep.zoo.registry import choose
+from larq_rep.zoo.records import choose
 
 # A binary convolution: (x, filters, kernel_size, name, strides=1, dilation_rate=1) -> y
 BinaryConv = Callable[..., tf.Tensor]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from larq_rep.cost import count
-from larq_rep.zoo.registry import DATASETS, Network, Result, Variant, get_network, list_models
+from larq_rep.zoo.records import DATASETS, Network, Result, Variant, get_network, list_models
 
 _COSTS = files("larq_rep.zoo") / "costs.json"
 _COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
@@ -78,7 +78,7 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
         "Written by `make docs` from the records in `zoo/`. Parameters are the trainable ones; OPs are FLOPs + BOPs / "
         "64 for one image of the published size, without batch normalisation; the size is that of the trainable "
         "weights, 1 bit each if binary and 32 bits if not. Top-1 accuracies are the published ones, none was measured "
-        "here. The sections are those of the specifications that the networks were built from.",
+        "here.",
         "",
         "`larq_rep.zoo.NAME(...)` builds a network, `lce zoo show NAME` counts it layer by layer. The networks of "
         "larq_zoo need the extra `larq-rep[zoo]`.",
@@ -103,7 +103,7 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                     f"{cost['ops']:,.0f}",
                     f"{cost['trainable_bits'] / 2**23:.3f}",
                     "; ".join(map(accuracy, variant.results)) or "–",
-                    f"{SOURCES[variant.source]} ({variant.spec})",
+                    SOURCES[variant.source],
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}

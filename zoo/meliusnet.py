@@ -7,21 +7,22 @@ which adds to these:
 x_{-64:} \leftarrow x_{-64:} + W_2 * \text{sign}(\text{BN}_2(x))\\]
 """
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from larq_rep.zoo import bmxnet
+from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm
 from larq_rep.zoo.papers import MELIUSNET
-from larq_rep.zoo.registry import Result, Variant, register_network
+from larq_rep.zoo.records import Result, Variant, register
 
 _RECORD: dict[str, Any] = {
     "family": "meliusnet",
     "paper": MELIUSNET,
     "dataset": "imagenet",
     "source": "code",
-    "spec": "binarydensenet-and-survey.md, B2, 23",
     "preprocessing": bmxnet.IMAGENET,
     "multiple": 32,
 }
@@ -57,8 +58,16 @@ def _meliusnet(name, image, num_classes, blocks, transitions, padding):
     return bmxnet.head(x, num_classes)
 
 
-@register_network(**_RECORD, variants=(Variant(), Variant({"padding": "bmxnet"})))
-def MeliusNet22(image, num_classes, *, padding="zero"):
+@register(**_RECORD, variants=(Variant(), Variant({"padding": "bmxnet"})))
+def MeliusNet22(
+    *,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """MeliusNet22: stages of 4, 5, 4 and 4 blocks.
 
     6944584 trainable parameters, 3.9 MiB; 208.1 M OPs in convolutions at 224 x 224.
@@ -71,12 +80,34 @@ def MeliusNet22(image, num_classes, *, padding="zero"):
         padding: `"zero"` (default) pads binary convolutions with 0 and returns their sums, as is usual with
             Larq and best for Larq Compute Engine. `"bmxnet"` pads with -1 and returns how many products are
             +1, as the authors' MXNet layers do.
+        input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 32.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, or a file; see `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 1000.
+
+    # References
+        - [MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?](https://arxiv.org/abs/2001.05936)
     """
-    return _meliusnet("MeliusNet22", image, num_classes, (4, 5, 4, 4), (160, 224, 256), padding)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "MeliusNet22",
+        partial(_meliusnet, "MeliusNet22", blocks=(4, 5, 4, 4), transitions=(160, 224, 256)),
+        common,
+        padding=padding,
+    )
 
 
-@register_network(**_RECORD, variants=(Variant(results=(Result(65.8, None, "ReActNet, Table 1"),)),))
-def MeliusNet29(image, num_classes, *, padding="zero"):
+@register(**_RECORD, variants=(Variant(results=(Result(65.8, None, "ReActNet, Table 1"),)),))
+def MeliusNet29(
+    *,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """MeliusNet29: stages of 4, 6, 8 and 6 blocks.
 
     11328328 trainable parameters, 5.1 MiB; 214.3 M OPs in convolutions at 224 x 224. Otherwise as
@@ -84,12 +115,27 @@ def MeliusNet29(image, num_classes, *, padding="zero"):
 
     # Arguments
         padding: As in `MeliusNet22`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `MeliusNet22`.
     """
-    return _meliusnet("MeliusNet29", image, num_classes, (4, 6, 8, 6), (128, 192, 256), padding)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "MeliusNet29",
+        partial(_meliusnet, "MeliusNet29", blocks=(4, 6, 8, 6), transitions=(128, 192, 256)),
+        common,
+        padding=padding,
+    )
 
 
-@register_network(**_RECORD, variants=(Variant(results=(Result(69.2, None, "ReActNet, Table 1"),)),))
-def MeliusNet42(image, num_classes, *, padding="zero"):
+@register(**_RECORD, variants=(Variant(results=(Result(69.2, None, "ReActNet, Table 1"),)),))
+def MeliusNet42(
+    *,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """MeliusNet42: stages of 5, 8, 14 and 10 blocks.
 
     26825544 trainable parameters, 10.1 MiB; 325.5 M OPs in convolutions at 224 x 224. Otherwise as
@@ -97,12 +143,27 @@ def MeliusNet42(image, num_classes, *, padding="zero"):
 
     # Arguments
         padding: As in `MeliusNet22`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `MeliusNet22`.
     """
-    return _meliusnet("MeliusNet42", image, num_classes, (5, 8, 14, 10), (160, 256, 416), padding)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "MeliusNet42",
+        partial(_meliusnet, "MeliusNet42", blocks=(5, 8, 14, 10), transitions=(160, 256, 416)),
+        common,
+        padding=padding,
+    )
 
 
-@register_network(**_RECORD, variants=(Variant(results=(Result(70.7, None, "ReActNet, Table 1"),)),))
-def MeliusNet59(image, num_classes, *, padding="zero"):
+@register(**_RECORD, variants=(Variant(results=(Result(70.7, None, "ReActNet, Table 1"),)),))
+def MeliusNet59(
+    *,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """MeliusNet59: stages of 6, 12, 24 and 12 blocks.
 
     55555336 trainable parameters, 17.4 MiB; 532.0 M OPs in convolutions at 224 x 224. Otherwise as
@@ -110,5 +171,12 @@ def MeliusNet59(image, num_classes, *, padding="zero"):
 
     # Arguments
         padding: As in `MeliusNet22`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `MeliusNet22`.
     """
-    return _meliusnet("MeliusNet59", image, num_classes, (6, 12, 24, 12), (192, 320, 544), padding)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "MeliusNet59",
+        partial(_meliusnet, "MeliusNet59", blocks=(6, 12, 24, 12), transitions=(192, 320, 544)),
+        common,
+        padding=padding,
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +12,16 @@ import tensorflow as tf
 
 from larq_rep.checks import require_model
 from larq_rep.images import Evaluation, evaluation_image
-from larq_rep.layers import Mirror
-from larq_rep.zoo.registry import DATASETS, Network, Variant, get_network
+from larq_rep.zoo.records import DATASETS, Network, Variant, get_network
 
 
-def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequence[Any], **arguments: Any) -> np.ndarray:
+def preprocess_input(
+    model: str | tf.keras.Model | None = None,
+    images: np.ndarray | Sequence[Any] = (),
+    *,
+    network: str | Network | None = None,
+    **arguments: Any,
+) -> np.ndarray:
     """Images as a network of the zoo takes them: those of its training, in evaluation.
 
     For ImageNet an image is resized until its shorter side is 256 / 224 of the network's size, and cropped in the
@@ -32,28 +35,31 @@ def preprocess_input(network: str | tf.keras.Model, images: np.ndarray | Sequenc
         ```
 
     # Arguments
-        network: Name of a network of the zoo, or one that was built or loaded. With a name all that `arguments` leave
-            out has its default; a network has the size and number of classes that it has.
+        model: A network that was built or loaded, whose `record` says which it is, or the name of one.
         images: `uint8` pixels, `(N, height, width, 3)`, or a sequence of images `(height, width, 3)` of any sizes, or
             of PIL; with one channel for a network of one.
+        network: Which network `model` is, where it has lost its record.
         **arguments: Arguments of the network's constructor that say which of its published forms is meant, such as
-            `method="fracbnn"`, and `input_shape` and `num_classes`.
+            `method="fracbnn"`, where neither a record nor the size and the number of classes of `model` do. For a name
+            also `input_shape`; all that are left out have their defaults.
 
     # Returns
         `float32` images `(N, height, width, channels)`.
 
     # Raises
-        TypeError: If `network` is neither a name nor a model.
-        ValueError: If there is no such network, or form of it, its forms are prepared differently and `arguments` do
-            not say which is meant, or the images are no `uint8` images with the network's channels.
+        TypeError: If `model` is neither a name nor a model.
+        ValueError: If `model` has no record and `network` is not given, there is no such network, or form of it, its
+            forms are prepared differently and `arguments` do not say which is meant, or the images are no `uint8`
+            images with the network's channels.
         ImportError: For a network of larq_zoo, if that is not installed.
     """
-    if isinstance(network, str):
-        return preparation(network, arguments)(images)
-    require_model("preprocess_input, without the name of a network", network)
-    outputs = network.output_shape
-    classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
-    return preparation(network.name, arguments, network.input_shape[1:], classes)(images)
+    if model is None:
+        # The first argument was called `network` in 0.1.0.
+        model, network = network, None
+    if isinstance(model, str | Network):
+        return preparation(model, arguments)(images)
+    require_model("preprocess_input, without the name of a network", model)
+    return preparation_of(model, arguments, network)(images)
 
 
 @dataclass(frozen=True)
@@ -79,53 +85,69 @@ class Preparation:
         return np.stack([self.one(tf.constant(_pixels(image, self.channels))).numpy() for image in images])
 
 
+def preparation_of(
+    model: tf.keras.Model, arguments: Mapping[str, Any], network: str | Network | None = None, assume: bool = False
+) -> Preparation:
+    """What `preprocess_input` does with the images of a model.
+
+    # Arguments
+        model, arguments, network: As `preprocess_input`.
+        assume: As `preparation`.
+
+    # Raises
+        ValueError, ImportError: As `preprocess_input`.
+    """
+    if network is None:
+        if (record := getattr(model, "record", None)) is None:
+            raise ValueError(
+                f"preprocess_input: {model.name} has no record that says which network of the zoo it is. Keras makes "
+                "none for a new model of old layers, and files of 0.1.0 have none. Name the network and its arguments: "
+                "network='ResNet20', method='recu'."
+            )
+        network, known = get_network(record.network), record.arguments
+        if not _base(network).forms(known):  # What was not published is prepared as all for its data set.
+            known = {key: value for key, value in known.items() if key == "dataset"}
+        arguments = {**known, **arguments}
+    outputs = model.output_shape
+    classes = outputs[-1] if isinstance(outputs, tuple) and len(outputs) == 2 else None
+    return preparation(network, arguments, model.input_shape[1:], classes, assume)
+
+
 def preparation(
-    name: str,
+    network: str | Network,
     arguments: Mapping[str, Any],
     shape: tuple[int, ...] | None = None,
     classes: int | None = None,
-    model: tf.keras.Model | None = None,
     assume: bool = False,
 ) -> Preparation:
     """What `preprocess_input` does with the images of a network.
 
     # Arguments
-        name, arguments: As `preprocess_input`.
+        network, arguments: As `preprocess_input`.
         shape, classes: Those of a network that exists.
-        model: That network, whose layers may tell its form.
         assume: Take the first published form where forms differ and nothing says which it is.
 
     # Raises
         ValueError, ImportError: As `preprocess_input`.
     """
-    network = get_network(name)
-    known = inspect.signature(network.constructor).parameters
+    network = get_network(network) if isinstance(network, str) else network
     for key in arguments:
-        if key not in known:
-            raise ValueError(f"preprocess_input: {name} has no argument {key!r}. Expected: {', '.join(known)}.")
-    exists = shape is not None
-    shape, classes = shape or arguments.get("input_shape"), classes or arguments.get("num_classes")
-    forms = _forms(network, arguments, shape, classes, exists)
-    height, width, channels = shape or DATASETS[forms[0].dataset].input_shape
-    found = _ways(forms, channels)
-    if len(found) > 1 and model is not None:
-        # The first way is that of most forms: looking for the others builds the fewest networks.
-        most, *rest = found.values()
-        told = [form for way in rest for form in way if _has_layers_of(model, network, form)]
-        if not told:
-            found = _ways(most, channels)
-        elif not _has_layers_of(model, network, most[0]):
-            found = _ways(told, channels)
-    forms, *rest = found.values()
+        if key not in network.parameters:
+            expected = ", ".join(network.parameters)
+            raise ValueError(f"preprocess_input: {network.name} has no argument {key!r}. Expected: {expected}.")
+    forms = _forms(network, arguments, shape, classes)
+    height, width, channels = shape or arguments.get("input_shape") or DATASETS[forms[0].dataset].input_shape
+    forms, *rest = _ways(forms, channels)
     others = tuple(_label(form) for way in rest for form in way)
     if others and not assume:
-        choices = "; ".join(dict.fromkeys(map(_label, [*forms, *itertools.chain(*rest)])))
+        choices = "; ".join(dict.fromkeys([*map(_label, forms), *others]))
         raise ValueError(
-            f"preprocess_input: the forms of {name} are prepared differently. Say which it is, as to its constructor: "
-            f"{choices}."
+            f"preprocess_input: the forms of {network.name} are prepared differently. Say which it is, as to its "
+            f"constructor: {choices}."
         )
     if network.family == "larq_zoo" and channels == 3:
-        return Preparation(_larq_zoo(name, (height, width)), channels, "prepared by larq_zoo", others)
+        way = _larq_zoo(network.name, (height, width))
+        return Preparation(way, channels, "prepared by larq_zoo", others)
     normalisation, test_resize = forms[0].preprocessing, DATASETS[forms[0].dataset].test_resize
     assert normalisation is not None
     evaluation = Evaluation(**normalisation._asdict(), test_resize=test_resize)
@@ -147,57 +169,39 @@ def _listed(values: Sequence[float] | None) -> str:
     return " ".join(f"{value:g}" for value in values or ())
 
 
+def _base(network: Network) -> Network:
+    """A Rep network sees the images of its base, all forms of which can be repeated."""
+    return network.base or network
+
+
 def _forms(
-    network: Network, arguments: Mapping[str, Any], shape: tuple[int, ...] | None, classes: int | None, exists: bool
+    network: Network, arguments: Mapping[str, Any], shape: tuple[int, ...] | None, classes: int | None
 ) -> list[Variant]:
-    """The published forms that a network may have."""
-    # A Rep network sees the images of its base, all forms of which can be repeated.
-    is_rep = network.name.startswith("Rep") and network.family != "larq_zoo"
-    base = get_network(network.name.removeprefix("Rep")) if is_rep else network
-    forms = base.forms(arguments, partly=exists)
+    """The published forms that a network may have, as far as arguments and the size of one that exists tell."""
+    variants = _base(network).variants
+    forms = _base(network).forms(arguments, partly=shape is not None)
     if not forms:
         chosen = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        choices = "; ".join(dict.fromkeys(form.label for form in base.variants if form.label))
+        choices = "; ".join(dict.fromkeys(form.label for form in variants if form.label))
         raise ValueError(f"preprocess_input: {network.name} has no published form with {chosen}. Its forms: {choices}.")
-    if exists:
-        forms = [form for form in forms if DATASETS[form.dataset].input_shape == tuple(shape or ())] or forms
+    if shape is not None:
+        forms = [form for form in forms if DATASETS[form.dataset].input_shape == tuple(shape)] or forms
         forms = [form for form in forms if DATASETS[form.dataset].num_classes == classes] or forms
     return forms
 
 
-def _ways(forms: Sequence[Variant], channels: int) -> dict[Any, list[Variant]]:
+def _ways(forms: Sequence[Variant], channels: int) -> list[list[Variant]]:
     """The forms by the way in which they are prepared."""
     found: dict[Any, list[Variant]] = {}
     for form in forms:
         # Grey images are not normalised.
         way = (form.preprocessing if channels == 3 else None, DATASETS[form.dataset].test_resize)
         found.setdefault(way, []).append(form)
-    return found
+    return list(found.values())
 
 
 def _label(form: Variant) -> str:
     return form.label or f"dataset={form.dataset!r}"
-
-
-def _has_layers_of(model: tf.keras.Model, network: Network, form: Variant) -> bool:
-    """Whether a model has the kinds of layers, quantizers and slopes of a form, whatever its widths."""
-    try:
-        built = network.constructor(
-            **form.arguments, input_shape=model.input_shape[1:], num_classes=model.output_shape[-1]
-        )
-    except ValueError:  # This form does not exist at that size.
-        return False
-    return _kinds(model) == _kinds(built)
-
-
-def _kinds(model: tf.keras.Model) -> set[tuple[Any, ...]]:
-    kinds = set()
-    for layer in model.layers:
-        if not isinstance(layer, Mirror):
-            parts = (getattr(layer, f"{part}_quantizer", None) for part in ("input", "kernel"))
-            numbers = sorted(value for value in layer.get_config().values() if isinstance(value, float))
-            kinds.add((type(layer).__name__, *(type(part).__name__ for part in parts), *numbers))
-    return kinds
 
 
 def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tensor]:

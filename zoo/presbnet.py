@@ -14,6 +14,7 @@ unit to their first half, the other half stays. It has a shortcut of its own aro
 Where the number of channels doubles, the first line has the pooled \\(\text{shuffle}(x)\\) twice instead.
 """
 
+from functools import partial
 from typing import Any
 
 import larq as lq
@@ -21,9 +22,10 @@ import tensorflow as tf
 
 from larq_rep.layers import BiasedPReLU, ChannelShuffle, GroupNormShuffle, RPReLU
 from larq_rep.quantizers import LeakyRSign, ScaledSign
+from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, classifier, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
-from larq_rep.zoo.registry import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register_network
+from larq_rep.zoo.records import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register
 from larq_rep.zoo.weights import Published
 
 _LEFT_FLOAT = {
@@ -35,7 +37,6 @@ _RECORD: dict[str, Any] = {
     "paper": PRESB,
     "dataset": "cifar100",
     "source": "code",
-    "spec": "presbnet.md, 1",
     "multiple": 32,
     "cifar_multiple": 8,
     "preprocessing": CIFAR100_STATISTICS,
@@ -154,12 +155,10 @@ def _cifar(top1_10, best_10, top1_100, best_100, top5_100):
 
 
 def _ablation(top1, **arguments):
-    return Variant(
-        arguments, results=(Result(top1, None, "PresB-Net, Table 5"),), source="paper", spec="presbnet.md, 1.4"
-    )
+    return Variant(arguments, results=(Result(top1, None, "PresB-Net, Table 5"),), source="paper")
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=(
         *_cifar(93.36, 93.57, 73.84, 73.87, 90.55),
@@ -168,7 +167,6 @@ def _ablation(top1, **arguments):
             results=(Result(63.03, 83.70, "PresB-Net, Table 2"),),
             preprocessing=IMAGENET_STATISTICS,
             source="inferred",
-            spec="presbnet.md, 1.6",
         ),
         _ablation(72.61, act1="prelu", act2="prelu"),
         _ablation(72.67, act2="prelu"),
@@ -179,17 +177,20 @@ def _ablation(top1, **arguments):
     ),
 )
 def PresBNet18(
-    image,
-    num_classes,
     *,
-    dataset="cifar100",
-    width=128,
-    act1="biased_prelu",
-    norm1="layer",
-    act2="biased_prelu",
-    norm2="batch",
-    stem_activation=None,
-):
+    dataset: str = "cifar100",
+    width: int = 128,
+    act1: str = "biased_prelu",
+    norm1: str | None = "layer",
+    act2: str = "biased_prelu",
+    norm2: str | None = "batch",
+    stem_activation: str | None = None,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """PresB-Net-18: two binary convolutions in groups, with learnable activations, in each of eight blocks.
 
     11851620 trainable parameters for CIFAR-100, 11673600 of them binary (688128 in the 1x1 convolutions of the
@@ -214,26 +215,52 @@ def PresBNet18(
         norm2: `"batch"`, or `None` for no batch normalisation at the end of a unit.
         stem_activation: `"leaky_relu"` (slope 0.01) for one between first convolution and normalisation, as in
             an early version of the authors' code.
+        input_shape: `(height, width, channels)`, by default that of `dataset`; height and width are multiples of 32 (8
+            for CIFAR).
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"` or `"cifar100"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default the classes of `dataset`.
+
+    # References
+        - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
+          convolution](https://doi.org/10.7717/peerj-cs.842)
     """
-    return _presbnet(image, num_classes, 18, dataset, width, act1, norm1, act2, norm2, stem_activation)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "PresBNet18",
+        partial(_presbnet, depth=18),
+        common,
+        dataset=dataset,
+        width=width,
+        act1=act1,
+        norm1=norm1,
+        act2=act2,
+        norm2=norm2,
+        stem_activation=stem_activation,
+    )
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=_cifar(91.76, 91.81, 67.03, 67.03, 85.83),
 )
 def PresBNet10(
-    image,
-    num_classes,
     *,
-    dataset="cifar100",
-    width=128,
-    act1="biased_prelu",
-    norm1="layer",
-    act2="biased_prelu",
-    norm2="batch",
-    stem_activation=None,
-):
+    dataset: str = "cifar100",
+    width: int = 128,
+    act1: str = "biased_prelu",
+    norm1: str | None = "layer",
+    act2: str = "biased_prelu",
+    norm2: str | None = "batch",
+    stem_activation: str | None = None,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """PresB-Net-10: `PresBNet18` with four blocks.
 
     5550180 trainable parameters for CIFAR-100, 5406720 of them binary; 245366784 BOPs, 28807168 FLOPs,
@@ -241,26 +268,42 @@ def PresBNet10(
 
     # Arguments
         dataset, width, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `PresBNet18`.
     """
-    return _presbnet(image, num_classes, 10, dataset, width, act1, norm1, act2, norm2, stem_activation)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "PresBNet10",
+        partial(_presbnet, depth=10),
+        common,
+        dataset=dataset,
+        width=width,
+        act1=act1,
+        norm1=norm1,
+        act2=act2,
+        norm2=norm2,
+        stem_activation=stem_activation,
+    )
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=_cifar(93.64, 93.87, 73.56, 73.93, 90.39),
 )
 def PresBNet34(
-    image,
-    num_classes,
     *,
-    dataset="cifar100",
-    width=128,
-    act1="biased_prelu",
-    norm1="layer",
-    act2="biased_prelu",
-    norm2="batch",
-    stem_activation=None,
-):
+    dataset: str = "cifar100",
+    width: int = 128,
+    act1: str = "biased_prelu",
+    norm1: str | None = "layer",
+    act2: str = "biased_prelu",
+    norm2: str | None = "batch",
+    stem_activation: str | None = None,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """PresB-Net-34: `PresBNet18` with sixteen blocks.
 
     22019172 trainable parameters for CIFAR-100, 21774336 of them binary; 1151336448 BOPs, 28807168 FLOPs,
@@ -268,5 +311,18 @@ def PresBNet34(
 
     # Arguments
         dataset, width, act1, norm1, act2, norm2, stem_activation: As in `PresBNet18`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `PresBNet18`.
     """
-    return _presbnet(image, num_classes, 34, dataset, width, act1, norm1, act2, norm2, stem_activation)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "PresBNet34",
+        partial(_presbnet, depth=34),
+        common,
+        dataset=dataset,
+        width=width,
+        act1=act1,
+        norm1=norm1,
+        act2=act2,
+        norm2=norm2,
+        stem_activation=stem_activation,
+    )

@@ -11,26 +11,26 @@ the same \\(\text{RSign}_2(a)\\) and with the same shortcut, and their sums are 
 have a real 1x1 convolution of \\(a\\) there.
 """
 
-import functools
+from functools import partial
 from typing import Any
 
 import larq as lq
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from larq_rep.layers import RPReLU
 from larq_rep.quantizers import RSign, ScaledSign
+from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import batch_norm, classifier, real_conv
 from larq_rep.zoo.papers import REACTNET
-from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import Published
 
 # Layers by the words for them, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}
 ACTIVATIONS: dict[str | None, Any] = {
     "rprelu": RPReLU,
-    "prelu": functools.partial(
-        tf.keras.layers.PReLU, alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2]
-    ),
+    "prelu": partial(tf.keras.layers.PReLU, alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2]),
     None: None,
 }
 
@@ -69,9 +69,9 @@ def _block(x, filters, strides, name, sign, activation, downsampling, real_group
     a = activate(y, activation, f"{name}_{activation}1")
 
     if doubles and real_groups:
-        conv = functools.partial(real_conv, a, groups=real_groups)
+        conv = partial(real_conv, a, groups=real_groups)
     else:
-        conv = functools.partial(binary_conv, SIGNS[sign](name=f"{name}_{sign}2")(a))
+        conv = partial(binary_conv, SIGNS[sign](name=f"{name}_{sign}2")(a))
     if doubles and downsampling == "concat":
         branches = []
         for branch in (f"{name}_down1", f"{name}_down2"):
@@ -104,15 +104,14 @@ def _row(top1, source="paper", cross_entropy=None, **arguments):
     results = [Result(top1, None, "ReActNet, Table 2, distributional loss")]
     if cross_entropy:
         results.append(Result(cross_entropy, None, "ReActNet, Table 2, cross-entropy"))
-    return Variant(arguments, results=tuple(results), source=source, spec="reactnet-repbnn.md, 5")
+    return Variant(arguments, results=tuple(results), source=source)
 
 
-@register_network(
+@register(
     family="reactnet",
     paper=REACTNET,
     dataset="imagenet",
     source="code",
-    spec="reactnet-repbnn.md, 3",
     multiple=32,
     variants=(
         Variant(
@@ -135,7 +134,17 @@ def _row(top1, source="paper", cross_entropy=None, **arguments):
         _row(67.4, sign="sign"),
     ),
 )
-def ReActNetA(image, num_classes, *, sign="rsign", activation="rprelu", downsampling="concat"):
+def ReActNetA(
+    *,
+    sign: str = "rsign",
+    activation: str | None = "rprelu",
+    downsampling: str = "concat",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ReActNet-A, a MobileNetV1 with binary convolutions and one shortcut around each, and its ablations.
 
     29343592 trainable parameters, 28253184 of them binary; at 224 x 224: 4816896000 BOPs, 11862016 FLOPs,
@@ -154,32 +163,78 @@ def ReActNetA(image, num_classes, *, sign="rsign", activation="rprelu", downsamp
             or `None`.
         downsampling: How a block doubles the channels: `"concat"`, two binary 1x1 convolutions with the
             shortcut around each, or `"conv"`, a single one without a shortcut.
+        input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 32.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"imagenet"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 1000.
+
+    # References
+        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
+          Functions](https://arxiv.org/abs/2003.03488)
     """
-    return _reactnet(image, num_classes, "ReActNetA", downsampling, sign, activation)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "ReActNetA",
+        partial(_reactnet, network="ReActNetA"),
+        common,
+        sign=sign,
+        activation=activation,
+        downsampling=downsampling,
+    )
 
 
-RepReActNetA = register_rep(
-    ReActNetA,
-    source="code",
-    weights=Published("https://github.com/imfinethanks/Rep_AdamBNN"),
-    doc="""
+class ReActNetAArguments(CommonArguments, total=False):
+    sign: str
+    activation: str | None
+    downsampling: str
+
+
+@register_rep(ReActNetA, source="code", weights=Published("https://github.com/imfinethanks/Rep_AdamBNN"))
+def RepReActNetA(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "after_bn",
+    bn: str = "after",
+    **arguments: Unpack[ReActNetAArguments],
+) -> tf.keras.Model:
+    """`ReActNetA` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     30432072 / 32609032 / 36962952 trainable parameters and 88150016 / 90198016 / 94294016 OPs at 224 x 224
     with beta = 2 / 4 / 8. The stem is repeated after its batch normalisation, as in the authors' code (the
     paper draws it before). 70.2 % is with the training of ReActNet, 71.3 % with that of AdamBNN.
-    """,
-)
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `ReActNetA`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepReActNetA", beta, last_layer, stem, bn, **arguments)
 
 
-@register_network(
+@register(
     family="reactnet",
     paper=REACTNET,
     dataset="imagenet",
     source="inferred",
-    spec="reactnet-repbnn.md, 4",
     multiple=32,
     variants=(Variant(results=(Result(70.1, None, "ReActNet, Table 1"),)),),
 )
-def ReActNetB(image, num_classes, *, downsampling="conv"):
+def ReActNetB(
+    *,
+    downsampling: str = "conv",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ReActNet-B: ReActNet-A with real 1x1 convolutions of 4 groups in the five blocks that double the channels.
 
     28818824 trainable parameters, 27554816 of them binary; at 224 x 224: 4688445440 BOPs, 43974656 FLOPs,
@@ -192,20 +247,29 @@ def ReActNetB(image, num_classes, *, downsampling="conv"):
         downsampling: `"conv"`, one real convolution to the doubled channels, without a shortcut, or
             `"concat"`, two of them with the shortcut around each, as in ReActNet-A. The paper's text and
             counts allow both.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `ReActNetA`.
     """
-    return _reactnet(image, num_classes, "ReActNetB", downsampling, real_groups=4)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("ReActNetB", partial(_reactnet, network="ReActNetB", real_groups=4), common, downsampling=downsampling)
 
 
-@register_network(
+@register(
     family="reactnet",
     paper=REACTNET,
     dataset="imagenet",
     source="inferred",
-    spec="reactnet-repbnn.md, 4",
     multiple=32,
     variants=(Variant(results=(Result(71.4, None, "ReActNet, Table 1"),)),),
 )
-def ReActNetC(image, num_classes, *, downsampling="conv"):
+def ReActNetC(
+    *,
+    downsampling: str = "conv",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ReActNet-C: ReActNet-A with real 1x1 convolutions in the five blocks that double the channels.
 
     29342600 trainable parameters, 27554816 of them binary; at 224 x 224: 4688445440 BOPs, 140312576 FLOPs,
@@ -215,19 +279,61 @@ def ReActNetC(image, num_classes, *, downsampling="conv"):
 
     # Arguments
         downsampling: As in `ReActNetB`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `ReActNetA`.
     """
-    return _reactnet(image, num_classes, "ReActNetC", downsampling, real_groups=1)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("ReActNetC", partial(_reactnet, network="ReActNetC", real_groups=1), common, downsampling=downsampling)
 
 
-RepReActNetB = register_rep(
-    ReActNetB,
-    doc="""
+class ReActNetBArguments(CommonArguments, total=False):
+    downsampling: str
+
+
+@register_rep(ReActNetB)
+def RepReActNetB(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "after_bn",
+    bn: str = "after",
+    **arguments: Unpack[ReActNetBArguments],
+) -> tf.keras.Model:
+    """`ReActNetB` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     29906312 trainable parameters and 118255616 OPs at 224 x 224 with beta = 2. Not in the paper.
-    """,
-)
-RepReActNetC = register_rep(
-    ReActNetC,
-    doc="""
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `ReActNetB`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepReActNetB", beta, last_layer, stem, bn, **arguments)
+
+
+@register_rep(ReActNetC)
+def RepReActNetC(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "after_bn",
+    bn: str = "after",
+    **arguments: Unpack[ReActNetBArguments],
+) -> tf.keras.Model:
+    """`ReActNetC` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     30430088 trainable parameters and 214593536 OPs at 224 x 224 with beta = 2. Not in the paper.
-    """,
-)
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `ReActNetC`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepReActNetC", beta, last_layer, stem, bn, **arguments)

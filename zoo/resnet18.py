@@ -26,9 +26,11 @@ from typing import Any, NamedTuple
 
 import larq as lq
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
+from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import batch_norm, dense, logits_dtype, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
@@ -43,7 +45,7 @@ from larq_rep.zoo.methods import (
     stages,
 )
 from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
-from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
 
@@ -151,15 +153,37 @@ def _xnor(image, num_classes, scale):
 
 _WIDTHS = (64, 128, 256, 512)
 _LEFT_FLOAT = {"conv1": "its input is the real image", "fc": "Larq Compute Engine has no binary dense layer"}
-_INFERRED: dict[str, Any] = dict(source="inferred", spec="cifar-bnns.md, 3.5")
+_INFERRED: dict[str, Any] = dict(source="inferred")
 
 
-@register_network(
+def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
+    methods = (*_IMAGENET, "bnn", "xnor") if dataset == "imagenet" else tuple(_CIFAR)
+    choose("ResNet18", f"for {dataset} the method", method, methods)
+    if scale and method != "xnor":
+        raise ValueError(f"ResNet18: scale is an option of method='xnor' alone, found {method!r}.")
+    if binary_classifier and method != "bnn":
+        raise ValueError(f"ResNet18: binary_classifier is an option of method='bnn' alone, found {method!r}.")
+    if method == "bnn":
+        return _bnn(image, num_classes, binary_classifier)
+    if method == "xnor":
+        return _xnor(image, num_classes, scale)
+    form = (_IMAGENET if dataset == "imagenet" else _CIFAR)[method]
+    kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
+    x = form.method.norm(form.method.real_conv(image, 64, kernel_size, "conv1", strides), "bn1")
+    if form.stem_activation:
+        x = form.method.activation(x)
+    if dataset == "imagenet":
+        x = _imagenet_pool(x)
+    block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
+    x = stages(x, block, _WIDTHS, 2)
+    return head(x, num_classes, "fc" if dataset == "imagenet" else "linear", norm=form.norm)
+
+
+@register(
     family="resnet18",
     paper=IR_NET,
     dataset="imagenet",
     source="code",
-    spec="cifar-bnns.md, 3.3 and 3.4",
     multiple=8,
     variants=(
         Variant({"method": "irnet"}, results=(Result(58.1, 80.0, "RepBNN, Table 8"),)),
@@ -206,12 +230,22 @@ _INFERRED: dict[str, Any] = dict(source="inferred", spec="cifar-bnns.md, 3.5")
             {"method": "real", "dataset": "cifar100"},
             paper=PRESB,
             source="inferred",
-            spec="presbnet.md, 1.5 and the real-valued rows",
             results=(Result(75.61, 93.05, "PresB-Net, Table 3"),),
         ),
     ),
 )
-def ResNet18(image, num_classes, *, method="irnet", dataset="imagenet", scale=False, binary_classifier=False):
+def ResNet18(
+    *,
+    method: str = "irnet",
+    dataset: str = "imagenet",
+    scale: bool = False,
+    binary_classifier: bool = False,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ResNet-18: a stem and four stages of two blocks of two 3x3 convolutions.
 
     For ImageNet with IR-Net, 11690536 trainable parameters, 10985472 of them binary; at 224 x 224: 1676279808
@@ -239,38 +273,64 @@ def ResNet18(image, num_classes, *, method="irnet", dataset="imagenet", scale=Fa
         dataset: `"imagenet"`, `"cifar10"` or `"cifar100"`: stem, blocks, default input and classes.
         scale: Whether XNOR-Net multiplies with the scales K of its inputs, as its paper but not its code does.
         binary_classifier: Whether the classifier of BNN is binary, with a batch normalisation behind it.
+        input_shape: `(height, width, channels)`, by default that of `dataset`; height and width are multiples of 8.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"` or `"imagenet"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default the classes of `dataset`.
 
     # Raises
         ValueError: If the method does not suit the data set or an option.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+          Networks](https://arxiv.org/abs/1909.10788)
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055)
+        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369)
+        - [Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or
+          -1](https://arxiv.org/abs/1602.02830)
+        - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+          Networks](https://arxiv.org/abs/1603.05279)
+        - [Deep Residual Learning for Image Recognition](https://arxiv.org/abs/1512.03385)
+        - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
+          convolution](https://doi.org/10.7717/peerj-cs.842)
     """
-    methods = (*_IMAGENET, "bnn", "xnor") if dataset == "imagenet" else tuple(_CIFAR)
-    choose("ResNet18", f"for {dataset} the method", method, methods)
-    if scale and method != "xnor":
-        raise ValueError(f"ResNet18: scale is an option of method='xnor' alone, found {method!r}.")
-    if binary_classifier and method != "bnn":
-        raise ValueError(f"ResNet18: binary_classifier is an option of method='bnn' alone, found {method!r}.")
-    if method == "bnn":
-        return _bnn(image, num_classes, binary_classifier)
-    if method == "xnor":
-        return _xnor(image, num_classes, scale)
-    form = (_IMAGENET if dataset == "imagenet" else _CIFAR)[method]
-    kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
-    x = form.method.norm(form.method.real_conv(image, 64, kernel_size, "conv1", strides), "bn1")
-    if form.stem_activation:
-        x = form.method.activation(x)
-    if dataset == "imagenet":
-        x = _imagenet_pool(x)
-    block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
-    x = stages(x, block, _WIDTHS, 2)
-    return head(x, num_classes, "fc" if dataset == "imagenet" else "linear", norm=form.norm)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
+        "ResNet18", _resnet18, common, method=method, dataset=dataset, scale=scale, binary_classifier=binary_classifier
+    )
 
 
-RepResNet18 = register_rep(
-    ResNet18,
-    stem="before_bn",
-    doc="""
+class ResNet18Arguments(CommonArguments, total=False):
+    method: str
+    dataset: str
+    scale: bool
+    binary_classifier: bool
+
+
+@register_rep(ResNet18)
+def RepResNet18(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "before_bn",
+    bn: str = "after",
+    **arguments: Unpack[ResNet18Arguments],
+) -> tf.keras.Model:
+    """`ResNet18` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     For ImageNet with ReCU 12215080 / 13259368 trainable parameters with beta = 2 / 4, 164497408 OPs at
     224 x 224 with beta = 2. The stem is repeated before its batch normalisation, as the paper says (no code is
     public).
-    """,
-)
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `ResNet18`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepResNet18", beta, last_layer, stem, bn, **arguments)

@@ -22,9 +22,11 @@ from typing import NamedTuple
 
 import larq as lq
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from larq_rep.layers import PrecisionGate, RPReLU, ThermometerEncoding
 from larq_rep.quantizers import EDESign, LibraSign, LowBitSign, QuantSign
+from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import batch_norm, he_normal, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
@@ -37,7 +39,7 @@ from larq_rep.zoo.methods import (
     stages,
 )
 from larq_rep.zoo.papers import FRACBNN, IR_NET, RBNN, RECU, REPBNN, RESNET
-from larq_rep.zoo.registry import Preprocessing, Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.records import Preprocessing, Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS, Published
 
 
@@ -96,12 +98,28 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
     return batch_norm(z, f"{name}_bn4")
 
 
-@register_network(
+def _resnet20(image, num_classes, method, width):
+    choose("ResNet20", "method", method, _METHODS)
+    if not isinstance(width, int) or width < 2 or width % 2:
+        raise ValueError(f"ResNet20: width must be a positive even number of channels, found {width!r}.")
+    widths = (width, 2 * width, 4 * width)
+    if method in _FORMS:
+        form = _FORMS[method]
+        x = form.method.norm(form.method.real_conv(image, width, 3, "conv1"), "bn1")
+        block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
+        x = stages(form.method.activation(x), block, widths, 3)
+        return head(x, num_classes, "linear", norm=form.norm, kernel_initializer=form.classifier_initializer())
+    x = ThermometerEncoding(name="encoder")(image)
+    x = batch_norm(_OF_BITS.conv(x, width, 3, "conv1"), "bn1")
+    x = stages(x, partial(_fracbnn_block, conv=_FRACBNN.conv if method == "fracbnn" else _gated_conv), widths, 3)
+    return head(x, num_classes, "linear", norm=False)
+
+
+@register(
     family="resnet20",
     paper=IR_NET,
     dataset="cifar10",
     source="code",
-    spec="cifar-bnns.md, 3.2",
     multiple=4,
     variants=(
         Variant(
@@ -166,7 +184,6 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
             {"method": "real"},
             paper=RESNET,
             weights=Published("https://github.com/akamaster/pytorch_resnet_cifar10"),
-            spec="cifar-bnns.md, 3.6",
             results=(Result(91.73, None, "RepBNN, Table 6"),),
             rep_results=(Result(90.62, None, "RepBNN, Table 6"),),
         ),
@@ -174,13 +191,21 @@ def _fracbnn_block(x, filters, strides, name, *, conv):
             {"method": "real_bireal"},
             paper=REPBNN,
             source="inferred",
-            spec="cifar-bnns.md, 3.6",
             results=(Result(90.57, None, "RepBNN, Table 6"),),
             rep_results=(Result(90.84, None, "RepBNN, Table 6"),),
         ),
     ),
 )
-def ResNet20(image, num_classes, *, method="irnet", width=16):
+def ResNet20(
+    *,
+    method: str = "irnet",
+    width: int = 16,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ResNet-20: a stem and three stages of three blocks of two 3x3 convolutions.
 
     269850 trainable parameters, 267264 of them binary; at 32 x 32: 40108032 BOPs, 443008 FLOPs, 1069696 OPs.
@@ -208,32 +233,58 @@ def ResNet20(image, num_classes, *, method="irnet", width=16):
         method: `"irnet"`, `"rbnn"`, `"rbnn_bireal"`, `"recu"`, `"fracbnn"`, `"fracbnn_gated"`, `"real"` or
             `"real_bireal"`.
         width: Channels of the first stage, even. The second and third have two and four times as many.
+        input_shape: `(height, width, channels)`, by default `(32, 32, 3)`; height and width are multiples of 4.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 10.
 
     # Raises
         ValueError: If `width` or `method` does not suit.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+          Networks](https://arxiv.org/abs/1909.10788)
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055)
+        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369)
+        - [FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional
+          Activations](https://arxiv.org/abs/2012.12206)
+        - [Deep Residual Learning for Image Recognition](https://arxiv.org/abs/1512.03385)
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
     """
-    choose("ResNet20", "method", method, _METHODS)
-    if not isinstance(width, int) or width < 2 or width % 2:
-        raise ValueError(f"ResNet20: width must be a positive even number of channels, found {width!r}.")
-    widths = (width, 2 * width, 4 * width)
-    if method in _FORMS:
-        form = _FORMS[method]
-        x = form.method.norm(form.method.real_conv(image, width, 3, "conv1"), "bn1")
-        block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
-        x = stages(form.method.activation(x), block, widths, 3)
-        return head(x, num_classes, "linear", norm=form.norm, kernel_initializer=form.classifier_initializer())
-    x = ThermometerEncoding(name="encoder")(image)
-    x = batch_norm(_OF_BITS.conv(x, width, 3, "conv1"), "bn1")
-    x = stages(x, partial(_fracbnn_block, conv=_FRACBNN.conv if method == "fracbnn" else _gated_conv), widths, 3)
-    return head(x, num_classes, "linear", norm=False)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("ResNet20", _resnet20, common, method=method, width=width)
 
 
-RepResNet20 = register_rep(
-    ResNet20,
-    stem="before_bn",
-    doc="""
+class ResNet20Arguments(CommonArguments, total=False):
+    method: str
+    width: int
+
+
+@register_rep(ResNet20)
+def RepResNet20(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "before_bn",
+    bn: str = "after",
+    **arguments: Unpack[ResNet20Arguments],
+) -> tf.keras.Model:
+    """`ResNet20` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     With IR-Net's quantizers 271994 / 276282 / 284858 trainable parameters and 1070336 / 1071616 / 1074176 OPs
     at 32 x 32 with beta = 2 / 4 / 8. The stem is repeated before its batch normalisation, as the paper says
     (no code is public). Shortcuts add beta times the channels.
-    """,
-)
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `ResNet20`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepResNet20", beta, last_layer, stem, bn, **arguments)

@@ -13,21 +13,22 @@ and a 1x1 convolution, real or binary, of \\(x\\) and a batch normalisation in v
 none in version 2.
 """
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from larq_rep.zoo import bmxnet
+from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm
 from larq_rep.zoo.papers import BINARYDENSENET
-from larq_rep.zoo.registry import CIFAR10_STATISTICS, Result, Variant, choose, register_network
+from larq_rep.zoo.records import CIFAR10_STATISTICS, Result, Variant, choose, register
 
 _RECORD: dict[str, Any] = {
     "family": "resnet_e",
     "paper": BINARYDENSENET,
     "dataset": "imagenet",
     "source": "code",
-    "spec": "binarydensenet-and-survey.md, A3",
     "preprocessing": bmxnet.IMAGENET,
     "multiple": 32,
     "cifar_multiple": 8,
@@ -79,7 +80,7 @@ def _cifar(top1, top5, **arguments):
     )
 
 
-@register_network(
+@register(
     **_RECORD,
     variants=(
         Variant(results=(Result(56.7, 79.2, "BinaryDenseNet, Table 2"),)),
@@ -96,16 +97,19 @@ def _cifar(top1, top5, **arguments):
     ),
 )
 def ResNetE18(
-    image,
-    num_classes,
     *,
-    version=1,
-    downsampling="real",
-    scaling=False,
-    dataset="imagenet",
-    clip_value=1.0,
-    padding="zero",
-):
+    version: int = 1,
+    downsampling: str = "real",
+    scaling: bool = False,
+    dataset: str = "imagenet",
+    clip_value: float = 1.0,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ResNetE18: four stages of four binary convolutions with a shortcut each.
 
     11689643 trainable parameters, 10985472 of them binary, 4.0 MiB; at 224 x 224: 1676 M BOPs and 137.3 M
@@ -127,49 +131,62 @@ def ResNetE18(
         padding: `"zero"` (default) pads binary convolutions with 0 and returns their sums. `"bmxnet"` pads
             with -1 and, without `scaling`, returns how many products are +1, as the authors' MXNet layers do.
             With version 2 this is in the sum of the shortcuts.
+        input_shape: `(height, width, channels)`, by default that of `dataset`; height and width are multiples of 32 (8
+            for CIFAR).
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, or a file; see `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default the classes of `dataset`.
+
+    # References
+        - [BinaryDenseNet: Developing an Architecture for Binary Neural Networks](https://arxiv.org/abs/1906.08637)
     """
-    return _resnet_e(
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
         "ResNetE18",
-        image,
-        num_classes,
-        (4, 4, 4, 4),
-        version,
-        downsampling,
-        scaling,
-        dataset,
-        clip_value,
-        padding,
+        partial(_resnet_e, "ResNetE18", blocks=(4, 4, 4, 4)),
+        common,
+        version=version,
+        downsampling=downsampling,
+        scaling=scaling,
+        dataset=dataset,
+        clip_value=clip_value,
+        padding=padding,
     )
 
 
-@register_network(**_RECORD)
+@register(**_RECORD)
 def ResNetE34(
-    image,
-    num_classes,
     *,
-    version=1,
-    downsampling="real",
-    scaling=False,
-    dataset="imagenet",
-    clip_value=1.0,
-    padding="zero",
-):
+    version: int = 1,
+    downsampling: str = "real",
+    scaling: bool = False,
+    dataset: str = "imagenet",
+    clip_value: float = 1.0,
+    padding: str = "zero",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """ResNetE34: four stages of 6, 8, 12 and 6 binary convolutions with a shortcut each.
 
     The authors have it in their code and print no accuracy.
 
     # Arguments
         version, downsampling, scaling, dataset, clip_value, padding: As in `ResNetE18`.
+        input_shape, input_tensor, weights, include_top, num_classes: As in `ResNetE18`.
     """
-    return _resnet_e(
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build(
         "ResNetE34",
-        image,
-        num_classes,
-        (6, 8, 12, 6),
-        version,
-        downsampling,
-        scaling,
-        dataset,
-        clip_value,
-        padding,
+        partial(_resnet_e, "ResNetE34", blocks=(6, 8, 12, 6)),
+        common,
+        version=version,
+        downsampling=downsampling,
+        scaling=scaling,
+        dataset=dataset,
+        clip_value=clip_value,
+        padding=padding,
     )

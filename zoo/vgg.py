@@ -11,12 +11,14 @@ from dataclasses import replace
 from functools import partial
 
 import tensorflow as tf
+from typing_extensions import Unpack
 
 from larq_rep.quantizers import EDESign, LibraSign
+from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import logits_dtype
 from larq_rep.zoo.methods import METHODS
 from larq_rep.zoo.papers import IR_NET, RBNN, RECU
-from larq_rep.zoo.registry import Result, Variant, choose, register_network, register_rep
+from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
 _METHODS = {
@@ -35,12 +37,29 @@ def _he_normal_fan_out():
     return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
-@register_network(
+def _vgg_small(image, num_classes, method, width):
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"VGGSmall: width must be a positive number of channels, found {width!r}.")
+    form = replace(_METHODS[choose("VGGSmall", "method", method, _METHODS)], kernel_initializer=_he_normal_fan_out)
+    x = form.real_conv(image, width, 3, "conv0")
+    x = form.activation(form.norm(x, "bn0"))
+    for number, times in enumerate((1, 2, 2, 4, 4), start=1):
+        x = form.conv(x, times * width, 3, f"conv{number}")
+        if number % 2:
+            x = tf.keras.layers.MaxPool2D(2, name=f"pool{number}")(x)
+        x = form.activation(form.norm(x, f"bn{number}"))
+    if num_classes is None:
+        return x
+    initializer = tf.keras.initializers.RandomNormal(stddev=0.01)
+    x = tf.keras.layers.Flatten(name="flatten")(x)
+    return tf.keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype=logits_dtype(), name="fc")(x)
+
+
+@register(
     family="vgg",
     paper=IR_NET,
     dataset="cifar10",
     source="code",
-    spec="cifar-bnns.md, 3.1",
     multiple=8,
     variants=(
         Variant(
@@ -64,7 +83,16 @@ def _he_normal_fan_out():
         ),
     ),
 )
-def VGGSmall(image, num_classes, *, method="irnet", width=128):
+def VGGSmall(
+    *,
+    method: str = "irnet",
+    width: int = 128,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
     """VGG-small, five binary convolutions after a real one.
 
     4660106 trainable parameters, 4571136 of them binary; at 32 x 32: 603979776 BOPs, 3620864 FLOPs,
@@ -78,29 +106,49 @@ def VGGSmall(image, num_classes, *, method="irnet", width=128):
     # Arguments
         method: `"irnet"`, `"rbnn"` or `"recu"`.
         width: Channels of the first two convolutions; the others have two and four times as many.
+        input_shape: `(height, width, channels)`, by default `(32, 32, 3)`; height and width are multiples of 8.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"`; see
+            `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 10.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+          Networks](https://arxiv.org/abs/1909.10788)
+        - [Rotated Binary Neural Network](https://arxiv.org/abs/2009.13055)
+        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369)
     """
-    if not isinstance(width, int) or width < 1:
-        raise ValueError(f"VGGSmall: width must be a positive number of channels, found {width!r}.")
-    form = replace(_METHODS[choose("VGGSmall", "method", method, _METHODS)], kernel_initializer=_he_normal_fan_out)
-    x = form.real_conv(image, width, 3, "conv0")
-    x = form.activation(form.norm(x, "bn0"))
-    for number, times in enumerate((1, 2, 2, 4, 4), start=1):
-        x = form.conv(x, times * width, 3, f"conv{number}")
-        if number % 2:
-            x = tf.keras.layers.MaxPool2D(2, name=f"pool{number}")(x)
-        x = form.activation(form.norm(x, f"bn{number}"))
-    if num_classes is None:
-        return x
-    initializer = tf.keras.initializers.RandomNormal(stddev=0.01)
-    x = tf.keras.layers.Flatten(name="flatten")(x)
-    return tf.keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype=logits_dtype(), name="fc")(x)
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("VGGSmall", _vgg_small, common, method=method, width=width)
 
 
-RepVGGSmall = register_rep(
-    VGGSmall,
-    stem="before_bn",
-    doc="""
+class VGGSmallArguments(CommonArguments, total=False):
+    method: str
+    width: int
+
+
+@register_rep(VGGSmall)
+def RepVGGSmall(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "before_bn",
+    bn: str = "after",
+    **arguments: Unpack[VGGSmallArguments],
+) -> tf.keras.Model:
+    """`VGGSmall` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same.
     4745610 / 4916618 / 5258634 trainable parameters with beta = 2 / 4 / 8; 13139968 OPs at 32 x 32 with
     beta = 2. The stem is repeated before its batch normalisation, as the paper says (no code is public).
-    """,
-)
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Those of `VGGSmall`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepVGGSmall", beta, last_layer, stem, bn, **arguments)

@@ -6,6 +6,7 @@ from fractions import Fraction
 import tensorflow as tf
 
 from larq_rep.checks import require_model
+from larq_rep.record import recorded
 from larq_rep.reptran.graph import Graph, ReptranError
 from larq_rep.reptran.transform import Transformer, count_weights
 
@@ -73,7 +74,8 @@ def reptran(
         name: Name of the new model, by default `rep_` and the old name.
 
     # Returns
-        A functional Keras model with inputs and outputs of the same structure.
+        A functional Keras model with inputs and outputs of the same structure. The `record` of a network of the zoo
+        is passed on.
 
     # Raises
         TypeError: If `model` is no Keras model.
@@ -122,7 +124,7 @@ def reptran(
         adapted = isinstance(old, tf.keras.layers.Normalization) and count_weights(old) == count_weights(new)
         if beta == 1 or adapted:
             new.set_weights(old.get_weights())
-    return result
+    return recorded(result, getattr(model, "record", None))
 
 
 def _check_input_tensor(model: tf.keras.Model, tensor) -> None:

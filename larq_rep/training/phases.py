@@ -9,6 +9,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep.layers import BatchNormalization
+from larq_rep.record import recorded
 
 _UNIFORM_FAN_IN = {
     "class_name": "VarianceScaling",
@@ -109,7 +110,7 @@ def rebuilt(
             if isinstance(quantizer, lq.quantizers.Quantizer) and getattr(copy, name) is not None:
                 _copy_numbers(quantizer, getattr(copy, name))
         _copy_numbers(layer, copy)
-    return result
+    return recorded(result, getattr(model, "record", None))
 
 
 def _copy_numbers(source: tf.Module, target: tf.Module) -> None:

@@ -165,7 +165,7 @@ def _preparation(
 ) -> tuple[Preparation, str]:
     """What is done to the images, and how that is known."""
     from larq_rep import zoo
-    from larq_rep.zoo.preprocess import by_recipe, preparation
+    from larq_rep.zoo.preprocess import by_recipe, preparation, preparation_of
 
     asked = network is not None or bool(keywords)
     if config is not None and not asked:
@@ -177,14 +177,10 @@ def _preparation(
     if name is None:
         raise InputError(f"{source} does not say which network it is, so --set needs --network NAME.")
     with refusing(ValueError, ImportError):
-        found = preparation(
-            name,
-            dict(keywords),
-            classifier.shape,
-            classifier.classes,
-            classifier.model if network is None else None,
-            assume=True,
-        )
+        if network is None and getattr(classifier.model, "record", None) is not None:
+            found = preparation_of(classifier.model, dict(keywords), assume=True)
+        else:
+            found = preparation(name, dict(keywords), classifier.shape, classifier.classes, assume=True)
     if found.others:
         basis = (
             f"assumed to be those of {name} in its first published form, as {source} does not say which it is (--set "

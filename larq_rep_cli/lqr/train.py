@@ -144,11 +144,9 @@ def _chosen(
 
 
 def _check_argument(name: str, key: str) -> None:
-    import inspect
-
     from larq_rep import zoo
 
-    known = [*inspect.signature(zoo.get_network(name).constructor).parameters]
+    known = [*zoo.get_network(name).parameters]
     known = [each for each in known if each not in ("input_shape", "input_tensor", "include_top", "weights")]
     if key not in known:
         raise InputError(

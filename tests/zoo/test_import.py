@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import inspect
 import json
 import struct
 import zipfile
@@ -589,9 +588,16 @@ def test_preprocess_input():
     np.testing.assert_allclose(found, (image / 255 - mean) / std, atol=1e-5)
     np.testing.assert_allclose(zoo.preprocess_input("ResNet20", image, method="fracbnn"), image / 255, atol=1e-7)
     model = zoo.ResNet20(method="recu")
-    with pytest.raises(ValueError, match="prepared differently.*method='fracbnn'"):
-        zoo.preprocess_input(model, image)
-    np.testing.assert_array_equal(zoo.preprocess_input(model, image, method="recu"), found)
+    np.testing.assert_array_equal(zoo.preprocess_input(model, image), found)
+    lost = tf.keras.Model(model.inputs, model.outputs, name=model.name)
+    with pytest.raises(ValueError, match="ResNet20 has no record.*network="):
+        zoo.preprocess_input(lost, image)
+    for network in ("ResNet20", zoo.get_network("ResNet20")):
+        with pytest.raises(ValueError, match="prepared differently.*method='fracbnn'"):
+            zoo.preprocess_input(lost, image, network=network)
+        np.testing.assert_array_equal(zoo.preprocess_input(lost, image, network=network, method="recu"), found)
+    # As in 0.1.0.
+    np.testing.assert_array_equal(zoo.preprocess_input(network="ResNet20", images=image, method="recu"), found)
 
 
 def test_forms_are_prepared_as_recorded():
@@ -605,7 +611,7 @@ def test_forms_are_prepared_as_recorded():
             continue
         for form in network.variants:
             size = DATASETS[form.dataset].input_shape
-            parameters = inspect.signature(network.constructor).parameters
+            parameters = network.parameters
             arguments = {key: parameters[key].default for other in network.variants for key in other.arguments}
             expected = (128 / 255 - np.array(form.preprocessing.mean)) / np.array(form.preprocessing.std)
             for prepare in (

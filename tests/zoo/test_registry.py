@@ -2,11 +2,15 @@
 
 import inspect
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import larq as lq
 import pytest
 import tensorflow as tf
+import typing_extensions
 from forms import build, check_conversion, check_training_and_saving, forms
 from support import forget
 
@@ -121,11 +125,57 @@ def test_record(name):
     network = zoo.get_network(name)
     assert network.constructor.__name__ == name == getattr(zoo, name).__name__
     assert network.constructor.__doc__
-    defaults = inspect.signature(network.constructor).parameters
+    defaults = network.parameters
     assert all(defaults[key].default == value for key, value in network.variants[0].arguments.items())
     for variant in network.variants:
         assert variant.paper.title
         assert variant.source in ("code", "paper", "inferred", "larq_zoo")
-        assert variant.spec
         assert all(0 < result.top1 < 100 and result.source for result in variant.results)
         assert json.dumps(catalog.record(variant))
+
+
+COMMON = ["input_shape", "input_tensor", "weights", "include_top", "num_classes"]
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_constructors_are_what_they_seem(name):
+    """Plain functions whose signatures say what they take; keywords of a Rep network are those of its base."""
+    network = zoo.get_network(name)
+    constructor = network.constructor
+    assert constructor is getattr(zoo, name) and inspect.isfunction(constructor)
+    assert not hasattr(constructor, "__wrapped__") and not hasattr(constructor, "__signature__")
+    assert constructor.__code__.co_name == name and constructor.__doc__ == constructor.__code__.co_consts[0]
+    own = inspect.signature(constructor).parameters
+    if network.base is None:
+        assert list(own)[-5:] == COMMON and list(own) == list(network.parameters)
+        assert all(f"{argument}:" in constructor.__doc__ or f"{argument}," in constructor.__doc__ for argument in own)
+        return
+    hints = typing_extensions.get_type_hints(constructor)
+    (keywords,) = typing_extensions.get_args(hints["arguments"])
+    expected = typing_extensions.get_type_hints(network.base.constructor)
+    del expected["return"]
+    assert typing_extensions.get_type_hints(keywords) == expected
+    assert list(network.parameters) == ["beta", "last_layer", "stem", "bn", *network.base.parameters]
+    assert f"`{network.base.name}`" in constructor.__doc__
+
+
+@pytest.mark.parametrize("name", ["ResNet20", "RepResNet20"])
+def test_unknown_arguments_are_type_errors(name):
+    known = ", ".join([*["beta", "last_layer", "stem", "bn"] * name.startswith("Rep"), "method", "width", *COMMON])
+    with pytest.raises(TypeError, match=f"{name} has no argument 'metod'. Expected: {known}"):
+        zoo.get_model(name, metod="recu")
+    with pytest.raises(TypeError, match=rf"{name}\W.*'metod'"):
+        getattr(zoo, name)(metod="recu")
+
+
+def test_a_type_checker_knows_the_arguments(tmp_path):
+    wrong = ["ReActNetA(sgin='rsign')", "RepReActNetA(sgin='rsign')", "RepReActNetA(beta='2')", "ResNet20(width='8')"]
+    right = ["ReActNetA(sign='sign', weights='imagenet')", "RepReActNetA(beta=4, activation=None, num_classes=10)"]
+    file = tmp_path / "calls.py"
+    file.write_text("\n".join(["from larq_rep.zoo import ReActNetA, RepReActNetA, ResNet20", *wrong, *right]))
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "MYPYPATH": f"{root}:{root / 'runtime'}"}
+    command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml"), str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, check=False)
+    found = [line.partition("error:")[0].split(":")[-2] for line in done.stdout.splitlines() if "error:" in line]
+    assert found == [str(2 + number) for number in range(len(wrong))], done.stdout + done.stderr

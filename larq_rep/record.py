@@ -1,0 +1,78 @@
+"""Which network of the zoo a model is: on the model itself, and in the files that it is saved to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from larq_rep.zoo.records import Variant
+
+
+@dataclass(frozen=True)
+class Record:
+    """The network of the zoo that a model is, or was made from by `larq_rep.reptran`.
+
+    # Attributes
+        network: Name of its constructor.
+        arguments: Keywords with which the constructor builds the same network; `input_tensor` and `weights` are left
+            out.
+    """
+
+    network: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def variant(self) -> Variant | None:
+        """The published form with these arguments; `None` if none was published."""
+        import larq_rep
+
+        return next(iter(larq_rep.zoo.get_network(self.network).forms(self.arguments)), None)
+
+
+@lq.utils.register_keras_custom_object
+class RecordedModel(tf.keras.Model):
+    """A functional model that has a `record`, and keeps it in `.h5` and `.keras` files and SavedModels."""
+
+    record: Record | None = None
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.record is not None:
+            arguments = {key: _plain(value) for key, value in self.record.arguments.items()}
+            config["record"] = {"network": self.record.network, "arguments": arguments}
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> RecordedModel:
+        config = dict(config)
+        record = config.pop("record", None)
+        model = super().from_config(config, custom_objects)
+        if record is not None:
+            values = record["arguments"].items()
+            # JSON has no tuples, and no argument of a constructor is a list.
+            arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
+            model.record = Record(record["network"], arguments)
+        return model
+
+
+def recorded(model: tf.keras.Model, record: Record | None) -> tf.keras.Model:
+    """The functional model of the same layers with this record; the model itself if there is none."""
+    if record is None:
+        return model
+    if not isinstance(model, RecordedModel):
+        model = RecordedModel(model.input, model.output, name=model.name)
+    model.record = record
+    return model
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
