@@ -132,24 +132,6 @@ def test_scale_of_one_window_by_hand():
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("quantizer", ["xnor_sign", "dorefa_sign"])
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saved_model_is_the_same(name, quantizer, scaled, tmp_path):
-    model = conv_model(quantizer, scaled)
-    model.save(tmp_path / name)
-    copy = tf.keras.models.load_model(tmp_path / name)
-    assert isinstance(copy.layers[1].kernel_constraint, CentredClip)
-    assert type(copy.layers[1].kernel_quantizer) is type(model.layers[1].kernel_quantizer)
-    np.testing.assert_array_equal(copy(images()), model(images()))
-
-
-def test_scale_config_round_trip():
-    layer = XNORScale((3, 1), strides=2, padding="valid")
-    assert XNORScale.from_config(layer.get_config()).get_config() == layer.get_config()
-
-
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("quantizer", ["xnor_sign", "dorefa_sign"])
 def test_converts_to_binary_convolution(quantizer, scaled):
     model = conv_model(quantizer, scaled)
     content, report = convert(model)
@@ -159,19 +141,3 @@ def test_converts_to_binary_convolution(quantizer, scaled):
     assert operators.count("CONV_2D") == int(scaled)
     result = verify(model, content, images())
     assert result.ok, result.differences
-
-
-@pytest.mark.parametrize("cls", [XNORSign, DoReFaSign])
-def test_flip_ratio_counts_flipped_signs(cls):
-    w = np.array([0.4, 0.2, -0.3, -0.3]).reshape(1, 1, 4, 1)
-    quantizer = cls(metrics=["flip_ratio"])
-    quantizer(tf.constant(w))
-    quantizer(tf.constant(w * np.array([-2, 1, 1, 1]).reshape(1, 1, 4, 1)))
-    assert float(quantizer.flip_ratio.result()) == 0.25
-
-
-@pytest.mark.parametrize("alias, cls", [("xnor_sign", XNORSign), ("dorefa_sign", DoReFaSign)])
-def test_larq_finds_alias(alias, cls):
-    quantizer = lq.quantizers.get(alias)
-    assert type(quantizer) is cls
-    assert quantizer.precision == 1
