@@ -2,6 +2,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import with_gradients
 
 from larq_rep import cost
 from larq_rep.converters import convert, verify
@@ -53,15 +54,6 @@ def images(model):
     return np.random.default_rng(1).uniform(0, 1, (3, *model.input_shape[1:])).astype("float32")
 
 
-def gradient(quantizer, x, dy):
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = quantizer(x)
-        loss = tf.reduce_sum(y * dy)
-    return y.numpy(), tape.gradient(loss, x).numpy()
-
-
 def quarters(x):
     """The authors' activations of two bits."""
     step = 2 / 3
@@ -73,7 +65,7 @@ def test_quant_sign_matches_formula(bits):
     rng = np.random.default_rng(2)
     x, dy = rng.uniform(-1.5, 1.5, (3, 4, 5)), rng.normal(size=(3, 4, 5))
     x[0, 0] = 0.0, 1.0, -1.0, 2.0, -0.0
-    y, dx = gradient(QuantSign(bits, dtype="float64"), x, dy)
+    y, dx, _ = with_gradients(QuantSign(bits, dtype="float64"), x, dy)
     np.testing.assert_allclose(y, np.where(x >= 0, 1, -1) if bits == 1 else quarters(x), atol=1e-15)
     np.testing.assert_array_equal(dx, np.where((x > -1) & (x < 1), dy, 0))
 
@@ -89,7 +81,7 @@ def test_two_bits_are_two_signs_in_value_and_gradient():
     rng = np.random.default_rng(3)
     x, dy = rng.uniform(-1.5, 1.5, 1000), rng.normal(size=1000)
     two, one, low = (
-        gradient(quantizer, x, dy)
+        with_gradients(quantizer, x, dy)[:2]
         for quantizer in (QuantSign(dtype="float64"), QuantSign(1, dtype="float64"), LowBitSign(dtype="float64"))
     )
     assert np.unique(low[0]).tolist() == [-1, 1]

@@ -2,21 +2,13 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import with_gradients
 
 from larq_rep.quantizers import EDESign, LibraSign, RotatedSign, RSign, ScaledSign, StandardizedSign
 
 
 def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
-
-
-def gradient(quantizer, x, dy):
-    x = tf.constant(x)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = quantizer(x)
-        loss = tf.reduce_sum(y * dy)
-    return y.numpy(), tape.gradient(loss, x).numpy(), tape.gradient(loss, quantizer.trainable_weights)
 
 
 def test_rsign_matches_formula():
@@ -28,7 +20,7 @@ def test_rsign_matches_formula():
     shift = np.array([0.0, 0.5, -0.3, 1.1])
     quantizer.bias.assign(shift)
 
-    y, dx, (dshift,) = gradient(quantizer, x, dy)
+    y, dx, (dshift,) = with_gradients(quantizer, x, dy)
 
     u = x + shift
     expected = dy * np.where(np.abs(u) < 1, 2 - 2 * np.abs(u), 0)
@@ -83,7 +75,7 @@ def test_scaled_sign_matches_formula():
     w, dy = rng.uniform(-1.5, 1.5, (3, 3, 4, 5)), rng.normal(size=(3, 3, 4, 5))
     w[0, 0, :, 0] = 0.0, 1.0, -1.0, -0.0
 
-    y, dw, _ = gradient(ScaledSign(dtype="float64"), w, dy)
+    y, dw, _ = with_gradients(ScaledSign(dtype="float64"), w, dy)
 
     np.testing.assert_allclose(y, np.abs(w).mean((0, 1, 2)) * sign(w), rtol=1e-12)
     np.testing.assert_array_equal(dw, np.where(np.abs(w) <= 1, dy, 0))
@@ -95,7 +87,7 @@ def test_ede_sign_matches_formula(t):
     x, dy = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 3, 4))
     x[0, 0, 0] = 0.0
 
-    y, dx, _ = gradient(EDESign(t, dtype="float64"), x, dy)
+    y, dx, _ = with_gradients(EDESign(t, dtype="float64"), x, dy)
 
     np.testing.assert_array_equal(y, sign(x))
     np.testing.assert_allclose(dx, dy * max(1 / t, 1) * t / np.cosh(t * x) ** 2, rtol=1e-12, atol=1e-14)

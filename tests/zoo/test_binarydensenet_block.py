@@ -46,9 +46,7 @@ def forward(net, x, stages, change, dilations=(1, 1, 1, 1)):
     return dense_head(net, x), channels
 
 
-@pytest.fixture(
-    scope="module", params=others_slow([("zero", 1), ("bmxnet", 2), ("bmxnet", 1), ("zero", 2)], 2), ids=str
-)
+@pytest.fixture(scope="module", params=others_slow([("zero", 1), ("bmxnet", 2), ("zero", 2)], 2), ids=str)
 def net28(request):
     padding, beta = request.param
     constructor, kwargs = (BinaryDenseNet28, {}) if beta == 1 else (partial(RepBinaryDenseNet28, beta=2), {"beta": 2})

@@ -5,9 +5,9 @@ import pytest
 from forward import Float64, assert_close, batch_norm, conv, rprelu, sign, tile, weights
 
 from larq_rep.reptran import reptran
-from larq_rep.zoo.presbnet import PresBNet10, PresBNet18
+from larq_rep.zoo.presbnet import PresBNet10
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 # Not square: rows and columns must not be mixed up.
@@ -111,10 +111,7 @@ def rep_presbnet10(input_shape):
     return reptran(PresBNet10(dataset="cifar10", input_shape=input_shape), 2)
 
 
-# The second one has basic blocks behind others, too.
 NETWORKS = {
-    "10": (PresBNet10, 1, "bn1", ["layer1_0", "layer2_0", "layer3_0", "layer4_0"]),
-    "18": (PresBNet18, 1, "bn1", ["layer1_0", "layer1_1", "layer2_0", "layer2_1"]),
     "rep10": (rep_presbnet10, 2, "conv1_repeat", ["layer1_0", "layer2_0", "layer3_0", "layer4_0"]),
 }
 INNER = ["layer1_0_shuffle1", "layer2_0_Grouped3x3_active", "layer2_0_Grouped3x3_bn", "layer2_0_shuffle2"]

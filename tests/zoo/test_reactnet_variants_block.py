@@ -6,7 +6,7 @@ from forward import Float64, assert_close, batch_norm, conv, rprelu, rsign, sign
 
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 # The stride of a block and whether it doubles the channels.
