@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, sign, tile, weights
+from forward import Float64, assert_close, batch_norm, conv, halves, max_pool, shuffle, sign, tile, weights
 
 from larq_rep.reptran import reptran
 from larq_rep.zoo.aresbnet import AresBNet10
@@ -14,29 +14,9 @@ pytestmark = pytest.mark.slow
 IMAGE = (64, 32, 3)
 
 
-def shuffle(x):
-    """Channels of the first half come to even places, those of the second half to odd ones."""
-    out = np.empty_like(x)
-    half = x.shape[-1] // 2
-    out[..., 0::2], out[..., 1::2] = x[..., :half], x[..., half:]
-    return out
-
-
-def halves(x):
-    half = x.shape[-1] // 2
-    return x[..., :half], x[..., half:]
-
-
 def leaky_relu(u):
     # TensorFlow keeps this slope in 32 bits.
     return np.where(u > 0, u, np.float64(np.float32(0.01)) * u)
-
-
-def max_pool(x):
-    """3x3 with stride 2 on even sizes: the "SAME" of TensorFlow pads the bottom and the right only."""
-    _, height, width, _ = x.shape
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)], axis=0)
 
 
 def unit(model, name, number, x, stride, beta):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from bmxnet_forward import (
     Network,
-    average_pool,
     batch_norm,
     binary_conv,
     dense,
@@ -18,7 +17,7 @@ from bmxnet_forward import (
     relu,
     transition,
 )
-from forward import assert_close, tile
+from forward import assert_close, average_pool, tile
 from support import others_slow
 
 from larq_rep.zoo.binarydensenet import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated, RepBinaryDenseNet28

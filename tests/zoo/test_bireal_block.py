@@ -2,23 +2,12 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, rprelu, rsign, sign, tile, weights
+from forward import Float64, assert_close, average_pool, batch_norm, conv, max_pool, rprelu, rsign, sign, tile, weights
 
 from larq_rep.zoo.bireal import ReActNet18, RepBiRealNet18, RepReActNet18
 
 # The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
-
-
-def average_pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-
-
-def max_pool(x):
-    """3 x 3 with stride 2. Not padded with zeros: without a ReLU before, those could be the maximum."""
-    height, width = x.shape[1:3]
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(3) for j in range(3)], axis=0)
 
 
 def real_conv(model, layer, x, stride=1, beta=1):

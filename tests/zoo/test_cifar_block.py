@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, rprelu, sign, tile, weights
+from forward import Calibrated, assert_close, average_pool, batch_norm, conv, hard_tanh, rprelu, sign, tile, weights
 from support import others_slow
 
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
@@ -48,10 +48,6 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-
-
 def padded(x):
     zeros = np.zeros_like(x[..., : x.shape[-1] // 2])
     return np.concatenate([zeros, x, zeros], axis=-1)
@@ -61,10 +57,10 @@ def padded(x):
 METHODS = {
     "irnet": (ir_net, hard_tanh, True, lambda x: padded(x[:, 1::2, 1::2])),
     "rbnn": (rbnn, hard_tanh, False, lambda x: padded(x[:, 1::2, 1::2])),
-    "recu": (recu, hard_tanh, True, lambda x: padded(pool(x))),
+    "recu": (recu, hard_tanh, True, lambda x: padded(average_pool(x))),
     "real": (real, relu, False, lambda x: padded(x[:, 1::2, 1::2])),
     "real_bireal": (real, relu, True, lambda x: padded(x[:, 1::2, 1::2])),
-    "fracbnn": (plain, None, True, lambda x: tile(pool(x), 2)),
+    "fracbnn": (plain, None, True, lambda x: tile(average_pool(x), 2)),
 }
 NETWORKS = {
     "irnet-rep": {"method": "irnet", "beta": 2},

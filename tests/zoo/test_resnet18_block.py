@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, sign, tile, weights
+from forward import Calibrated, assert_close, average_pool, batch_norm, conv, hard_tanh, max_pool, sign, tile, weights
 
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 
@@ -48,13 +48,6 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def max_pool(x):
-    """3 x 3 with stride 2. Not padded with zeros: without a ReLU before, those could be the maximum."""
-    height, width = x.shape[1:3]
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(3) for j in range(3)], axis=0)
-
-
 CONVOLUTIONS = {"rbnn": rbnn, "recu": recu, "bnn": bnn, "xnor": xnor, "real": real}
 NETWORKS = {
     "imagenet-bnn": {"method": "bnn"},
@@ -98,7 +91,7 @@ def conv_norm(net, layer, norm, x, stride=1, convolve=None):
 def projected(net, block, x):
     """The shortcut that halves the map and doubles the channels."""
     if net.cifar and net.method == "recu":
-        x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+        x = average_pool(x)
         zeros = np.zeros_like(x[..., : x.shape[-1] // 2])
         return np.concatenate([zeros, x, zeros], axis=-1)
     name = f"{block}_shortcut" if net.cifar else f"{block}_downsample"

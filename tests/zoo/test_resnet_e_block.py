@@ -5,7 +5,6 @@ from functools import partial
 import pytest
 from bmxnet_forward import (
     Network,
-    average_pool,
     batch_norm,
     binary_conv,
     dense,
@@ -13,7 +12,7 @@ from bmxnet_forward import (
     real_conv,
     relu,
 )
-from forward import assert_close, weights
+from forward import assert_close, average_pool, weights
 
 from larq_rep.zoo.resnet_e import ResNetE18
 
