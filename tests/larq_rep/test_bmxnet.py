@@ -104,17 +104,6 @@ def test_converts(padding, options):
         assert operators == ["PADV2"] * (padding == "bmxnet") + ["LceQuantize", "LceBconv2d"]
 
 
-@pytest.mark.parametrize("suffix", ["h5", "keras"])
-def test_save_and_load(tmp_path, suffix):
-    model, x = model_of(), images()
-    model.save(tmp_path / f"model.{suffix}")
-    copy = tf.keras.models.load_model(tmp_path / f"model.{suffix}")
-    np.testing.assert_array_equal(copy(x), model(x))
-    layer = copy.get_layer("conv_popcount")
-    assert isinstance(layer, PopCount)
-    assert tuple(layer.kernel_size) == (3, 3)
-
-
 def test_popcount_of_an_oblong_kernel():
     y = PopCount((3, 1))([tf.constant([[[[-6.0, 0.0, 6.0]]]]), tf.zeros((1, 4, 4, 2))])
     np.testing.assert_array_equal(y, [[[[0, 3, 6]]]])

@@ -2,6 +2,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import with_gradients
 
 from larq_rep import cost
 from larq_rep.converters import convert, verify
@@ -53,15 +54,6 @@ def images(model):
     return np.random.default_rng(1).uniform(0, 1, (3, *model.input_shape[1:])).astype("float32")
 
 
-def gradient(quantizer, x, dy):
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = quantizer(x)
-        loss = tf.reduce_sum(y * dy)
-    return y.numpy(), tape.gradient(loss, x).numpy()
-
-
 def quarters(x):
     """The authors' activations of two bits."""
     step = 2 / 3
@@ -73,7 +65,7 @@ def test_quant_sign_matches_formula(bits):
     rng = np.random.default_rng(2)
     x, dy = rng.uniform(-1.5, 1.5, (3, 4, 5)), rng.normal(size=(3, 4, 5))
     x[0, 0] = 0.0, 1.0, -1.0, 2.0, -0.0
-    y, dx = gradient(QuantSign(bits, dtype="float64"), x, dy)
+    y, dx, _ = with_gradients(QuantSign(bits, dtype="float64"), x, dy)
     np.testing.assert_allclose(y, np.where(x >= 0, 1, -1) if bits == 1 else quarters(x), atol=1e-15)
     np.testing.assert_array_equal(dx, np.where((x > -1) & (x < 1), dy, 0))
 
@@ -89,7 +81,7 @@ def test_two_bits_are_two_signs_in_value_and_gradient():
     rng = np.random.default_rng(3)
     x, dy = rng.uniform(-1.5, 1.5, 1000), rng.normal(size=1000)
     two, one, low = (
-        gradient(quantizer, x, dy)
+        with_gradients(quantizer, x, dy)[:2]
         for quantizer in (QuantSign(dtype="float64"), QuantSign(1, dtype="float64"), LowBitSign(dtype="float64"))
     )
     assert np.unique(low[0]).tolist() == [-1, 1]
@@ -198,47 +190,6 @@ def test_encoded_convolution_counts_as_binary():
     assert (found.bops, found.flops) == (6 * 6 * 3 * 3 * 96 * 8, 0)
 
 
-@pytest.mark.parametrize("make", [gated_model, encoded_model, one_bit_model])
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saved_model_is_the_same(name, make, tmp_path):
-    model = make()
-    model.set_weights([np.random.default_rng(5).uniform(-1, 1, w.shape) for w in model.get_weights()])
-    model.save(tmp_path / name)
-    copy = tf.keras.models.load_model(tmp_path / name)
-    for found, expected in zip(copy.layers, model.layers, strict=True):
-        assert type(found) is type(expected)
-    for found, expected in zip(copy.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(copy(images(model)), model(images(model)))
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        QuantSign(bits=1),
-        LowBitSign(),
-        ThermometerEncoding(resolution=5),
-        PrecisionGate(threshold_initializer="ones", threshold_regularizer="l2"),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_config_round_trip(layer):
-    assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
-
-
-@pytest.mark.parametrize("make", [gated_model, encoded_model, one_bit_model])
-def test_training_step_changes_every_weight(make):
-    model = make()
-    model.compile("sgd", "mse")
-    before = model.get_weights()
-    model.train_on_batch(images(model), np.random.default_rng(6).normal(size=model(images(model)).shape))
-    assert len(before) == len(model.trainable_weights)
-    for old, new in zip(before, model.get_weights(), strict=True):
-        assert np.all(np.isfinite(new))
-        assert np.any(old != new)
-
-
 @pytest.mark.parametrize("make, binary", [(gated_model, 2), (encoded_model, 1), (one_bit_model, 1)])
 def test_converts_to_binary_convolutions(make, binary):
     model = make()
@@ -249,8 +200,3 @@ def test_converts_to_binary_convolutions(make, binary):
     assert "CONV_2D" not in operators
     result = verify(model, content, 2 * images(model) - 1 if make is not encoded_model else images(model))
     assert result.ok, result.differences
-
-
-@pytest.mark.parametrize("alias, cls", [("quant_sign", QuantSign), ("low_bit_sign", LowBitSign)])
-def test_larq_finds_alias(alias, cls):
-    assert type(lq.quantizers.get(alias)) is cls

@@ -2,6 +2,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import with_gradients
 
 from larq_rep.converters import convert, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
@@ -16,32 +17,13 @@ def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
 
 
-def gradient(layer, x, dy):
-    x = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x)
-        loss = tf.reduce_sum(y * dy)
-    dx, dw = tape.gradient(loss, [x, layer.trainable_weights])
-    return y.numpy(), dx.numpy(), dw
-
-
-@pytest.mark.parametrize(
-    "alias, cls", [("leaky_sign", LeakySign), ("leaky_r_sign", LeakyRSign), ("ares_sign", AresSign)]
-)
-def test_larq_finds_alias(alias, cls):
-    quantizer = lq.quantizers.get(alias)
-    assert type(quantizer) is cls
-    assert quantizer.precision == 1
-
-
 @pytest.mark.parametrize("slope", [None, 0.0, 0.3])
 def test_leaky_sign_matches_formula(slope):
     rng = np.random.default_rng(0)
     x, dy = rng.uniform(-3, 3, (5, 8)), rng.normal(size=(5, 8))
     x[0] = CORNERS
     quantizer = LeakySign(dtype="float64") if slope is None else LeakySign(slope, dtype="float64")
-    y, dx, _ = gradient(quantizer, x, dy)
+    y, dx, _ = with_gradients(quantizer, x, dy)
     np.testing.assert_array_equal(y, sign(x))
     np.testing.assert_allclose(dx, dy * np.where(np.abs(x) < 1, 1, 0.01 if slope is None else slope), rtol=1e-12)
 
@@ -54,7 +36,7 @@ def test_leaky_r_sign_matches_formula():
     quantizer.build(x.shape)
     np.testing.assert_array_equal(quantizer.bias, np.zeros(4))
     quantizer.bias.assign(shift)
-    y, dx, (dshift,) = gradient(quantizer, x, dy)
+    y, dx, (dshift,) = with_gradients(quantizer, x, dy)
     expected = dy * np.where(np.abs(x + shift) < 1, 1, 0.01)
     np.testing.assert_array_equal(y, sign(x + shift))
     np.testing.assert_allclose(dx, expected, rtol=1e-12)
@@ -73,7 +55,7 @@ def test_ares_sign_matches_formula():
     rng = np.random.default_rng(2)
     w, g = rng.uniform(-1.5, 1.5, (3, 3, 4, 5)), rng.normal(size=(3, 3, 4, 5))
     w[0, 0, :, 0] = 0.0, 1.0, -1.0, 3.0
-    y, dw, _ = gradient(AresSign(dtype="float64"), w, g)
+    y, dw, _ = with_gradients(AresSign(dtype="float64"), w, g)
     for o in range(5):
         kernel, dy = w[..., o].ravel(), g[..., o].ravel()
         alpha = sum(min(abs(x), 1) for x in kernel) / 36
@@ -95,16 +77,7 @@ def test_gradient_of_ares_sign_is_that_of_scale_times_straight_through_sign():
         scale = tf.reduce_mean(tf.abs(w), axis=[0, 1, 2])
         loss = tf.reduce_sum(g * scale * lq.quantizers.SteSign(dtype="float64")(w))
     expected = tape.gradient(loss, w) * (1 - 1 / 4) * 36
-    np.testing.assert_allclose(gradient(AresSign(dtype="float64"), w.numpy(), g)[1], expected, rtol=1e-9)
-
-
-def test_flip_ratio_of_ares_sign():
-    quantizer = AresSign(metrics=["flip_ratio"])
-    w = np.full((1, 1, 2, 4), 0.1, "float32")
-    quantizer(w)
-    w[0, 0, 0] *= -1
-    quantizer(w)
-    assert float(quantizer.flip_ratio.result()) == pytest.approx(0.5)
+    np.testing.assert_allclose(with_gradients(AresSign(dtype="float64"), w.numpy(), g)[1], expected, rtol=1e-9)
 
 
 def test_biased_prelu_matches_formula():
@@ -115,7 +88,7 @@ def test_biased_prelu_matches_formula():
     layer = BiasedPReLU(dtype="float64")
     layer.build(x.shape)
     layer.set_weights([b, a.reshape(1, 1, 5)])
-    y, dx, (db, da) = gradient(layer, x, dy)
+    y, dx, (db, da) = with_gradients(layer, x, dy)
     u = x + b
     np.testing.assert_allclose(y, np.where(u > 0, u, a * u), rtol=1e-12)
     np.testing.assert_allclose(dx, np.where(u > 0, dy, a * dy), rtol=1e-12)
@@ -150,26 +123,6 @@ def model(request):
 
 def images(seed=7):
     return np.random.default_rng(seed).normal(size=(2, 6, 6, 32)).astype("float32")
-
-
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saved_model_is_the_same(model, name, tmp_path):
-    model.save(tmp_path / name)
-    loaded = tf.keras.models.load_model(tmp_path / name)
-    assert loaded.get_layer("conv").input_quantizer.slope == 0.2
-    assert loaded.layers[-1].alpha_regularizer is not None
-    for found, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(loaded(images()), model(images()), atol=1e-6)
-
-
-def test_training_step_changes_every_weight(model):
-    model.compile("sgd", "mse")
-    before = model.get_weights()
-    model.train_on_batch(images(), np.random.default_rng(8).normal(size=(2, 6, 6, 16)))
-    for old, new in zip(before, model.get_weights(), strict=True):
-        assert np.all(np.isfinite(new)) and np.any(old != new)
 
 
 def test_conversion(model):

@@ -2,31 +2,13 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import with_gradients
 
-from larq_rep.quantizers import EDESign, LibraSign, RSign, ScaledSign
+from larq_rep.quantizers import EDESign, LibraSign, RotatedSign, RSign, ScaledSign, StandardizedSign
 
 
 def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
-
-
-def gradient(quantizer, x, dy):
-    x = tf.constant(x)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        y = quantizer(x)
-        loss = tf.reduce_sum(y * dy)
-    return y.numpy(), tape.gradient(loss, x).numpy(), tape.gradient(loss, quantizer.trainable_weights)
-
-
-@pytest.mark.parametrize(
-    "alias, cls",
-    [("r_sign", RSign), ("scaled_sign", ScaledSign), ("libra_sign", LibraSign), ("ede_sign", EDESign)],
-)
-def test_larq_finds_alias(alias, cls):
-    quantizer = lq.quantizers.get(alias)
-    assert type(quantizer) is cls
-    assert quantizer.precision == 1
 
 
 def test_rsign_matches_formula():
@@ -38,7 +20,7 @@ def test_rsign_matches_formula():
     shift = np.array([0.0, 0.5, -0.3, 1.1])
     quantizer.bias.assign(shift)
 
-    y, dx, (dshift,) = gradient(quantizer, x, dy)
+    y, dx, (dshift,) = with_gradients(quantizer, x, dy)
 
     u = x + shift
     expected = dy * np.where(np.abs(u) < 1, 2 - 2 * np.abs(u), 0)
@@ -93,7 +75,7 @@ def test_scaled_sign_matches_formula():
     w, dy = rng.uniform(-1.5, 1.5, (3, 3, 4, 5)), rng.normal(size=(3, 3, 4, 5))
     w[0, 0, :, 0] = 0.0, 1.0, -1.0, -0.0
 
-    y, dw, _ = gradient(ScaledSign(dtype="float64"), w, dy)
+    y, dw, _ = with_gradients(ScaledSign(dtype="float64"), w, dy)
 
     np.testing.assert_allclose(y, np.abs(w).mean((0, 1, 2)) * sign(w), rtol=1e-12)
     np.testing.assert_array_equal(dw, np.where(np.abs(w) <= 1, dy, 0))
@@ -105,7 +87,7 @@ def test_ede_sign_matches_formula(t):
     x, dy = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 3, 4))
     x[0, 0, 0] = 0.0
 
-    y, dx, _ = gradient(EDESign(t, dtype="float64"), x, dy)
+    y, dx, _ = with_gradients(EDESign(t, dtype="float64"), x, dy)
 
     np.testing.assert_array_equal(y, sign(x))
     np.testing.assert_allclose(dx, dy * max(1 / t, 1) * t / np.cosh(t * x) ** 2, rtol=1e-12, atol=1e-14)
@@ -161,18 +143,7 @@ def test_compiled_training_step_follows_assigned_t():
     np.testing.assert_allclose(dense.get_weights()[0][:, 0], w, rtol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [EDESign, LibraSign])
-def test_t_is_no_weight_and_config_keeps_the_constructors(cls):
-    quantizer = cls(t=0.2)
-    conv = lq.layers.QuantConv2D(2, 3, use_bias=False, kernel_quantizer=quantizer)
-    conv.build((None, 4, 4, 3))
-    quantizer.t.assign(7.0)
-    assert [w.shape for w in conv.weights] == [(3, 3, 3, 2)]
-    assert quantizer.get_config()["t"] == 0.2
-    assert float(cls.from_config(quantizer.get_config()).t) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("cls", [EDESign, LibraSign])
+@pytest.mark.parametrize("cls", [EDESign, LibraSign, RotatedSign, StandardizedSign])
 def test_t_must_be_positive(cls):
     with pytest.raises(ValueError, match=f"{cls.__name__} 'q' needs t > 0, but got t=0"):
         cls(t=0, name="q")
@@ -189,15 +160,6 @@ def test_one_libra_sign_for_all_layers_can_be_saved(tmp_path):
     np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "model.keras")(x), model(x))
 
 
-@pytest.mark.parametrize("cls", [EDESign, LibraSign, RSign, ScaledSign])
-def test_flip_ratio_counts_flipped_signs(cls):
-    w = np.array([0.4, 0.2, -0.3, -0.3]).reshape(1, 1, 4, 1)
-    quantizer = cls(metrics=["flip_ratio"])
-    quantizer(tf.constant(w))
-    quantizer(tf.constant(w * np.array([-1, 1, 1, 1]).reshape(1, 1, 4, 1)))
-    assert float(quantizer.flip_ratio.result()) == 0.25
-
-
 @pytest.mark.parametrize("quantizer", [ScaledSign(), LibraSign()], ids=["scaled", "libra"])
 def test_quantized_scope_shows_two_values_per_channel(quantizer):
     conv = lq.layers.QuantConv2D(4, 3, use_bias=False, kernel_quantizer=quantizer)
@@ -209,10 +171,3 @@ def test_quantized_scope_shows_two_values_per_channel(quantizer):
     for channel in np.moveaxis(binary, -1, 0):
         low, high = np.unique(channel)
         assert low == -high
-
-
-def test_a_frozen_rsign_keeps_its_shift():
-    layer = RSign()
-    layer(tf.zeros((1, 2, 2, 3)))
-    layer.trainable = False
-    assert (layer.trainable_weights, len(layer.non_trainable_weights)) == ([], 1)

@@ -232,37 +232,6 @@ def test_config_of_a_called_layer_fits_another_kernel():
     assert [w.shape for w in conv.weights] == [(3, 3, 32, 4), (4,), (4,), (16, 16), (18, 18)]
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saved_model_has_alpha_and_rotations_but_not_t(name, frozen, tmp_path):
-    model = conv_model(t=0.3, regularizer="l2", alpha_initializer="ones")
-    conv = model.layers[0]
-    conv.kernel_quantizer.t.assign(7.0)
-    conv.trainable = not frozen
-    model.save(tmp_path / name)
-    copy = tf.keras.models.load_model(tmp_path / name)
-    loaded = copy.layers[0]
-    assert len(loaded.get_weights()) == 5
-    for found, expected in zip(loaded.get_weights(), conv.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert loaded.kernel_quantizer.get_config() == conv.kernel_quantizer.get_config()
-    if name != "saved_model":  # which keeps every variable
-        assert float(loaded.kernel_quantizer.t) == pytest.approx(0.3)
-    np.testing.assert_array_equal(copy(images()), model(images()))
-
-
-def test_training_step_changes_what_is_trained():
-    model = conv_model()
-    assert [w.shape for w in model.trainable_weights] == [(3, 3, 16, 8), (8,), (8,)]
-    model.compile("sgd", "mse")
-    before = model.get_weights()
-    model.train_on_batch(images(), np.random.default_rng(5).normal(size=(3, 3, 3, 8)))
-    changed = [np.any(old != new) for old, new in zip(before, model.get_weights(), strict=True)]
-    assert changed == [True, True, True, False, False]
-    assert all(np.all(np.isfinite(w)) for w in model.get_weights())
-
-
 def test_converts_to_mean_difference_and_binary_convolution():
     model = conv_model()
     content, report = convert(model)
@@ -284,29 +253,8 @@ def test_bad_crop(crop):
         StandardizedSign(crop=crop)
 
 
-@pytest.mark.parametrize("cls", [RotatedSign, StandardizedSign])
-def test_t_must_be_positive(cls):
-    with pytest.raises(ValueError, match=f"{cls.__name__} 'q' needs t > 0, but got t=0"):
-        cls(t=0, name="q")
-
-
 def test_one_rotated_sign_for_two_kernels_is_refused():
     quantizer = RotatedSign(name="q")
     quantizer(tf.ones((3, 3, 4, 5)))
     with pytest.raises(ValueError, match=r"'q' has rotations for a kernel of shape \(3, 3, 4, 5\).*of its own"):
         quantizer(tf.ones((3, 3, 4, 6)))
-
-
-@pytest.mark.parametrize("alias, cls", [("rotated_sign", RotatedSign), ("standardized_sign", StandardizedSign)])
-def test_larq_finds_alias(alias, cls):
-    quantizer = lq.quantizers.get(alias)
-    assert type(quantizer) is cls
-    assert quantizer.precision == 1
-
-
-def test_flip_ratio_counts_flipped_signs():
-    w = np.random.default_rng(6).normal(size=(1, 1, 4, 1))
-    quantizer = RotatedSign(metrics=["flip_ratio"])
-    quantizer(w)
-    quantizer(-w)
-    assert float(quantizer.flip_ratio.result()) == 1

@@ -133,37 +133,6 @@ def test_config_of_a_called_layer_fits_another_kernel():
     assert [w.shape for w in conv.weights] == [(3, 3, 32, 4), (4,)]
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_saved_model_has_alpha_but_not_tau(name, frozen, tmp_path):
-    model = conv_model(tau=0.9, alpha_regularizer="l2")
-    conv = model.layers[0]
-    conv.kernel_quantizer.tau.assign(0.95)
-    conv.trainable = not frozen
-    model.save(tmp_path / name)
-    copy = tf.keras.models.load_model(tmp_path / name)
-    loaded = copy.layers[0]
-    assert [w.shape for w in loaded.get_weights()] == [(3, 3, 16, 8), (8,)]
-    for found, expected in zip(loaded.get_weights(), conv.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert loaded.kernel_quantizer.get_config() == conv.kernel_quantizer.get_config()
-    if name != "saved_model":  # which keeps every variable
-        assert float(loaded.kernel_quantizer.tau) == pytest.approx(0.9)
-    np.testing.assert_array_equal(copy(images()), model(images()))
-
-
-def test_training_step_changes_every_weight():
-    model = conv_model()
-    model.compile("sgd", "mse")
-    before = model.get_weights()
-    model.train_on_batch(images(), np.random.default_rng(5).normal(size=(3, 3, 3, 8)))
-    assert len(before) == len(model.trainable_weights) == 2
-    for old, new in zip(before, model.get_weights(), strict=True):
-        assert np.all(np.isfinite(new))
-        assert np.any(old != new)
-
-
 def test_converts_to_binary_convolution():
     model = conv_model()
     content, report = convert(model)
@@ -185,18 +154,3 @@ def test_one_object_for_two_kernels_is_refused():
     quantizer(tf.ones((3, 3, 4, 5)))
     with pytest.raises(ValueError, match=r"'q' has scales for 5 output channels.*\(3, 3, 4, 6\).*of its own"):
         quantizer(tf.ones((3, 3, 4, 6)))
-
-
-@pytest.mark.parametrize("alias, cls", [("recu_sign", ReCUSign), ("recu_input_sign", ReCUInputSign)])
-def test_larq_finds_alias(alias, cls):
-    quantizer = lq.quantizers.get(alias)
-    assert type(quantizer) is cls
-    assert quantizer.precision == 1
-
-
-def test_flip_ratio_counts_flipped_signs():
-    w = np.random.default_rng(6).normal(size=(1, 1, 4, 1))
-    quantizer = ReCUSign(metrics=["flip_ratio"])
-    quantizer(w)
-    quantizer(-w)
-    assert float(quantizer.flip_ratio.result()) == 1

@@ -48,10 +48,6 @@ def max_pool(x, size, stride):
     return out
 
 
-def average_pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-
-
 def relu(x):
     return np.maximum(x, 0)
 

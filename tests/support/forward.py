@@ -31,6 +31,33 @@ def conv(x, kernel, stride=1):
     return out
 
 
+def average_pool(x):
+    """2 x 2 with stride 2, on even sizes."""
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def max_pool(x):
+    """3 x 3 with stride 2, on even sizes: the "SAME" of TensorFlow pads the bottom and the right only.
+
+    Not with zeros: without a ReLU before, those could be the maximum.
+    """
+    _, height, width, _ = x.shape
+    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
+    return np.max([x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)], axis=0)
+
+
+def shuffle(x):
+    """Channels of the first half come to even places, those of the second half to odd ones."""
+    out = np.empty_like(x)
+    out[..., 0::2], out[..., 1::2] = halves(x)
+    return out
+
+
+def halves(x):
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
+
+
 def sign(x):
     return np.where(x >= 0, 1.0, -1.0)
 

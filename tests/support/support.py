@@ -36,6 +36,17 @@ def others_slow(cases: list, count: int) -> list:
     return [*cases[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in cases[count:])]
 
 
+def with_gradients(layer: tf.keras.layers.Layer, x: np.ndarray, dy: np.ndarray) -> tuple:
+    """The output, and the gradients of its product with `dy` to the input and to each trained weight."""
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+        loss = tf.reduce_sum(y * dy)
+    dx, dw = tape.gradient(loss, [x, layer.trainable_weights])
+    return y.numpy(), dx.numpy(), dw
+
+
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     """Random weights, statistics, factors of both signs, shifts and slopes, as after training."""
     rng = np.random.default_rng(seed)

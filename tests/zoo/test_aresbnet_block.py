@@ -2,41 +2,21 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, sign, tile, weights
+from forward import Float64, assert_close, batch_norm, conv, halves, max_pool, shuffle, sign, tile, weights
 
 from larq_rep.reptran import reptran
-from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18
+from larq_rep.zoo.aresbnet import AresBNet10
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 # Not square: rows and columns must not be mixed up.
 IMAGE = (64, 32, 3)
 
 
-def shuffle(x):
-    """Channels of the first half come to even places, those of the second half to odd ones."""
-    out = np.empty_like(x)
-    half = x.shape[-1] // 2
-    out[..., 0::2], out[..., 1::2] = x[..., :half], x[..., half:]
-    return out
-
-
-def halves(x):
-    half = x.shape[-1] // 2
-    return x[..., :half], x[..., half:]
-
-
 def leaky_relu(u):
     # TensorFlow keeps this slope in 32 bits.
     return np.where(u > 0, u, np.float64(np.float32(0.01)) * u)
-
-
-def max_pool(x):
-    """3x3 with stride 2 on even sizes: the "SAME" of TensorFlow pads the bottom and the right only."""
-    _, height, width, _ = x.shape
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)], axis=0)
 
 
 def unit(model, name, number, x, stride, beta):
@@ -63,11 +43,8 @@ def rep_aresbnet10(input_shape, **kwargs):
     return reptran(AresBNet10(input_shape=input_shape, **kwargs), 2)
 
 
-# The 18 layers have blocks of stride 1 behind others. `dataset` stands for the stem, too.
+# `dataset` stands for the stem, too.
 NETWORKS = {
-    "10": (AresBNet10, 1, "cifar100", ["1_0", "2_0", "3_0", "4_0"]),
-    "10-imagenet": (AresBNet10, 1, "imagenet", ["1_0", "2_0", "3_0", "4_0"]),
-    "18-imagenet": (AresBNet18, 1, "imagenet", ["1_0", "1_1", "2_0", "2_1", "3_0", "3_1", "4_0", "4_1"]),
     "rep10": (rep_aresbnet10, 2, "cifar100", ["1_0", "2_0", "3_0", "4_0"]),
     "rep10-imagenet": (rep_aresbnet10, 2, "imagenet", ["1_0", "2_0", "3_0", "4_0"]),
 }
@@ -123,11 +100,6 @@ def test_last_block_and_head(network):
     assert_close(network.before["pool"], features)
     w = weights(network.model, "linear")
     assert_close(network.after["linear"], features.mean(axis=(1, 2)) @ w["kernel"] + w["bias"])
-
-
-def test_only_the_head_for_cifar100_has_dropout(network):
-    rates = [layer.rate for layer in network.model.layers if layer.name == "dropout"]
-    assert rates == ([0.5] if network.dataset == "cifar100" else [])
 
 
 def test_signs_of_zero_are_positive():

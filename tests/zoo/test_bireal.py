@@ -7,7 +7,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import first_quick
+from support import first_quick, images, randomize
 
 from larq_rep.converters import convert
 from larq_rep.cost import count
@@ -130,18 +130,6 @@ def test_rep_bireal_kernel_shapes():
     assert {name: tuple(model.get_layer(name).kernel.shape) for name in expected} == expected
 
 
-def randomize(model):
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        low = 0.5 if isinstance(layer, tf.keras.layers.BatchNormalization) else -1
-        layer.set_weights([rng.uniform(low, 1, w.shape) for w in layer.weights])
-    return model
-
-
-def random_images(model):
-    return np.random.default_rng(1).standard_normal((2, *model.input_shape[1:])).astype("float32")
-
-
 def test_reactnet_without_shifts_and_slopes_is_bireal():
     bireal = randomize(BiRealNet18(input_shape=(64, 96, 3)))
     reactnet = ReActNet18(input_shape=(64, 96, 3))
@@ -151,7 +139,7 @@ def test_reactnet_without_shifts_and_slopes_is_bireal():
     for layer in reactnet.layers:
         if isinstance(layer, RPReLU):
             layer.alpha.assign(tf.ones_like(layer.alpha))
-    np.testing.assert_array_equal(reactnet(random_images(bireal)), bireal(random_images(bireal)))
+    np.testing.assert_array_equal(reactnet(images(bireal)), bireal(images(bireal)))
 
 
 def layer_shapes(model, *names):
@@ -231,7 +219,7 @@ def test_strides_of_bireal_50(bireal50):
 
 def test_the_first_convolution_of_bireal_50_sees_a_leaky_clip(bireal50):
     ends = [bireal50.get_layer("maxpool").output, bireal50.get_layer("layers_0_conv1").input]
-    x, clipped = (y.numpy() for y in tf.keras.Model(bireal50.input, ends)(random_images(bireal50)))
+    x, clipped = (y.numpy() for y in tf.keras.Model(bireal50.input, ends)(images(bireal50)))
     assert x.min() < -1 < 1 < x.max()
     expected = np.where(x < -1, 0.1 * x - 0.9, np.where(x > 1, 0.1 * x + 0.9, x))
     np.testing.assert_allclose(clipped, expected, rtol=1e-5, atol=1e-6)

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, rprelu, sign, tile, weights
+from forward import Calibrated, assert_close, average_pool, batch_norm, conv, hard_tanh, rprelu, sign, tile, weights
+from support import others_slow
 
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
-from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
+from larq_rep.zoo.vgg import RepVGGSmall
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
-pytestmark = pytest.mark.slow
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 
 # Every value a pixel can have. Not square: rows and columns must not be mixed up.
 PIXELS = np.random.default_rng(0).permutation(np.arange(2 * 16 * 8 * 3) % 256).reshape(2, 16, 8, 3)
@@ -40,24 +40,12 @@ def plain(w, x, stride=1):
     return conv(sign(x), sign(w["kernel"]), stride)
 
 
-def gated(w, x, stride=1):
-    """All pixels and channels with the high bit of the activations; where that passes the threshold, with both."""
-    q = np.round((np.clip(x, -1, 1) + 1) * 1.5) / 1.5 - 1
-    kernel = sign(w["kernel"])
-    high = 2 / 3 * conv(sign(q), kernel, stride)
-    return np.where(high > w["threshold"], conv(q, kernel, stride), high)
-
-
 def real(w, x, stride=1):
     return conv(x, w["kernel"], stride)
 
 
 def relu(x):
     return np.maximum(x, 0)
-
-
-def pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
 def padded(x):
@@ -69,14 +57,16 @@ def padded(x):
 METHODS = {
     "irnet": (ir_net, hard_tanh, True, lambda x: padded(x[:, 1::2, 1::2])),
     "rbnn": (rbnn, hard_tanh, False, lambda x: padded(x[:, 1::2, 1::2])),
-    "rbnn_bireal": (rbnn, hard_tanh, True, lambda x: padded(x[:, 1::2, 1::2])),
-    "recu": (recu, hard_tanh, True, lambda x: padded(pool(x))),
+    "recu": (recu, hard_tanh, True, lambda x: padded(average_pool(x))),
     "real": (real, relu, False, lambda x: padded(x[:, 1::2, 1::2])),
     "real_bireal": (real, relu, True, lambda x: padded(x[:, 1::2, 1::2])),
-    "fracbnn": (plain, None, True, lambda x: tile(pool(x), 2)),
-    "fracbnn_gated": (gated, None, True, lambda x: tile(pool(x), 2)),
+    "fracbnn": (plain, None, True, lambda x: tile(average_pool(x), 2)),
 }
-NETWORKS = {method: {"method": method} for method in METHODS} | {
+NETWORKS = {
+    "irnet-rep": {"method": "irnet", "beta": 2},
+    "irnet-rep-3": {"method": "irnet", "beta": 2, "last_layer": 3},
+    "irnet-rep-2": {"method": "irnet", "beta": 2, "last_layer": 2},
+    "real_bireal": {"method": "real_bireal"},
     "rbnn-rep": {"method": "rbnn", "beta": 2},
     "recu-rep": {"method": "recu", "beta": 2, "last_layer": 3},
     "recu-rep-bn_before": {"method": "recu", "beta": 2, "bn": "before", "stem": "after_bn"},
@@ -87,13 +77,12 @@ NETWORKS = {method: {"method": method} for method in METHODS} | {
 BLOCKS = [f"layer{stage}_{number}" for stage in (1, 2, 3) for number in (0, 1, 2)]
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=others_slow([*NETWORKS], 2))
 def resnet20(request):
     kwargs = NETWORKS[request.param]
     method = kwargs["method"]
-    first = "conv1_high" if method == "fracbnn_gated" else "conv1"
-    entries = [*(f"{block}_{first}" for block in BLOCKS), "pool"]
-    stem = ["encoder", "conv1"] if method.startswith("fracbnn") else ["conv1"]
+    entries = [*(f"{block}_conv1" for block in BLOCKS), "pool"]
+    stem = ["encoder", "conv1"] if method == "fracbnn" else ["conv1"]
     net = Calibrated(
         RepResNet20 if "beta" in kwargs else ResNet20, [*entries, *stem, "linear"], PIXELS / 255, width=4, **kwargs
     )
@@ -106,8 +95,6 @@ def resnet20(request):
 
 def conv_norm(net, block, i, x, stride=1):
     w = weights(net.model, f"{block}_conv{i}")
-    if net.method == "fracbnn_gated":
-        w |= weights(net.model, f"{block}_conv{i}_gate")
     y = net.convolve(w, x, stride)
     if net.bn == "before":
         return tile(batch_norm(net.model, f"{block}_bn{i}", y), net.beta**2)
@@ -135,7 +122,7 @@ def fracbnn_block(net, block, x, stride):
 def test_stem(resnet20):
     model, beta, x = resnet20.model, resnet20.beta, resnet20.image
     convolve = real
-    if resnet20.method.startswith("fracbnn"):
+    if resnet20.method == "fracbnn":
         levels = np.arange(32)
         # Plane j of a colour is +1 from 8j + 4 on, and a tie goes to the even count of planes.
         planes = PIXELS[..., np.newaxis] >= 8 * levels + 4 + (levels % 2 == 0)
@@ -153,7 +140,7 @@ def test_stem(resnet20):
 @pytest.mark.parametrize("block, following", list(zip(BLOCKS, [*BLOCKS[1:], "head"], strict=True)))
 def test_block(resnet20, block, following):
     stride = 2 if block in ("layer2_0", "layer3_0") else 1
-    forward = fracbnn_block if resnet20.method.startswith("fracbnn") else residual_block
+    forward = fracbnn_block if resnet20.method == "fracbnn" else residual_block
     expected = forward(resnet20, block, resnet20.x[block], stride)
     assert expected.shape[1:3] == {"1": (16, 8), "2": (8, 4), "3": (4, 2)}[block[5]]
     if resnet20.activation is hard_tanh:
@@ -176,19 +163,16 @@ def max_pool(x):
 
 
 VGG = {
-    "irnet": {"method": "irnet"},
-    "rbnn": {"method": "rbnn"},
-    "recu": {"method": "recu"},
     "recu-rep": {"method": "recu", "beta": 2},
     "recu-rep-last_layer": {"method": "recu", "beta": 2, "last_layer": 3, "stem": "after_bn"},
 }
 
 
-@pytest.fixture(scope="module", params=VGG)
+@pytest.fixture(scope="module", params=others_slow([*VGG], 0))
 def vgg(request):
     kwargs = VGG[request.param]
     layers = [*(f"conv{i}" for i in range(6)), "bn5", "fc"]
-    net = Calibrated(RepVGGSmall if "beta" in kwargs else VGGSmall, layers, PIXELS / 255, **kwargs)
+    net = Calibrated(RepVGGSmall, layers, PIXELS / 255, **kwargs)
     net.convolve, net.beta = METHODS[kwargs["method"]][0], kwargs.get("beta", 1)
     net.stem, net.last_layer = kwargs.get("stem", "before_bn"), kwargs.get("last_layer", 1)
     return net

@@ -2,12 +2,25 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, rprelu, sign, tile, weights
+from forward import (
+    Float64,
+    assert_close,
+    average_pool,
+    batch_norm,
+    conv,
+    halves,
+    max_pool,
+    rprelu,
+    shuffle,
+    sign,
+    tile,
+    weights,
+)
 
 from larq_rep.reptran import reptran
-from larq_rep.zoo.presbnet import PresBNet10, PresBNet18
+from larq_rep.zoo.presbnet import PresBNet10
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 # Not square: rows and columns must not be mixed up.
@@ -22,30 +35,6 @@ ABLATIONS = [
     {"act1": "rprelu", "act2": "rprelu"},
     {"act1": "relu", "act2": "relu"},
 ]
-
-
-def shuffle(x):
-    """Channels of the first half come to even places, those of the second half to odd ones."""
-    out = np.empty_like(x)
-    half = x.shape[-1] // 2
-    out[..., 0::2], out[..., 1::2] = x[..., :half], x[..., half:]
-    return out
-
-
-def halves(x):
-    half = x.shape[-1] // 2
-    return x[..., :half], x[..., half:]
-
-
-def mean_pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-
-
-def max_pool(x):
-    """3x3 with stride 2 on even sizes: the "SAME" of TensorFlow pads the bottom and the right only."""
-    _, height, width, _ = x.shape
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)], axis=0)
 
 
 def prelu(u, slope):
@@ -95,14 +84,14 @@ def block(model, name, x, stride, beta=1, **options):
     options = DEFAULTS | options
     shortcut = x
     x = shuffle(x)
-    u, v = (mean_pool(x),) * 2 if stride == 2 else halves(x)
+    u, v = (average_pool(x),) * 2 if stride == 2 else halves(x)
     u = u + unit(model, name, 1, x, stride, beta, **options)
     y = shuffle(rprelu(model, f"{name}_rprelu2", np.concatenate([u, v], axis=-1)))
     u, v = halves(y)
     u = u + unit(model, name, 2, y, 1, beta, **options)
     z = rprelu(model, f"{name}_rprelu4", np.concatenate([u, v], axis=-1))
     if stride == 2:
-        shortcut = binary_conv(model, f"{name}_res_layer_1", mean_pool(shortcut), 1, beta)
+        shortcut = binary_conv(model, f"{name}_res_layer_1", average_pool(shortcut), 1, beta)
         shortcut = batch_norm(model, f"{name}_res_layer_2", shortcut)
     return batch_norm(model, f"{name}_bn_bottom", z + shortcut)
 
@@ -111,10 +100,7 @@ def rep_presbnet10(input_shape):
     return reptran(PresBNet10(dataset="cifar10", input_shape=input_shape), 2)
 
 
-# The second one has basic blocks behind others, too.
 NETWORKS = {
-    "10": (PresBNet10, 1, "bn1", ["layer1_0", "layer2_0", "layer3_0", "layer4_0"]),
-    "18": (PresBNet18, 1, "bn1", ["layer1_0", "layer1_1", "layer2_0", "layer2_1"]),
     "rep10": (rep_presbnet10, 2, "conv1_repeat", ["layer1_0", "layer2_0", "layer3_0", "layer4_0"]),
 }
 INNER = ["layer1_0_shuffle1", "layer2_0_Grouped3x3_active", "layer2_0_Grouped3x3_bn", "layer2_0_shuffle2"]

@@ -4,7 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import first_quick
+from support import first_quick, randomize
 
 from larq_rep.cost import count
 from larq_rep.layers import RPReLU
@@ -60,14 +60,6 @@ def test_every_row_of_table_2_has_its_accuracies():
 
 
 OPTIONS = {"input_shape": (64, 32, 3), "include_top": False}
-
-
-def randomize(model):
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        low = 0.5 if isinstance(layer, tf.keras.layers.BatchNormalization) else -1
-        layer.set_weights([rng.uniform(low, 1, w.shape) for w in layer.weights])
-    return model
 
 
 def copy_weights(source, target):

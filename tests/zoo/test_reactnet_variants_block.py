@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from forward import Float64, assert_close, batch_norm, conv, rprelu, rsign, sign, tile, weights
+from forward import Float64, assert_close, average_pool, batch_norm, conv, rprelu, rsign, sign, tile, weights
 
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 # The stride of a block and whether it doubles the channels.
@@ -47,7 +47,7 @@ def block(net, number, x):
         net.model, f"{name}_bn1", binary_conv(net, f"{name}_conv3x3", signs(net, f"{name}_sign1", x), stride)
     )
     if stride == 2:
-        x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+        x = average_pool(x)
     a = activation(net, f"{name}_activation1", x + u)
 
     if doubles and net.real:

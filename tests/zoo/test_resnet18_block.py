@@ -2,21 +2,16 @@
 
 import numpy as np
 import pytest
-from forward import Calibrated, assert_close, batch_norm, conv, hard_tanh, sign, tile, weights
+from forward import Calibrated, assert_close, average_pool, batch_norm, conv, hard_tanh, max_pool, sign, tile, weights
 
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 
-# `make test` compares whole networks with the authors' forwards instead (test_import.py).
+# The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
 
 
 def standardized(kernel):
     return (kernel - kernel.mean(axis=(0, 1, 2))) / kernel.std(axis=(0, 1, 2), ddof=1)
-
-
-def ir_net(w, x, stride=1):
-    z = standardized(w["kernel"])
-    return conv(sign(x), 2 ** np.round(np.log2(np.abs(z).mean(axis=(0, 1, 2)))) * sign(z), stride)
 
 
 def rbnn(w, x, stride=1):
@@ -53,27 +48,14 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-def max_pool(x):
-    """3 x 3 with stride 2. Not padded with zeros: without a ReLU before, those could be the maximum."""
-    height, width = x.shape[1:3]
-    x = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
-    return np.max([x[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(3) for j in range(3)], axis=0)
-
-
-CONVOLUTIONS = {"irnet": ir_net, "rbnn": rbnn, "recu": recu, "bnn": bnn, "xnor": xnor, "real": real}
+CONVOLUTIONS = {"rbnn": rbnn, "recu": recu, "bnn": bnn, "xnor": xnor, "real": real}
 NETWORKS = {
-    "imagenet-irnet": {"method": "irnet"},
-    "imagenet-rbnn": {"method": "rbnn"},
-    "imagenet-recu": {"method": "recu"},
     "imagenet-bnn": {"method": "bnn"},
     "imagenet-bnn-binary_classifier": {"method": "bnn", "binary_classifier": True},
     "imagenet-xnor": {"method": "xnor"},
     "imagenet-xnor-scale": {"method": "xnor", "scale": True},
     "imagenet-real": {"method": "real"},
     "imagenet-recu-rep": {"method": "recu", "beta": 2},
-    "cifar10-irnet": {"method": "irnet", "dataset": "cifar10"},
-    "cifar10-rbnn": {"method": "rbnn", "dataset": "cifar10"},
-    "cifar10-recu": {"method": "recu", "dataset": "cifar10"},
     "cifar10-rbnn-rep": {"method": "rbnn", "dataset": "cifar10", "beta": 2, "last_layer": 2},
     "cifar100-real": {"method": "real", "dataset": "cifar100"},
 }
@@ -109,7 +91,7 @@ def conv_norm(net, layer, norm, x, stride=1, convolve=None):
 def projected(net, block, x):
     """The shortcut that halves the map and doubles the channels."""
     if net.cifar and net.method == "recu":
-        x = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+        x = average_pool(x)
         zeros = np.zeros_like(x[..., : x.shape[-1] // 2])
         return np.concatenate([zeros, x, zeros], axis=-1)
     name = f"{block}_shortcut" if net.cifar else f"{block}_downsample"

@@ -237,7 +237,7 @@ def networks():
     rep = partial(a, partial(mobilenet_state, beta=2), constructor="RepReActNetA", arguments={"beta": 2})
     rep = partial(rep, parameters=30432072)
     yield "rep_adambnn_step1", rep(real)
-    yield "rep_adambnn", rep(mobilenet_forward, macs=macs, fast=True)
+    yield "rep_adambnn", rep(mobilenet_forward, macs=macs, small=True, fast=True)
     yield from _resnets()
     yield (
         "bireal50",
