@@ -1,11 +1,14 @@
 """What is asked of quantizers: each answer against the numbers, and the refusal of those that do not answer."""
 
+import functools
 import inspect
 
 import larq as lq
+import layer_cases
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_cases import class_of
 
 from larq_rep import cost, plots, quantizers
 from larq_rep.layers import BiasedPReLU, RPReLU
@@ -26,26 +29,17 @@ from larq_rep.training.statistics import BinaryStatistics
 
 Quantizer = lq.quantizers.Quantizer
 
-# Every quantizer of one bit, ours and Larq's, with the arguments that make its answers differ.
+# Every quantizer of one bit, ours and Larq's. Those that are not here are made as in `layer_cases`.
 CASES = {
-    "AresSign": quantizers.AresSign,
-    "DoReFaSign": quantizers.DoReFaSign,
-    "EDESign": quantizers.EDESign,
     "LeakyRSign": lambda: quantizers.LeakyRSign(shift_initializer="random_normal"),
     "LeakyRSign-0": lambda: quantizers.LeakyRSign(slope=0.0, shift_initializer="ones"),
-    "LeakySign": quantizers.LeakySign,
     "LeakySign-0": lambda: quantizers.LeakySign(slope=0.0),
-    "LibraSign": quantizers.LibraSign,
-    "LowBitSign": quantizers.LowBitSign,
     "QuantSign": lambda: quantizers.QuantSign(bits=1),
     "RSign": lambda: quantizers.RSign(shift_initializer="random_normal"),
-    "ReCUInputSign": quantizers.ReCUInputSign,
     "ReCUSign": lambda: quantizers.ReCUSign(tau=0.7),
     "RotatedSign": lambda: quantizers.RotatedSign(t=1.5, rotate_initializer=tf.keras.initializers.Constant(0.5)),
-    "ScaledSign": quantizers.ScaledSign,
     "StandardizedSign": quantizers.StandardizedSign,
     "StandardizedSign-4": lambda: quantizers.StandardizedSign(t=4.0),
-    "XNORSign": quantizers.XNORSign,
     "SteSign": lambda: lq.quantizers.SteSign(clip_value=1.3),
     "SteSign-None": lambda: lq.quantizers.SteSign(clip_value=None),
     "ApproxSign": lq.quantizers.ApproxSign,
@@ -61,6 +55,12 @@ OTHERS = {
     "SteTern": lq.quantizers.SteTern,
     "DoReFa-2": lambda: lq.quantizers.DoReFa(2),
     "QuantSign-2": quantizers.QuantSign,
+}
+
+CASES |= {
+    name: functools.partial(class_of(name), **layer_cases.CASES[name].arguments)
+    for name in quantizers.__all__
+    if name not in {*CASES, "CentredClip"}
 }
 
 

@@ -1,149 +1,14 @@
-"""What every layer and every quantizer has to pass. A new one needs a row of `CASES`, and its own formula's test."""
+"""What every layer and every quantizer has to pass."""
 
 import json
-from typing import NamedTuple
 
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_cases import CASES, INPUT_SHAPE, SCHEDULED, USES, class_of
 
 from larq_rep import layers, quantizers
-from larq_rep.quantizers import LowBitSign, QuantSign
-
-INPUT_SHAPE = (6, 6, 8)
-
-
-def conv(input_quantizer=None, kernel_quantizer=None, **arguments):
-    return lq.layers.QuantConv2D(
-        4,
-        3,
-        padding="same",
-        use_bias=False,
-        input_quantizer=input_quantizer or lq.quantizers.NoOp(precision=1),
-        kernel_quantizer=kernel_quantizer or lq.quantizers.SteSign(clip_value=1.3),
-        **arguments,
-    )
-
-
-def gate(thing, x):
-    """The fractional convolution of FracBNN."""
-    shared = conv()
-    return thing([shared(QuantSign(bits=1)(x)), shared(LowBitSign()(x))])
-
-
-# How a thing stands in a model.
-USES = {
-    "layer": lambda thing, x: thing(x),
-    "before a convolution": lambda thing, x: conv()(thing(x)),
-    "input quantizer": lambda thing, x: conv(thing)(x),
-    "kernel quantizer": lambda thing, x: conv("ste_sign", thing)(x),
-    "kernel constraint": lambda thing, x: conv("ste_sign", kernel_constraint=thing)(x),
-    "of output and input": lambda thing, x: thing([conv("ste_sign")(x), x]),
-    "gate": gate,
-}
-
-
-class Case(NamedTuple):
-    """A thing with arguments that are not the default ones.
-
-    # Attributes
-        arguments: Those of the constructor, which its config must have.
-        use: How it stands in the model.
-        trained: The shapes of the model's trainable weights.
-        alias: The name by which Larq finds a quantizer, or Keras a constraint.
-        state: The shapes of its weights that no gradient changes.
-    """
-
-    arguments: dict
-    use: str = "layer"
-    trained: list = []  # noqa: RUF012
-    alias: str | None = None
-    state: list = []  # noqa: RUF012
-
-
-KERNEL = (3, 3, 8, 4)
-
-
-def kernel(alias, arguments, *weights, state=()):
-    return Case(arguments, "kernel quantizer", [KERNEL, *weights], alias, list(state))
-
-
-def inputs(alias, arguments, *weights, use="input quantizer"):
-    return Case(arguments, use, [KERNEL, *weights], alias)
-
-
-L2 = {"class_name": "L2", "config": {"l2": 0.01}}
-REP = {"filters": 8, "kernel_size": 3, "padding": "same"}
-CASES = {
-    "BatchNormalization": Case({"momentum": 0.9}, trained=[(8,), (8,)], state=[(8,), (8,)]),
-    "BiasedPReLU": Case({"alpha_regularizer": L2}, trained=[(8,), (1, 1, 8)]),
-    "ChannelShuffle": Case({}),
-    "ChannelShuffle-4": Case({"groups": 4}),
-    "GroupNormShuffle": Case({}, trained=[(8,), (8,)]),
-    "GroupNormShuffle-4": Case({"groups": 4, "shuffle": False, "epsilon": 0.1}, trained=[(8,), (8,)]),
-    "Mirror": Case({}, state=[()]),
-    "PopCount": Case({"kernel_size": 3}, "of output and input", [KERNEL]),
-    "PrecisionGate": Case({"threshold_initializer": "ones", "threshold_regularizer": L2}, "gate", [KERNEL, (4,)]),
-    "RPReLU": Case({"alpha_regularizer": L2}, trained=[(8,), (1, 1, 8), (8,)]),
-    "RepConv2D": Case(
-        {"filters": 8, "kernel_size": 1, "strides": 2, "beta": 4, "activation": "relu"}, trained=[(1, 1, 8, 2), (2,)]
-    ),
-    "RepDense": Case({"units": 8, "beta": 2}, trained=[(8, 4), (4,)]),
-    "RepQuantConv2D": Case(
-        {**REP, "input_quantizer": "r_sign", "kernel_quantizer": "scaled_sign"}, trained=[(3, 3, 8, 4), (4,), (8,)]
-    ),
-    "RepQuantConv2D-ir": Case(
-        {
-            **REP,
-            "strides": 2,
-            "pad_values": 1.0,
-            "use_bias": False,
-            "input_quantizer": "ede_sign",
-            "kernel_quantizer": quantizers.LibraSign(t=0.5),
-        },
-        trained=[(3, 3, 8, 4)],
-    ),
-    "RepQuantConv2D-beta1": Case(
-        {"filters": 6, "kernel_size": 3, "beta": 1, "input_quantizer": "r_sign"}, trained=[(3, 3, 8, 6), (6,), (8,)]
-    ),
-    "RepQuantDense": Case(
-        {"units": 8, "input_quantizer": "r_sign", "kernel_quantizer": "scaled_sign"}, trained=[(8, 4), (4,), (8,)]
-    ),
-    "Repeat": Case({"times": 3}),
-    "ThermometerEncoding": Case({"resolution": 5}, "before a convolution", [(3, 3, 51 * 8, 4)]),
-    "XNORScale": Case({"kernel_size": (3, 1), "strides": 2, "padding": "valid"}),
-    "AresSign": kernel("ares_sign", {}),
-    "CentredClip": Case({}, "kernel constraint", [KERNEL], "centred_clip"),
-    "DoReFaSign": kernel("dorefa_sign", {}),
-    "EDESign": Case({"t": 0.3}, alias="ede_sign"),
-    "EDESign-input": inputs("ede_sign", {"t": 0.3}),
-    "LeakyRSign": inputs("leaky_r_sign", {"slope": 0.2, "shift_regularizer": L2}, (8,)),
-    "LeakySign": inputs("leaky_sign", {"slope": 0.2}),
-    "LibraSign": kernel("libra_sign", {"t": 0.5}),
-    "LowBitSign": inputs("low_bit_sign", {}, use="before a convolution"),
-    "QuantSign": inputs("quant_sign", {"bits": 1}),
-    "QuantSign-2": inputs("quant_sign", {"bits": 2}, use="before a convolution"),
-    "RSign": Case({"shift_regularizer": L2}, trained=[(8,)], alias="r_sign"),
-    "RSign-input": inputs("r_sign", {}, (8,)),
-    "ReCUInputSign": inputs("recu_input_sign", {}),
-    "ReCUSign": kernel("recu_sign", {"tau": 0.9, "alpha_regularizer": L2}, (4,)),
-    "RotatedSign": kernel(
-        "rotated_sign", {"t": 0.3, "regularizer": L2, "alpha_initializer": "ones"}, (4,), (4,), state=[(8, 8), (9, 9)]
-    ),
-    "ScaledSign": kernel("scaled_sign", {}),
-    "StandardizedSign": inputs("standardized_sign", {"t": 0.2, "crop": (1, 0)}),
-    "XNORSign": kernel("xnor_sign", {}),
-}
-
-
-# What a schedule changes; neither a config nor a file keeps that, and it is no weight.
-SCHEDULED = {"EDESign": "t", "LibraSign": "t", "ReCUSign": "tau", "RotatedSign": "t", "StandardizedSign": "t"}
-
-
-def class_of(name):
-    name = name.split("-")[0]
-    return getattr(layers, name, None) or getattr(quantizers, name)
 
 
 def test_no_layer_and_no_quantizer_is_left_out():
@@ -238,7 +103,7 @@ def test_names_by_which_it_is_found(name):
     elif case.alias:
         quantizer = lq.quantizers.get(case.alias)
         assert type(quantizer) is cls
-        assert quantizer.precision == (2 if cls is QuantSign else 1)
+        assert quantizer.precision == (2 if cls is quantizers.QuantSign else 1)
     else:
         assert cls.__name__ not in quantizers.__all__
 
@@ -309,7 +174,7 @@ def test_training_step_changes_every_trainable_weight(name):
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.alias and name != "CentredClip"])
 def test_flip_ratio_counts_flipped_signs(name):
     cls = class_of(name)
-    arguments = {"bits": 1} if cls is QuantSign else {}
+    arguments = {"bits": 1} if cls is quantizers.QuantSign else {}
     quantizer = cls(**arguments, metrics=["flip_ratio"])
     w = np.array([0.4, 0.2, -0.3, -0.3], "float32").reshape(1, 1, 4, 1)
     # A rotation mixes the weights.
