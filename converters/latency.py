@@ -216,6 +216,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     from larq_rep import plots
+    from larq_rep.plots.file import drawable
 
     figure = Figure(figsize=(9, 1.2 + 0.45 * len(results)), layout="constrained")
     axes = figure.subplots()
@@ -224,7 +225,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
     for y, result in enumerate(results):
         if result.median_ms is None or result.p10_ms is None or result.p90_ms is None:
             reason = textwrap.shorten(result.reason, 80, placeholder=" …")
-            axes.text(0.01 * widest, y, reason, va="center", size=8, style="italic", color="gray")
+            axes.text(0.01 * widest, y, drawable(reason), va="center", size=8, style="italic", color="gray")
             continue
         # The percentiles of few runs may coincide with the median up to rounding.
         spread = [[max(result.median_ms - result.p10_ms, 0)], [max(result.p90_ms - result.median_ms, 0)]]
@@ -234,7 +235,7 @@ def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
         if result.ratio is not None:
             label += f"  ({result.ratio:.2f}x)"
         axes.text(result.p90_ms + 0.01 * widest, y, label, va="center", size=9)
-    axes.set_yticks(range(len(results)), [f"{result.file}  {result.mode}" for result in results])
+    axes.set_yticks(range(len(results)), [drawable(f"{result.file}  {result.mode}") for result in results])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * widest)
     axes.set_xlabel("latency of one inference, ms (median, 10th to 90th percentile)")

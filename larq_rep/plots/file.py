@@ -29,6 +29,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure((width, height), layout="constrained")
 
 
+def drawable(name: str) -> str:
+    """A name of the user's (a file, a run, a layer) as matplotlib can draw it: any bytes, and no formulas between $."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
+
+
 def write(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:
     """Writes a figure as a PNG file, which appears complete or not at all.
 

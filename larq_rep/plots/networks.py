@@ -12,7 +12,7 @@ import tensorflow as tf
 from larq_rep.graph import CONV, DEPTHWISE, is_norm, nodes, operation
 from larq_rep.layers import Repeat
 from larq_rep.layers.repeat import RepLayer
-from larq_rep.plots.file import COLORS, choose, new_figure
+from larq_rep.plots.file import COLORS, choose, drawable, new_figure
 from larq_rep.quantizers.base import COEFFICIENTS, coefficients_of
 from larq_rep.signs import graph_nodes, named_layers, shifted, signs
 
@@ -60,7 +60,7 @@ def coefficients(model: tf.keras.Model) -> Figure:
     label = 0.065 * max(len(name) for _, bars in rows for name in bars)
     heights = [1.5 + label * names for names in named]
     figure = new_figure(max(6.0, 2.5 + 0.3 * longest), sum(heights) + 0.4)
-    figure.suptitle(f"Learned coefficients of {model.name}, from input to output")
+    figure.suptitle(drawable(f"Learned coefficients of {model.name}, from input to output"))
     for axes, names, (kind, bars) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], named, rows, strict=True):
         largest = max(float(np.max(np.abs(values))) for values in bars.values()) or 1.0
         for x, values in enumerate(bars.values()):
@@ -75,9 +75,10 @@ def coefficients(model: tf.keras.Model) -> Figure:
                 aspect="auto",
             )
         low, high = min(bars, key=lambda name: bars[name].min()), max(bars, key=lambda name: bars[name].max())
-        axes.set_title(f"from {bars[low].min():.3g} ({low}) to {bars[high].max():.3g} ({high})", size=8, loc="left")
+        ends = f"from {bars[low].min():.3g} ({low}) to {bars[high].max():.3g} ({high})"
+        axes.set_title(drawable(ends), size=8, loc="left")
         axes.set_xlim(-0.6, longest - 0.4)
-        axes.set_xticks(range(len(bars)), list(bars) if names else [""] * len(bars), rotation=90, size=7)
+        axes.set_xticks(range(len(bars)), [drawable(bar) if names else "" for bar in bars], rotation=90, size=7)
         axes.set_yticks([])
         axes.set_ylabel(kind)
         axes.spines[:].set_visible(False)
@@ -128,7 +129,7 @@ def activations(
     down = -(-len(chosen) // across)
     parts = 2 if sign else 1
     figure = new_figure(max(3.0 * across, 4.0), 0.4 + (3.6 if sign else 2.4) * down)
-    figure.suptitle(f"Binary activations of {model.name}")
+    figure.suptitle(drawable(f"Binary activations of {model.name}"))
     grid = figure.subplots(parts * down, across, squeeze=False)
     for axes in grid.ravel():
         axes.set_visible(False)
@@ -141,7 +142,7 @@ def activations(
         axes.hist(values.ravel(), 64, weights=np.full(values.size, 1 / values.size), color=COLORS[0])
         for edge in (-window, window):
             axes.axvline(edge, color="black", linestyle="--", linewidth=0.8)
-        axes.set_title(f"{found.name}\n+1: {np.mean(binary > 0):.1%}", size=9)
+        axes.set_title(drawable(f"{found.name}\n+1: {np.mean(binary > 0):.1%}"), size=9)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.set_xlabel("before the sign", size=8)
         if sign:
@@ -234,7 +235,7 @@ def _mosaics(title: str, maps: Mapping[str, np.ndarray], chosen: Sequence[int], 
     size = max(min(0.6, 22 / across), 0.2)
     parts = len(maps) if stacked else 1
     figure = new_figure(2.2 + size * across, 0.6 + size * down + 0.55 * parts)
-    figure.suptitle(title, size=10)
+    figure.suptitle(drawable(title), size=10)
     if stacked:
         grid = figure.subplots(len(maps), 1, squeeze=False).ravel()
     else:
@@ -246,7 +247,7 @@ def _mosaics(title: str, maps: Mapping[str, np.ndarray], chosen: Sequence[int], 
         axes.set_yticks((np.arange(len(chosen)) * (height + gap)) + (height - 1) / 2, chosen)
         axes.set_xticks((np.arange(times) * (width + gap)) + (width - 1) / 2, np.arange(times) + 1)
         axes.tick_params(labelsize=7, length=0)
-        axes.set_title(name, size=8, loc="left")
+        axes.set_title(drawable(name), size=8, loc="left")
         axes.set_xlabel("copy", size=8, loc="left")
         axes.set_anchor("W")
         axes.spines[:].set_visible(False)

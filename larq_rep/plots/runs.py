@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.plots.file import COLORS, choose, new_figure
+from larq_rep.plots.file import COLORS, choose, drawable, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
             s=36,
             color=COLORS[number % len(COLORS)],
             marker="osD^v"[number // len(COLORS) % 5],
-            label=family,
+            label=drawable(family),
             zorder=3,
         )
         for point in members:
@@ -128,7 +128,7 @@ def _label(axes, points: Iterable[Point]) -> None:
 
     for point in points:
         at = point.ops, point.accuracy
-        text = axes.annotate(point.name, at, (0, 0), textcoords="offset points", size=8, zorder=4)
+        text = axes.annotate(drawable(point.name), at, (0, 0), textcoords="offset points", size=8, zorder=4)
         text.set_in_layout(False)
         box = text.get_window_extent()
         width, height = box.width / pixels, box.height / pixels
@@ -189,7 +189,7 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
                 if key in columns:
                     curve = np.insert(epochs, breaks, np.nan), np.insert(columns[key], breaks, np.nan)
                     style = style if metric in ("loss", "accuracy") else ".-"
-                    axes.plot(*curve, style, color=color, label=", ".join(filter(None, (name, part))))
+                    axes.plot(*curve, style, color=color, label=drawable(", ".join(filter(None, (name, part)))))
             for start in breaks:
                 axes.axvline(epochs[start] - 0.5, color=color if len(tables) > 1 else "gray", linestyle=":")
             if breaks and len(tables) == 1:

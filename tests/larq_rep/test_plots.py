@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from support import images, randomize
 
 from larq_rep import plots, signs, zoo
+from larq_rep.converters import latency
 from larq_rep.layers import BiasedPReLU, RepQuantConv2D, RPReLU
 from larq_rep.plots import Point
 from larq_rep.quantizers import LeakyRSign, QuantSign, RSign
@@ -360,6 +361,18 @@ def test_history_that_cannot_be_drawn():
         plots.history([])
     with pytest.raises(ValueError, match="column 'loss' of run 'a' should hold numbers"):
         plots.history({"a": [dict(epoch=1, loss="much")]})
+
+
+@pytest.mark.parametrize("name", ["gr\udcc3\udcbcn", "a$b$c", r"$\frac$", "Zürich 数"])
+def test_names_are_drawn_whatever_is_in_them(name, tmp_path):
+    """Bytes of a file's name that are no UTF-8, and what would be a formula."""
+    figures = [plots.history({name: _history()}), plots.accuracy_against_ops([Point(name, 1e6, 50.0, name)])]
+    for figure in figures:
+        plots.write(figure, tmp_path / "figure.png")
+    latency.plot(
+        [latency.Result(name, name, 1, 3, 4.0, 3.5, 5.0, 1.0), latency.Result("b", name, 1, reason=name)],
+        tmp_path / "bars.png",
+    )
 
 
 def test_history_is_written_as_a_png(tmp_path):
