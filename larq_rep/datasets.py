@@ -30,6 +30,7 @@ class Dataset:
         source: Where `statistics` come from.
         test_resize: Shorter side before the central crop in evaluation, for a crop of 224 pixels, in proportion at
             other sizes. `None`: the size itself.
+        classes: The names of the classes, if they are kept here: ImageNet's are those that Keras keeps.
         builder: Its name in tensorflow_datasets, an alias of `name`. `None` for the digits of scikit-learn.
         test_split: Split of `builder` that is tested on. All train on `"train"`.
         encoded: Whether its images stay JPEGs until they are used, because the pixels would fill the memory.
@@ -44,6 +45,7 @@ class Dataset:
     statistics: Statistics | None = None
     source: str = ""
     test_resize: int | None = None
+    classes: tuple[str, ...] = ()
     builder: str | None = None
     test_split: str = "test"
     encoded: bool = False
@@ -66,8 +68,19 @@ BMXNET_STATISTICS = Statistics(
     (58.393 / 255, 57.12 / 255, 57.375 / 255),
 )
 
+_CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+_CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+    man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+    pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
 DATASETS = (
-    Dataset("digits", (16, 16, 1), 10, form="cifar10", mirrors=False),
+    Dataset("digits", (16, 16, 1), 10, form="cifar10", mirrors=False, classes=tuple("0123456789")),
     Dataset(
         "imagenet",
         (224, 224, 3),
@@ -90,6 +103,7 @@ DATASETS = (
         form="cifar10",
         statistics=CIFAR10_STATISTICS,
         source="code of BMXNet and AresB-Net",
+        classes=tuple(_CIFAR10_CLASSES.split()),
         builder="cifar10",
     ),
     Dataset(
@@ -99,6 +113,7 @@ DATASETS = (
         form="cifar100",
         statistics=CIFAR100_STATISTICS,
         source="code of PresB-Net",
+        classes=tuple(_CIFAR100_CLASSES.split()),
         builder="cifar100",
     ),
 )

@@ -43,6 +43,7 @@ from larq_rep.zoo.larq_zoo import (
     XNORNet,
 )
 from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, MeliusNet59
+from larq_rep.zoo.predictions import decode_predictions
 from larq_rep.zoo.preprocess import preprocess_input
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
@@ -103,6 +104,7 @@ __all__ = [
     "ResNetE34",
     "VGGSmall",
     "XNORNet",
+    "decode_predictions",
     "get_model",
     "get_network",
     "import_checkpoint",
