@@ -58,14 +58,16 @@ def decode_predictions(
 
 
 def _names(model: tf.keras.Model, network: str | Network | None) -> Sequence[str]:
-    record = getattr(model, "record", None)
-    if network is None and record is None:
-        raise ValueError(
-            f"decode_predictions: {model.name} has no record that says which network of the zoo it is. Name the "
-            "network, network='ResNet20', or the classes, classes=[...]."
-        )
-    arguments = record.arguments if network is None else {}
-    known = get_network(record.network if network is None else network) if not isinstance(network, Network) else network
+    arguments = {}
+    if network is None:
+        record = getattr(model, "record", None)
+        if record is None:
+            raise ValueError(
+                f"decode_predictions: {model.name} has no record that says which network of the zoo it is. Name the "
+                "network, network='ResNet20', or the classes, classes=[...]."
+            )
+        network, arguments = record.network, record.arguments
+    known = network if isinstance(network, Network) else get_network(network)
     dataset = DATASETS[arguments.get("dataset", known.variants[0].dataset)]
     if model.input_shape[-1] != dataset.input_shape[-1]:
         raise ValueError(
