@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from larq_rep.cost import count
-from larq_rep.zoo.binarydensenet import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated
+from larq_rep.zoo import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated
 
 BINARY = {"downsampling": "binary"}
 CIFAR10 = {"dataset": "cifar10"}

@@ -20,7 +20,7 @@ from bmxnet_forward import (
 from forward import assert_close, average_pool, tile
 from support import others_slow
 
-from larq_rep.zoo.binarydensenet import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated, RepBinaryDenseNet28
+from larq_rep.zoo import BinaryDenseNet21, BinaryDenseNet28, BinaryDenseNet37Dilated, RepBinaryDenseNet28
 
 PADDINGS = ["zero", "bmxnet"]
 

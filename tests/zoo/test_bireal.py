@@ -12,7 +12,7 @@ from support import first_quick, images, randomize
 from larq_rep.converters import convert
 from larq_rep.cost import count
 from larq_rep.layers import RPReLU
-from larq_rep.zoo.bireal import BiRealNet18, BiRealNet50, ReActNet10, ReActNet18
+from larq_rep.zoo import BiRealNet18, BiRealNet50, ReActNet10, ReActNet18
 
 # 18 and 34 layers on ImageNet, Bi-Real-Net and ReActNet alike.
 OPS18 = {"binary_params": 10985472, "bops": 1676279808, "flops": 137793536, "ops": 163985408}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from forward import Float64, assert_close, average_pool, batch_norm, conv, max_pool, rprelu, rsign, sign, tile, weights
 
-from larq_rep.zoo.bireal import ReActNet18, RepBiRealNet18, RepReActNet18
+from larq_rep.zoo import ReActNet18, RepBiRealNet18, RepReActNet18
 
 # The forms that the authors' forwards lack; test_import.py compares all others with those.
 pytestmark = pytest.mark.slow
