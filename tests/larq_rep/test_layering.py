@@ -43,6 +43,7 @@ ALLOWED = {
 }
 # Imported inside functions only, and why.
 ON_USE = {
+    ("ground", "zoo"): "a model's record tells its published form, which the zoo knows",
     ("zoo", "training"): "a checkpoint of step 1 has real weights, and training makes such a network",
 }
 # The runtime runs where TensorFlow is not installed.
