@@ -13,19 +13,19 @@ from larq_rep.converters import loading
 from larq_rep.record import Record, RecordedModel
 from larq_rep_cli import runs
 
-TINY = {"width": 4, "input_shape": (16, 8, 3), "num_classes": 5}
+TINY = {"width": 4, "input_shape": (16, 8, 3), "num_classes": 5}  # networks of few layers: VGG-small
 
 
 @pytest.fixture(scope="module")
 def model():
-    return zoo.RepResNet20(beta=4, method="recu", **TINY)
+    return zoo.RepVGGSmall(beta=2, method="recu", **TINY)
 
 
 def test_record_builds_the_same_network(model):
     assert model.record == Record(
-        "RepResNet20",
+        "RepVGGSmall",
         {
-            "beta": 4,
+            "beta": 2,
             "last_layer": 1,
             "stem": "before_bn",
             "bn": "after",
@@ -39,14 +39,14 @@ def test_record_builds_the_same_network(model):
     again = zoo.get_model(model.record.network, **model.record.arguments)
     assert again.record == model.record
     assert [weight.shape for weight in again.weights] == [weight.shape for weight in model.weights]
-    features = zoo.ResNet20(include_top=False, input_tensor=tf.keras.Input((16, 8, 1)), width=4)
+    features = zoo.VGGSmall(include_top=False, input_tensor=tf.keras.Input((16, 8, 1)), width=4)
     assert features.record.arguments == {
         **{"method": "irnet", "width": 4, "input_shape": (16, 8, 1), "include_top": False, "num_classes": None}
     }
 
 
 def test_record_tells_the_published_form(model):
-    assert model.record.variant is zoo.get_network("RepResNet20").forms({"method": "recu"})[0]
+    assert model.record.variant is zoo.get_network("RepVGGSmall").forms({"method": "recu"})[0]
     assert zoo.ResNet18(dataset="cifar100", method="irnet").record.variant is None
 
 
@@ -61,7 +61,7 @@ def test_files_keep_the_record(name, load, model, tmp_path):
 
 
 def test_what_makes_a_network_of_a_network_passes_the_record_on(model):
-    base = zoo.ResNet20(method="irnet", **TINY)
+    base = zoo.VGGSmall(method="irnet", **TINY)
     for new in (
         larq_rep.reptran(base, 2),
         training.with_real_weights(base),
@@ -89,8 +89,8 @@ def test_a_run_and_an_import_have_a_record(tmp_path):
     )
     assert runs.network(config).record.arguments["method"] == "recu"
     weights = tmp_path / "weights.h5"
-    zoo.ResNet20(method="rbnn", **TINY).save_weights(weights)
-    assert zoo.ResNet20(method="rbnn", weights=weights, **TINY).record.arguments["method"] == "rbnn"
+    zoo.VGGSmall(method="rbnn", **TINY).save_weights(weights)
+    assert zoo.VGGSmall(method="rbnn", weights=weights, **TINY).record.arguments["method"] == "rbnn"
 
 
 def test_a_file_of_a_form_evaluates_as_that_form(tmp_path):
@@ -112,7 +112,9 @@ def test_a_file_of_a_form_evaluates_as_that_form(tmp_path):
         ("RepResNet20", {"method": "fracbnn", "beta": 4, "width": 8}, {"method": "fracbnn"}),
         # Forms that nobody published are prepared as those for the same data set.
         ("ResNetE18", {"dataset": "cifar10", "clip_value": 1.25}, {"dataset": "cifar10", "version": 2}),
-        ("PresBNet10", {"act1": "relu", "dataset": "cifar10"}, {"dataset": "cifar10"}),
+        pytest.param(
+            *("PresBNet10", {"act1": "relu", "dataset": "cifar10"}, {"dataset": "cifar10"}), marks=pytest.mark.slow
+        ),
         ("ResNet18", {"dataset": "cifar100", "method": "irnet"}, {"dataset": "cifar100", "method": "real"}),
     ],
 )
