@@ -19,7 +19,7 @@ _CURVES_EVERY_SECONDS = 30.0
 
 
 class Keeper(tf.keras.callbacks.Callback):
-    """Writes metrics, weights and a checkpoint after each epoch. The checkpoint comes last: with it the epoch counts."""
+    """Writes metrics, weights and last a checkpoint after each epoch; only with its checkpoint does an epoch count."""
 
     def __init__(self, state: State):
         super().__init__()
