@@ -202,7 +202,7 @@ def feature_maps(
     chosen = list(range(min(channels, filters))) if isinstance(channels, int) else list(channels)
     if not chosen or not all(0 <= channel < filters for channel in chosen):
         raise ValueError(
-            f"feature_maps: channels={channels!r} should be among the {filters} channels of '{layer}', 0 to {filters - 1}."
+            f"feature_maps: channels={channels!r} should be of the {filters} channels of '{layer}', 0 to {filters - 1}."
         )
     norm, added = _behind(model, node)
     tensors = {

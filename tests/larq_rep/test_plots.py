@@ -245,7 +245,7 @@ def test_feature_maps_of_a_wrong_layer_or_channel():
     model = _rep()
     with pytest.raises(ValueError, match="feature_maps: layer='norm' should be one of rep"):
         plots.feature_maps(model, images(model), "norm")
-    with pytest.raises(ValueError, match=r"channels=\[3\] should be among the 3 channels of 'rep', 0 to 2"):
+    with pytest.raises(ValueError, match=r"channels=\[3\] should be of the 3 channels of 'rep', 0 to 2"):
         plots.feature_maps(model, images(model), channels=[3])
 
 
