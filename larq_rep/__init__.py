@@ -10,7 +10,7 @@ import sys
 _LEGACY = ("1", "true", "True")
 
 if os.environ.get("TF_USE_LEGACY_KERAS") not in _LEGACY:
-    # TensorFlow reads the variable once, when it is imported, and imports Keras 3 then if it is not set.
+    # TensorFlow reads the variable once, on its import, and then imports Keras 3 if it is not set.
     if sys.modules.get("keras") is not None and sys.modules["keras"].__version__.startswith("3."):
         raise ImportError(
             "larq_rep needs Keras 2, but Keras 3 was imported first: import larq_rep before tensorflow and "
@@ -37,5 +37,5 @@ __all__ = [
     "zoo",
 ]
 
-# Looked up on first use: the core does not depend on what is built on it, nor do layers need what trains them.
+# Imported on first use: the core does not depend on modules built on it, and layers do not need the training code.
 __getattr__, __dir__ = lazy.modules(__name__, "converters", "data", "losses", "plots", "training", "zoo")

@@ -1,4 +1,4 @@
-"""Every private name of Keras, Larq and TensorFlow that this package uses: an update has to look only here."""
+"""Wraps every private name of Keras, Larq and TensorFlow that this package uses, so updates concern only this file."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +10,12 @@ __all__ = ["BaseQuantizer", "Optimizer", "TensorCallback", "frozen", "has_graph"
 
 
 def has_graph(model: tf.keras.Model) -> bool:
-    """Whether a model is functional, or sequential and knows its input shape."""
+    """Returns whether a model is functional, or sequential with a known input shape."""
     return getattr(model, "_nodes_by_depth", None) is not None
 
 
 def nodes(model: tf.keras.Model) -> Iterator[Any]:
-    """The calls of the layers of a model that has a graph, inputs first."""
+    """Yields the layer calls of a model that has a graph, inputs first."""
     for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True):
         yield from (node for node in nodes if not node.is_input)
 
@@ -23,7 +23,7 @@ def nodes(model: tf.keras.Model) -> Iterator[Any]:
 def frozen(function: Any) -> Any:
     """The graph of a concrete function (a `GraphDef`) with constants for its variables.
 
-    `convert_variables_to_constants_v2` does these two steps, and then makes a function of the result, which takes
+    `convert_variables_to_constants_v2` does these two steps and then turns the result into a function, which takes
     several times as long.
     """
     from tensorflow.python.framework import convert_to_constants as constants
@@ -33,13 +33,13 @@ def frozen(function: Any) -> Any:
 
 
 def random_generators(model: tf.keras.Model) -> dict[str, tf.random.Generator]:
-    """By layer the random generator of layers such as dropout."""
+    """Maps the names of layers such as dropout to their random generators."""
     random = {layer.name: getattr(layer, "_random_generator", None) for layer in model.submodules}
     return {name: generator._generator for name, generator in random.items() if generator is not None}
 
 
 class TensorCallback(tf.keras.callbacks.Callback):
-    """A callback that takes tensors as logs: for numbers Keras would wait for the device in each step."""
+    """Base class of callbacks that take tensors as logs: to give numbers, Keras would wait for the device each step."""
 
     def __init__(self):
         super().__init__()
@@ -47,14 +47,14 @@ class TensorCallback(tf.keras.callbacks.Callback):
 
 
 class Optimizer(tf.keras.optimizers.Optimizer):
-    """Public names for what the optimizers of Keras keep to themselves."""
+    """Base class that gives public names to private members of Keras' optimizers."""
 
     def key(self, variable: tf.Variable) -> str:
-        """What the optimizer knows a variable by."""
+        """The key by which the optimizer knows a variable."""
         return self._var_key(variable)
 
     def position(self, variable: tf.Variable) -> int:
-        """The number of a variable among those that are trained."""
+        """The position of a variable among the trained ones."""
         return self._index_dict[self._var_key(variable)]
 
     @property
@@ -62,11 +62,11 @@ class Optimizer(tf.keras.optimizers.Optimizer):
         return getattr(self, "_built", False)
 
     def make_number(self, value: float) -> tf.Variable:
-        """A variable, as that of the learning rate, for compiled steps to see it change."""
+        """Makes a variable like that of the learning rate, so compiled steps see it change."""
         return super()._build_learning_rate(value)
 
     def rate_made(self, value: Any, made: Any) -> None:
-        """Is called with a learning rate and what Keras has made of it."""
+        """Called with a learning rate and the object that Keras made from it."""
 
     def _build_learning_rate(self, learning_rate):
         made = super()._build_learning_rate(learning_rate)

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy of a classifier."""
+"""Measures the top-1 and top-5 accuracy of a classifier."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many images were classified rightly.
+    """Counts of correctly classified images.
 
     # Attributes
         images: Number of images.
-        right: Images whose class has the largest score.
-        among5: Images whose class is among the five largest scores.
+        right: Number of images whose class has the largest score.
+        among5: Number of images whose class has one of the five largest scores.
     """
 
     images: int
@@ -32,11 +32,11 @@ class Accuracy:
 
 
 def best_classes(scores: np.ndarray, count: int = 1) -> np.ndarray:
-    """The classes with the largest scores, best first; of equal scores the first class is the better one.
+    """The classes with the largest scores, best first; with equal scores the first class wins.
 
     # Arguments
         scores: A number for each class, `(images, classes)`, of any real type.
-        count: How many classes. There are fewer columns if there are fewer classes.
+        count: Number of classes to return. There are fewer columns if there are fewer classes.
 
     # Returns
         Integers `(images, count)`.
@@ -45,7 +45,7 @@ def best_classes(scores: np.ndarray, count: int = 1) -> np.ndarray:
 
 
 def measure(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Accuracy:
-    """Accuracy over all batches.
+    """Measures the accuracy over all batches.
 
     # Arguments
         batches: Pairs of scores `(images, classes)` and the true classes `(images,)`.

@@ -1,4 +1,4 @@
-"""Checks of what the public functions and commands are given."""
+"""Checks the arguments of public functions and commands."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,17 +6,17 @@ from typing import Any
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question with up to three of the `known` names that come closest, whatever their case; empty if none does."""
+    """Asks about up to three `known` names that are closest, ignoring case; empty if none is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
     return f"Did you mean {' or '.join(by_lower[found] for found in close)}?" if close else ""
 
 
 def require_model(function: str, value: Any) -> None:
-    """Refuses what is no Keras model.
+    """Checks that a value is a Keras model.
 
     # Raises
-        TypeError: With what was found, and where a model of Keras 3 comes from.
+        TypeError: If it is not. The message says what was found, and how to get a Keras 2 model in place of Keras 3.
     """
     import tensorflow as tf  # `did_you_mean` must not wait for it
 

@@ -1,6 +1,6 @@
-"""What a network costs: binary and real multiply-accumulates, parameters and size.
+"""Counts the cost of a network: binary and real multiply-accumulates, parameters and size.
 
-The conventions are those of the tables of ReActNet and RepBNN. One operation is one multiply-accumulate.
+The conventions are those of ReActNet's and RepBNN's tables. One operation is one multiply-accumulate.
 Only the kernels of convolutions and dense layers count; biases, activations, pooling, additions and the
 scaling factors of binary kernels do not. Taps that fall on padding count like any other.
 
@@ -35,7 +35,7 @@ _TRANSPOSED = (_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTran
 _DEPTHWISE = (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D)
 _SEPARABLE = (_keras.SeparableConv1D, _keras.SeparableConv2D)
 _CONV = (_keras.Conv1D, _keras.Conv2D, _keras.Conv3D, *_TRANSPOSED, *_DEPTHWISE, *_SEPARABLE)
-# Operations without weights of their own that multiply matrices all the same.
+# Operations that multiply matrices but have no weights of their own.
 _MULTIPLIES = re.compile(r"conv|matmul|einsum|tensordot")
 
 
@@ -44,14 +44,14 @@ class LayerCost:
     """The cost of one layer for one input image, summed over its calls.
 
     # Attributes
-        name: Name of the layer, with the names of the models it is nested in before it (`model/layer`).
+        name: Name of the layer, preceded by the names of the models it is nested in (`model/layer`).
         layer: Class of the layer.
-        calls: How often the network calls it. Its parameters count once.
+        calls: How often the network calls it. Its parameters count only once.
         bops: Multiply-accumulates of binary weights with binary activations.
         conv_flops, dense_flops: Real multiply-accumulates.
         bn_flops: Operations of a batch normalisation, see `count`.
-        trainable_params, non_trainable_params: Number of its weights.
-        binary_params: How many of them are binary.
+        trainable_params, non_trainable_params: Numbers of its weights.
+        binary_params: Number of its binary weights.
         bits: Size of its weights, see `count`.
         trainable_bits: Size of its trainable weights.
     """
@@ -76,8 +76,8 @@ class Cost:
 
     # Attributes
         rows: One `LayerCost` for each layer, in the order in which the network calls them.
-        uncounted: Names of layers that multiply by a kernel in a way `count` does not know. Their parameters
-            are counted, their operations are missing in all totals.
+        uncounted: Names of layers that multiply by a kernel in a way that `count` does not know. Their parameters
+            are counted, but their operations are missing in all totals.
     """
 
     rows: tuple[LayerCost, ...]
@@ -120,7 +120,7 @@ class Cost:
 
     @property
     def trainable_params(self) -> int:
-        """Number of trainable weights: what the papers call parameters."""
+        """Number of trainable weights, which the papers call parameters."""
         return sum(row.trainable_params for row in self.rows)
 
     @property
@@ -135,7 +135,7 @@ class Cost:
 
     @property
     def real_params(self) -> int:
-        """Number of all other weights, those of `non_trainable_params` included."""
+        """Number of all other weights, including `non_trainable_params`."""
         return self.trainable_params + self.non_trainable_params - self.binary_params
 
     @property
@@ -145,11 +145,11 @@ class Cost:
 
     @property
     def trainable_bits(self) -> int:
-        """Size of the trainable weights alone, without the statistics of the batch normalisations."""
+        """Size of the trainable weights, without the statistics of the batch normalisations."""
         return sum(row.trainable_bits for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Totals and rows as plain numbers, strings and lists; a total that is no integer is a `float`."""
+        """Returns totals and rows as plain numbers, strings and lists; a total that is not an integer is a `float`."""
         totals = [name for name, member in vars(type(self)).items() if isinstance(member, property)]
         return {
             **{name: _plain(getattr(self, name)) for name in totals},
@@ -159,20 +159,20 @@ class Cost:
 
 
 class _Tensor(NamedTuple):
-    """What is known of a tensor between two layers."""
+    """The known properties of a tensor between two layers."""
 
     binary: bool = False
-    # Number of channels over the number it has in the network before RepTran.
+    # Number of channels divided by that in the network before RepTran.
     width: Fraction = Fraction(1)
 
 
 def count(model: tf.keras.Model) -> Cost:
     r"""Counts operations, parameters and bits of a model for one input image.
 
-    A multiply-accumulate is binary if the kernel has precision 1 and so has the input of the layer: its
-    `input_quantizer` has precision 1 (`lq.quantizers.NoOp(precision=1)` is believed), or it has none and the
-    layer directly before is a quantizer of precision 1. Nothing may stand between: the Larq Compute Engine
-    leaves such a convolution in float, too. Everything else is a FLOP, also the pointwise half of a separable
+    A multiply-accumulate is binary if both the kernel and the input of the layer have precision 1: its
+    `input_quantizer` has precision 1 (`lq.quantizers.NoOp(precision=1)` is trusted), or it has none and the
+    layer directly before is a quantizer of precision 1. Nothing may stand between: Larq Compute Engine
+    also leaves such a convolution in float. Everything else is a FLOP, even the pointwise half of a separable
     convolution, whose input is the sum that the depthwise half computed (`lq.models.summary` differs there).
 
     **Batch normalisation** is 2 operations for each output element (normalise, scale). In a network with
@@ -180,19 +180,19 @@ def count(model: tf.keras.Model) -> Cost:
     \\[2 N \left(\frac{1}{2\beta} + \frac{\beta}{2}\right)\\]
     with \\(N\\) the number of elements the layer has *without* repetition. \\(\beta\\) is read from the
     `Rep*` layers; if they disagree, each layer takes the factor of its own input. The paper applies the
-    factor to every batch normalisation of the network and so does this function, to reproduce Table 1. It is
+    factor to every batch normalisation of the network; so does this function, to reproduce Table 1. It is
     exact only directly behind the repetition of a `Rep*` layer: a batch normalisation before the first
     repetition (the stem of Rep-ReActNet-A) really costs \\(2N\\), one behind the repetition of the stem
     \\(N(1 + \beta)\\), and one whose channels all differ \\(2 N \beta\\). RepBNN prints 4.822e9 BOPs for
     ReActNet-A; the multiply-accumulates are 4.817e9.
 
     **Size** is 1 bit for a binary weight, 32 bits for a real one and otherwise the precision of the
-    quantizer. `bits` are those of all weights a checkpoint stores, `trainable_bits` leave out the statistics
+    quantizer. `bits` counts all weights that a checkpoint stores; `trainable_bits` leaves out the statistics
     of the batch normalisations, which the papers do not count as parameters.
 
-    Transposed convolutions take the kernel once for each input pixel. Nested models are followed, layers that
-    are called several times count each time. What a layer of another kind multiplies is not known: it is
-    named in `Cost.uncounted` if it has a kernel.
+    Transposed convolutions apply the kernel once for each input pixel. Nested models are followed, and layers that
+    are called several times count each time. The multiplications of other kinds of layers are not known: such a layer
+    is named in `Cost.uncounted` if it has a kernel.
 
     # Arguments
         model: A functional or sequential model with a fixed input size. Nothing is run.
@@ -201,7 +201,7 @@ def count(model: tf.keras.Model) -> Cost:
         A `Cost`.
 
     # Raises
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If the model has no graph of layers, a size is not known, or a quantizer does not say its precision.
     """
     require_model("cost.count", model)
@@ -219,7 +219,7 @@ class _Counter:
         self.uncounted: list[str] = []
 
     def visit(self, model: tf.keras.Model, inputs: list[_Tensor], prefix: str) -> list[_Tensor]:
-        """Counts the calls of all layers of a graph; returns what is known of its outputs."""
+        """Counts the calls of all layers of a graph; returns the properties of its outputs."""
         _require_graph(model)
         known = {id(tensor): state for tensor, state in zip(model.inputs, inputs, strict=True)}
         for node in nodes(model):
@@ -234,7 +234,7 @@ class _Counter:
         return [known[id(tensor)] for tensor in model.outputs]
 
     def _call(self, node, name: str, inputs: list[_Tensor]) -> _Tensor:
-        """Adds one call of a layer to its row; returns what is known of its outputs."""
+        """Adds one call of a layer to its row; returns the properties of its outputs."""
         layer = node.layer
         if id(layer) not in self.rows:
             _require_precisions(layer, name)
@@ -244,7 +244,7 @@ class _Counter:
         row = self.rows[id(layer)]
         row.calls += 1
 
-        # A layer may be called on constants only; then nothing is known.
+        # If a layer is called only on constants, nothing is known.
         before = inputs[0] if inputs else _Tensor()
         output = _Tensor(_precision_of_output(layer) == 1, max([t.width for t in inputs], default=Fraction(1)))
 
@@ -268,14 +268,14 @@ class _Counter:
             beta = self.beta or before.width
             row.bn_flops = _exact(row.bn_flops + elements / before.width * (1 / Fraction(beta) + beta))
         elif "getitem" in layer.name and len(node.output_shapes) == 2:
-            # Behind the global pooling a slice takes a part of the repeated channels (RepBNN, section 4.3,
-            # solutions 2 and 3). On a feature map it belongs to the network itself.
+            # After the global pooling a slice takes a part of the repeated channels (RepBNN, section 4.3,
+            # solutions 2 and 3). On a feature map a slice belongs to the network itself.
             return output._replace(width=before.width * node.output_shapes[-1] / node.input_shapes[-1])
         return output
 
 
 def _macs(node, name: str, binary: bool) -> Iterator[tuple[int, tf.Variable, bool]]:
-    """For each kernel of a layer its multiply-accumulates, itself, and whether its input is binary."""
+    """Yields for each kernel of a layer its multiply-accumulates, the kernel, and whether its input is binary."""
     layer = node.layer
     if isinstance(layer, _DENSE):
         yield _size(node.output_shapes[1:-1], name) * _size(layer.kernel.shape, name), layer.kernel, binary
@@ -309,7 +309,7 @@ def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:
 
 
 def _is_unknown(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer may multiply by a matrix that `_macs` does not know of."""
+    """Returns whether a layer may multiply by a matrix unknown to `_macs`."""
     if isinstance(layer, (_DENSE, *_CONV, _keras.PReLU)):
         return False
     if isinstance(layer, (_keras.Dot, _keras.Attention, _keras.AdditiveAttention)):

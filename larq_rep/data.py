@@ -1,6 +1,6 @@
-"""Images to train on, to verify with and to take statistics from. All arrays are NHWC and float32.
+"""Images for training, verification and statistics. All arrays are NHWC and float32.
 
-What a network sees is one thing throughout: grey images are scaled to [0, 1], RGB images are then normalised
+Networks always see the same form: grey images are scaled to [0, 1], RGB images are then also normalised
 with the mean and standard deviation of ImageNet, channel by channel.
 """
 
@@ -29,7 +29,7 @@ def digits(split: str = "train", size: Size = 8) -> tuple[np.ndarray, np.ndarray
     """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels with 17 levels of grey.
 
     The levels 0 to 16 become 0 to 1. The split is always the same (`random_state=0`) and stratified: 1437
-    images to train on, 360 held out. No network is needed, the images come with scikit-learn.
+    images to train on, 360 held out. They come with scikit-learn, so no download is needed.
 
     # Arguments
         split: `"train"` or `"test"`.
@@ -60,14 +60,14 @@ def digits(split: str = "train", size: Size = 8) -> tuple[np.ndarray, np.ndarray
 def image_folder(
     path: str | os.PathLike[str], size: Size, channels: int = 3
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Reads a folder of images, or a folder of one folder a class.
+    """Reads a folder of images, or a folder with one folder of images per class.
 
     Each image is turned upright as its EXIF data say, resized until it just covers the size, and cropped in
     the middle.
 
     # Arguments
-        path: The folder. BMP, GIF, JPEG, PNG, TIFF and WebP files count as images; other files and all that
-            begins with a dot are passed over.
+        path: The folder. BMP, GIF, JPEG, PNG, TIFF and WebP files count as images; other files and all names that
+            begin with a dot are skipped.
         size: Height and width of the result, or `(height, width)`.
         channels: 3 for RGB, normalised, or 1 for grey, in [0, 1].
 
@@ -77,9 +77,9 @@ def image_folder(
         the files relative to `path`. Sorted by name.
 
     # Raises
-        ValueError: If there are no images, some in `path` and some in folders of it, an image cannot be read,
-            or `channels` is not 1 or 3.
-        NotADirectoryError: If `path` is no folder.
+        ValueError: If there are no images, if some are in `path` and some in its folders, if an image cannot be read,
+            or if `channels` is not 1 or 3.
+        NotADirectoryError: If `path` is not a folder.
     """
     if channels not in _MODES:
         raise ValueError(f"image_folder: channels should be 1 (grey) or 3 (RGB), found {channels}.")
@@ -103,10 +103,10 @@ def image_folder(
 
 
 def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
-    """Random square crops of the two photographs of scikit-learn, a temple and a flower (427 x 640 pixels).
+    """Takes random square crops of scikit-learn's two photographs, a temple and a flower (427 x 640 pixels).
 
-    Real images for the statistics of an untrained network. A crop has between half and all of the height, is
-    mirrored or not, and is resized; the two photographs take turns.
+    They are real images for the statistics of an untrained network. A crop has between half and all of the height, is
+    randomly mirrored, and is resized; the two photographs take turns.
 
     # Arguments
         size: Height and width.

@@ -1,7 +1,7 @@
-"""What is known of each data set, once: training, zoo, import and command line read it here.
+"""The single table of data sets, which training, zoo, import and command line read.
 
-To add one that tensorflow_datasets prepares, add a `Dataset` to `DATASETS`. `larq_rep.training.datasets` loads them.
-This file imports nothing of larq_rep, so that `--help` can list the names without TensorFlow.
+To add a data set that tensorflow_datasets prepares, add a `Dataset` to `DATASETS`. `larq_rep.training.datasets` loads
+them. This file imports nothing from larq_rep, so `--help` can list the names without TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of each colour by which images in 0..1 are normalised."""
+    """Mean and standard deviation of each colour, with which images in 0..1 are normalised."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -22,20 +22,20 @@ class Dataset:
 
     # Attributes
         name: Its name here.
-        input_shape: `(height, width, channels)` of a network for it. Where `form` is another data set, networks are
-            trained at this size, else at that of their published form.
+        input_shape: `(height, width, channels)` of a network for it. If `form` is another data set, networks are
+            trained at this size, otherwise at the size of their published form.
         num_classes: Number of classes.
-        form: Data set whose published forms of networks are built for it: itself if networks are published for it.
-        statistics: Usual normalisation, `None` for images that stay in 0..1. A recipe may have another one.
+        form: The data set whose published network forms are built for it: itself if networks are published for it.
+        statistics: Usual normalisation, `None` for images that stay in 0..1. A recipe may use another one.
         source: Where `statistics` come from.
         test_resize: Shorter side before the central crop in evaluation, for a crop of 224 pixels, in proportion at
             other sizes. `None`: the size itself.
         classes: The names of the classes, if they are kept here: ImageNet's are those that Keras keeps.
         builder: Its name in tensorflow_datasets, an alias of `name`. `None` for the digits of scikit-learn.
-        test_split: Split of `builder` that is tested on. All train on `"train"`.
+        test_split: The test split of `builder`. The training split is always `"train"`.
         encoded: Whether its images stay JPEGs until they are used, because the pixels would fill the memory.
         mirrors: Whether a mirrored image has the same class.
-        page, archives: Where to register for its files, and their names, if they cannot simply be downloaded.
+        page, archives: Where to register for its files, and their names, if they cannot be downloaded directly.
     """
 
     name: str
@@ -118,13 +118,13 @@ DATASETS = (
     ),
 )
 
-# Those that networks are published for.
+# The data sets for which networks are published.
 PUBLISHED = {record.name: record for record in DATASETS if record.form == record.name}
 _BY_NAME = {name: record for record in DATASETS for name in (record.name, record.key)}
 
 
 def find(name: str) -> Dataset | None:
-    """The data set of a name or alias. `None` if there is none, or a folder has the name and it is not a `key`."""
+    """The data set with a name or alias. `None` if there is none, or if a folder has the name and it is not a `key`."""
     record = _BY_NAME.get(name)
     return None if record and name != record.key and Path(name).is_dir() else record
 

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Writes files that appear complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path`, with the same suffix, that is renamed to it once the block has succeeded.
+    """Yields a name beside `path`, with the same suffix, and renames it to `path` once the block has succeeded.
 
-    A reader of the old file is not disturbed, and nothing is left of a block that fails.
+    Readers of the old file are not disturbed, and a block that fails leaves nothing behind.
     """
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.unfinished{path.suffix}")
     try:

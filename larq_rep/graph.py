@@ -1,4 +1,4 @@
-"""The graph of any model: the calls of its layers, and which layers are convolutions and norms."""
+"""Reads the graph of a model: its layer calls, and which layers are convolutions and norms."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from larq_rep._keras import has_graph, nodes
 __all__ = ["CONV", "DEPTHWISE", "has_graph", "is_norm", "nodes", "operation"]
 
 _keras = tf.keras.layers
-# Convolutions of each channel by itself, which follow like any other layer.
+# Convolutions of single channels, which are treated like any other layer.
 DEPTHWISE = (_keras.DepthwiseConv2D,)
 CONV = (
     *(_keras.Conv1D, _keras.Conv2D, _keras.Conv3D, _keras.Dense),
@@ -21,5 +21,5 @@ def is_norm(layer: tf.keras.layers.Layer) -> bool:
 
 
 def operation(layer: tf.keras.layers.Layer) -> str:
-    """Name of the operation of TensorFlow, or of the class, that a layer is."""
+    """The name of a layer's TensorFlow operation, or otherwise of its class."""
     return getattr(layer, "symbol", type(layer).__name__).split(".")[-1]

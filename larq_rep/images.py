@@ -1,4 +1,4 @@
-"""Files of images, and what happens to an image before a network sees it. All images are (height, width, channels)."""
+"""Reads image files and prepares images for evaluation. All images are (height, width, channels)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 Size = int | tuple[int, int]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_TAIL = 64  # Bytes at the end of a JPEG among which its end mark should be.
-_CROPPED = 224  # The size that `test_resize` is for.
+_TAIL = 64  # The end mark of a JPEG should be among this many last bytes.
+_CROPPED = 224  # The crop size that `test_resize` refers to.
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name; hidden ones are passed over.
+    """The image files of a folder, sorted by name, without hidden ones.
 
     # Raises
-        FileNotFoundError: If one is a link to nowhere.
+        FileNotFoundError: If anything in the folder is a broken link.
     """
     return sorted(file for file in _shown(folder) if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders of a folder, sorted by name; hidden ones are passed over.
+    """The subfolders of a folder, sorted by name, without hidden ones.
 
     # Raises
-        FileNotFoundError: If anything in it is a link to nowhere.
+        FileNotFoundError: If anything in the folder is a broken link.
     """
     return sorted(child for child in _shown(folder) if child.is_dir())
 
@@ -51,7 +51,7 @@ def _shown(folder: Path) -> Iterator[Path]:
 
 
 def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image:
-    """An image as PIL reads it, turned as its EXIF data say.
+    """Reads an image with PIL and turns it as its EXIF data say.
 
     # Raises
         ValueError: If it cannot be read.
@@ -61,16 +61,16 @@ def open_upright(file: str | os.PathLike[str], mode: str = "RGB") -> Image.Image
     try:
         with Image.open(file) as image:
             return ImageOps.exif_transpose(image).convert(mode)
-    except Exception as error:  # Of half a file PIL raises errors of many classes.
+    except Exception as error:  # For half a file PIL raises errors of many classes.
         raise ValueError(
             f"{os.fspath(file)} cannot be read as an image: {error or repr(error)}. Repair or remove it."
         ) from error
 
 
 def check_image(file: str | os.PathLike[str]) -> None:
-    """Finds most images that cannot be read, without decoding those that look whole.
+    """Finds most images that cannot be read, without decoding those that look complete.
 
-    These are JPEGs with their end mark, and PNGs whose check sums are right. All others are decoded.
+    JPEGs with an end mark and PNGs with correct checksums look complete. All others are decoded.
 
     # Raises
         ValueError: If it cannot be read.
@@ -98,10 +98,11 @@ def height_width(size: Size) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What happens to an image before a network classifies it: resize, central crop, scaling to 0..1, normalisation.
+    """The preparation of an image before a network classifies it: resize, central crop, scaling to 0..1, normalisation.
 
     # Arguments
-        mean, std: Of each channel of images in 0..1; `None` leaves them in 0..1, as grey images always are.
+        mean, std: Mean and standard deviation of each channel of images in 0..1; `None` leaves them in 0..1, where grey
+            images always stay.
         test_resize: Shorter side before the central crop, for a crop of 224 pixels, in proportion at other sizes.
             `None`: the size itself.
 
@@ -127,16 +128,16 @@ class Evaluation:
 
     @property
     def resize_share(self) -> float:
-        """Shorter side before the crop as a multiple of that of the crop."""
+        """The shorter side before the crop, as a multiple of the crop's side."""
         return (self.test_resize or _CROPPED) / _CROPPED
 
 
 def evaluation_image(image: tf.Tensor, evaluation: Evaluation, size: Size) -> tf.Tensor:
-    """One image as a network sees it in evaluation.
+    """Prepares one image as a network sees it in evaluation.
 
     # Arguments
         image: uint8 `(height, width, channels)`.
-        evaluation: What is done.
+        evaluation: The preparation.
         size: Height and width of the result, or `(height, width)`.
 
     # Returns
@@ -149,8 +150,8 @@ def evaluation_image(image: tf.Tensor, evaluation: Evaluation, size: Size) -> tf
 
 
 def resized(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """The image at another size, interpolated bilinearly with antialiasing, as float32."""
-    # Whole levels, which PIL and with it all recipes go on with.
+    """Resizes an image bilinearly with antialiasing; the result is float32."""
+    # PIL, and so every recipe, continues with whole levels.
     return tf.round(tf.cast(tf.image.resize(image, (height, width), antialias=True), tf.float32))
 
 
@@ -169,7 +170,7 @@ def covering(image: tf.Tensor, least_height: int, least_width: int, height: int,
 
 
 def normalised(image: Any, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Any:
-    """`(x - mean) / std` by channel, of a float32 array or tensor in 0..1. Grey images stay as they are."""
+    """Computes `(x - mean) / std` per channel of a float32 array or tensor in 0..1. Grey images are not changed."""
     if mean is None or image.shape[-1] == 1:
         return image
     return (image - np.array(mean, np.float32)) / np.array(std, np.float32)

@@ -1,4 +1,4 @@
-"""Modules of a package that are imported when they are first used, and known to `dir` before."""
+"""Imports modules of a package on first use; `dir` lists them before."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def modules(package: str, *names: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package with these modules."""
+    """Makes `__getattr__` and `__dir__` for a package with these modules."""
 
     def getter(name: str) -> Any:
         if name in names:

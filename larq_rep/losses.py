@@ -14,8 +14,8 @@ class DistributionalLoss(tf.keras.losses.Loss):
     \\]
 
     with the teacher's logits \\(t\\) in place of the labels and the network's logits \\(z\\). It exceeds the
-    Kullback-Leibler divergence of the two by the entropy of the teacher's, so the gradients are equal. No gradient
-    passes to the teacher.
+    Kullback-Leibler divergence of the two by the entropy of the teacher's probabilities, so the gradients are equal.
+    No gradient passes to the teacher.
 
     # Arguments
         temperature: \\(T\\), 1 in ReActNet; \\(T^2\\) keeps the size of the gradients.
@@ -83,7 +83,7 @@ class CrossEntropy(tf.keras.losses.Loss):
     def call(self, y_true, y_pred):
         logits = tf.convert_to_tensor(y_pred)
         labels = tf.reshape(tf.cast(y_true, tf.int64), tf.shape(logits)[:-1])
-        # Not by one-hot targets, which would be 0 for a label that is no class: here it is an error.
+        # Not with one-hot targets, which would be 0 for a label that is not a class: here it is an error.
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         if self.label_smoothing:
             uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)

@@ -1,4 +1,4 @@
-"""Which network of the zoo a model is: on the model itself, and in the files that it is saved to."""
+"""Records which network of the zoo a model is, on the model itself and in its files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """The network of the zoo that a model is, or was made from by `larq_rep.reptran`.
+    """The zoo network that a model is, or from which `larq_rep.reptran` made it.
 
     # Attributes
         network: Name of its constructor.
-        arguments: Keywords with which the constructor builds the same network; `input_tensor` and `weights` are left
-            out.
+        arguments: Keyword arguments with which the constructor builds the same network, without `input_tensor` and
+            `weights`.
     """
 
     network: str
@@ -37,7 +37,7 @@ class Record:
 
 @lq.utils.register_keras_custom_object
 class RecordedModel(tf.keras.Model):
-    """A functional model that has a `record`, and keeps it in `.h5` and `.keras` files and SavedModels."""
+    """A functional model with a `record`, which `.h5` and `.keras` files and SavedModels keep."""
 
     record: Record | None = None
 
@@ -62,7 +62,7 @@ class RecordedModel(tf.keras.Model):
 
 
 def recorded(model: tf.keras.Model, record: Record | None) -> tf.keras.Model:
-    """The functional model of the same layers with this record; the model itself if there is none."""
+    """Returns a functional model of the same layers with this record; the model itself if there is none."""
     if record is None:
         return model
     if not isinstance(model, RecordedModel):
@@ -72,7 +72,7 @@ def recorded(model: tf.keras.Model, record: Record | None) -> tf.keras.Model:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
+    """Turns a value into one that JSON can hold."""
     if isinstance(value, np.generic):
         return value.item()
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,4 +1,4 @@
-"""Where a network binarizes its activations, and what it takes the sign of."""
+"""Finds where a network binarizes its activations, and the values whose signs it takes."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ class Sign(NamedTuple):
     """A place where a network binarizes activations.
 
     # Attributes
-        name: Name of the layer that has the quantizer as `input_quantizer` or `activation`, or is it; with the
-            names of the models it is nested in before it (`model/layer`) and `:1`, `:2` behind it for further
+        name: Name of the layer that has the quantizer as `input_quantizer` or `activation`, or is the quantizer;
+            preceded by the names of the models it is nested in (`model/layer`), followed by `:1`, `:2` for further
             calls of the same layer.
         quantizer: The quantizer.
-        inputs: What is binarized, a tensor of the model's graph.
+        inputs: The tensor of the model's graph that is binarized.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Sign(NamedTuple):
 def signs(model: tf.keras.Model) -> list[Sign]:
     """Finds where a network binarizes activations, from input to output.
 
-    These are the quantizers of precision 1 but `lq.quantizers.NoOp`, which only marks what is binary already.
-    `tf.keras.Model(model.inputs, [sign.inputs for sign in signs(model)])` computes all that is binarized.
+    It finds all quantizers of precision 1 except `lq.quantizers.NoOp`, which only marks values already binary.
+    `tf.keras.Model(model.inputs, [sign.inputs for sign in signs(model)])` computes all values that are binarized.
 
     # Arguments
         model: A functional model, or a sequential one that knows its input shape.
 
     # Raises
-        ValueError: If the model has no graph of layers, or a quantizer that does not say its precision.
+        ValueError: If the model has no graph of layers, or a quantizer does not say its precision.
     """
     found: list[Sign] = []
     calls: dict[str, int] = {}
@@ -83,9 +83,9 @@ def input_quantizer(layer: tf.keras.layers.Layer) -> lq.quantizers.Quantizer | N
 
 
 def shifted(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    r"""What a quantizer takes the sign of, and how far from 0 its gradient vanishes, as its class says.
+    r"""The value whose sign a quantizer takes, and the distance from 0 at which its gradient vanishes.
 
-    With `RSign` the value is \\(x + b\\), with `lq.quantizers.SteSign` it is \\(x\\). The window is 1 where the
+    With `RSign` the value is \\(x + b\\), with `lq.quantizers.SteSign` it is \\(x\\). The window is 1 if the
     gradient vanishes nowhere (`LeakySign`, `EDESign`, `clip_value=None`).
 
     # Arguments
@@ -96,7 +96,7 @@ def shifted(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tuple[tf.Tensor
         The value, of the shape of `x`, and the window, a scalar, both `float32`.
 
     # Raises
-        ValueError: If it is no quantizer of precision 1, or one of your own that does not say.
+        ValueError: If it is not a quantizer of precision 1, or is a custom one whose class does not say this.
     """
     x = tf.cast(x, tf.float32)
     value, window = value_of(quantizer)(x), window_of(quantizer)(x)
@@ -104,13 +104,13 @@ def shifted(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tuple[tf.Tensor
 
 
 def saturated(quantizer: lq.quantizers.Quantizer, x: tf.Tensor) -> tf.Tensor:
-    """Where no gradient passes a quantizer of precision 1, or the value is 1 or more if it passes everywhere."""
+    """Marks where no gradient passes a quantizer of precision 1; if it passes everywhere, values of 1 or more."""
     x = tf.cast(x, tf.float32)
     return saturates(quantizer, x, *shifted(quantizer, x))
 
 
 def named_layers(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, tf.keras.layers.Layer]]:
-    """The layers of a model from input to output with their names, those of nested models as `model/layer`."""
+    """Yields a model's layers from input to output with their names; in nested models, these are `model/layer`."""
     for layer in model.layers:
         if isinstance(layer, tf.keras.Model):
             yield from named_layers(layer, f"{prefix}{layer.name}/")

@@ -1,4 +1,4 @@
-"""Layers of the published networks that Keras and Larq lack or have otherwise, on NHWC tensors (`channels_last`)."""
+"""Layers of the published networks that Keras and Larq lack or define otherwise, on NHWC tensors (`channels_last`)."""
 
 from larq_rep.layers.activations import BiasedPReLU, RPReLU
 from larq_rep.layers.batch_norm import BatchNormalization

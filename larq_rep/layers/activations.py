@@ -11,15 +11,15 @@ def _prelu(u, alpha, training):
     def prelu(u, alpha):
         one = tf.ones((), u.dtype)
 
-        # The backward pass needs nothing but u. BiasAddGrad sums faster than tf.reduce_sum.
+        # The backward pass needs only u. BiasAddGrad sums faster than tf.reduce_sum.
         def grad(dy):
             d_alpha = tf.raw_ops.BiasAddGrad(out_backprop=dy * tf.minimum(u, 0))
             return dy * tf.where(u > 0, one, alpha), tf.reshape(d_alpha, alpha.shape)
 
         if training is True:
-            # Equal to the other and faster. Not u > 0: TensorFlow would keep the slopes for the backward pass.
+            # Equal to the form below, and faster. With u > 0 TensorFlow would keep the slopes for the backward pass.
             return u * tf.where(u < 0, alpha, one), grad
-        # The one spelling that Larq Compute Engine turns into a PRELU.
+        # The only form that Larq Compute Engine turns into a PRELU.
         return tf.nn.relu(u) + (-alpha) * tf.nn.relu(-u), grad
 
     return prelu(u, tf.convert_to_tensor(alpha))
@@ -27,7 +27,7 @@ def _prelu(u, alpha, training):
 
 @lq.utils.register_keras_custom_object
 class RPReLU(tf.keras.layers.Layer):
-    r"""ReAct-PReLU: a PReLU that is shifted in and out, all per channel.
+    r"""ReAct-PReLU: a PReLU whose input and output are shifted, all per channel.
 
     \\[
     y = \operatorname{PReLU}_a(x + b_1) + b_2 \qquad
@@ -40,7 +40,7 @@ class RPReLU(tf.keras.layers.Layer):
     The weights are, in this order, `shift_in` \\(b_1\\) of shape `(channels,)`, `alpha` \\(a\\) of shape
     `(1, 1, channels)` and `shift_out` \\(b_2\\) of shape `(channels,)`: the ranks that Larq Compute Engine
     needs to make one `PRELU` and two `ADD`. In the paper's symbols \\(\gamma = -b_1\\), \\(\beta = a\\),
-    \\(\zeta = b_2\\). At \\(u = 0\\) the gradient is that of the lower branch, as in PyTorch.
+    \\(\zeta = b_2\\). At \\(u = 0\\) the lower branch gives the gradient, as in PyTorch.
 
     # Arguments
         shift_in_initializer: Initializer of `shift_in`.
@@ -109,7 +109,7 @@ class RPReLU(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs, training=None):
-        # bias_add and not +, whose gradient sums more slowly.
+        # bias_add instead of +, because the gradient of + sums more slowly.
         y = _prelu(tf.nn.bias_add(inputs, self.shift_in), self.alpha, training)
         return tf.nn.bias_add(y, self.shift_out)
 
@@ -148,8 +148,8 @@ class BiasedPReLU(tf.keras.layers.Layer):
 
     The weights are, in this order, `bias` \\(b\\) of shape `(channels,)` and `alpha` \\(a\\) of shape
     `(1, 1, channels)`: the ranks that Larq Compute Engine needs to make an `ADD` and a `PRELU`. In the paper's
-    symbols \\(\gamma = -b\\), \\(\beta = a\\); they are per channel, as in the authors' code (the paper has one
-    of each for a group). At \\(u = 0\\) the gradient is that of the lower branch, as in PyTorch.
+    symbols \\(\gamma = -b\\), \\(\beta = a\\); they are per channel, as in the authors' code (in the paper, per
+    group). At \\(u = 0\\) the lower branch gives the gradient, as in PyTorch.
 
     # Arguments
         bias_initializer: Initializer of `bias`.

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-_batch = threading.local()  # Replicas run in threads of their own.
+_batch = threading.local()  # Each replica runs in its own thread.
 
 
 @contextlib.contextmanager
 def repeated(times: tf.Tensor) -> Iterator[None]:
-    """In it, each image of a batch that replicas share is there `times` times, and counts once in N."""
+    """Within this context each image of a shared batch is present `times` times, and counts once in N."""
     _batch.times = times
     try:
         yield
@@ -23,20 +23,20 @@ def repeated(times: tf.Tensor) -> Iterator[None]:
 class BatchNormalization(tf.keras.layers.BatchNormalization):
     r"""Keras' batch normalisation with an unbiased moving variance whatever its input.
 
-    With the mean \\(\mu\\) of the \\(N\\) numbers \\(x_i\\) that a channel has in a batch and the momentum \\(m\\), a
-    step of training takes
+    With the mean \\(\mu\\) of a channel's \\(N\\) numbers \\(x_i\\) in a batch and the momentum \\(m\\), a
+    training step takes
 
     \\[
     \sigma^2 \leftarrow m\, \sigma^2 + (1 - m)\, \frac{1}{N - 1} \sum_i (x_i - \mu)^2
     \\]
 
-    into `moving_variance`, as PyTorch does; the batch itself is normalised with \\(1 / N\\) in place of
-    \\(1 / (N - 1)\\), there and here. Keras has \\(1 / (N - 1)\\) only where it uses a fused operation, which is for
-    feature maps in float32 or shorter, on one device or on several that do not synchronise; else it has \\(1 / N\\).
-    With `synchronized=True` \\(N\\) is that of all devices. A single number has no unbiased variance: \\(N = 1\\)
-    counts as Keras counts it, 0.
+    into `moving_variance`, as PyTorch does. Both normalise the batch itself with \\(1 / N\\) instead of
+    \\(1 / (N - 1)\\). Keras uses \\(1 / (N - 1)\\) only with a fused operation, that is for
+    feature maps in float32 or shorter, on one device or on several that do not synchronise; otherwise \\(1 / N\\).
+    With `synchronized=True`, \\(N\\) counts the numbers of all devices. A single number has no unbiased variance: for
+    \\(N = 1\\) it is 0, as in Keras.
 
-    Weights, configuration and inference are those of Keras' layer, whose files fit.
+    Weights, configuration and inference are those of Keras' layer, and files of either layer fit the other.
 
     # Arguments
         **kwargs: As for `tf.keras.layers.BatchNormalization`, with its defaults: PyTorch's are `momentum=0.9,
@@ -57,7 +57,7 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
         if training is None:
             training = tf.keras.backend.learning_phase()
         learns = self.trainable and (tf.is_tensor(training) or training)
-        # Statistics of renormalisation and of parts of a batch are other ones.
+        # Renormalisation and parts of a batch have different statistics.
         if not learns or self.fused or self.renorm or self.virtual_batch_size is not None:
             return super().call(inputs, training=training, mask=mask)
         before = tf.identity(self.moving_variance)
@@ -66,7 +66,7 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
         others = tf.cast(self._count(inputs, mask) - 1, dtype)
 
         def correct():
-            # What Keras has added for this batch, over N - 1, makes N / (N - 1) of it.
+            # Keras has added a term for this batch. Adding 1 / (N - 1) of it again makes it N / (N - 1) times as large.
             added = self.moving_variance - self.momentum * before
             missing = tf.where(others > 0, added / tf.maximum(others, 1), tf.zeros_like(added))
             return self.moving_variance.assign_add(missing * tf.cast(training, dtype))
@@ -82,7 +82,7 @@ class BatchNormalization(tf.keras.layers.BatchNormalization):
         return variable.assign_sub(step)
 
     def _count(self, inputs, mask):
-        """How many numbers each channel has."""
+        """Counts the numbers of each channel."""
         if mask is None:
             count = tf.size(inputs, tf.int64) // tf.size(self.moving_variance, tf.int64)
         else:

@@ -6,13 +6,13 @@ import tensorflow as tf
 
 @lq.utils.register_keras_custom_object
 class PopCount(tf.keras.layers.Layer):
-    r"""From the sum of a binary convolution to the popcount that BMXNet's convolutions return.
+    r"""Turns the sum of a binary convolution into the popcount that BMXNet's convolutions return.
 
     \\[ y = \frac{h + n}{2} \qquad n = k_h k_w C \\]
 
-    with the sum \\(h\\) of \\(n\\) products of \\(-1\\) and \\(+1\\): \\(y\\) is how many of them are \\(+1\\), an
-    integer in \\(0..n\\). That holds at the border too if the padding is \\(-1\\) or \\(+1\\). Of the second
-    input only the number of channels \\(C\\) is used:
+    with the sum \\(h\\) of \\(n\\) products of \\(-1\\) and \\(+1\\): \\(y\\) is the number of products that are
+    \\(+1\\), an integer in \\(0..n\\). This also holds at the border if the padding is \\(-1\\) or \\(+1\\). Only the
+    number of channels \\(C\\) of the second input is used:
 
     ```python
     y = lq.layers.QuantConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", ...)(x)
@@ -29,7 +29,7 @@ class PopCount(tf.keras.layers.Layer):
         `(batch, height, width, channels)` of the convolution.
 
     # Output shape
-        That of the first input.
+        Same as the first input.
 
     # Raises
         ValueError: if the input is not a list of two tensors, or the number of channels is unknown.

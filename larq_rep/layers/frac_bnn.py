@@ -20,11 +20,11 @@ class ThermometerEncoding(tf.keras.layers.Layer):
     \\]
 
     \\(P\\) is the largest count, \\(\operatorname{round}(255 / R)\\): 32 channels for each colour with the
-    authors' resolution \\(R = 8\\). Halves \\(p / R\\) are rounded to even. The pixels are rounded to integers
-    first (which the thresholds do, halfway between integers), so that it does not matter whether they were
+    authors' resolution \\(R = 8\\). Halves \\(p / R\\) are rounded to even. The pixels are first rounded to integers
+    (by thresholds halfway between integers), so it does not matter whether they were
     divided by 255 or multiplied by its inverse.
 
-    The result is binary: the convolution behind it takes `input_quantizer=lq.quantizers.NoOp(precision=1)`,
+    The result is binary: the next convolution takes `input_quantizer=lq.quantizers.NoOp(precision=1)`,
     and Larq Compute Engine bitpacks it. No gradient passes.
 
     # Arguments
@@ -54,7 +54,7 @@ class ThermometerEncoding(tf.keras.layers.Layer):
         self.resolution = resolution
 
     def _first_pixels(self) -> np.ndarray:
-        """For each channel of a colour the darkest pixel that turns it on."""
+        """The darkest pixel that turns on each channel of a colour."""
         counts = np.rint(np.arange(256) / self.resolution)
         return np.searchsorted(counts, np.arange(1, counts[-1] + 1))
 
@@ -84,7 +84,7 @@ def _gate(x):
 
 @lq.utils.register_keras_custom_object
 class PrecisionGate(tf.keras.layers.Layer):
-    r"""Adds the low bit's convolution to the high bit's where that one is large: fractional activations.
+    r"""Adds the low bit's convolution to the high bit's where the latter is large: fractional activations.
 
     \\[
     y = \tfrac{2}{3} h + g \cdot \tfrac{1}{3} l \qquad
@@ -96,8 +96,8 @@ class PrecisionGate(tf.keras.layers.Layer):
     \qquad \sigma = \operatorname{sigmoid}\left(5 \left(\tfrac{2}{3} h - \vartheta_o\right)\right)
     \\]
 
-    \\(h\\) and \\(l\\) are what one convolution makes of the high and the low bit of the activations. Both
-    are binary convolutions, with the same kernel:
+    \\(h\\) and \\(l\\) are the results of one convolution on the high and the low bit of the activations. Both
+    are binary convolutions with the same kernel:
 
     ```python
     conv = lq.layers.QuantConv2D(
@@ -124,7 +124,7 @@ class PrecisionGate(tf.keras.layers.Layer):
         A list of two tensors `(..., channels)`, the convolutions of the high and of the low bit.
 
     # Output shape
-        That of one input.
+        Same as one input.
 
     # Raises
         ValueError: if the number of channels is unknown.
@@ -134,7 +134,7 @@ class PrecisionGate(tf.keras.layers.Layer):
             Activations](https://arxiv.org/abs/2012.12206), section 3.3
     """
 
-    # After RepTran a convolution has fewer filters and is repeated: so many thresholds it has.
+    # After RepTran a convolution has fewer filters and is repeated, so it has that many thresholds.
     belongs_to_convolution = True
 
     def __init__(self, threshold_initializer=_MINUS_ONE, threshold_regularizer=None, **kwargs):

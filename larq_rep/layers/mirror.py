@@ -1,4 +1,4 @@
-"""The image turned by half a turn, which aligns TensorFlow's strided layers as PyTorch's are."""
+"""Rotates images by half a turn, which aligns TensorFlow's strided layers like PyTorch's."""
 
 import larq as lq
 import tensorflow as tf
@@ -10,17 +10,17 @@ class Mirror(tf.keras.layers.Layer):
 
     \\[ y_{i, j} = x_{H - 1 - i,\; W - 1 - j} \\]
 
-    A strided convolution or pooling with an odd window meets an even size at one end: where PyTorch pads at the top
-    and left, TensorFlow's `"same"` pads at the bottom and right. On mirrored images and with mirrored kernels the two
-    compute the same, mirrored. So this layer is the first of a network with the weights of its PyTorch authors, whose
-    kernels are stored mirrored.
+    A strided convolution or pooling with an odd window pads an even size at one end only: PyTorch pads at the top
+    and left, TensorFlow's `"same"` at the bottom and right. On mirrored images and with mirrored kernels TensorFlow
+    computes PyTorch's result, mirrored. So this layer comes first in a network with the weights of its PyTorch
+    authors, whose kernels are stored mirrored.
 
-    Larq Compute Engine makes one operator of it, `STRIDED_SLICE` with steps of -1. (`REVERSE_V2` of two axes would
-    do as well, but TFLite 2.14 computes it wrongly.)
+    Larq Compute Engine turns it into one operator, `STRIDED_SLICE` with steps of -1. (`REVERSE_V2` of two axes would
+    also work, but TFLite 2.14 computes it wrongly.)
 
-    It has one weight that no computation uses, so that Keras' `load_weights` does not load an `.h5` file of mirrored
-    kernels into a network without this layer, nor the other way round. (In its newer formats Keras does not look for
-    layers that are left over; `larq_rep.zoo.load_weights` does.)
+    It has one weight that no computation uses, so Keras' `load_weights` does not load an `.h5` file of mirrored
+    kernels into a network without this layer, or vice versa. (In its newer formats Keras does not check for
+    leftover layers; `larq_rep.zoo.load_weights` does.)
 
     # Input shape
         `(batch, height, width, channels)`

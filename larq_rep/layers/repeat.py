@@ -1,4 +1,4 @@
-"""The convolutions of RepBNN, which repeat what they compute."""
+"""The layers of RepBNN, which repeat their outputs."""
 
 import larq as lq
 import tensorflow as tf
@@ -56,9 +56,9 @@ class Repeat(tf.keras.layers.Layer):
 
 
 class RepLayer(tf.keras.layers.Layer):
-    """What the Rep layers share; precedes the layer that it changes in the list of bases.
+    """Base class of the Rep layers; it precedes the layer that it changes in the list of bases.
 
-    That layer counts its outputs in the attribute `_outputs`.
+    The attribute named by `_outputs` holds that layer's number of outputs.
     """
 
     _outputs = "filters"
@@ -80,7 +80,7 @@ class RepLayer(tf.keras.layers.Layer):
         self._untiled = False
 
     def call(self, inputs):
-        # Keras' convolution sets the static shape of its own, untiled output from compute_output_shape.
+        # Keras' convolution takes the static shape of its untiled output from compute_output_shape.
         self._untiled = True
         try:
             outputs = super().call(inputs)
@@ -100,9 +100,9 @@ class RepLayer(tf.keras.layers.Layer):
 class RepQuantConv2D(RepLayer, lq.layers.QuantConv2D):
     r"""RepBNN's convolution: more input channels, fewer filters, and the output repeated.
 
-    It takes the place of a `lq.layers.QuantConv2D` with `filters` filters on \\(C\\) input channels. With an
-    input of \\(\beta C\\) channels its kernel is `(kh, kw, beta * C, filters / beta)`, as large as the
-    original and with as many operations. The convolution's output, `filters / beta` channels, is repeated
+    It replaces a `lq.layers.QuantConv2D` with `filters` filters on \\(C\\) input channels. With an
+    input of \\(\beta C\\) channels its kernel is `(kh, kw, beta * C, filters / beta)`, with as many weights and
+    operations as the original. The convolution's output, `filters / beta` channels, is repeated
     \\(\beta^2\\) times in whole blocks:
 
     \\[ y_{n,h,w,j} = \operatorname{conv}(x)_{n,h,w,\,j \bmod (\texttt{filters}/\beta)} \\]
@@ -111,8 +111,8 @@ class RepQuantConv2D(RepLayer, lq.layers.QuantConv2D):
     before the repeating. With `beta=1` this is a `QuantConv2D`.
 
     # Arguments
-        filters: Number of filters of the *original* convolution. (The attribute `filters` of the layer is, as
-            for any Keras convolution, that of its kernel: `filters / beta`.)
+        filters: Number of filters of the *original* convolution. (As for any Keras convolution, the layer's attribute
+            `filters` is the number in its kernel: `filters / beta`.)
         kernel_size: Height and width of the kernel.
         beta: The repeating factor, an integer of at least 1.
         *args, **kwargs: All other arguments of `lq.layers.QuantConv2D`, with its defaults; `data_format`
@@ -135,7 +135,7 @@ class RepQuantConv2D(RepLayer, lq.layers.QuantConv2D):
 
 @lq.utils.register_keras_custom_object
 class RepConv2D(RepLayer, tf.keras.layers.Conv2D):
-    """`RepQuantConv2D` for a real-valued convolution, such as the 1x1 one of a downsampling shortcut.
+    """`RepQuantConv2D` for a real-valued convolution, such as the 1x1 convolution of a downsampling shortcut.
 
     # Arguments
         filters: Number of filters of the *original* convolution.
@@ -151,7 +151,7 @@ class RepConv2D(RepLayer, tf.keras.layers.Conv2D):
         `(batch, new_height, new_width, beta * filters)`
 
     # Raises
-        ValueError: as `RepQuantConv2D`.
+        ValueError: as for `RepQuantConv2D`.
     """
 
 
@@ -159,12 +159,12 @@ class RepConv2D(RepLayer, tf.keras.layers.Conv2D):
 class RepQuantDense(RepLayer, lq.layers.QuantDense):
     r"""`RepQuantConv2D` for a hidden dense layer, which is a 1x1 convolution of a 1x1 map.
 
-    It takes the place of a `lq.layers.QuantDense` with `units` units on \\(C\\) features. With
+    It replaces a `lq.layers.QuantDense` with `units` units on \\(C\\) features. With
     \\(\beta C\\) features its kernel is `(beta * C, units / beta)`, and its outputs are repeated
     \\(\beta^2\\) times in whole blocks.
 
     # Arguments
-        units: Number of units of the *original* layer. (The attribute `units` is that of the kernel.)
+        units: Number of units of the *original* layer. (The attribute `units` is the number in the kernel.)
         beta: The repeating factor, an integer of at least 1.
         *args, **kwargs: All other arguments of `lq.layers.QuantDense`, with its defaults.
 
@@ -197,7 +197,7 @@ class RepDense(RepLayer, tf.keras.layers.Dense):
         `(batch, beta * units)`
 
     # Raises
-        ValueError: as `RepQuantDense`.
+        ValueError: as for `RepQuantDense`.
     """
 
     _outputs = "units"

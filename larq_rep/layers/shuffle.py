@@ -5,7 +5,7 @@ import tensorflow as tf
 
 
 def _shuffle(x, groups):
-    # Rank 3: Larq Compute Engine's transposition of rank 4 or 5 takes several times as long, and so does a gather.
+    # Rank 3, because Larq Compute Engine's transposition of rank 4 or 5 takes several times as long, as does a gather.
     y = tf.reshape(x, (-1, groups, x.shape[-1] // groups))
     y = tf.reshape(tf.transpose(y, (0, 2, 1)), tf.shape(x))
     return tf.ensure_shape(y, x.shape)
@@ -54,7 +54,7 @@ class ChannelShuffle(_Grouped):
         Same as the input.
 
     # Raises
-        ValueError: if the number of channels is unknown or no multiple of `groups`.
+        ValueError: if the number of channels is unknown or not a multiple of `groups`.
 
     # References
         - [ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
@@ -73,9 +73,9 @@ class GroupNormShuffle(_Grouped):
     y_c = \gamma_c \frac{x_c - \mu_g}{\sqrt{\sigma^2_g + \epsilon}} + \beta_c
     \\]
 
-    Mean \\(\mu_g\\) and (biased) variance \\(\sigma^2_g\\) are those of one image over its height, its width and
-    the channels of the group \\(g\\) of \\(c\\); so training and inference are the same. This is the layer
-    normalisation of PresB-Net, whose authors normalise each group on its own. The shuffle is
+    Mean \\(\mu_g\\) and (biased) variance \\(\sigma^2_g\\) are taken for one image over its height, its width and
+    the channels of \\(c\\)'s group \\(g\\), so training and inference are the same. This is the layer
+    normalisation of PresB-Net, whose authors normalise each group separately. The shuffle is
     `ChannelShuffle(groups)`. The weights are `gamma` and `beta` of shape `(channels,)`.
 
     # Arguments
@@ -90,7 +90,7 @@ class GroupNormShuffle(_Grouped):
         Same as the input.
 
     # Raises
-        ValueError: if the number of channels is unknown or no multiple of `groups`.
+        ValueError: if the number of channels is unknown or not a multiple of `groups`.
 
     # References
         - [Group Normalization](https://arxiv.org/abs/1803.08494)
@@ -110,7 +110,7 @@ class GroupNormShuffle(_Grouped):
 
     def call(self, inputs):
         shape = (-1, 1, self.groups, inputs.shape[-1] // self.groups)
-        # First for each channel, then the groups of these few numbers: Larq Compute Engine's operators are quick
+        # First for each channel, then for the groups of these few numbers: Larq Compute Engine's operators are fast
         # on whole images only where an operand is one number per channel.
         mean = tf.reduce_mean(inputs, axis=[1, 2], keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(inputs, mean), axis=[1, 2], keepdims=True)

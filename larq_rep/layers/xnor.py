@@ -13,16 +13,15 @@ class XNORScale(tf.keras.layers.Layer):
     \left|x_{n,i,j,c}\right|
     \\]
 
-    The output of the binary convolution is multiplied by it. Taps on padding count as 0, and the gradient
-    does not pass:
+    The output of the binary convolution is multiplied by it. Taps on padding count as 0, and no gradient passes:
 
     ```python
     y = lq.layers.QuantConv2D(64, 3, strides=2, padding="same", input_quantizer="ste_sign", ...)(x)
     y = tf.keras.layers.multiply([y, XNORScale(3, strides=2)(x)])
     ```
 
-    The paper has this factor, the authors' code has not. On a device it costs a mean, a convolution and a
-    multiplication of floating-point numbers.
+    The paper has this factor, the authors' code does not. On a device it costs a mean, a convolution and a
+    multiplication in floating point.
 
     # Arguments
         kernel_size: Height and width of the convolution's kernel, one integer or two.
@@ -54,7 +53,7 @@ class XNORScale(tf.keras.layers.Layer):
     def call(self, inputs):
         magnitude = tf.reduce_mean(tf.abs(inputs), axis=-1, keepdims=True)
         height, width = self.kernel_size
-        # Not an average pooling: that leaves out the taps on padding.
+        # Not average pooling, because that leaves out the taps on padding.
         box = tf.constant(1 / (height * width), magnitude.dtype, [height, width, 1, 1])
         return tf.stop_gradient(tf.nn.conv2d(magnitude, box, self.strides, self.padding.upper()))
 

@@ -1,6 +1,6 @@
 """Pictures of networks and of their training, after the figures of ReActNet and RepBNN.
 
-Every function returns a `matplotlib.figure.Figure`, which `write` puts into a file:
+Every function returns a `matplotlib.figure.Figure`, which `write` saves to a file:
 
 ```python
 plots.write(plots.coefficients(model), "coefficients.png")

@@ -1,4 +1,4 @@
-"""What all pictures have in common. matplotlib is imported when the first one is drawn."""
+"""Makes and writes figures. matplotlib is imported when the first one is drawn."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from larq_rep.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def choose(function: str, argument: str, name: str, known: Mapping[str, Any]) -> Any:
     if name not in known:
-        raise ValueError(f"{function}: {argument}={name!r} should be of {', '.join(known)}.")
+        raise ValueError(f"{function}: {argument}={name!r} should be one of {', '.join(known)}.")
     return known[name]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches."""
+    """Makes an empty figure of this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), layout="constrained")
@@ -39,11 +39,11 @@ def write(figure: Figure, path: str | os.PathLike[str], dpi: int = 120) -> None:
 
     # Arguments
         figure: A figure.
-        path: Where to write. A file that is there is replaced.
-        dpi: Pixels of an inch.
+        path: Where to write. An existing file is replaced.
+        dpi: Pixels per inch.
 
     # Raises
-        OSError: If it cannot be written; what was there stays.
+        OSError: If it cannot be written; an existing file then stays.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learned."""
+"""Draws learned coefficients, activations and feature maps of a network."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def coefficients(model: tf.keras.Model) -> Figure:
-    """Draws the shifts of the signs and the coefficients of the PReLUs as colour bars, as ReActNet's Figure 8.
+    """Draws the shifts of the signs and the coefficients of the PReLUs as colour bars, like ReActNet's Figure 8.
 
     There is a row for each kind: shift of the sign (`RSign`, `LeakyRSign`), shift in (`RPReLU`, and the bias of
-    `BiasedPReLU`), slope (those and Keras' `PReLU`), and shift out. A bar is a layer, its channels from top to
-    bottom; the layers go from input to output. Blue is positive, red negative, on one scale for each row; above
-    the row are the extremes and where they are.
+    `BiasedPReLU`), slope (those two and Keras' `PReLU`), and shift out. A bar is a layer, with its channels from top
+    to bottom; the layers go from input to output. Blue is positive, red negative, with one scale for each row; the
+    title of a row gives the extremes and their layers.
 
     # Arguments
-        model: A model that is built.
+        model: A built model.
 
     # Raises
-        ValueError: If the model has none of these layers, or a quantizer of your own with weights that does not say
+        ValueError: If the model has none of these layers, or if a custom quantizer has weights but does not say
             which of them are shifts.
 
     # References
@@ -55,7 +55,7 @@ def coefficients(model: tf.keras.Model) -> Figure:
 
     rows = list(kinds.items())
     longest = max(len(bars) for _, bars in rows)
-    # Rows of the same layers share their names, below the last of them.
+    # Rows of the same layers share the layers' names, below the last of these rows.
     named = [i + 1 == len(rows) or list(bars) != list(rows[i + 1][1]) for i, (_, bars) in enumerate(rows)]
     label = 0.065 * max(len(name) for _, bars in rows for name in bars)
     heights = [1.5 + label * names for names in named]
@@ -70,7 +70,7 @@ def coefficients(model: tf.keras.Model) -> Figure:
                 vmin=-largest,
                 vmax=largest,
                 extent=(x - 0.45, x + 0.45, 0, 1),
-                # An average of several channels would hide the extreme ones.
+                # Averaging several channels would hide the extreme ones.
                 interpolation="nearest",
                 aspect="auto",
             )
@@ -89,20 +89,20 @@ def coefficients(model: tf.keras.Model) -> Figure:
 def activations(
     model: tf.keras.Model, images: np.ndarray, layers: str | Sequence[str] | None = None, sign: bool = True
 ) -> Figure:
-    """Draws histograms of what the signs of a network get and of what they give, as ReActNet's Figure 9.
+    """Draws histograms of the values before and after a network's signs, like ReActNet's Figure 9.
 
-    Before the sign stands the value it is taken of: with `RSign` the shifted one (see `shifted`). Dashed lines
-    mark the window beyond which no gradient passes, or 1 where it passes everywhere. The title has the share
+    The value before the sign is the one whose sign is taken: with `RSign` the shifted one (see `shifted`). Dashed
+    lines mark the window beyond which no gradient passes, or 1 where it passes everywhere. The title gives the share
     of +1 after the sign.
 
     # Arguments
         model: A functional model.
         images: Input of the model, `(N, height, width, channels)`.
         layers: Names of the layers that have the signs, see `Sign`; by default the first, middle and last one.
-        sign: Whether to draw the values after the sign, too.
+        sign: Whether to also draw the values after the sign.
 
     # Raises
-        ValueError: If the model has no sign, or none of a given name.
+        ValueError: If the model has no sign, or none with a given name.
 
     # References
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
@@ -163,22 +163,22 @@ def activations(
 def feature_maps(
     model: tf.keras.Model, images: np.ndarray, layer: str | None = None, channels: int | Sequence[int] = 8
 ) -> Figure:
-    r"""Draws how equal copies of RepConv's feature maps become different ones, as RepBNN's Figure 7.
+    r"""Draws how equal copies of RepConv's feature maps become different, like RepBNN's Figure 7.
 
-    Left is what the convolution gives for the first image, before it is repeated; then its \\(\beta^2\\) copies
-    side by side, behind the batch normalisation and behind the addition of the shortcut. A row is a channel of
+    On the left is the convolution's output for the first image, before it is repeated; then its \\(\beta^2\\) copies
+    side by side, after the batch normalisation and after the addition of the shortcut. A row is a channel of
     the convolution. Each row of a part has one scale from its darkest to its brightest value, so copies that
     look alike are alike. A part that the network does not have is left out, and the title says so.
 
     # Arguments
-        model: A functional model. Layers of nested models are not looked at.
+        model: A functional model. Layers of nested models are ignored.
         images: Input of the model, `(N, height, width, channels)`.
         layer: Name of a Rep convolution or a `Repeat`; by default the middle one of the convolutions with both
             a batch normalisation and a shortcut, or of all.
-        channels: Which channels of the convolution, or how many of the first.
+        channels: Numbers of the convolution's channels to draw, or how many of the first ones.
 
     # Raises
-        ValueError: If nothing is repeated in the network, or there is no such layer or channel.
+        ValueError: If the network repeats nothing, or there is no such layer or channel.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -193,7 +193,7 @@ def feature_maps(
             "Repeat. Give a Rep network with beta > 1, such as reptran(model, beta=2)."
         )
     if layer is None:
-        # Networks with their normalisation before the repetition have nothing but Repeat layers.
+        # Networks with their normalisation before the repetition have only Repeat layers.
         convolutions = [name for name, node in known.items() if isinstance(node.layer, RepLayer)] or list(known)
         complete = [name for name in convolutions if None not in _behind(model, known[name])] or convolutions
         layer = complete[len(complete) // 2]
@@ -227,7 +227,7 @@ def feature_maps(
 
 
 def _mosaics(title: str, maps: Mapping[str, np.ndarray], chosen: Sequence[int], filters: int, copies: int) -> Figure:
-    """Draws maps beside each other, by their titles, or one above the other."""
+    """Draws the maps under their titles, side by side or one above the other."""
     columns = [x.shape[-1] // filters for x in maps.values()]
     # Many copies need the whole width.
     stacked = copies > 4
@@ -262,7 +262,7 @@ def _copies(layer: tf.keras.layers.Layer) -> int:
 
 
 def _behind(model: tf.keras.Model, node: Any) -> tuple[Any, Any]:
-    """The outputs of the batch normalisation and of the addition that follow a call, or None."""
+    """The outputs of the batch normalisation and of the addition that follow a call, each None if there is none."""
     users: dict[int, list[Any]] = {}
     for user in nodes(model):
         for tensor in user.keras_inputs:
@@ -287,7 +287,7 @@ def _behind(model: tf.keras.Model, node: Any) -> tuple[Any, Any]:
 
 
 def _mosaic(maps: np.ndarray, channels: Sequence[int], copies: int, gap: int) -> np.ndarray:
-    """Rows of channels and columns of copies, each row from 0 to 1, with NaN between."""
+    """Arranges channels in rows and copies in columns, each row from 0 to 1, with NaN between."""
     height, width, _ = maps.shape
     tiles = maps.reshape(height, width, copies, -1)[..., list(channels)].transpose(3, 2, 0, 1)
     low, high = (pick(tiles, axis=(1, 2, 3), keepdims=True) for pick in (np.min, np.max))

@@ -1,4 +1,4 @@
-"""Pictures of trainings, and of networks beside each other."""
+"""Draws the curves of trainings, and compares networks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Point(NamedTuple):
         name: Its label.
         ops: Operations for one image, FLOPs + BOPs / 64.
         accuracy: Top-1 accuracy in percent.
-        family: What has one colour.
-        base: Name of the point that a line comes from.
+        family: Points of one family have one colour.
+        base: Name of the point from which an arrow leads to this one.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Point(NamedTuple):
 
 
 def accuracy_against_ops(points: Iterable[Point]) -> Figure:
-    """Draws the accuracies of networks over their operations, as RepBNN's Figure 1.
+    """Draws the accuracies of networks over their operations, like RepBNN's Figure 1.
 
     An arrow leads from a base network to its Rep network. The operations have a logarithmic scale.
 
     # Arguments
-        points: The networks; names differ.
+        points: The networks, with different names.
 
     # Raises
-        ValueError: If there are no points, two have one name, a base is not among them, or a number is not one
-            that can be drawn.
+        ValueError: If there are no points, two have the same name, a base is not among them, or a number cannot be
+            drawn.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -62,7 +62,7 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
     known: dict[str, Point] = {}
     for point in points:
         if point.name in known:
-            raise ValueError(f"accuracy_against_ops: two points are named {point.name!r}. Give each a name of its own.")
+            raise ValueError(f"accuracy_against_ops: two points are named {point.name!r}. Give each its own name.")
         if not (point.ops > 0 and np.isfinite(float(point.ops)) and np.isfinite(point.accuracy)):
             raise ValueError(
                 f"accuracy_against_ops: {point.name!r} should have ops > 0 and an accuracy, found ops={point.ops} and "
@@ -97,7 +97,7 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
                     arrowprops=dict(arrowstyle="->", color=COLORS[number % len(COLORS)], shrinkA=4, shrinkB=4),
                 ).set_in_layout(False)
     ops = [point.ops for point in known.values()]
-    # Room for the labels; and at least one mark of 1, 2 or 5.
+    # Leaves room for the labels, and for at least one mark of 1, 2 or 5.
     axes.set_xlim(min(ops) / 1.6, max(ops) * 1.6)
     axes.margins(y=0.12)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -113,7 +113,7 @@ def accuracy_against_ops(points: Iterable[Point]) -> Figure:
 
 
 def _label(axes, points: Iterable[Point]) -> None:
-    """Writes the names beside the points, where they cover neither each other nor a point."""
+    """Writes the names beside the points, so that they cover neither each other nor a point."""
     from matplotlib.transforms import Bbox
 
     axes.figure.draw_without_rendering()
@@ -152,19 +152,19 @@ def _label(axes, points: Iterable[Point]) -> None:
 
 
 def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws the curves of one or several trainings: of each epoch loss, accuracy and what else there is.
+    """Draws the curves of one or several trainings: loss, accuracy and other metrics of each epoch.
 
     Training is dashed, validation solid. Learning rate (`lr`) and the means of `BinaryStatistics` (`flip_ratio`,
     `saturated`) have their own parts if a run has them. A vertical line stands between two phases.
 
     # Arguments
-        runs: By name what `fit` returned, or the rows of a table of metrics: for each epoch numbers, or strings as
-            of `csv.DictReader`, by the names `loss`, `accuracy`, `val_loss`, `val_accuracy` and `lr`, with `epoch`
-            and `phase`. Epochs may go on counting from phase to phase, or begin anew in each. Cells may be empty.
-            Rows alone are one run without a name.
+        runs: Maps names to the results of `fit`, or to the rows of a table of metrics: for each epoch numbers, or
+            strings from `csv.DictReader`, under the names `loss`, `accuracy`, `val_loss`, `val_accuracy` and `lr`, with
+            `epoch` and `phase`. Epochs may count on from phase to phase, or restart in each. Cells may be empty.
+            Rows without a mapping are one run without a name.
 
     # Raises
-        ValueError: If there is no epoch, or nothing of that to draw.
+        ValueError: If there are no epochs, or none of these metrics.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -175,7 +175,7 @@ def history(runs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Figure:
         raise ValueError(f"history: nothing to draw, no run has an epoch with one of {', '.join(_AXES)}.")
     across = len(metrics) if len(metrics) < 4 else -(-len(metrics) // 2)
     down = -(-len(metrics) // across)
-    # Of each run a row of the legend, above the curves.
+    # The legend above the curves has a row for each run.
     figure = new_figure(5 * across, 4 * down + 0.2 * len(tables))
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes in grid[len(metrics) :]:
@@ -232,7 +232,7 @@ def _table(name: str, run: Any) -> tuple[np.ndarray, dict[str, np.ndarray], list
 
 
 def _phase(value: Any) -> str:
-    """The name of a phase; 1, 1.0 and "1" are the same one."""
+    """The name of a phase; 1, 1.0 and "1" mean the same phase."""
     try:
         return f"phase {float(value):g}"
     except ValueError:

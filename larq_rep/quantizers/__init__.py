@@ -1,4 +1,4 @@
-r"""Quantizers of the published networks that Larq itself does not have.
+r"""Quantizers of the published networks that Larq lacks.
 
 They are used like Larq's own, as objects or by their alias:
 
@@ -8,25 +8,25 @@ lq.layers.QuantConv2D(64, 3, input_quantizer=EDESign(t=0.001), kernel_quantizer=
 ```
 
 Everywhere \\(\operatorname{sign}(0) = +1\\), as in Larq and Larq Compute Engine (PyTorch has 0 there), and
-every forward pass is spelled so that the Larq Compute Engine converter recognises it as binary.
+every forward pass is written so that the Larq Compute Engine converter recognises it as binary.
 
-**A quantizer of your own** tells the rest of the library what it needs to know by these members of its class, as ours
-do. Where one is missing that is needed, an error says so; Larq's classes are known.
+**A custom quantizer** tells the rest of the library what it needs to know through these members of its class, as ours
+do. An error names a member that is needed but missing; Larq's classes are known.
 
 | member | meaning | asked by |
 |---|---|---|
 | `precision` | the bits of its results | cost, statistics, plots, checkpoint import |
 | `value(x)` | the tensor whose sign it takes, of the shape of `x` | statistics, plots, checkpoint import |
-| `window(x)` | how far from 0 that may be for gradients to pass; `None` if it may be anything | statistics, plots |
-| `saturated(x)` | where no gradient passes, if the window does not tell | statistics |
+| `window(x)` | how far from 0 the value may be for gradients to pass; `None` if there is no limit | statistics, plots |
+| `saturated(x)` | where no gradient passes, if the window does not say it | statistics |
 | `zero_is_positive` | `False` if a value of 0 does not become +1, as in PyTorch | checkpoint import |
 | `coefficients` | its learned shifts, `{"shift of the sign": weight}`, or `{}` | weight decay, plots |
-| `schedule` | the class of the callback that changes its numbers in training, or `None` | `schedules_for` |
+| `schedule` | the class of the callback that changes its parameters in training, or `None` | `schedules_for` |
 | `mirrored` | set to `True` if its kernel is mirrored, see `larq_rep.layers.Mirror` | constructors of the zoo |
 
-`value` and `window`, `saturated`, `coefficients` and `zero_is_positive` belong to one `call`: a class that overrides
-`call` gives them again. Weights of a kernel quantizer are imported under their names, behind the name of the kernel's
-layer. A `schedule` is best derived from `larq_rep.quantizers.callbacks.QuantizerSchedule`.
+`value`, `window`, `saturated`, `coefficients` and `zero_is_positive` belong to one `call`: a class that overrides
+`call` must define them again. Weights of a kernel quantizer are imported under the name of the kernel's layer followed
+by their own. It is best to derive a `schedule` from `larq_rep.quantizers.callbacks.QuantizerSchedule`.
 """
 
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign

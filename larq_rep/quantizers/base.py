@@ -1,8 +1,8 @@
-"""What is asked of a quantizer: its class answers, and for the classes of Larq a table does.
+"""Asks quantizers for their properties, and holds base classes of quantizers with variables.
 
-Quantizers of a user answer as ours do, with the attributes and methods that `larq_rep.quantizers` lists. One that
-does not is refused with the remedy. A class speaks for its own `call` only: one that overrides the `call` of
-another has to answer anew.
+A quantizer's class answers; a table answers for Larq's classes. A user's quantizers answer as ours do, with the
+attributes and methods that `larq_rep.quantizers` lists; otherwise an error names the remedy. A class speaks only for
+its own `call`: one that overrides the `call` of another must answer again.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from larq_rep._keras import BaseQuantizer
 
 
 class _Answers(NamedTuple):
-    """What a quantizer of Larq would say; the functions take it and its input."""
+    """The answers for a quantizer of Larq. The functions take the quantizer and its input."""
 
     value: Callable[[Any, tf.Tensor], tf.Tensor] = lambda quantizer, x: x
     window: Callable[[Any, tf.Tensor], Any] = lambda quantizer, x: quantizer.clip_value
@@ -29,7 +29,7 @@ _LARQ: dict[type, _Answers] = {
     lq.quantizers.SteHeaviside: _Answers(zero_is_positive=False),
     lq.quantizers.ApproxSign: _Answers(window=lambda quantizer, x: 1.0),
     lq.quantizers.SwishSign: _Answers(window=lambda quantizer, x: None),
-    # It rounds halves to even, so 0 in front of this sign is rounded down.
+    # It rounds halves to even, so a value of 0 is rounded down.
     lq.quantizers.DoReFa: _Answers(
         value=lambda quantizer, x: 2 * (x if quantizer.mode == "activations" else quantizer.weight_preprocess(x)) - 1,
         window=lambda quantizer, x: 1.0 if quantizer.mode == "activations" else None,
@@ -38,12 +38,12 @@ _LARQ: dict[type, _Answers] = {
 }
 
 
-# The kinds of learned coefficients, one number a channel.
+# The kinds of learned coefficients, each with one number per channel.
 COEFFICIENTS = ("shift of the sign", "shift in", "slope", "shift out")
 
 
 def precision_of(quantizer: Any) -> int:
-    """The bits of what a quantizer gives.
+    """The number of bits of a quantizer's results.
 
     # Raises
         ValueError: If it does not say.
@@ -58,12 +58,12 @@ def precision_of(quantizer: Any) -> int:
 
 
 def binarizes(quantizer: Any) -> bool:
-    """Whether a quantizer has precision 1 and is not `lq.quantizers.NoOp`, which marks what is binary already."""
+    """Whether a quantizer has precision 1 and is not `lq.quantizers.NoOp`, which marks values already binary."""
     return getattr(quantizer, "precision", None) == 1 and not isinstance(quantizer, lq.quantizers.NoOp)
 
 
 def value_of(quantizer: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The function of the input of a quantizer that it takes the sign of.
+    """The function from a quantizer's input to the value whose sign it takes.
 
     # Raises
         ValueError: If it does not binarize, or does not say.
@@ -74,7 +74,7 @@ def value_of(quantizer: Any) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def window_of(quantizer: Any) -> Callable[[tf.Tensor], Any]:
-    """The function of the input that says how far from 0 the value may be for gradients to pass, or None.
+    """The function of the input that returns how far from 0 the value may be for gradients to pass, or None.
 
     # Raises
         ValueError: If it does not say.
@@ -84,13 +84,13 @@ def window_of(quantizer: Any) -> Callable[[tf.Tensor], Any]:
 
 
 def saturates(quantizer: Any, x: tf.Tensor, value: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Where no gradient passes: by default where the value is not within the window."""
+    """Marks where no gradient passes: by default where the value is not within the window."""
     own = _find(quantizer, "saturated")
     return tf.abs(value) >= window if own is None else own(x)
 
 
 def zero_is_positive(quantizer: Any) -> bool:
-    """Whether the sign of a value of 0 is +1, as Larq's is; PyTorch's is 0, so such a value is another there."""
+    """Whether the sign of 0 is +1, as in Larq; in PyTorch it is 0, so results differ there."""
     return _find(quantizer, "zero_is_positive") is not False
 
 
@@ -98,11 +98,11 @@ def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
     """The learned shifts and slopes of a layer or quantizer, by their kind, one of `COEFFICIENTS`.
 
     # Raises
-        ValueError: If a quantizer has weights and does not say what they are, or a kind is not one of these.
+        ValueError: If a quantizer has weights but does not say what they are, or a kind is not one of these.
     """
     if not isinstance(module, lq.quantizers.Quantizer):
         found = getattr(module, "coefficients", None)
-        # Other modules may mean something else by it.
+        # Other modules may use this name for something else.
         found = found if isinstance(found, Mapping) else {}
     elif learned := [weight.name for weight in module.weights if weight.trainable]:
         remedy = '`coefficients = {}`, or a property `coefficients` that returns {"shift of the sign": weight}'
@@ -117,10 +117,10 @@ def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
 
 
 def schedule_of(quantizer: lq.quantizers.Quantizer) -> Callable[[], tf.keras.callbacks.Callback] | None:
-    """The class of the callback that changes numbers of a quantizer during training, if there is one.
+    """The class of the callback that changes parameters of a quantizer during training, if there is one.
 
     # Raises
-        ValueError: If a quantizer has variables that no gradient changes, and does not say what does.
+        ValueError: If a quantizer has variables that no gradient changes, but does not say what changes them.
     """
     if hasattr(quantizer, "schedule"):
         return quantizer.schedule
@@ -134,7 +134,7 @@ def schedule_of(quantizer: lq.quantizers.Quantizer) -> Callable[[], tf.keras.cal
 
 
 def _find(quantizer: Any, name: str) -> Any:
-    """What the class that has the quantizer's `call`, or one derived from it, says; None if it says nothing."""
+    """The answer of the class that has the quantizer's `call`, or of a class derived from it; None without one."""
     for cls in type(quantizer).__mro__:
         if name in vars(cls):
             return getattr(quantizer, name)
@@ -161,11 +161,11 @@ def _called(quantizer: Any) -> str:
 
 
 class QuantizerWithVariables(BaseQuantizer):
-    """A quantizer with weights, or with a number that a schedule changes.
+    """Base class of quantizers with weights, or with a number that a schedule changes.
 
-    That number is a variable, for compiled training steps to see it change, but no weight. Files hold the weights
-    only: saving it would also make `.keras` files of models whose layers share one quantizer unreadable, since
-    there each layer restores one of its own.
+    That number is a variable, so compiled training steps see it change, but it is not a weight. Files hold only the
+    weights: saving the number would make `.keras` files of models whose layers share one quantizer unreadable, because
+    each layer restores its own quantizer there.
     """
 
     precision = 1
@@ -183,7 +183,7 @@ class QuantizerWithVariables(BaseQuantizer):
         return [*([] if self.trainable else self._trainable_weights), *self._state]
 
     def get_build_config(self):
-        # The shape of the kernel is that of the layer, whose config may make a wider one (`reptran`).
+        # The layer gives the shape of the kernel, and its config may make a wider one (`reptran`).
         return None
 
     def save_own_variables(self, store):
@@ -196,7 +196,7 @@ class QuantizerWithVariables(BaseQuantizer):
 
 
 class SteepenedQuantizer(QuantizerWithVariables):
-    """Holds `t`, the steepness of an estimator, which grows during training."""
+    """Base class of quantizers with `t`, the steepness of an estimator, which grows during training."""
 
     def __init__(self, t: float, **kwargs):
         super().__init__(**kwargs)
@@ -210,7 +210,7 @@ class SteepenedQuantizer(QuantizerWithVariables):
 
 
 def sample_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Each sample of a batch without its mean, and its (unbiased) variance."""
+    """Returns each sample of a batch minus its mean, and its (unbiased) variance."""
     axes = list(range(1, x.shape.rank))
     freedom = tf.cast(tf.reduce_prod(tf.shape(x)[1:]) - 1, x.dtype)
     centred = x - tf.reduce_mean(x, axes, keepdims=True)
@@ -219,14 +219,14 @@ def sample_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 @tf.custom_gradient
 def standardized(kernel: tf.Tensor) -> tf.Tensor:
-    """Weights without the mean and over the (unbiased) standard deviation of their output channel, the last axis."""
+    """Standardises weights: minus the mean, over the (unbiased) deviation, of their output channel (the last axis)."""
     axes = list(range(kernel.shape.rank - 1))
     centred = kernel - tf.reduce_mean(kernel, axis=axes)
     freedom = kernel.shape[:-1].num_elements() - 1
     deviation = tf.sqrt(tf.reduce_sum(centred**2, axis=axes) / freedom)
     z = centred / deviation
 
-    # In fewer passes than that of the operations above, one after the other.
+    # Takes fewer passes than the gradients of the operations above one after the other.
     def grad(dz):
         along = tf.reduce_sum(dz * z, axis=axes) / freedom
         return (dz - tf.reduce_mean(dz, axis=axes) - along * z) / deviation

@@ -1,6 +1,6 @@
-r"""What changes numbers of quantizers during training: callbacks that the quantizers name as their `schedule`.
+r"""Callbacks that change parameters of quantizers during training; the quantizers name them as their `schedule`.
 
-All of it is a function of the epoch \\(e = 0 \dots E - 1\\) of the \\(E\\) that `fit` was told.
+Each is a function of the epoch \\(e = 0 \dots E - 1\\), with \\(E\\) the number of epochs given to `fit`.
 """
 
 import math
@@ -20,7 +20,7 @@ def steepness(epoch: float, epochs: int, t_min: float, t_max: float = 10.0) -> f
 
 
 def recu_tau(epoch: float, epochs: int, tau_min: float = 0.85, tau_max: float = 0.99) -> float:
-    r"""Quantile \\(\tau\\) up to which ReCU leaves weights as they are.
+    r"""Quantile \\(\tau\\) up to which ReCU leaves weights unchanged.
 
     \\[
     \tau(e) = A \exp(e / E) + B \qquad
@@ -31,9 +31,9 @@ def recu_tau(epoch: float, epochs: int, tau_min: float = 0.85, tau_max: float = 
 
 
 class QuantizerSchedule(tf.keras.callbacks.Callback):
-    """Sets a variable of all quantizers of a model whose `schedule` this class is, at the start of each epoch.
+    """Sets a variable of all quantizers whose `schedule` is this class, at the start of each epoch.
 
-    A subclass says which variable that is, and what it is set to.
+    A subclass names the variable and computes its value.
 
     # Attributes
         attribute: Name of the variable.
@@ -63,7 +63,7 @@ class QuantizerSchedule(tf.keras.callbacks.Callback):
         return isinstance(schedule, type) and isinstance(self, schedule)
 
     def value(self, quantizer, epoch: int, epochs: int) -> float:
-        """The number of a quantizer in epoch `epoch` (the first is 0) of `epochs`."""
+        """The value for a quantizer in epoch `epoch` (the first is 0) of `epochs`."""
         raise NotImplementedError
 
 
@@ -71,10 +71,10 @@ class EDESchedule(QuantizerSchedule):
     r"""Sharpens the error decay estimator of IR-Net at the start of each epoch.
 
     Sets `t` of all `EDESign` and `LibraSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
-    \\(t_{\min}\\) is what each was made with: 0.001 in `ResNet20`, 0.1 in `VGGSmall`.
+    \\(t_{\min}\\) is each quantizer's initial `t`: 0.001 in `ResNet20`, 0.1 in `VGGSmall`.
 
     # Arguments
-        t_max: Where the schedule would arrive after the last epoch.
+        t_max: The value that the schedule would reach after the last epoch.
 
     # Raises
         ValueError: When training begins, if the model has no such quantizer.
@@ -96,13 +96,13 @@ class EDESchedule(QuantizerSchedule):
 
 
 class ReCUSchedule(QuantizerSchedule):
-    r"""Leaves more and more weights as they are, at the start of each epoch.
+    r"""Lets ReCU leave more weights unchanged with each epoch.
 
     Sets `tau` of all `ReCUSign` of the model to `recu_tau(epoch, epochs, tau_min, tau_max)`.
 
     # Arguments
         tau_min: \\(\tau\\) of the first epoch.
-        tau_max: Where the schedule would arrive after the last epoch.
+        tau_max: The value that the schedule would reach after the last epoch.
 
     # Raises
         ValueError: When training begins, if the model has no `ReCUSign`.
@@ -128,11 +128,11 @@ class RBNNSchedule(QuantizerSchedule):
 
     Sets `t` of all `StandardizedSign` and `RotatedSign` of the model to `steepness(epoch, epochs, t_min, t_max)`.
     Then it calls `update_rotations` of each `RotatedSign` with the latent kernel of its layer. The authors do that
-    with the epoch's first batch before they use the rotations, which is the same.
+    in the epoch's first batch before they use the rotations, which is equivalent.
 
     # Arguments
         t_min: \\(t\\) of the first epoch.
-        t_max: Where the schedule would arrive after the last epoch.
+        t_max: The value that the schedule would reach after the last epoch.
 
     # Raises
         ValueError: When training begins, if the model has no such quantizer, or a `RotatedSign` is not the
@@ -163,8 +163,8 @@ class RBNNSchedule(QuantizerSchedule):
             kind = type(quantizer).__name__
             raise ValueError(
                 f"RBNNSchedule: {kind} '{quantizer.name}' of model '{self.model.name}' has to be the "
-                f"kernel_quantizer of one layer, whose kernel it is rotated to, but it is that of "
-                f"{sorted(layer.name for layer in layers) or 'none'}. Give each convolution a {kind}() of its own."
+                f"kernel_quantizer of one layer, to whose kernel it is rotated, but it belongs to "
+                f"{sorted(layer.name for layer in layers) or 'none'}. Give each convolution its own {kind}()."
             )
         return layers[0]
 

@@ -1,4 +1,4 @@
-"""Quantizers of FracBNN's activations. Its kernels take `lq.quantizers.SteSign(clip_value=1.3)`."""
+"""Quantizers of FracBNN's activations. Its kernels use `lq.quantizers.SteSign(clip_value=1.3)`."""
 
 import larq as lq
 import tensorflow as tf
@@ -37,9 +37,9 @@ class QuantSign(BaseQuantizer):
 
     Halves are rounded to even. With one bit this is the sign, and 0 becomes +1 as everywhere in Larq (-1 in
     the authors' code). With two bits the levels are -1, -1/3, 1/3 and 1. No published code has the network
-    of one bit; its gradient is taken to be the one of this formula.
+    with one bit; we assume that its gradient follows this formula.
 
-    Two bits are two signs, \\((2 b_1 + b_0) / 3\\), that `QuantSign(bits=1)` and `LowBitSign` give.
+    Two bits are two signs, \\((2 b_1 + b_0) / 3\\); `QuantSign(bits=1)` gives \\(b_1\\), `LowBitSign` \\(b_0\\).
 
     # Arguments
         bits: Number of bits, an integer of at least 1.
@@ -90,7 +90,7 @@ class QuantSign(BaseQuantizer):
 @lq.utils.register_alias("low_bit_sign")
 @lq.utils.register_keras_custom_object
 class LowBitSign(BaseQuantizer):
-    r"""The low one of the two bits of FracBNN's activations, as a sign.
+    r"""The lower of the two bits of FracBNN's activations, as a sign.
 
     \\[
     b_0 = \operatorname{sign}\left(x - \tfrac{2}{3} b_1\right) \qquad b_1 = \operatorname{sign}(x)
@@ -101,7 +101,7 @@ class LowBitSign(BaseQuantizer):
     \end{cases}
     \\]
 
-    \\((2 b_1 + b_0) / 3\\) is what `QuantSign(bits=2)` gives, in value and gradient, except where that rounds
+    \\((2 b_1 + b_0) / 3\\) equals `QuantSign(bits=2)`, in value and gradient, except where that rounds
     a half: at \\(\left|x\right| = 2/3\\) and, to the last bit, around 0. `larq_rep.layers.PrecisionGate` has
     an example.
 
@@ -128,7 +128,7 @@ class LowBitSign(BaseQuantizer):
         return x - 2 / 3 * lq.math.sign(x)
 
     def window(self, x):
-        # From 1/3 on there are both values near 0 and values beyond 1.
+        # A value beyond 1/3 may come from an x near 0 or from an x beyond 1.
         return 2 / 3
 
     def saturated(self, x):

@@ -17,7 +17,7 @@ def _ede_sign(x, t):
 
 
 class _EDEQuantizer(SteepenedQuantizer):
-    """The sign with the error decay estimator as its gradient."""
+    """Base class of quantizers with the error decay estimator as gradient of the sign."""
 
     schedule = EDESchedule
 
@@ -43,8 +43,8 @@ class EDESign(_EDEQuantizer):
     \\]
 
     `t` grows during training, from nearly the identity to nearly the sign. It is a scalar variable that a
-    callback sets, `quantizer.t.assign(0.2)`. It is no weight of the layer: `get_config`, `.h5` and `.keras`
-    files keep the constructor's value only.
+    callback sets, `quantizer.t.assign(0.2)`. It is not a weight of the layer: `get_config`, `.h5` and `.keras`
+    files keep only the constructor's value.
 
     # Arguments
         t: Initial steepness, greater than 0.
@@ -86,7 +86,7 @@ class LibraSign(_EDEQuantizer):
     \\]
 
     Mean and (unbiased) standard deviation are those of an output channel. The gradient passes through the
-    standardisation; at the sign it is that of `EDESign` in \\(z\\), and \\(s_o\\) is a constant. Larq Compute
+    standardisation; the sign has the gradient of `EDESign` at \\(z\\), and \\(s_o\\) is a constant. Larq Compute
     Engine evaluates all of it at conversion: a binary kernel and a positive scale per output channel remain.
 
     A channel whose weights are all equal has no standard deviation and gives NaN, as in the authors' code.
@@ -115,7 +115,7 @@ class LibraSign(_EDEQuantizer):
     def call(self, inputs):
         axes = list(range(inputs.shape.rank - 1))
         z = self.value(inputs)
-        # tf.round rounds halves to even, like the authors'.
+        # tf.round rounds halves to even, like the authors' code.
         exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
         return tf.stop_gradient(2.0**exponent) * self._sign(z)
 

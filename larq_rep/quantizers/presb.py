@@ -32,8 +32,8 @@ class LeakySign(BaseQuantizer):
     \end{cases}
     \\]
 
-    With \\(s = 0.01\\) it is the sign of PresB-Net. With \\(s = 0\\) it is that of AresB-Net: Larq's `ste_sign`,
-    but for the gradient at -1 and 1.
+    With \\(s = 0.01\\) it is the sign of PresB-Net. With \\(s = 0\\) it is the sign of AresB-Net, which is Larq's
+    `ste_sign` except for the gradient at -1 and 1.
 
     # Arguments
         slope: Gradient \\(s\\) from -1 downwards and from 1 upwards.
@@ -86,8 +86,8 @@ class LeakyRSign(RSign):
     \end{cases}
     \\]
 
-    All but the gradient is as in `RSign`: the gradient of `bias` \\(b\\), shape `(channels,)`, is that of the
-    input summed over all axes but the channels.
+    Everything except the gradient is as in `RSign`: the gradient of `bias` \\(b\\), shape `(channels,)`, is the
+    gradient of the input summed over all axes except the channels.
 
     # Arguments
         slope: Gradient \\(s\\) from -1 downwards and from 1 upwards.
@@ -154,19 +154,20 @@ class AresSign(BaseQuantizer):
     s_o = \operatorname{mean}\left|\operatorname{clip}(w_{:,:,:,o}, -1, 1)\right|
     \\]
 
-    With \\(g\\) the gradient of the loss by \\(q(w)\\), \\(I\\) input channels (those of a group) and \\(n\\)
-    weights in an output channel, the gradient by \\(w\\) is
+    With \\(g\\) the gradient of the loss with respect to \\(q(w)\\), \\(I\\) input channels (of one group) and \\(n\\)
+    weights in an output channel, the gradient with respect to \\(w\\) is
 
     \\[
     n \left(1 - \frac{1}{I}\right) \left(s_o 1_{\left|w\right| \leq 1} \, g
       + \operatorname{sign}(w) \operatorname{mean}_o(\operatorname{sign}(w) \, g)\right)
     \\]
 
-    The second term is the way through \\(s_o\\); the code of XNOR-Net (`XNORSign`) has \\(g / n\\) there. With a
-    single input channel the gradient is 0.
+    The second term comes from the path through \\(s_o\\); the code of XNOR-Net (`XNORSign`) has \\(g / n\\) there.
+    With a single input channel the gradient is 0.
 
-    A weight beyond 1 hardly comes back by this gradient. The authors clip the latent weights before each training
-    step and each test, and keep them so: `kernel_constraint="weight_clip"`, without which this is another method.
+    This gradient hardly brings back a weight beyond 1. The authors clip the latent weights before each training
+    step and each test, and keep the clipped values: use `kernel_constraint="weight_clip"`, without which the method
+    differs.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in

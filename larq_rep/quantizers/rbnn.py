@@ -41,7 +41,7 @@ def _standardized_sign(x, t, crop):
             along_z = z * tf.reduce_sum(dz * z, axes, keepdims=True) / freedom
             return (dz - tf.reduce_mean(dz, axes, keepdims=True) - along_z) / std, None
 
-        # Cropped before the sign, since Larq Compute Engine makes no binary convolution of a part of one.
+        # Cropped before the sign, because Larq Compute Engine makes no binary convolution of a part of a sign's result.
         return lq.math.sign(centred[:, rows:, columns:] if rows or columns else centred), grad
 
     return signs(x, t)
@@ -62,21 +62,21 @@ class StandardizedSign(SteepenedQuantizer):
     \\(m\\) and \\(\sigma\\) are mean and (unbiased) standard deviation of one sample over all its pixels and
     channels, in training *and* in evaluation: the threshold depends on the input. The gradient passes
     through the standardisation. Larq Compute Engine computes a mean and a difference before it binarizes; an
-    activation that equals the mean but for rounding may get the other sign there.
+    activation that equals the mean up to rounding may get the other sign there.
 
     `t` grows during training. It is a scalar variable that a callback sets, `quantizer.t.assign(0.2)`, to
-    \\(t(e) = 10^{-2 + 3 e / E}\\) before epoch \\(e\\) of \\(E\\). It is no weight of the layer: `get_config`,
-    `.h5` and `.keras` files keep the constructor's value only. A sample whose activations are all equal has
+    \\(t(e) = 10^{-2 + 3 e / E}\\) before epoch \\(e\\) of \\(E\\). It is not a weight of the layer: `get_config`,
+    `.h5` and `.keras` files keep only the constructor's value. A sample whose activations are all equal has
     no standard deviation and its gradient is NaN, as in the authors' code.
 
     # Arguments
         t: Initial steepness of the gradient, greater than 0.
         crop: Rows at the top and columns on the left to leave out of the result, but not of mean and deviation.
-            A strided 1x1 convolution then takes every second pixel from there on.
+            A convolution with stride 2 and a 1x1 kernel then takes every second pixel from there on.
         metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
-        `(batch, ...)`, usually NHWC; with `crop` it must be.
+        `(batch, ...)`, usually NHWC; with `crop` it must be NHWC.
 
     # Output shape
         Same as the input, less `crop`.
@@ -129,7 +129,7 @@ class RotatedSign(SteepenedQuantizer):
     q(w) = \alpha_o \operatorname{sign}(u)
     \\]
 
-    Mean and (unbiased) standard deviation are those of an output channel. \\(Z_o\\) are its
+    Mean and (unbiased) standard deviation are those of an output channel. \\(Z_o\\) holds its
     \\(N = I \cdot k \cdot k\\) weights, in the order \\((I, k, k)\\), as a matrix of \\(a\\) rows and \\(b\\)
     columns, where \\(a\\) is the largest divisor of \\(N\\) up to \\(\sqrt{N}\\). The backward pass takes
 
@@ -142,27 +142,27 @@ class RotatedSign(SteepenedQuantizer):
 
     The weights are `alpha` \\(\alpha\\) and `rotate` \\(\theta\\), both of shape `(channels,)` and trained,
     and the orthogonal `R1` \\((a, a)\\) and `R2` \\((b, b)\\), which only `update_rotations` changes: the
-    authors do that before the first batch of every epoch. `t` grows during training; it is a variable as in
-    `StandardizedSign`, and no weight. Larq Compute Engine evaluates all of it at conversion: a binary
-    kernel and a scale per output channel remain, which may be negative.
+    authors do that before the first batch of every epoch. `t` grows during training; as in
+    `StandardizedSign` it is a variable, not a weight. Larq Compute Engine evaluates all of it at conversion: a binary
+    kernel and a scale per output channel, which may be negative, remain.
 
     `rotate` starts at \\(\pi / 2\\) as in the authors' code. There \\(\left|\sin \theta\right|\\) is exactly 1
     and the kernel's gradient exactly 0, until weight decay has moved `rotate`: add it to the loss, or choose
-    another `rotate_initializer`. `alpha` starts at the expectation of what it is there, the mean magnitude of
-    a kernel with PyTorch's default initial values (uniform within \\(1 / \sqrt{N}\\)), whatever the kernel's
-    own initial values are: \\(1 / (2 \sqrt{N})\\).
+    another `rotate_initializer`. `alpha` starts at \\(1 / (2 \sqrt{N})\\), whatever the kernel's initial values are.
+    In the authors' code it starts at the mean magnitude of a kernel with PyTorch's default initial values (uniform
+    within \\(1 / \sqrt{N}\\)), whose expectation is this number.
 
     A channel whose weights are all equal has no standard deviation and gives NaN, as in the authors' code.
-    The weights belong to one kernel: give each convolution an object of its own. `lq.models.summary` counts
+    The weights belong to one kernel: give each convolution its own object. `lq.models.summary` counts
     them as multiplications of the convolution, `larq_rep.cost.count` does not.
 
     # Arguments
         t: Initial steepness of the gradient, greater than 0.
-        alpha_initializer: Initializer of `alpha`; if `None` the constant \\(1 / (2 \sqrt{N})\\).
+        alpha_initializer: Initializer of `alpha`; if `None`, the constant \\(1 / (2 \sqrt{N})\\).
         rotate_initializer: Initializer of `rotate`, by default the constant \\(\pi / 2\\).
         regularizer: Regularizer of `alpha` and of `rotate`.
-        mirrored: Whether the kernel is mirrored in height and width, as that of a network behind a
-            `larq_rep.layers.Mirror` is. The rotations are those of the kernel as it was, \\(Z_o\\) too.
+        mirrored: Whether the kernel is mirrored in height and width, as in a network behind a
+            `larq_rep.layers.Mirror`. The rotations and \\(Z_o\\) are those of the kernel before mirroring.
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
             `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
 
@@ -221,7 +221,7 @@ class RotatedSign(SteepenedQuantizer):
         return tf.reverse(kernel, list(range(kernel.shape.rank - 2))) if self.mirrored else kernel
 
     def _matrices(self, kernel):
-        """HWIO to one matrix for each output channel."""
+        """Turns an HWIO kernel into one matrix for each output channel."""
         kernel = self._mirror(kernel)
         last = kernel.shape.rank - 1
         kernel = tf.transpose(kernel, [last, last - 1, *range(last - 1)])
@@ -234,7 +234,7 @@ class RotatedSign(SteepenedQuantizer):
         return self._mirror(tf.transpose(tf.reshape(matrices, [outputs, inputs, *spatial]), [*range(2, rank), 1, 0]))
 
     def rotated(self, kernel) -> tf.Tensor:
-        r"""The weights whose signs are taken, \\(u\\), of latent weights `kernel`."""
+        r"""The rotated weights \\(u\\) of the latent weights `kernel`; their signs are taken."""
         r1, r2, rotate = (tf.cast(weight, kernel.dtype) for weight in (self.R1, self.R2, self.rotate))
         z = standardized(kernel)
         r = self._kernel(tf.matmul(tf.matmul(r1, self._matrices(z), transpose_a=True), r2))
@@ -256,9 +256,9 @@ class RotatedSign(SteepenedQuantizer):
         return math.sqrt(2) / self.t
 
     def update_rotations(self, kernel) -> None:
-        r"""Turns `R1` and `R2` to where the rotated weights are nearer in angle to their signs.
+        r"""Changes `R1` and `R2` so that the angle between the rotated weights and their signs becomes smaller.
 
-        Three times in turn the best signs \\(B\\), the best `R1` and the best `R2` for
+        Three times, it takes in turn the best signs \\(B\\), the best `R1` and the best `R2` for
 
         \\[ \max \sum_o \operatorname{tr}\left(B_o^\top R_1^\top Z_o R_2\right) \\]
 

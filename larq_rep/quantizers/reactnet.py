@@ -8,7 +8,7 @@ from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables
 
 
-# As Larq's `approx_sign`, in half of the passes over the activations.
+# Same as Larq's `approx_sign`, with half as many passes over the activations.
 @tf.custom_gradient
 def _approx_sign(x):
     return lq.math.sign(x), lambda dy: dy * tf.maximum(2 - 2 * tf.abs(x), 0)
@@ -31,11 +31,11 @@ class RSign(QuantizerWithVariables):
     \end{cases}
     \\]
 
-    The gradient of `bias` \\(b\\), shape `(channels,)`, is that of the input summed over all axes but the
+    The gradient of `bias` \\(b\\), shape `(channels,)`, is the gradient of the input summed over all axes except the
     channels, as in the authors' code (equation 6 of the paper, in \\(\alpha = -b\\), omits the factor above).
 
     As `input_quantizer` the shift belongs to the weights of that convolution. Where two convolutions share a
-    binary input, `RSign` is a layer of its own. Their input quantizer then only marks the precision, so that
+    binary input, use `RSign` as a layer. Their input quantizer then only marks the precision, so that
     `lq.models.summary` counts binary operations (with `None` it would count them as 32-bit):
 
     ```python
@@ -44,9 +44,9 @@ class RSign(QuantizerWithVariables):
     b = lq.layers.QuantConv2D(64, 1, input_quantizer=lq.quantizers.NoOp(precision=1), ...)(binary)
     ```
 
-    One `RSign` object given to several convolutions is one shared shift too. But the config describes each
+    One `RSign` object given to several convolutions also shares its shift. But the config describes each
     convolution alone: only a SavedModel keeps the sharing, a clone or a model loaded from `.h5` has separate
-    shifts, and a `.keras` file refuses to load.
+    shifts, and a `.keras` file does not load.
 
     # Arguments
         shift_initializer: Initializer of `bias`.
@@ -91,7 +91,7 @@ class RSign(QuantizerWithVariables):
                 f"{type(self).__name__} '{self.name}' has shifts for {self.bias.shape[0]} channels, but was called on "
                 f"an input of shape {tuple(inputs.shape)}: give each convolution one of its own."
             )
-        # The gradient of bias_add sums faster than that of +.
+        # The gradient of bias_add is a faster sum than the gradient of +.
         return super().call(_approx_sign(tf.nn.bias_add(inputs, self.bias)))
 
     def value(self, x):

@@ -35,22 +35,22 @@ class ReCUSign(QuantizerWithVariables):
     \end{cases}
     \\]
 
-    Mean and (unbiased) variance are those of an output channel, the mean in \\(Q\\) is that of the whole
+    Mean and (unbiased) variance are taken over an output channel, the mean in \\(Q\\) over the whole
     kernel. \\(Q\\) is a constant in the backward pass, which passes through the standardisation and to
     \\(\alpha\\), the weight `alpha` of shape `(channels,)`. Larq Compute Engine evaluates all of it at
-    conversion: a binary kernel and a scale per output channel remain, which may be negative.
+    conversion: a binary kernel and a scale per output channel, which may be negative, remain.
 
     \\(\tau\\) grows during training, from 0.85 to 0.99 in the paper. It is a scalar variable that a callback
     sets, `quantizer.tau.assign(0.9)`, to \\(\tau(e) = A \exp(e / E) + B\\) before epoch \\(e\\) of \\(E\\), with
-    \\(A = (\tau_{max} - \tau_{min}) / (\exp(1) - 1)\\) and \\(B = \tau_{min} - A\\). It is no weight of the
-    layer: `get_config`, `.h5` and `.keras` files keep the constructor's value only.
+    \\(A = (\tau_{max} - \tau_{min}) / (\exp(1) - 1)\\) and \\(B = \tau_{min} - A\\). It is not a weight of the
+    layer: `get_config`, `.h5` and `.keras` files keep only the constructor's value.
 
-    The scales belong to one kernel: give each convolution an object of its own. `lq.models.summary` counts
+    The scales belong to one kernel: give each convolution its own object. `lq.models.summary` counts
     them as multiplications of the convolution, `larq_rep.cost.count` does not.
 
     # Arguments
-        tau: Initial \\(\tau\\), greater than 0.5 and at most 1, which is \\(Q = \infty\\).
-        alpha_initializer: Initializer of `alpha`; if `None` uniform between 0 and 1.
+        tau: Initial \\(\tau\\), greater than 0.5 and at most 1, which means \\(Q = \infty\\).
+        alpha_initializer: Initializer of `alpha`; if `None`, uniform between 0 and 1.
         alpha_regularizer: Regularizer of `alpha`.
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
             `larq.context.metrics_scope` are used. `flip_ratio` counts flipped signs.
@@ -137,7 +137,7 @@ def _scaled_approx_sign(x):
 @lq.utils.register_alias("recu_input_sign")
 @lq.utils.register_keras_custom_object
 class ReCUInputSign(BaseQuantizer):
-    r"""Input quantizer of ReCU: the sign, with a gradient in the activations over their deviation.
+    r"""Input quantizer of ReCU: the sign, with a gradient in the activations divided by their deviation.
 
     \\[
     \hat{x} = \frac{x}{\sqrt{v + 10^{-5}}} \qquad
@@ -149,7 +149,7 @@ class ReCUInputSign(BaseQuantizer):
     \\]
 
     \\(v\\) is the (unbiased) variance of one sample over all its pixels and channels. The gradient passes
-    through the division. It is that of training also where the authors' code in evaluation mode would take
+    through the division. The gradient is always that of training; the authors' code in evaluation mode would use
     \\(\hat{x} = x\\).
 
     # Arguments

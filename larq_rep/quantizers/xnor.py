@@ -1,6 +1,6 @@
 """Kernel quantizers of XNOR-Net and DoReFa-Net.
 
-Those of BNN are Larq's: `lq.quantizers.SteSign(clip_value=None)`, the sign with the identity as gradient.
+BNN uses Larq's `lq.quantizers.SteSign(clip_value=None)`, the sign with the identity as gradient.
 """
 
 import larq as lq
@@ -35,9 +35,9 @@ class XNORSign(BaseQuantizer):
     \end{cases}
     \\]
 
-    \\(I\\) is the number of input channels, \\(n\\) that of the weights of an output channel. The gradient is
-    that of the authors' code for stochastic gradient descent: \\(n\\) times that of the paper. (For Adam, which
-    does not see such factors, their code multiplies by \\(10^9\\) instead.) With a single input channel it is
+    \\(I\\) is the number of input channels, \\(n\\) the number of weights of an output channel. The gradient follows
+    the authors' code for stochastic gradient descent: \\(n\\) times that of the paper. (For Adam, which
+    such factors do not affect, their code multiplies by \\(10^9\\) instead.) With a single input channel it is
     0. The authors also centre and clip the latent weights: `kernel_constraint="centred_clip"`.
 
     # Arguments
@@ -75,9 +75,10 @@ class CentredClip(tf.keras.constraints.Constraint):
 
     \\[ w \leftarrow \operatorname{clip}\left(w - \operatorname{mean}_I(w), -1, 1\right) \\]
 
-    The mean is that over the input channels for one tap and one output channel. The authors do this before
+    The mean is taken over the input channels, for one tap and one output channel. The authors do this before
     each training step, Keras after it: the weights of each step are the same if the initial ones are constrained,
-    as `larq_rep.training` does. What is tested and saved after a step is constrained here, there not yet.
+    as `larq_rep.training` does. The weights tested and saved after a step are constrained here, but not in the
+    authors' code.
 
     # References
         - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
@@ -98,8 +99,8 @@ class DoReFaSign(BaseQuantizer):
     \frac{\partial q(w)}{\partial w} = 1
     \\]
 
-    `lq.quantizers.DoReFa(k_bit=1, mode="weights")` is another function: without the scale, and with the
-    gradient of the hyperbolic tangent that DoReFa-Net has for more than one bit.
+    `lq.quantizers.DoReFa(k_bit=1, mode="weights")` is a different function: it has no scale, and its gradient is
+    that of the hyperbolic tangent, which DoReFa-Net uses for more than one bit.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in

@@ -1,4 +1,4 @@
-"""RepTran: RepBNN's transformation of a network, as one function."""
+"""RepTran, RepBNN's transformation of a network, as one function."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -27,60 +27,58 @@ def reptran(
 ) -> tf.keras.Model:
     r"""Transforms a network into its Rep network, in which every feature map has beta times the channels.
 
-    By the rules of RepBNN, section 3.3:
+    It follows the rules of RepBNN, section 3.3:
 
     | original | becomes |
     |---|---|
-    | first layer | itself, its output repeated \\(\beta\\) times |
+    | first layer | itself, with its output repeated \\(\beta\\) times |
     | binary or real convolution `(kh, kw, C, D)` | `RepQuantConv2D`, `RepConv2D`: kernel `(kh, kw, beta C, D / beta)` |
     | hidden dense layer `(C, D)` | `RepQuantDense`, `RepDense`: kernel `(beta C, D / beta)` |
-    | batch normalisation, PReLU, RSign, any layer with weights for each channel | itself, beta times the weights |
+    | batch normalisation, PReLU, RSign, any layer with weights per channel | itself, with beta times the weights |
     | layer with `belongs_to_convolution = True`, such as `PrecisionGate` | itself, before the repetition |
     | shortcut, pooling, concatenation, shuffle, activation | itself |
     | slice or padding of channels | the same with \\(\beta\\) times the numbers |
     | last layer `(C, N)` | `(beta C, N)`, or less by `last_layer` |
 
-    A convolution has as many weights and operations for every \\(\beta\\). The names of the layers stay; the
-    only new ones are the repetitions (`<first>_repeat`, and `<convolution>_repeat` where it does not follow
-    directly). Weights have initial values, since their shapes differ; only a `Normalization` of the image keeps
-    what it was adapted to. With `beta=1` the network computes the same and has the weights of the original.
+    A convolution has the same number of weights and operations for every \\(\beta\\). The layers keep their names; the
+    only new layers are the repetitions (`<first>_repeat`, and `<convolution>_repeat` where it does not follow
+    directly). Weights have initial values, because their shapes differ; only a `Normalization` of the image keeps
+    the values it was adapted to. With `beta=1` the network computes the same and has the weights of the original.
 
-    Any functional (or sequential) model of Keras and Larq layers can be transformed, also one with nested
-    models. A layer of another kind is built again from its config on the repeated channels; where that does
-    not give \\(\beta\\) times the channels, or gives more than \\(\beta\\) times the weights, it is refused.
+    Any functional (or sequential) model of Keras and Larq layers can be transformed, even with nested
+    models. Other kinds of layers are built again from their config on the repeated channels; if that does
+    not give \\(\beta\\) times the channels, or gives more than \\(\beta\\) times the weights, an error is raised.
 
     ```python
     model = larq_rep.reptran(larq_zoo.literature.BiRealNet(weights=None), beta=2)
     ```
 
     # Arguments
-        model: A model with a graph of layers. It stays as it is.
+        model: A model with a graph of layers. It is not changed.
         beta: The repeating factor, an integer of at least 1 that divides the filters of every convolution.
-        last_layer: What the last layer takes: 1 (the paper's choice) all \\(\beta C\\) channels, 2 the first
+        last_layer: The input of the last layer: 1 (the paper's choice) all \\(\beta C\\) channels, 2 the first
             \\(C\\), 3 the first \\(C / \beta\\), one unrepeated block. The paper does not say which
             channels.
-        stem: Where the first layer is repeated: `"after_bn"` (default, as in the authors' code) behind the
-            batch normalisation that follows it, `"before_bn"` (as in the paper) directly behind it.
+        stem: Where the first layer is repeated: `"after_bn"` (default, as in the authors' code) after the
+            batch normalisation that follows it, `"before_bn"` (as in the paper) directly after it.
         bn: Where the batch normalisation of a convolution stands: `"after"` its repetition (default), or
             `"before"` it, the ablation of Table 4.
-        first: Name(s) of the first layer(s), those that are repeated instead of transformed. By default the
-            last real convolution that every path from the image to a binary convolution passes, or the
-            first convolution if there is none. Layers before it stay as they are.
+        first: Name(s) of the first layer(s), which are repeated instead of transformed. By default the
+            last real convolution on every path from the image to a binary convolution, or the
+            first convolution if there is none. Layers before it are not changed.
         last: Name(s) of the last layer(s), which keep their number of outputs. By default the dense layer, or
-            convolution of a 1x1 map, that each output comes from. A network without (`include_top=False`)
-            has no last layer, and outputs of \\(\beta\\) times the channels.
-        input_tensor: A Keras tensor that the new network of one input starts from, instead of an input of its
-            own.
+            convolution of a 1x1 map, from which each output comes. A network without one (`include_top=False`)
+            has no last layer, and its outputs have \\(\beta\\) times the channels.
+        input_tensor: A Keras tensor that becomes the input of the new network, if it has one input.
         name: Name of the new model, by default `rep_` and the old name.
 
     # Returns
-        A functional Keras model with inputs and outputs of the same structure. The `record` of a network of the zoo
-        is passed on.
+        A functional Keras model with inputs and outputs of the same structure. It keeps the `record` of a zoo network.
 
     # Raises
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ReptranError: If a layer cannot be transformed, with its name and the reason. It is a `ValueError`.
-        ValueError: If an argument is not one of those above or there is no layer of that name.
+        ValueError: If an argument is not one of the above, or there is no layer of that name.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -103,7 +101,7 @@ def reptran(
         _check_input_tensor(model, input_tensor)
     if beta != 1 and (both := {call.layer.name for call in firsts} & {call.layer.name for call in lasts}):
         raise ReptranError(
-            f"reptran: layer {min(both)!r} is the first layer as well as the last, so there is nothing to transform "
+            f"reptran: layer {min(both)!r} is both the first and the last layer, so there is nothing to transform "
             "between. (Layers within others, such as TimeDistributed, are not seen.)"
         )
     if last_layer != 1 and not lasts:
@@ -120,7 +118,7 @@ def reptran(
     )
     result, _ = transformer.visit(model, [Fraction(1)] * len(model.inputs), name or f"rep_{model.name}", input_tensor)
     for old, new in transformer.layers.values():
-        # What a normalisation of the image has from `adapt` is no initial value.
+        # A normalisation of the image has values from `adapt`, not initial values.
         adapted = isinstance(old, tf.keras.layers.Normalization) and count_weights(old) == count_weights(new)
         if beta == 1 or adapted:
             new.set_weights(old.get_weights())
@@ -130,7 +128,7 @@ def reptran(
 def _check_input_tensor(model: tf.keras.Model, tensor) -> None:
     if len(model.inputs) != 1:
         raise ValueError(
-            f"reptran: input_tensor is for models of one input, but {model.name!r} has {len(model.inputs)}."
+            f"reptran: input_tensor is for models with one input, but {model.name!r} has {len(model.inputs)}."
         )
     if not hasattr(tensor, "node"):
         raise ValueError(f"reptran: input_tensor must be a Keras tensor, found {type(tensor).__name__}.")

@@ -1,4 +1,4 @@
-"""The arguments of layers and operations that hold numbers of channels."""
+"""Adapts arguments of layers and operations that hold numbers of channels."""
 
 import math
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from larq_rep.reptran.graph import ReptranError
 
 
 def channel_axis(old: tf.TensorShape, new: tf.TensorShape) -> int:
-    """The axis of the channels: that in which the new network differs."""
+    """The axis of the channels: the one in which the new network differs."""
     sizes = zip(old, new, strict=True)
     axes = [axis for axis, (size, found) in enumerate(sizes) if None not in (size, found) and size != found]
     return axes[0] if axes else old.rank - 1
 
 
 def target_axis(node, found: tf.TensorShape) -> int | None:
-    """Where the channels are after a reshape: in the axis that has the fastest part of them."""
+    """The axis of the channels after a reshape: the one with their fastest-varying part."""
     if operation(node.layer) not in ("Reshape", "reshape"):
         return None
     before, after = node.keras_inputs[0].shape, node.outputs.shape
@@ -36,7 +36,7 @@ def target_axis(node, found: tf.TensorShape) -> int | None:
 
 
 def widened(sizes, axis: int, width: Fraction):
-    """Sizes with that of one axis multiplied; a tensor of sizes that are known at run time only stays."""
+    """Multiplies the size of one axis; a tensor of sizes known only at run time is not changed."""
     if isinstance(sizes, tf.Tensor):
         sizes = sizes.numpy()
     if not isinstance(sizes, (list, tuple, np.ndarray)):
@@ -48,10 +48,10 @@ def widened(sizes, axis: int, width: Fraction):
 
 
 class _Call(NamedTuple):
-    """A call of an operation whose input has another number of channels now."""
+    """A call of an operation whose input now has another number of channels."""
 
     layer: tf.keras.layers.Layer
-    shape: tf.TensorShape  # Of the input before.
+    shape: tf.TensorShape  # The input's shape in the original.
     target: int | None  # The axis of the channels of a reshape's output.
     width: Fraction
 
@@ -73,7 +73,7 @@ def _slice_spec(call: _Call, spec):
         return spec
     piece = items[axes[-1]]
     if isinstance(piece, int):
-        raise refusal(call.layer, "it takes a single channel, of which there are several now")
+        raise refusal(call.layer, "it takes a single channel, which is now repeated")
     if isinstance(piece, dict):
         ends = {key: piece[key] and int(piece[key] * call.width) for key in ("start", "stop")}
         items[axes[-1]] = {**piece, **ends}
@@ -92,7 +92,7 @@ def _indices(call: _Call, indices):
     raise refusal(call.layer, "it takes channels by their numbers")
 
 
-# By operation the argument that holds numbers of channels, by position and name, and what becomes of it.
+# For each operation the position and name of the argument with numbers of channels, and the function that changes it.
 _ARGUMENTS: dict[str, tuple[int, str, Callable[[_Call, Any], Any]]] = {
     "gather": (1, "indices", _indices),
     "getitem": (1, "slice_spec", _slice_spec),
@@ -101,7 +101,7 @@ _ARGUMENTS: dict[str, tuple[int, str, Callable[[_Call, Any], Any]]] = {
     "reshape": (1, "shape", _shape),
     "split": (1, "num_or_size_splits", _split_sizes),
 }
-# Operations channel by channel, whose constants are repeated.
+# Operations per channel, whose constants are repeated.
 _ELEMENTWISE = ("where", "clip_by_value", "bias_add")
 
 
@@ -113,7 +113,7 @@ def _tiled(call: _Call, value):
 
 
 def widen_arguments(node, args, kwargs, found: tf.TensorShape, width: Fraction):
-    """The arguments of an operation that hold numbers of channels, for inputs of a width."""
+    """Changes the arguments of an operation that hold numbers of channels, for inputs of this width."""
     symbol = getattr(node.layer, "symbol", None)
     if symbol is None:
         return args, kwargs
@@ -138,7 +138,7 @@ def widen_arguments(node, args, kwargs, found: tf.TensorShape, width: Fraction):
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what was wrong first: Keras wraps errors in long ones of its own."""
+    """The first line of the original error: Keras wraps errors in its own long ones."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

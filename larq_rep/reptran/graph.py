@@ -1,4 +1,4 @@
-"""The calls of the layers of a network, nested models included, and where its backbone begins and ends."""
+"""Collects a network's layer calls, including nested models, and finds where its backbone begins and ends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_rep.graph import CONV, DEPTHWISE, has_graph, is_norm, nodes, operation
 
 _keras = tf.keras.layers
-# Layers that give the same before and after a repetition; it is cheaper after them.
+# Layers that give the same result before and after a repetition; repeating after them is cheaper.
 _COMMUTES = (_keras.Activation, _keras.ReLU, _keras.LeakyReLU, _keras.MaxPooling2D, _keras.AveragePooling2D)
 # Layers and operations that leave quantized values quantized.
 _KEEP_VALUES = (
@@ -27,11 +27,11 @@ _WEIGHT_QUANTIZERS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quan
 
 
 class ReptranError(ValueError):
-    """A layer that RepTran cannot transform: the message has its name and the reason."""
+    """RepTran cannot transform a layer: the message has its name and the reason."""
 
 
 class Call(NamedTuple):
-    """One call of a layer; tensors are keys of the tensors of the graph, those of nested models included."""
+    """One call of a layer; tensors are keys of the graph's tensors, including those of nested models."""
 
     layer: tf.keras.layers.Layer
     inputs: list[int]
@@ -49,7 +49,7 @@ def _require_graph(model: tf.keras.Model) -> None:
 
 
 class Graph:
-    """The calls of all layers, those of nested models in their places; finds where the backbone begins and ends."""
+    """The calls of all layers, with nested models expanded in place; finds where the backbone begins and ends."""
 
     def __init__(self, model: tf.keras.Model):
         self.name = model.name
@@ -86,7 +86,7 @@ class Graph:
         return found
 
     def find_first(self) -> list[Call]:
-        """The last real convolution that each path to a binary one passes, or the first convolution of all."""
+        """The last real convolution on every path to a binary one, or the very first convolution if there is none."""
         passed: dict[int, frozenset[int]] = {}
         quantized: set[int] = set()
         to_binary: list[frozenset[int]] = []
@@ -118,7 +118,7 @@ class Graph:
         return [call for call in self.calls if call.layer is first]
 
     def find_last(self) -> list[Call]:
-        """The dense layers that the outputs come from, of those outputs that come from nothing else."""
+        """The dense layers that outputs come from, for outputs that come only from dense layers."""
         lasts: list[Call] = []
         for output in self.outputs:
             found, pending, seen = [], [output], set()
@@ -137,7 +137,7 @@ class Graph:
         return lasts
 
     def owned(self) -> set[int]:
-        """Convolutions with a layer behind them that stands before the repetition."""
+        """Convolutions followed by a layer that stands before the repetition."""
         calls = [call for call in self.calls if isinstance(call.layer, CONV)]
         users = {id(call.layer): [self.users.get(tensor, []) for tensor in call.outputs] for call in calls}
         return {
@@ -147,7 +147,7 @@ class Graph:
         }
 
     def end_of_stem(self, call: Call, stem: str) -> Call:
-        """The call behind which the first layer is repeated."""
+        """The call after which the first layer is repeated."""
         end = call
         if stem == "before_bn":
             return end
@@ -164,7 +164,7 @@ class Graph:
                 end = call
 
     def start_of_head(self, call: Call) -> Call:
-        """The call whose input is cut for the last layer: behind the pooling, before what has weights."""
+        """The call whose input is cut for the last layer: after the pooling, before any layer with weights."""
         while True:
             maker = self.makers.get(call.inputs[0])
             if maker is None or len(self.users[call.inputs[0]]) > 1 or len(maker.inputs) != 1:
@@ -178,7 +178,7 @@ class Graph:
 
 
 def is_owned(layer: tf.keras.layers.Layer) -> bool:
-    """Whether the weights of a layer belong to the convolution before it, one for each of its filters."""
+    """Returns whether the weights of a layer belong to the convolution before it, one for each of its filters."""
     return getattr(layer, "belongs_to_convolution", False)
 
 

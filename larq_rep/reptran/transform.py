@@ -1,4 +1,4 @@
-"""The new network, built along the graph of the old one."""
+"""Builds the new network along the graph of the old one."""
 
 import inspect
 import math
@@ -15,7 +15,7 @@ from larq_rep.reptran.arguments import channel_axis, reason_of, refusal, target_
 from larq_rep.reptran.graph import ReptranError, commutes, is_owned
 
 _keras = tf.keras.layers
-# Layers that mix channels, and what takes their place.
+# Layers that mix channels, and their replacements.
 _REP = {
     lq.layers.QuantConv2D: RepQuantConv2D,
     _keras.Conv2D: RepConv2D,
@@ -34,7 +34,7 @@ class _Tensor(NamedTuple):
     """A tensor of the new network."""
 
     tensor: Any
-    # Number of its channels over those of the original.
+    # Number of its channels divided by that of the original.
     width: Fraction
     # The convolution that still has to be repeated.
     unrepeated: str | None = None
@@ -43,7 +43,7 @@ class _Tensor(NamedTuple):
 class Transformer:
     """Builds the new network along the graph of the old one.
 
-    Layers are known by their `id`, calls (in `repeated` and `cuts`) by that of their first output.
+    Layers are identified by their `id`, calls (in `repeated` and `cuts`) by the `id` of their first output.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Transformer:
         self.models: dict[int, tuple[tf.keras.Model, list[Fraction]]] = {}
         self.names = names
         self.repeats: dict[str, Repeat] = {}
-        # What each tensor became, next to the tensor itself: it must live as long as its `id` is used.
+        # Each tensor and its repetition. The tensor must live as long as its `id` is used.
         self.tiled: dict[int, tuple[Any, Any]] = {}
 
     def visit(
         self, model: tf.keras.Model, widths: list[Fraction], name: str, input_tensor: tf.Tensor | None = None
     ) -> tuple[tf.keras.Model, list[Fraction]]:
-        """The new model for inputs of these widths, and the widths of its outputs."""
+        """Builds the new model for inputs of these widths; also returns the widths of its outputs."""
         inputs = []
         for tensor, width in zip(model.inputs, widths, strict=True):
             shape = [*tensor.shape[1:-1], tensor.shape[-1] and int(tensor.shape[-1] * width)]
@@ -87,7 +87,7 @@ class Transformer:
             outputs = self._call(node, [known[id(tensor)] for tensor in node.keras_inputs])
             known.update(zip(map(id, tf.nest.flatten(node.outputs)), outputs, strict=True))
         outputs = [self._repeat(known[id(tensor)]) for tensor in model.outputs]
-        # Dictionaries stay such.
+        # Dictionaries stay dictionaries.
         tensors = tf.nest.pack_sequence_as(model.output, [output.tensor for output in outputs])
         if input_tensor is not None:
             sources = tf.keras.utils.get_source_inputs(input_tensor)
@@ -96,12 +96,12 @@ class Transformer:
         return tf.keras.Model(sources, tensors, name=name), [output.width for output in outputs]
 
     def _call(self, node, before: list[_Tensor]) -> list[_Tensor]:
-        """What the new network has for one call of a layer."""
+        """Builds the new network's counterpart of one layer call, and returns its outputs."""
         layer = node.layer
         call = id(tf.nest.flatten(node.outputs)[0])
         if type(layer).__name__ in ("AddLoss", "AddMetric"):
             raise refusal(layer, "add_loss and add_metric of a model are not carried over. Call them on the result")
-        # Between a convolution and what stands before its repetition.
+        # Layers between a convolution and its repetition.
         owned = is_owned(layer)
         stays = owned or (len(before) == 1 and (is_norm(layer) or commutes(layer)))
         kept = before[0].unrepeated if stays else None
@@ -136,7 +136,7 @@ class Transformer:
                 layer, f"it cannot be called on inputs with {width} times the channels: {reason_of(error)}"
             ) from error
         if len(results) != len(expected):
-            raise refusal(layer, f"it has {len(results)} outputs now, instead of {len(expected)}")
+            raise refusal(layer, f"it now has {len(results)} outputs instead of {len(expected)}")
         _check_weights(layer, new_layer, width)
         states = [
             _Tensor(result, _checked_width(node, old, result, want))
@@ -161,20 +161,20 @@ class Transformer:
         return self._tiled(state, self.beta**2, f"{state.unrepeated}_repeat")
 
     def _tiled(self, state: _Tensor, times: int, name: str) -> _Tensor:
-        """The repetition of a tensor, once for all that take it, and by one layer for all calls of a shared layer."""
+        """Repeats a tensor, once for all its users, and with one layer for all calls of a shared layer."""
         if id(state.tensor) not in self.tiled:
             if name not in self.repeats:
                 free = name
                 while free in self.names:
                     free += "_"
-                # By default a layer casts to the dtype of the global policy.
+                # Without `dtype` a layer casts to the dtype of the global policy.
                 self.repeats[name] = Repeat(times, name=free, dtype=state.tensor.dtype)
             self.tiled[id(state.tensor)] = state.tensor, self.repeats[name](state.tensor)
         return _Tensor(self.tiled[id(state.tensor)][1], state.width * times)
 
     def _common_width(self, node, before: list[_Tensor]) -> Fraction:
-        # A scalar or a single channel, such as a map of weights for each pixel, is broadcast to any number; numbers
-        # such as those of a shape are no channels.
+        # A scalar or a single channel, such as a map with a weight per pixel, is broadcast to any number of channels;
+        # integers, such as those of a shape, are not channels.
         widths = {
             state.width
             for old, state in zip(node.keras_inputs, before, strict=True)
@@ -197,16 +197,16 @@ class Transformer:
     def _layer(
         self, layer: tf.keras.layers.Layer, width: Fraction, axis: int | None
     ) -> tuple[tf.keras.layers.Layer, Fraction]:
-        """The layer that takes the place of a layer on inputs of a width, and the width of its outputs.
+        """The layer that replaces a layer on inputs of this width, and the width of its outputs.
 
-        `axis` is where the channels are in the output, if the layer reshapes.
+        `axis` is the channels' axis in the output, if the layer reshapes.
         """
         mixes = isinstance(layer, CONV) and not isinstance(layer, DEPTHWISE)
         stays = width == 1 or id(layer) in self.lasts
         out = Fraction(1) if mixes else width
         if mixes and not stays:
             if id(layer) in self.firsts:
-                raise refusal(layer, "it is a first layer, but its input is repeated already by another one")
+                raise refusal(layer, "it is a first layer, but another first layer already repeats its input")
             if type(layer) not in _REP:
                 known = ", ".join(sorted(original.__name__ for original in _REP))
                 raise refusal(layer, f"only layers of exactly these classes have a Rep form: {known}")
@@ -229,7 +229,7 @@ class Transformer:
         self, layer: tf.keras.layers.Layer, width: Fraction, axis: int | None, rep: bool
     ) -> tf.keras.layers.Layer:
         if type(layer) is _keras.Lambda:
-            # Its config would hold the byte code of the function, without what it refers to.
+            # Its config would hold only the function's byte code, without the objects that it refers to.
             return _keras.Lambda(layer.function, arguments=layer.arguments, name=layer.name, dtype=layer.dtype_policy)
         try:
             config = layer.get_config()
@@ -238,7 +238,7 @@ class Transformer:
         except Exception as error:
             raise refusal(layer, f"it has no config to be built again from: {reason_of(error)}") from error
         if not hasattr(layer, "symbol"):
-            # Functions that are not registered cannot be found by the name that the config has.
+            # Functions that are not registered cannot be found by the name in the config.
             config |= {key: vars(layer)[key] for key in config if inspect.isfunction(vars(layer).get(key))}
         kind = type(layer)
         if rep and self._is_folded(layer, width):
@@ -263,13 +263,13 @@ def _check_weights(old: tf.keras.layers.Layer, new: tf.keras.layers.Layer, width
     if now > before * max(width, Fraction(1)):
         raise refusal(
             old,
-            f"it has {now} weights instead of {before}, more than {width} times as many, so it mixes channels. "
+            f"it now has {now} weights instead of {before}, more than {width} times as many, so it mixes channels. "
             f"{_USE_OTHERS}",
         )
 
 
 def _with_wider_bias(config: dict, layer: tf.keras.layers.Layer, width: Fraction) -> dict:
-    """PyTorch's initial values of a bias are uniform within 1 / sqrt(inputs), and the inputs are more now."""
+    """Adapts PyTorch's initial bias values, uniform within 1 / sqrt(inputs), to the larger number of inputs."""
     initial = getattr(layer, "bias_initializer", None)
     features = getattr(layer, "kernel", np.ones(1)).shape[0]
     if not isinstance(initial, tf.keras.initializers.RandomUniform) or initial.maxval != features**-0.5:
@@ -279,13 +279,13 @@ def _with_wider_bias(config: dict, layer: tf.keras.layers.Layer, width: Fraction
 
 
 def _checked_width(node, old, new, expected: Fraction) -> Fraction:
-    """The width of an output, if it is the expected one."""
+    """Returns the width of an output, and raises if it is not the expected one."""
     found, original = new.shape, old.shape
     if found.rank is not None and found.rank == original.rank:
         sizes = enumerate(zip(original, found, strict=True))
-        # Sizes that the original does not know, an `input_tensor` may.
+        # An `input_tensor` may know sizes that the original does not.
         changed = {axis: (size, now) for axis, (size, now) in sizes if size is not None and size != now}
-        # Numbers without an axis of channels, such as a scalar or a shape, are those of all channels.
+        # Values without an axis of channels, such as a scalar or a shape, belong to all channels.
         if not changed and (expected == 1 or original.rank < 2 or original[-1] == 1):
             return Fraction(1)
         if not changed and original[-1] is None:

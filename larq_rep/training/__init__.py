@@ -1,4 +1,4 @@
-"""Training as it was published: recipes, their two phases, and runs that can be stopped and go on.
+"""Training as published: recipes, their two phases, and runs that can be stopped and resumed.
 
 ```python
 from larq_rep import training, zoo
@@ -7,7 +7,7 @@ config = training.Config("RepResNet20", data="digits", recipe=training.get_recip
 model = training.train(lambda config: zoo.RepResNet20(input_shape=(16, 16, 1)), "runs/digits", config)
 ```
 
-Its parts also serve `model.fit` alone: optimizers, learning rates, the schedules of quantizers, data, losses.
+Its parts also work with plain `model.fit`: optimizers, learning rates, quantizer schedules, data, losses.
 """
 
 from larq_rep import lazy
@@ -36,7 +36,7 @@ from larq_rep.training.statistics import BinaryStatistics
 from larq_rep.training.trainee import Trainee
 from larq_rep.training.workers import WorkerLost, WorkerMissing
 
-# The name until 0.3 of `published` and `recipe`, which warns.
+# The old name of `published` and `recipe`; it warns and works until 0.3.
 __getattr__, __dir__ = lazy.modules(__name__, "recipes")
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the published recipes do to an image before a network sees it, in TensorFlow operations."""
+"""Augments images as the published recipes do, with TensorFlow operations."""
 
 import functools
 import math
@@ -13,16 +13,17 @@ _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 _ATTEMPTS = 10
-_PADDED = 32  # The size that `padding` is for.
+_PADDED = 32  # The image size that `padding` refers to.
 
 
 @dataclass(frozen=True)
 class Augmentation(Evaluation):
-    """What one recipe does to images. `dataclasses.asdict` makes it plain values.
+    """The image processing of one recipe. `dataclasses.asdict` turns it into plain values.
 
     In training, in this order: crop, colour jitter, truncated lighting, flip, scaling to 0..1, ordinary lighting,
     normalisation, erasing. In evaluation: resize, central crop, scaling to 0..1, normalisation. Grey images have
-    no colours: of jitter they take brightness and contrast, and lighting and normalisation leave them in 0..1.
+    no colours: jitter only changes their brightness and contrast, and lighting and normalisation skip them, so they
+    stay in 0..1.
 
     # Arguments
         crop: `"pad"`: the image gets a border of zeros and a random crop of the padded image is taken. `"resized"`:
@@ -34,9 +35,9 @@ class Augmentation(Evaluation):
         flip: Whether half of the images are mirrored.
         lighting: `None`, a number or `"truncated"`. A number is the standard deviation s of PCA lighting: the
             colour V (λ ∘ r), three r ~ N(0, s²), is added to the image in 0..1, with the eigenvectors V and the
-            eigenvalues λ of the colours of ImageNet. `"truncated"` is what ReActNet does: s = 0.1, the
+            eigenvalues λ of the colours of ImageNet. `"truncated"` is ReActNet's way: s = 0.1, the
             colour is added to levels 0..255, which are clipped and truncated to integers. As it is always below
-            1, a channel stays or is one level darker.
+            1, a channel stays as it is or becomes one level darker.
         jitter: `None` or (brightness, contrast, saturation, hue), as in torchvision's ColorJitter: factors
             uniform in [max(0, 1 - b), 1 + b] and so on, a hue shift uniform in [-h, h], in random order.
         erasing: Whether half of the images get a rectangle of zeros after the normalisation, of 2 % to 33 % of
@@ -44,7 +45,7 @@ class Augmentation(Evaluation):
         mean, std, test_resize: See `larq_rep.images.Evaluation`.
 
     # Raises
-        ValueError: If a value is none of these.
+        ValueError: If a value is not one of these.
 
     # References
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
@@ -83,13 +84,13 @@ class Augmentation(Evaluation):
 
 
 def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, seed: tf.Tensor) -> tf.Tensor:
-    """One image as the network sees it in training.
+    """Augments one image as the network sees it in training.
 
     # Arguments
         image: uint8 `(height, width, channels)`.
-        augmentation: What is done.
+        augmentation: What is done to it.
         size: Height and width of the result, or `(height, width)`.
-        seed: Two integers, from which alone all random numbers come.
+        seed: Two integers; all random numbers follow from them.
 
     # Returns
         float32 `(height, width, channels)`.
@@ -122,12 +123,12 @@ def training_image(image: tf.Tensor, augmentation: Augmentation, size: Size, see
 
 
 def random_box(shape: tf.Tensor, seed: tf.Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> tf.Tensor:
-    r"""A random crop of random area and aspect, as torchvision's RandomResizedCrop draws it.
+    r"""Draws a crop of random area and aspect, as torchvision's RandomResizedCrop does.
 
-    Ten times an area \\(A = H W u,\\ u \sim U(\text{scale})\\) and an aspect
-    \\(a = e^v,\\ v \sim U(\log \text{ratio})\\) are drawn. The first crop of width \\(\sqrt{A a}\\) and height
-    \\(\sqrt{A / a}\\), both rounded, that fits into the image is put at a random place. If none fits, it is
-    the largest crop in the middle whose aspect is within the ratio.
+    An area \\(A = H W u,\\ u \sim U(\text{scale})\\) and an aspect
+    \\(a = e^v,\\ v \sim U(\log \text{ratio})\\) are drawn ten times. The first crop of width \\(\sqrt{A a}\\) and
+    height \\(\sqrt{A / a}\\), both rounded, that fits into the image is put at a random place. If none fits, the
+    result is the largest crop in the middle whose aspect is within the ratio.
 
     # Arguments
         shape: Height and width of the image, two integers.
@@ -185,7 +186,7 @@ def _jitter(image: tf.Tensor, strengths: tuple[float, float, float, float], seed
     def blended(image: tf.Tensor, other: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(factor * image + (1 - factor) * other, 0, 255)
 
-    # tf.image's own brightness is a sum, its contrast goes by channel, its saturation is that of HSV.
+    # tf.image differs: its brightness is a sum, its contrast works per channel, its saturation is the S of HSV.
     changes = [
         lambda image: blended(image, tf.zeros_like(image), brightness),
         lambda image: blended(image, tf.reduce_mean(_grey(image)), contrast),
@@ -206,10 +207,10 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
 
 
 def _erased(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """torchvision's RandomErasing with its defaults: half of the images, area 0.02 to 0.33, aspect 0.3 to 3.3."""
+    """Does torchvision's RandomErasing with its defaults: half of the images, area 0.02 to 0.33, aspect 0.3 to 3.3."""
     whether, place, sizes = tf.unstack(tf.random.split(seed, 3))
     shape = tf.shape(image)[:2]
-    # Its aspect is height / width, so the two change their places.
+    # torchvision's aspect is height / width here, so the two are swapped.
     widths, heights = _draw_sizes(shape, sizes, (0.02, 0.33), (0.3, 3.3))
     fits = (heights < shape[0]) & (widths < shape[1])
     first = tf.argmax(fits)

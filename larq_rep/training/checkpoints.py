@@ -1,4 +1,4 @@
-"""The checkpoints of a phase: which are there, which are whole, and what was written beside them."""
+"""Lists and checks the checkpoints of a phase, and reads and writes the state beside them."""
 
 import json
 import re
@@ -14,18 +14,18 @@ NAME = "epoch"
 
 
 def prefix(folder: Path, epoch: int) -> str:
-    """What the names of the files of a checkpoint begin with."""
+    """The prefix of the names of a checkpoint's files."""
     return str(folder / f"{NAME}-{epoch}")
 
 
 def epochs(folder: Path) -> list[int]:
-    """The epochs of which there is a file of a checkpoint, the last one first."""
+    """The epochs that have at least one checkpoint file, the last epoch first."""
     found = {re.fullmatch(rf"{NAME}-(\d+)\.(index|data-\d+-of-\d+)", path.name) for path in folder.glob(f"{NAME}-*")}
     return sorted({int(match.group(1)) for match in found if match}, reverse=True)
 
 
 def damage(prefix: str) -> str | None:
-    """What is wrong with a checkpoint, if anything is. TensorFlow has check sums, which are compared in reading."""
+    """Says what is wrong with a checkpoint, or returns `None`. TensorFlow compares checksums when it reads."""
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = list(reader.get_variable_to_shape_map())
@@ -38,18 +38,18 @@ def damage(prefix: str) -> str | None:
 
 
 def write_state(prefix: str, config: dict[str, Any], rows: Sequence[dict[str, float]]) -> None:
-    """Writes beside a checkpoint what its run knows, should that be lost elsewhere.
+    """Writes the state of a run beside a checkpoint, in case it is lost elsewhere.
 
     # Arguments
         config: The values of `config.json`.
-        rows: Those of `metrics.csv` up to the epoch of the checkpoint.
+        rows: The rows of `metrics.csv` up to the epoch of the checkpoint.
     """
     with replacing(Path(f"{prefix}.json")) as unfinished:
         unfinished.write_text(json.dumps({"config": config, "rows": list(rows)}), encoding="utf-8")
 
 
 def read_state(prefix: str) -> dict[str, Any] | None:
-    """What `write_state` has written; `None` if that is damaged or, as in version 0.1.0, not there."""
+    """Reads what `write_state` wrote; `None` if it is damaged or, as in version 0.1.0, missing."""
     try:
         state = json.loads(Path(f"{prefix}.json").read_text(encoding="utf-8"))
         return {"config": state["config"], "rows": state["rows"]}
@@ -58,7 +58,7 @@ def read_state(prefix: str) -> dict[str, Any] | None:
 
 
 def remove_states(folder: Path) -> None:
-    """Removes what was written beside checkpoints that are not there any more."""
+    """Removes states whose checkpoints no longer exist."""
     for path in folder.glob(f"{NAME}-*.json"):
         if path.stem.removeprefix(f"{NAME}-") not in map(str, epochs(folder)):
             path.unlink()

@@ -1,4 +1,4 @@
-"""Loads data sets: those of `larq_rep.datasets` by name, and folders of images."""
+"""Loads the data sets of `larq_rep.datasets` by name, and folders of images."""
 
 import os
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _NAMED_FILES = 10
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
-    """A data set by name, or a folder of images. Nothing is ever downloaded.
+    """Loads a data set by name, or a folder of images. Nothing is ever downloaded.
 
     # Arguments
         name: A name of `larq_rep.datasets`, such as `"cifar10"` or `"imagenet2012"`, prepared by
@@ -35,12 +35,12 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
         data_dir: The folder of `tensorflow_datasets`. By default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     # Returns
-        A `Source`. Small images are in memory, the files of ImageNet and of folders are opened as they are needed.
+        A `Source`. Small images are kept in memory; the files of ImageNet and of folders are opened when needed.
 
     # Raises
-        FileNotFoundError: If the data set was not prepared, or a file of it is missing; it says how to prepare it.
-            If a file or folder of a folder of images is a link to nowhere.
-        ValueError: If there is no such data set or folder, the folder is arranged otherwise, or a prepared
+        FileNotFoundError: If the data set was not prepared, or one of its files is missing; it says how to prepare it.
+            Also if a folder of images contains a broken link.
+        ValueError: If there is no such data set or folder, the folder is not arranged like this, or a prepared
             data set is damaged.
         ImportError: If `tensorflow_datasets` is needed and not installed.
     """
@@ -56,9 +56,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
 
 
 def check_files(source: Source, report: Callable[[str], None] = print) -> None:
-    """Looks at each image of a folder, before a training that would end at one that cannot be read.
+    """Checks each image of a folder before training, which would stop at an unreadable one.
 
-    See `larq_rep.images.check_image` for what is found without decoding them.
+    See `larq_rep.images.check_image` for the damage that is found without decoding.
 
     # Raises
         RunError: If some cannot be read; it names the first of them.
@@ -90,7 +90,7 @@ def _digits(record: Dataset) -> Source:
 
 
 def _folder(root: Path) -> Source:
-    folders_in(root)  # for links to nowhere
+    folders_in(root)  # raises on broken links
     folders = {"train": root / "train", "test": root / "test"}
     if not folders["test"].is_dir():
         folders["test"] = root / "val"
@@ -141,5 +141,5 @@ def _picture(file: tf.Tensor) -> tf.Tensor:
 
 
 def _read(file: bytes) -> np.ndarray:
-    """With PIL as `larq_rep.data.image_folder`: all its formats, and upright."""
+    """Reads with PIL, as `larq_rep.data.image_folder` does: all its formats, and upright."""
     return np.asarray(open_upright(os.fsdecode(file)))

@@ -1,4 +1,4 @@
-"""A phase of a run: trained from its last checkpoint on, with what the recipe says."""
+"""Trains one phase of a run by its recipe, starting from its last checkpoint."""
 
 import zlib
 from collections.abc import Callable
@@ -23,12 +23,12 @@ _PROBE_IMAGES = 32
 
 
 def fit(run: Run, number: int, network: tf.keras.Model, teacher: tf.keras.Model | None) -> None:
-    """Trains a phase, from its last checkpoint on if there is one.
+    """Trains a phase, starting from its last checkpoint if there is one.
 
     # Arguments
-        number: Of the phase; the first has number 0.
-        network: As the phase begins, with the weights of the phase before.
-        teacher: Whose logits it learns.
+        number: Number of the phase; the first has number 0.
+        network: The network at the start of the phase, with the weights of the phase before.
+        teacher: The model whose logits it learns.
     """
     trainee, state = _restored(run, number, network, teacher)
     if not _is_needed(state):
@@ -79,7 +79,7 @@ def _optimizer(phase: Phase, network: tf.keras.Model) -> tf.keras.optimizers.Opt
 
 
 def _is_needed(state: State) -> bool:
-    """Whether the phase trains or has something to mend.
+    """Returns whether the phase must train or has files to mend.
 
     # Raises
         RunError: If metrics were written after a checkpoint that is missing.
@@ -88,13 +88,13 @@ def _is_needed(state: State) -> bool:
     try:
         written = [(row["phase"], row["epoch"]) for row in read_metrics(run.folder)]
     except RunError:
-        written = []  # They are in the checkpoint, too.
-    # Then this phase has ended, perhaps by a callback.
+        written = []  # The checkpoint has them as well.
+    # If a later phase has begun, this one has ended, perhaps by a callback.
     if folders.a_later_has_begun(run.folder, run.recipe, state.number) and (
         state.is_older or all(row <= (number, state.epoch) for row in written if row[0] == number)
     ):
         return False
-    # Metrics are written before the checkpoint, so a process that was killed may have left one row more.
+    # Metrics are written before the checkpoint, so a killed process may have left one extra row.
     if not state.is_over and not state.is_older and any(row > (number, state.epoch + 1) for row in written):
         raise RunError(
             f"{state.path}: a checkpoint is missing. The last one is of epoch {state.epoch}, but metrics.csv has later "
@@ -135,7 +135,7 @@ def _train(trainee: Trainee, state: State) -> None:
         Ending(state),
     ]
     if strategy.num_replicas_in_sync > 1:
-        # Iterators of several replicas are not begun anew.
+        # Iterators of several replicas are not restarted, so the test images repeat.
         images, validation = workers.deal(images, strategy), workers.deal(validation.repeat(), strategy)
     try:
         trainee.fit(
@@ -151,7 +151,7 @@ def _train(trainee: Trainee, state: State) -> None:
     except tf.errors.OpError as error:
         _explain(error, state, steps, training_batches)
     except BaseException:
-        # A process that is interrupted may not come to write what they hold back.
+        # An interrupted process may not get to write what they still hold.
         for callback in boards:
             callback.on_train_end()
         raise
@@ -170,14 +170,14 @@ def _explain(
     before = f"Weights of the epochs before are in {state.path}. " if at else ""
     raise RunError(
         f"The loss is not finite in phase {state.number + 1} ({phase.weights} weights), epoch {at + 1} of "
-        f"{phase.epochs}, step {step + 1} of {steps}. The first that is not finite: "
+        f"{phase.epochs}, step {step + 1} of {steps}. The first value that is not finite: "
         f"{first_not_finite(state.network, batch)}. {before}Begin a new run with a lower learning rate (--set "
         f"learning_rate={phase.learning_rate / 10:g})."
     ) from error
 
 
 class _Draws(tf.keras.callbacks.Callback):
-    """Begins the random numbers of an epoch anew. Replicas have different ones, as many as images were theirs."""
+    """Reseeds the random generators in each epoch. Replicas draw different numbers, each for its own images."""
 
     def __init__(self, generators: dict[str, tf.random.Generator], seed: int, begun: int):
         super().__init__()

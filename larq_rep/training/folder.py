@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and how it is kept whole."""
+"""Reads and writes the folder of a run, and keeps it consistent."""
 
 import contextlib
 import csv
@@ -24,26 +24,26 @@ _STOPPED = "stopped.json"
 
 
 class RunError(ValueError):
-    """A run cannot begin or go on. The message says what, where and what to do."""
+    """A run cannot begin or go on. The message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that a run depends on, as `config.json` in its folder holds it.
+    """Everything that a run depends on, as stored in its folder's `config.json`.
 
     # Attributes
-        network: What is trained, in words or the name of a network of the zoo.
-        arguments: With which keywords it was built.
-        num_classes, channels: Of the data; `train` fills them in.
+        network: The trained network, in words or by its name in the zoo.
+        arguments: The keyword arguments it was built with.
+        num_classes, channels: Number of classes and of image channels of the data; `train` fills them in.
         data: Name of a data set or path of a folder, see `larq_rep.training.datasets.load`.
         data_dir: Where `tensorflow_datasets` finds it.
-        recipe: How it is trained; of its statistics of several data sets those of `data` are taken.
+        recipe: How it is trained; if it has statistics of several data sets, those of `data` are used.
         seed: Seed of everything random.
         teacher: Where the teacher came from.
         strategy: `None`, `"mirrored"` or `"multiworker"`, see `tf.distribute`.
         sync_batch_norm: Whether batch normalisations take their statistics over all replicas.
         deterministic: Whether TensorFlow is told to compute the same values every time.
-        versions: Of what the run was begun with.
+        versions: The versions the run was begun with, see `versions`.
     """
 
     network: str
@@ -64,7 +64,7 @@ class Config:
         object.__setattr__(self, "recipe", self.recipe.on(self.data))
 
     def values(self) -> dict[str, Any]:
-        """As plain values."""
+        """Returns the configuration as plain values, ready for JSON."""
         return {**dataclasses.asdict(self), "recipe": to_json(self.recipe)}
 
     def write(self, folder: Path) -> None:
@@ -73,14 +73,14 @@ class Config:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> "Config":
-        """The configuration of a run; if `config.json` is damaged that of its newest whole checkpoint.
+        """Reads the configuration of a run, from its newest whole checkpoint if `config.json` is damaged.
 
         # Raises
-            RunError: If the folder is no run, or its configuration cannot be read.
+            RunError: If the folder is not a run, or its configuration cannot be read.
         """
         path = Path(folder) / "config.json"
         if not path.is_file():
-            raise RunError(f"{folder} is no run: there is no config.json in it. `lqr train` makes one.")
+            raise RunError(f"{folder} is not a run: there is no config.json in it. `lqr train` makes one.")
         try:
             return cls._of(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,7 +94,7 @@ class Config:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a training depends on, and the machine."""
+    """The versions of the packages that training depends on, and the kind of machine."""
     import larq
     import tf_keras
 
@@ -109,14 +109,14 @@ def versions() -> dict[str, str]:
 
 
 def in_common(config: Config) -> str:
-    """What all workers of a run share, whenever they are started. Paths and words about the recipe may differ."""
+    """The values that must agree between all workers of a run. Paths and the recipe's texts may differ."""
     values = dataclasses.asdict(dataclasses.replace(config, data_dir=None, teacher=None, versions={}))
     recipe = dataclasses.replace(config.recipe, networks="", spec="", note="")
     return json.dumps({**values, "recipe": to_json(recipe)}, sort_keys=True)
 
 
 def holds(folder: Path, config: Config) -> bool:
-    """Whether the folder holds a run of this configuration."""
+    """Returns whether the folder holds a run of this configuration."""
     if not (folder / "config.json").is_file():
         return False
     begun = Config.read(folder)
@@ -125,7 +125,7 @@ def holds(folder: Path, config: Config) -> bool:
 
 
 def is_readable(folder: Path) -> bool:
-    """Whether `config.json` itself can be read."""
+    """Returns whether `config.json` itself can be read."""
     try:
         Config._of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -134,12 +134,12 @@ def is_readable(folder: Path) -> bool:
 
 
 def phase_folder(folder: str | os.PathLike[str], recipe: Recipe, number: int) -> Path:
-    """Where the weights of a phase are; the first has number 0."""
+    """The folder with the weights of a phase; the first phase has number 0."""
     return Path(folder) / f"{number + 1}-{recipe.phases[number].weights}"
 
 
 def a_later_has_begun(folder: Path, recipe: Recipe, number: int) -> bool:
-    """Whether a phase after this one has a checkpoint; the first has number 0."""
+    """Returns whether a later phase than this one has a checkpoint; the first phase has number 0."""
     later = range(number + 1, len(recipe.phases))
     return any(checkpoints.epochs(phase_folder(folder, recipe, other) / "checkpoints") for other in later)
 
@@ -158,7 +158,7 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, strict=True):
                 values = {key: float(value) for key, value in row.items() if value}
-                # What the best epoch is known by must be there, too.
+                # val_accuracy must be there as well: it tells which epoch is best.
                 numbers = {"phase": int(values["phase"]), "epoch": int(values["epoch"])}
                 rows.append({**values, **numbers, "val_accuracy": values["val_accuracy"]})
     except (ValueError, KeyError, TypeError, csv.Error) as error:
@@ -170,10 +170,10 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def kept_state(folder: Path, until: tuple[int, int] | None = None) -> dict[str, Any] | None:
-    """What the newest whole checkpoint of a run knows of it, see `checkpoints.write_state`; `None` if there is none.
+    """Reads the state kept with a run's newest whole checkpoint, see `checkpoints.write_state`; `None` without one.
 
     # Arguments
-        until: Phase and epoch; the first phase has number 1. Later checkpoints do not count.
+        until: Phase and epoch; the first phase has number 1. Later checkpoints are ignored.
     """
     found = [
         (int(path.parent.name.partition("-")[0]), epoch, path)
@@ -189,7 +189,7 @@ def kept_state(folder: Path, until: tuple[int, int] | None = None) -> dict[str, 
 
 
 def stopped_at(path: Path) -> int | None:
-    """The epoch after which a callback has ended a phase, whose folder is given; `None` if none has."""
+    """The epoch after which a callback ended the phase with this folder; `None` if none did."""
     file = path / _STOPPED
     if not file.is_file():
         return None
@@ -220,7 +220,7 @@ def write_metrics(rows: Sequence[dict[str, float]], folder: Path) -> None:
 
 @contextlib.contextmanager
 def reserved(folder: Path, resume: bool, force: bool) -> Iterator[None]:
-    """Prepares the folder, and keeps other processes from using it. A run that cannot begin leaves nothing."""
+    """Prepares the folder, and keeps other processes from using it. A run that cannot begin leaves nothing behind."""
     if not resume and folder.exists() and not _is_free(folder) and not (force and _is_run(folder)):
         raise RunError(
             f"{folder} exists already. `lqr resume {folder}` goes on with a run; for a new one give another folder."
@@ -247,7 +247,7 @@ def reserved(folder: Path, resume: bool, force: bool) -> Iterator[None]:
 
 
 def _is_free(folder: Path) -> bool:
-    """A process that was killed may have left its lock, or a file that it was writing."""
+    """Returns whether a run may begin here. A killed process may have left its lock or an unfinished file."""
     return folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())
 
 
@@ -256,7 +256,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Removes a run but its lock."""
+    """Removes everything of a run except its lock."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -270,7 +270,7 @@ def check_space(folder: Path, network: tf.keras.Model, optimizer: tf.keras.optim
     def size(variables):
         return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
 
-    # Two checkpoints and the next; weights of the last and best epoch, and the next; curves and metrics.
+    # Two checkpoints and the next one; weights of the last and best epoch and the next one; curves and metrics.
     needed = phases * (3 * size([*network.variables, *optimizer.variables]) + 3 * size(network.variables)) + 5e6
     free = shutil.disk_usage(folder).free
     if free < needed:

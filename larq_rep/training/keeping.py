@@ -1,4 +1,4 @@
-"""What a run writes after each epoch."""
+"""Writes the files of a run after each epoch."""
 
 import math
 import os
@@ -19,18 +19,18 @@ _CURVES_EVERY_SECONDS = 30.0
 
 
 class Keeper(tf.keras.callbacks.Callback):
-    """Writes metrics, weights and a checkpoint after each epoch, the checkpoint last: with it the epoch counts."""
+    """Writes metrics, weights and last a checkpoint after each epoch; only with its checkpoint does an epoch count."""
 
     def __init__(self, state: State):
         super().__init__()
         self._state, run = state, state.run
-        # Variables that are averaged over workers have to be read by all of them: the others write, too.
+        # All workers have to read variables that are averaged over workers, so the others write as well.
         self._temporary = None if run.chief else tempfile.TemporaryDirectory()
         folder = self._temporary.name if self._temporary else run.folder
         self._path = phase_folder(folder, run.recipe, state.number)
         self._path.mkdir(parents=True, exist_ok=True)
         self._place = place = self._path / "checkpoints"
-        # Whatever became of TensorFlow's list of checkpoints, which says what is removed.
+        # TensorFlow's list of checkpoints, which decides what it removes, may be lost or wrong: write it anew.
         older = [checkpoints.prefix(place, kept) for kept in reversed(checkpoints.epochs(place)) if kept <= state.epoch]
         if paths := [path for path in older if os.path.exists(f"{path}.index")]:
             times = [os.path.getmtime(f"{path}.index") for path in paths]
@@ -39,7 +39,7 @@ class Keeper(tf.keras.callbacks.Callback):
                 paths[-1],
                 paths,
                 all_model_checkpoint_timestamps=times,
-                last_preserved_timestamp=min(times) - 1,  # It removes those that are younger.
+                last_preserved_timestamp=min(times) - 1,  # TensorFlow removes only younger ones.
             )
         self._manager = tf.train.CheckpointManager(
             state.checkpoint(), str(place), max_to_keep=2, checkpoint_name=checkpoints.NAME
@@ -79,7 +79,7 @@ class Keeper(tf.keras.callbacks.Callback):
         checkpoints.write_state(checkpoints.prefix(self._place, epoch + 1), run.config.values(), state.rows)
         self._manager.save(checkpoint_number=epoch + 1)
         checkpoints.remove_states(self._place)
-        # All workers read what the chief has written: none may go on before.
+        # All workers read the chief's files, so none may go on before they are written.
         workers.gather(run.strategy, epoch)
 
     def on_train_end(self, logs=None):
@@ -94,12 +94,12 @@ class Keeper(tf.keras.callbacks.Callback):
 
 
 class Ending(tf.keras.callbacks.Callback):
-    """Records that a callback has ended the phase before its last epoch. It has to come after all others."""
+    """Records that a callback ended the phase before its last epoch. It has to come after all other callbacks."""
 
     def __init__(self, state: State):
         super().__init__()
         self._run, self._path = state.run, state.path
-        # Of a run that goes on from an epoch before: it ends where it did.
+        # A run that resumes from an earlier epoch ends where it ended before.
         self._recorded = folders.stopped_at(state.path)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,4 +1,4 @@
-"""What of a phase is whole when a run goes on, and what is made anew from its checkpoints."""
+"""Finds damaged files of a phase when a run goes on, and restores them from its checkpoints."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from larq_rep.training.state import State
 
 
 def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
-    """Looks for the checkpoint that a phase goes on from.
+    """Finds the checkpoint from which a phase goes on.
 
     # Arguments
         path: The folder of the phase.
@@ -49,9 +49,9 @@ def newest_whole(path: Path, report: Callable[[str], None]) -> tuple[int, bool]:
 
 
 def known_rows(state: State) -> list[dict[str, float]]:
-    """The metrics of a run up to an epoch of a phase: those beside the checkpoint, whatever became of `metrics.csv`.
+    """Reads the metrics of a run up to an epoch of a phase, from beside the checkpoint.
 
-    Writes the file anew if it differs.
+    Writes `metrics.csv` anew if it differs.
 
     # Raises
         RunError: If there are none beside the checkpoint, as in runs of version 0.1.0, and the file has too few rows.
@@ -67,8 +67,8 @@ def known_rows(state: State) -> list[dict[str, float]]:
     if kept is None:
         if [row["epoch"] for row in written if row["phase"] == number + 1] != list(range(1, epoch + 1)):
             raise RunError(
-                f"{folder / 'metrics.csv'} lacks rows of epochs that were trained, or is damaged, so which epoch was "
-                "the best is not known. Put it back from a copy of the run, or begin a new run."
+                f"{folder / 'metrics.csv'} lacks rows of epochs that were trained, or is damaged, so the best epoch is "
+                "not known. Put it back from a copy of the run, or begin a new run."
             )
         return written
     rows = kept["rows"]
@@ -82,17 +82,17 @@ def known_rows(state: State) -> list[dict[str, float]]:
 
 
 def mend_weights(state: State) -> None:
-    """Writes the weights of a phase that are missing or damaged anew, if a checkpoint has them.
+    """Restores missing or damaged weight files of a phase, if a checkpoint has the weights.
 
     Several workers have to read their statistics together, so all of them call this; the chief writes.
 
     # Raises
-        RunError: If no checkpoint is of the epoch.
+        RunError: If there is no checkpoint of the epoch.
     """
     run, path, best = state.run, state.path, best_epoch(state.phase, state.accuracies())
     place, wanted = path / "checkpoints", {path / "last.h5": state.epoch, path / "best.h5": best}
     reasons = {file: damage(file) if file.is_file() else "it is not there" for file in wanted}
-    workers.gather(run.strategy, 0)  # Until all have looked.
+    workers.gather(run.strategy, 0)  # Waits until all have looked.
     for file, why in reasons.items():
         if why is None:
             continue
@@ -114,7 +114,7 @@ def mend_weights(state: State) -> None:
 
 
 def damage(file: Path) -> str | None:
-    """What is wrong with a file of weights, if anything is."""
+    """Says what is wrong with a file of weights, or returns `None`."""
 
     def read(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
@@ -140,5 +140,5 @@ def load_weights(network: tf.keras.Model, file: Path, remedy: str) -> None:
 
 
 def best_epoch(phase: Phase, accuracies: Sequence[float]) -> int:
-    """The number of the best epoch of a phase, the first of which is 1."""
+    """The number of the best epoch of a phase; the first epoch has number 1."""
     return 1 + max(i for i, accuracy in enumerate(accuracies) if phase.is_best(accuracy, accuracies[:i]))

@@ -1,4 +1,4 @@
-"""How fast the images come, and whether the model waits for them."""
+"""Measures how fast the input pipeline delivers images, and whether the model waits for it."""
 
 import time
 from collections.abc import Callable
@@ -14,15 +14,15 @@ _BOTTLENECK = 0.8
 class PipelineMonitor(TensorCallback):
     """Measures images per second, and says so if the input pipeline and not the model sets the pace.
 
-    Each epoch's logs get `images_per_second`, from the end of its first batch to the end of the last but one, so
-    without tracing, validation and a smaller last batch. After the first epoch that was run, the pipeline is drawn
-    from alone for at most 3 seconds; if that takes 80 % of the time of training or more, one line is reported. Put
-    the callback before those that write the logs.
+    The callback adds `images_per_second` to each epoch's logs, measured from the end of the first batch to the end of
+    the last but one, so without tracing, validation and a smaller last batch. After the first epoch, it draws from
+    the pipeline alone for at most 3 seconds; if that takes 80 % of the time of training or more, it reports one line.
+    Put the callback before those that write the logs.
 
     # Arguments
-        dataset: What `fit` was given, of `(images, ...)`.
-        batch_size: Images in a batch, of all replicas together.
-        report: Is called with the line.
+        dataset: The dataset given to `fit`, of `(images, ...)`.
+        batch_size: Images in a global batch, over all replicas.
+        report: Called with the line.
     """
 
     def __init__(self, dataset: tf.data.Dataset, batch_size: int, report: Callable[[str], None] = print):
@@ -36,7 +36,7 @@ class PipelineMonitor(TensorCallback):
         self._ends: dict[int, float] = {-1: time.perf_counter()}
 
     def on_train_batch_end(self, batch, logs=None):
-        # Steps are begun before those before them have ended: only at the two ends of the measurement it is waited.
+        # A step begins before earlier ones have ended: we wait only at the two ends of the measurement.
         if batch in self._measured_between():
             tf.nest.map_structure(float, logs or {})
         self._ends[batch] = time.perf_counter()
@@ -44,12 +44,12 @@ class PipelineMonitor(TensorCallback):
     def _measured_between(self) -> tuple[int, int]:
         """The batches at whose ends the measurement begins and ends; -1 is the beginning of the epoch."""
         steps = self.params.get("steps") or len(self._ends) - 1
-        # With three batches or fewer nothing is between the first and the last.
+        # With three batches or fewer there is nothing between the first and the last.
         return (0, steps - 2) if steps > 3 else (-1, steps - 1)
 
     def on_epoch_end(self, epoch, logs=None):
         first, last = self._measured_between()
-        if last not in self._ends:  # The epoch was ended before.
+        if last not in self._ends:  # The epoch ended early.
             return
         trained = self.batch_size * (last - first) / (self._ends[last] - self._ends[first])
         if logs is not None:
@@ -59,11 +59,11 @@ class PipelineMonitor(TensorCallback):
         self._measured = True
         drawn = _images_per_second(self.dataset)
         if drawn is not None and trained >= _BOTTLENECK * drawn:
-            # What was drawn alone can be less than in training, where batches were prepared ahead.
+            # The pipeline alone can seem slower than training, where batches were prepared ahead.
             alone = f"{drawn:.0f} images/s" if drawn > trained else "no more"
             self.report(
                 f"The input pipeline is the bottleneck: {trained:.0f} images/s in training, {alone} from the pipeline "
-                "alone. More CPU cores, a faster disk or a lighter augmentation make training faster."
+                "alone. More CPU cores, a faster disk or a cheaper augmentation make training faster."
             )
 
 

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisations."""
+"""Sets the statistics of batch normalisations."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,13 +7,13 @@ import tensorflow as tf
 def calibrate_batch_norm(model: tf.keras.Model, images: np.ndarray) -> None:
     """Sets the statistics of all batch normalisations to those of the images.
 
-    One pass in training mode with all images as one batch: each layer gets the mean and variance of its own
-    input, while the layers before it normalise with theirs. The model then answers in inference mode as it
-    did in this pass, up to Keras' correction of the variance by N / (N - 1). Dropout acts as in training;
+    One pass in training mode takes all images as one batch: each layer gets the mean and variance of its own
+    input, while the layers before it normalise with theirs. In inference mode the model then gives the same outputs
+    as in this pass, up to Keras' correction of the variance by N / (N - 1). Dropout acts as in training;
     layers that are not trainable keep their statistics. The weights stay as they are.
 
     # Arguments
-        model: A model of one input.
+        model: A model with one input.
         images: Float array `(N, height, width, channels)`; all intermediate results must fit into memory.
 
     # Raises

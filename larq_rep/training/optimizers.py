@@ -1,4 +1,4 @@
-"""SGD, Adam and RAdam with the L2 penalty of PyTorch, and which weights the recipes penalise."""
+"""SGD, Adam and RAdam with PyTorch's L2 penalty, and the rules for which weights the recipes penalise."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ _register = tf.keras.utils.register_keras_serializable(package="larq_rep")
 
 
 def _float64(value: float | tf.Tensor) -> float | tf.Tensor:
-    # A cast would make a number of Python one of float32 first.
+    # A cast would first round a Python number to float32.
     return value if isinstance(value, (int, float)) else tf.cast(value, tf.float64)
 
 
 class _Exact:
-    """A number in float64, beside the variable, of float32 by default, in which Keras keeps and saves it.
+    """A number in float64, beside the variable (float32 by default) in which Keras keeps and saves it.
 
-    If that has another value, it was restored or set by Keras, and counts.
+    If the variable has another value, Keras has restored or set it; the variable's value then counts.
     """
 
     def __init__(self, value: float | tf.Tensor, kept: tf.Variable):
@@ -38,7 +38,7 @@ class _Exact:
 class _Penalised(_keras.Optimizer):
     """Adds `l2` times the weight to a gradient that is already clipped and summed over the replicas.
 
-    Numbers are those of Python, in float64, whatever the dtype of the weights; Keras casts them to float32 first.
+    Python numbers stay in float64, whatever the dtype of the weights; Keras would first cast them to float32.
     """
 
     def __init__(self, *, l2: float, decayed: Sequence[tf.Variable | str | int] | None, **kwargs):
@@ -56,7 +56,7 @@ class _Penalised(_keras.Optimizer):
 
     @property
     def l2(self) -> tf.Variable:
-        """Factor of the penalty. It can be set, to a number."""
+        """Factor of the penalty. It can be set to a number."""
         return self._l2
 
     @l2.setter
@@ -79,7 +79,7 @@ class _Penalised(_keras.Optimizer):
 
     def _rate(self) -> tf.Tensor:
         if self._exact_rate is None:
-            return tf.cast(self.learning_rate, tf.float64)  # That of a schedule of Keras.
+            return tf.cast(self.learning_rate, tf.float64)  # The rate of a Keras schedule.
         return self._exact_rate.read()
 
     def build(self, var_list):
@@ -88,7 +88,7 @@ class _Penalised(_keras.Optimizer):
         super().build(var_list)
 
     def _find(self, var_list):
-        """Positions of the penalised variables: a model that is loaded has the same order, but other names."""
+        """Finds the positions of the penalised variables: a loaded model has the same order, but other names."""
         if self._decayed is None:
             return list(range(len(var_list)))
         positions: dict[str | int, list[int]] = {}
@@ -99,10 +99,10 @@ class _Penalised(_keras.Optimizer):
         for decayed, places in zip(self._decayed, found, strict=True):
             if len(places) != 1:
                 raise ValueError(
-                    f"{type(self).__name__}: the weight decay is to act on the variable "
+                    f"{type(self).__name__}: the weight decay should act on the variable "
                     f"{self._names.get(decayed, decayed)!r}, but {len(places) or 'none'} of the {len(var_list)} "
-                    "variables to train are that one. Choose variables among model.trainable_variables, as "
-                    "decayed_weights(model, rule) does, of the same model and after layers are frozen."
+                    "variables to train match it. Choose variables among model.trainable_variables, as "
+                    "decayed_weights(model, rule) does, from the same model and after layers are frozen."
                 )
         return [place for places in found for place in places]
 
@@ -114,7 +114,7 @@ class _Penalised(_keras.Optimizer):
     def get_config(self):
         decayed = self._decayed
         if decayed is not None:
-            # Positions and names are known from the first step on and before it.
+            # From the first step on the positions are known, before it only the names.
             decayed = list(self._positions) if self.is_built else [self._names.get(d, d) for d in decayed]
         numbers = {"l2": float(self._exact_l2.read())}
         if self._exact_rate is not None:
@@ -134,8 +134,8 @@ class SGD(_Penalised, tf.keras.optimizers.SGD):
     \end{cases}
     \\]
 
-    The momentum \\(v\\) does not contain the learning rate \\(\eta\\), which acts at once when it changes (that of
-    Keras contains the rates of earlier steps). The penalty goes through the momentum (in Keras `weight_decay` does
+    The momentum \\(v\\) does not contain the learning rate \\(\eta\\), so a new rate acts at once (Keras' momentum
+    contains the rates of earlier steps). The penalty goes through the momentum (in Keras `weight_decay` does
     not).
 
     # Arguments
@@ -237,7 +237,7 @@ class Adam(_Penalised, tf.keras.optimizers.Adam):
         variable.assign_sub(m * rate / (tf.sqrt(v) + tf.cast(self.epsilon * second, variable.dtype)))
 
     def _moments(self, gradient, variable):
-        """Both moments, after this step's gradient; with `amsgrad` the largest second one so far."""
+        """Updates both moments with this step's gradient; with `amsgrad` the second is the largest one so far."""
         gradient = tf.convert_to_tensor(self._penalised(gradient, variable))
         m, v, largest = self.adam_moments(variable)
         m.assign_add((gradient - m) * (1 - self.beta_1))
@@ -253,7 +253,7 @@ class RAdam(Adam):
     r"""Rectified Adam in PyTorch's form, with an L2 penalty of some weights.
 
     The moments are those of `Adam`. With \\(\rho_\infty = 2 / (1 - \beta_2) - 1\\) and
-    \\(\rho_s = \rho_\infty - 2 s \beta_2^s / (1 - \beta_2^s)\\) step \\(s\\) is
+    \\(\rho_s = \rho_\infty - 2 s \beta_2^s / (1 - \beta_2^s)\\), step \\(s\\) is
 
     \\[
     w \leftarrow w - \eta\, \frac{m}{1 - \beta_1^s} \begin{cases}
@@ -273,7 +273,7 @@ class RAdam(Adam):
 
     # References
         - [On the Variance of the Adaptive Learning Rate and Beyond](https://arxiv.org/abs/1908.03265), with the
-            bound 5 of the authors' code (the paper has 4)
+            bound 5 from the authors' code (the paper has 4)
     """
 
     def __init__(self, learning_rate: float = 1e-3, *, name: str = "RAdam", **kwargs):
@@ -281,12 +281,12 @@ class RAdam(Adam):
 
     def update_step(self, gradient, variable):
         m, v = self._moments(gradient, variable)
-        # In float64: rho is the difference of two numbers near 2,000 and close to 5 in the fifth step.
+        # In float64, because rho is the difference of two numbers near 2,000, and close to 5 in the fifth step.
         step = tf.cast(self.iterations + 1, tf.float64)
         power = tf.constant(self.beta_2, tf.float64) ** step
         largest = 2 / (1 - self.beta_2) - 1
         rho = largest - 2 * step * power / (1 - power)
-        # Below the bound, where the other branch is taken, there may be no root.
+        # Below the bound the root may not exist; the other branch is taken there.
         safe = tf.maximum(rho, 5.0)
         rectified = tf.sqrt((1 - power) * (safe - 4) * (safe - 2) * largest / ((largest - 4) * (largest - 2) * safe))
         corrected = m / tf.cast(1 - tf.constant(self.beta_1, tf.float64) ** step, variable.dtype)
@@ -295,23 +295,23 @@ class RAdam(Adam):
 
 
 def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:
-    """The trainable variables of a model that a recipe penalises, in the model's order.
+    """Returns the trainable variables of a model that a recipe penalises, in the model's order.
 
     | rule | variables | recipes |
     |---|---|---|
-    | `"all"` | every one | IR-Net, RBNN, ReCU on CIFAR-10, FracBNN, AresB-Net |
+    | `"all"` | all | IR-Net, RBNN, ReCU on CIFAR-10, FracBNN, AresB-Net |
     | `"conv_and_shifts"` | kernels of convolutions; shifts of `RSign`, `LeakyRSign`, `RPReLU`, `BiasedPReLU`: \
 their `coefficients`, tensors of four dimensions in the authors' code | ReActNet, AdamBNN, PresB-Net |
     | `"conv_and_fc"` | those of layers with "conv" or "fc" in their name, scales of kernel quantizers included \
 | ReCU on ImageNet |
 
     # Arguments
-        model: A model that is built.
+        model: A built model.
         rule: One of the above.
 
     # Raises
-        ValueError: If there is no such rule, the model has no such variable, or a quantizer of your own has weights
-            and does not say which of them are shifts.
+        ValueError: If there is no such rule, the model has no such variable, or a custom quantizer has weights
+            but does not say which of them are shifts.
     """
     if rule not in _RULES:
         raise ValueError(f"decayed_weights: there is no rule {rule!r}. Expected one of {', '.join(map(repr, _RULES))}.")
@@ -328,13 +328,13 @@ their `coefficients`, tensors of four dimensions in the authors' code | ReActNet
     ]
     if not variables:
         raise ValueError(
-            f"decayed_weights: no trainable variable of model '{model.name}' is one of the rule {rule!r}. Build the "
+            f"decayed_weights: no trainable variable of model '{model.name}' matches the rule {rule!r}. Build the "
             "model first, or choose another rule."
         )
     return variables
 
 
 def _is_named(module: tf.Module, parts: tuple[str, ...]) -> bool:
-    # The name of a model within the model says nothing of its layers.
+    # The name of a model within the model says nothing about its layers.
     layer = isinstance(module, tf.keras.layers.Layer) and not isinstance(module, tf.keras.Model)
     return layer and any(part in module.name for part in parts)

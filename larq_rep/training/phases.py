@@ -1,4 +1,4 @@
-"""What the networks of the two phases have to do with each other."""
+"""Makes the network of a phase from another one, and transfers weights between the networks of two phases."""
 
 import contextlib
 import re
@@ -20,25 +20,25 @@ _UNIFORM_FAN_IN = {
 def with_real_weights(
     model: tf.keras.Model, initializer: str | None = None, given: Collection[str] = ()
 ) -> tf.keras.Model:
-    """The network of the first phase: activations are binary as before, latent weights are used as they are.
+    """Makes the network of the first phase: activations stay binary, latent weights are used as they are.
 
-    A new model of the same layers and weights, in which no layer has a kernel quantizer.
+    The result is a new model with the same layers and weights, in which no layer has a kernel quantizer.
 
     # Arguments
         model: A functional model.
-        initializer: `"uniform_fan_in"` for kernels that had a quantizer to start anew, between
-            \\(\\pm 1 / \\sqrt{\\text{fan in}}\\) as PyTorch's real convolutions do; `None` if they keep their values.
+        initializer: `"uniform_fan_in"` gives kernels that had a quantizer new values between
+            \\(\\pm 1 / \\sqrt{\\text{fan in}}\\), as in PyTorch's real convolutions; with `None` they keep theirs.
         given: Names of layers whose kernels keep their values in any case.
 
     # Raises
-        ValueError: If no layer has a kernel quantizer, or one has weights of its own, which a network without it
+        ValueError: If no layer has a kernel quantizer, or a quantizer has its own weights, which a network without it
             could not learn.
     """
     quantized = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
     if not quantized:
         raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
     for layer in quantized:
-        # A function has none.
+        # A quantizer that is a function has no weights.
         if weights := getattr(layer.kernel_quantizer, "weights", []):
             raise ValueError(
                 f"with_real_weights: the kernel quantizer of '{layer.name}', {type(layer.kernel_quantizer).__name__}, "
@@ -59,10 +59,10 @@ def with_real_weights(
 
 
 def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
-    """A new model of the same weights whose batch normalisations take their statistics over all replicas.
+    """Makes a model with the same weights whose batch normalisations take their statistics over all replicas.
 
-    Those of Keras become `larq_rep.layers.BatchNormalization`, for an unbiased moving variance, as PyTorch has it and
-    Keras' fused operation on each replica.
+    Keras' layers become `larq_rep.layers.BatchNormalization`, whose moving variance is unbiased, as in PyTorch and
+    in Keras' fused operation on each replica.
     """
 
     def change(layer, config):
@@ -80,15 +80,15 @@ def rebuilt(
     anew: Collection[str] = (),
     others: Mapping[type[tf.keras.layers.Layer], type[tf.keras.layers.Layer]] | None = None,
 ) -> tf.keras.Model:
-    """A new model of the same layers with changed configs, and with all that they have learned.
+    """Makes a new model of the same layers with changed configs, and copies everything they have learned.
 
     # Arguments
-        change: From a layer and its config to the config of the new layer, which has the same weights.
-        anew: Names of layers whose kernels have initial values.
-        others: By a class of layers the one that takes its place.
+        change: Takes a layer and its config, returns the config of the new layer, which has the same weights.
+        anew: Names of layers whose kernels get initial values.
+        others: Maps a layer class to the class that replaces it.
 
     # Raises
-        ValueError: If a layer is a model itself, whose layers would stay as they are.
+        ValueError: If a layer is itself a model: its layers would not be changed.
     """
     for layer in model.layers:
         if isinstance(layer, tf.keras.Model):
@@ -99,7 +99,7 @@ def rebuilt(
         return kind.from_config(change(layer, layer.get_config()))
 
     result = tf.keras.models.clone_model(model, clone_function=clone)
-    # Layer by layer: the order is the same in all processes, which read moving statistics together.
+    # Layer by layer: all processes must use the same order, because they read moving statistics together.
     for layer in model.layers:
         copy = result.get_layer(layer.name)
         kernel = copy.kernel.name if layer.name in anew else None
@@ -114,7 +114,7 @@ def rebuilt(
 
 
 def _copy_numbers(source: tf.Module, target: tf.Module) -> None:
-    """Copies variables that are no weights, such as the steepness of an estimator."""
+    """Copies variables that are not weights, such as the steepness of an estimator."""
     weights = {weight.name for weight in source.weights}
     for name, variable in vars(source).items():
         if isinstance(variable, tf.Variable) and variable.name not in weights:
@@ -123,7 +123,7 @@ def _copy_numbers(source: tf.Module, target: tf.Module) -> None:
 
 @contextlib.contextmanager
 def noting_initial_values() -> Iterator[Callable[[tf.Variable], bool]]:
-    """Yields a function that says whether a kernel still has the values with which it was made within the block."""
+    """Yields a function that tells whether a kernel made within the block still has its initial values."""
     initial = set()
 
     def fingerprint(kernel):
@@ -140,13 +140,13 @@ def noting_initial_values() -> Iterator[Callable[[tf.Variable], bool]]:
 
 
 def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequence[str] = ()) -> None:
-    """Gives every weight of `target` the value of the weight of that name in `source`.
+    """Gives every weight of `target` the value of the weight with the same name in `source`.
 
     # Arguments
-        left_behind: Regular expressions of names that only one of the two has.
+        left_behind: Regular expressions for names that only one of the two has.
 
     # Raises
-        ValueError: If another weight exists in one of them only, or has another shape; all of them are named.
+        ValueError: If any other weight exists in only one of them, or the shapes differ; all such weights are named.
     """
     old, new = _by_name(source), _by_name(target)
 
@@ -162,15 +162,15 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
     ]
     if problems:
         raise ValueError("transfer: not all weights have a place:\n  " + "\n  ".join(sorted(problems)))
-    # In the order of the model. That of a set differs between processes, and several workers read a moving statistic
-    # together: each would get the mean of different ones.
+    # In the model's order. The order of a set differs between processes, but workers read a moving statistic
+    # together: each would get the mean of different statistics.
     for name, weight in new.items():
         if name in old:
             weight.assign(old[name])
 
 
 def _by_name(model: tf.keras.Model) -> dict[str, tf.Variable]:
-    """The weights by name, without the numbers that Keras gives to the quantizers within layers."""
+    """Maps names to weights, without the numbers that Keras gives to the quantizers within layers."""
     named = {}
     for weight in model.weights:
         layer, slash, rest = weight.name.partition("/")

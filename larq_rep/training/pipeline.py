@@ -1,4 +1,4 @@
-"""The batches of a data set, in epochs that depend on nothing but seed and number."""
+"""Makes the batches of a data set, in epochs that depend only on the seed and the epoch's number."""
 
 import math
 from collections.abc import Callable
@@ -17,14 +17,14 @@ class Source:
     """A data set to train and test on; `larq_rep.training.datasets.load` makes it.
 
     # Attributes
-        name: What `load` was asked for.
-        num_classes, channels: What a network for it needs.
+        name: The name given to `load`.
+        num_classes, channels: Number of classes and of image channels, which a network needs.
         train_size, test_size: Numbers of images.
-        mirrors: Whether a mirrored image is of the same class. Digits are not, so they are never flipped.
+        mirrors: Whether a mirrored image keeps its class. Mirrored digits do not, so they are never flipped.
         examples: `examples(split, seed)` is a dataset of (stored image, int64 label) of `"train"` or `"test"`, in
-            the stored order if `seed` is `None`, else shuffled.
-        decode: From a stored image to uint8 `(height, width, channels)`.
-        files: Those of a folder of images.
+            the stored order if `seed` is `None`, otherwise shuffled.
+        decode: Turns a stored image into uint8 `(height, width, channels)`.
+        files: The image files, if the data set is a folder of images.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Source:
 
     @property
     def train(self) -> tf.data.Dataset:
-        """All images to train on, uint8 `(height, width, channels)`, and their labels, in the stored order."""
+        """All training images, uint8 `(height, width, channels)`, and their labels, in the stored order."""
         return self._decoded("train")
 
     @property
     def test(self) -> tf.data.Dataset:
-        """All images to test on, as `train`."""
+        """All test images, in the form of `train`."""
         return self._decoded("test")
 
     def _decoded(self, split: str) -> tf.data.Dataset:
@@ -53,7 +53,7 @@ class Source:
 
 
 def in_memory(splits: dict[str, tuple[np.ndarray, np.ndarray]], **record: Any) -> Source:
-    """A data set of whole arrays of stored images and labels, one pair a split; `record` has the other attributes."""
+    """Makes a data set of arrays of stored images and labels, one pair a split; `record` has the other attributes."""
     sizes = {split: len(labels) for split, (_, labels) in splits.items()}
     with tf.device("CPU"):
         datasets = {split: tf.data.Dataset.from_tensor_slices(arrays) for split, arrays in splits.items()}
@@ -67,7 +67,7 @@ def in_memory(splits: dict[str, tuple[np.ndarray, np.ndarray]], **record: Any) -
 
 
 def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) -> int:
-    """Number of batches of an epoch of training; the last one may be smaller, or with `drop_last` is left out then.
+    """Number of batches in an epoch of training. A smaller last batch counts, unless `drop_last` leaves it out.
 
     # Raises
         ValueError: If no batch is left.
@@ -76,9 +76,9 @@ def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) ->
         return math.ceil(source.train_size / batch_size)
     if source.train_size < batch_size:
         raise ValueError(
-            f"{source.name} has {source.train_size} images to train on, less than a batch of {batch_size}, and what "
-            "fills no batch is left out. Choose a smaller batch size (--set batch_size=...), or keep the last batch "
-            "(--set drop_last=false)."
+            f"{source.name} has {source.train_size} images to train on, less than a batch of {batch_size}, and images "
+            "that do not fill a batch are left out. Choose a smaller batch size (--set batch_size=...), or keep the "
+            "last batch (--set drop_last=false)."
         )
     return source.train_size // batch_size
 
@@ -95,29 +95,29 @@ def batches(
     first_epoch: int = 0,
     epochs: int = 1,
 ) -> tf.data.Dataset:
-    """Batches to train on or to evaluate, of float32 images `(N, height, width, channels)` and int64 labels.
+    """Makes batches for training or evaluation: float32 images `(N, height, width, channels)` and int64 labels.
 
     Training runs through the epochs `first_epoch` to `epochs - 1`, each of `steps_per_epoch` batches: give
     `fit` the same two numbers and `steps_per_epoch`. Order and augmentation of an epoch are a pure
-    function of `seed` and its number, whatever the number of threads and wherever the run began, so that a
-    resumed run sees what an uninterrupted one would. Sets in memory and lists of files are shuffled wholly; of
-    ImageNet the files are shuffled, 16 read at a time, and 8192 examples mixed.
+    function of `seed` and its number, whatever the number of threads and wherever the run began, so a
+    resumed run sees the same images as an uninterrupted one. Data sets in memory and lists of files are shuffled
+    completely. ImageNet's files are shuffled, 16 are read at a time, and 8192 examples are mixed.
 
     # Arguments
         source: See `larq_rep.training.datasets.load`.
-        augmentation: What is done to the images. Flips are left out if the source bears none.
+        augmentation: What is done to the images. They are not flipped if the source's `mirrors` is false.
         size: Height and width of the images, or `(height, width)`.
-        batch_size: Images in a batch, of all replicas together. The last batch of an epoch may be smaller.
+        batch_size: Images in a global batch, over all replicas. The last batch of an epoch may be smaller.
         training: Whether to shuffle and augment the training images, or to go through the test images once.
-        drop_last: Whether a smaller last batch of an epoch of training is left out. No test image ever is.
-        seed: Of everything random.
-        first_epoch: Where training begins.
-        epochs: Where it ends.
+        drop_last: Whether a smaller last batch of a training epoch is left out. Test images never are.
+        seed: Seed of everything random.
+        first_epoch: The epoch at which training begins.
+        epochs: The epoch before which it ends.
 
     # Returns
         A dataset that may be given to `strategy.experimental_distribute_dataset`. Each worker then prepares the
-        whole batch and takes its share: that keeps an epoch the same on any number of workers, but the pipeline
-        gets no faster by them.
+        whole batch and takes its share: an epoch is the same on any number of workers, but more workers do not
+        make the pipeline faster.
     """
     height, width = height_width(size)
 
@@ -132,7 +132,7 @@ def batches(
         return images.batch(batch_size, drop_remainder=drop_last)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        # `shuffle` mixes the global seed into its own; within this function it is always the same one.
+        # `shuffle` mixes the global seed into its own; this function always sets the same one.
         tf.random.set_seed(1)
         shuffling, drawing = tf.unstack(tf.random.split(tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch), 2))
         order = tf.random.stateless_uniform([], shuffling, 0, 2**31 - 1, tf.int64)

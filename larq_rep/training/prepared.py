@@ -1,4 +1,4 @@
-"""Data sets as `tensorflow_datasets` prepares them: TFRecords and their description in a folder."""
+"""Loads data sets that `tensorflow_datasets` has prepared: TFRecords and their description in a folder."""
 
 import os
 from collections.abc import Callable
@@ -10,16 +10,17 @@ import tensorflow as tf
 from larq_rep.datasets import Dataset
 from larq_rep.training.pipeline import Source, in_memory
 
-# Examples that are mixed at a time, of a data set that does not fit into memory: about 1 GB of JPEGs.
+# The number of examples mixed at a time in a data set that does not fit into memory: about 1 GB of JPEGs.
 _SHUFFLED_RECORDS = 8192
 _SHUFFLED_FILES = 16
 
 
 def load_prepared(name: str, record: Dataset, data_dir: str | os.PathLike[str] | None) -> Source:
-    """The data set of a record that has a `builder`. Errors, and `data_dir`, as in `larq_rep.training.datasets.load`.
+    """Loads the data set of a record that has a `builder`. `larq_rep.training.datasets.load` describes the errors.
 
     # Arguments
-        name: What it was asked for by.
+        name: The name that the user asked for.
+        data_dir: As in `larq_rep.training.datasets.load`.
     """
     try:
         import tensorflow_datasets as tfds
@@ -38,7 +39,7 @@ def load_prepared(name: str, record: Dataset, data_dir: str | os.PathLike[str] |
         info = tfds.builder_from_directory(folder).info
         num_classes = info.features["label"].num_classes
         splits = {"train": info.splits["train"], "test": info.splits[record.test_split]}
-    except Exception as error:  # Whatever reading half a JSON file raises.
+    except Exception as error:  # Reading half a JSON file raises errors of many classes.
         raise ValueError(damaged(f"its description or one of its splits is missing or broken ({error})")) from error
     if info.file_format.value != "tfrecord":
         raise ValueError(
@@ -81,7 +82,7 @@ def _check_whole(splits: dict[str, Any], damaged: Callable[[str], str]) -> None:
             raise FileNotFoundError(
                 damaged(f"{missing[0].name} is missing ({len(missing)} of {split.num_shards} files)")
             )
-        # A record has 16 bytes of lengths and check sums; 0 bytes stand for an unknown number.
+        # A record has 16 bytes of lengths and checksums; 0 stands for an unknown number of bytes.
         expected = int(split.num_bytes) + 16 * split.num_examples
         found = sum(file.stat().length for file in split.filepaths)
         if split.num_bytes and found != expected:
@@ -111,13 +112,13 @@ def _examples(
 
 
 def _decoded_jpeg(image: tf.Tensor) -> tf.Tensor:
-    # The transform that PIL takes, with which the published networks were trained.
+    # The transform that PIL uses; the published networks were trained with it.
     return tf.image.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _remedy(record: Dataset, root: Path) -> str:
     name = record.builder
-    # The program `tfds` of some versions only starts with Apache Beam installed, the same from Python always.
+    # In some versions the program `tfds` only starts if Apache Beam is installed; the call from Python always works.
     build = (
         f"`tfds build {name} --data_dir {root}`, or from Python "
         f"`import tensorflow_datasets; tensorflow_datasets.builder('{name}', data_dir='{root}').download_and_prepare()`"

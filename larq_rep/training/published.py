@@ -1,6 +1,6 @@
 """The published training recipes, one record each.
 
-A Rep network is trained by the recipe of the network it comes from: RepBNN took over the settings of the others.
+A Rep network is trained by the recipe of its original network: RepBNN took over the settings of the others.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from larq_rep.training.schedules import Cosine, Linear, Steps, WarmupSteps
 _CIFAR10 = CIFAR10_STATISTICS._asdict()
 _CIFAR100 = CIFAR100_STATISTICS._asdict()
 
-# IR-Net, RBNN, ReCU and the real networks normalise CIFAR-10, too, with the statistics of ImageNet.
+# IR-Net, RBNN, ReCU and the real networks normalise CIFAR-10 with the statistics of ImageNet as well.
 _CROP_AND_FLIP = Augmentation(crop="pad", flip=True, **IMAGENET_STATISTICS._asdict())
 _RESIZED = Augmentation(crop="resized", flip=True, test_resize=256, **IMAGENET_STATISTICS._asdict())
 _REACT_IMAGES = replace(_RESIZED, lighting="truncated")
@@ -31,17 +31,17 @@ _RECU = "https://github.com/z-hXu/ReCU"
 
 _RESNET34 = "ResNet-34 of torchvision with its ImageNet V1 weights"
 _LAST_BATCH = (
-    "The authors drop the images that do not fill a batch: an epoch has 390 batches, as here. They also drop them in "
+    "The authors drop the images that do not fill a batch, as we do: an epoch has 390 batches. They also drop them in "
     "testing (9,984 images); here all 10,000 count."
 )
 _OWN_STATISTICS = (
-    "CIFAR-10 is normalised with the statistics of ImageNet, CIFAR-100 with its own, here those of PresB-Net's authors."
+    "CIFAR-10 is normalised with the statistics of ImageNet, CIFAR-100 with its own (as given by PresB-Net's authors)."
 )
 _REACT_BIREAL = "The authors trained no 34-layer network; this is how they would have."
 
 
 def _two_phases(start: str = "last", real: Mapping[str, Any] | None = None, **common) -> tuple[Phase, Phase]:
-    """Real weights first, with a weight decay on convolutions and shifts, then binary ones without any."""
+    """First real weights, with weight decay on convolutions and shifts, then binary weights without it."""
     first: dict[str, Any] = {
         "weights": "real",
         "decayed": "conv_and_shifts",
@@ -59,7 +59,7 @@ def _reactnet(name: str, epochs: int, learning_rate: float, batch_size: int = 25
         "source": "code",
         "spec": "https://github.com/liuzechun/ReActNet",
         "note": "The second phase takes over all weights, as the paper says; the released script loses the "
-        "convolutions' by their names. There is no code for -B and -C.",
+        "convolutions' weights because their names differ. There is no code for -B and -C.",
         **record,
     }
     phases = _two_phases(
@@ -141,7 +141,7 @@ def _bmxnet(
 ) -> Recipe:
     phase = Phase(epochs=epochs, batch_size=batch_size, optimizer="adam", learning_rate=1e-3, schedule=Steps(at, 0.1))
     record = {"source": "code", "spec": _BMXNET_CODE, **record}
-    note = f"{note} Images are those of the released script; of these runs they are not recorded."
+    note = f"{note} The augmentation is from the released script; these runs do not record theirs."
     return Recipe(
         name, networks, "imagenet2012", augmentation=_BMXNET_IMAGES, phases=(phase,), note=note.strip(), **record
     )
@@ -155,12 +155,12 @@ def _bmxnet_cifar(name: str, networks: str, note: str) -> Recipe:
         learning_rate=0.01,
         schedule=Steps((75, 100, 125, 150), 0.3),
     )
-    note += " The last step of the learning rate, at 150, would begin with the next one."
+    note += " The last step of the learning rate, at epoch 150, has no effect: training ends before it."
     images = replace(_CROP_AND_FLIP, **_CIFAR10)
     return Recipe(name, networks, "cifar10", "code", _BMXNET_CODE, images, (phase,), note)
 
 
-_STRONGER = "Stronger augmentation, not built here."
+_STRONGER = "The authors' stronger augmentation is not implemented here."
 _TWO_GPUS = f"64 or 128 images on each of 2 GPUs: command lines and logs disagree. {_STRONGER}"
 _FRACBNN_PHASE: dict[str, Any] = {
     "epochs": 250,
@@ -183,8 +183,8 @@ RECIPES: dict[str, Recipe] = {
             5e-4,
             source="paper",
             spec="https://arxiv.org/abs/2003.03488",
-            note="600,000 iterations a phase are 119.9 epochs. Teacher, images, decayed weights and initial values are "
-            "those of the code; the paper leaves them open.",
+            note="600,000 iterations a phase are 119.9 epochs. Teacher, augmentation, decayed weights and initial "
+            "values follow the code; the paper does not give them.",
         ),
         _reactnet("react-bireal", 128, 2.5e-3, 512, networks="ReActNet-18", note=_REACT_BIREAL),
         _reactnet("react-bireal-first", 256, 1e-3, 512, networks="ReActNet-18, first release", note=_REACT_BIREAL),
@@ -229,7 +229,7 @@ RECIPES: dict[str, Recipe] = {
                 ),
             ),
             "62,500 steps of 32 GPUs with 64 images each, written as 100 epochs. The trainer is not published: area "
-            "and aspect of the crop, the flip and the decay of all weights are ours.",
+            "and aspect of the crop, the flip and the decay of all weights are our choices.",
         ),
         _cifar(
             "rbnn",
@@ -286,8 +286,8 @@ RECIPES: dict[str, Recipe] = {
                 Phase(weights="real", weight_decay=1e-5, schedule=Linear(ahead=False), **_FRACBNN_PHASE),
                 Phase(start="best", schedule=Steps((100, 150, 200), 0.1), **_FRACBNN_PHASE),
             ),
-            "Images are not normalised. The second phase starts from the best epoch, the later of equal ones. They "
-            "trained the gated network in a third phase, from the plain one. " + _LAST_BATCH,
+            "Images are not normalised. The second phase starts from the best epoch, the later of equal ones. The "
+            "authors trained the gated network in a third phase, starting from the plain one. " + _LAST_BATCH,
             mean=None,
             std=None,
         ),
@@ -301,15 +301,16 @@ RECIPES: dict[str, Recipe] = {
         _presbnet(
             "presbnet",
             "PresB-Net-10, -18, -34 and ReActNet-10, -18, -34 for CIFAR",
-            "CIFAR-10 is normalised with the statistics of CIFAR-100, too. The AresB-Net of the PresB-Net paper was "
-            "trained alike. A development script for ReActNet has 256 epochs a phase, batches of 512, a rate of 1e-3.",
+            "CIFAR-10 is also normalised with the statistics of CIFAR-100. The AresB-Net of the PresB-Net paper was "
+            "trained the same way. A development script for ReActNet has 256 epochs a phase, batches of 512 and a rate "
+            "of 1e-3.",
         ),
         _presbnet(
             "presbnet-imagenet",
             "PresB-Net-18 and ReActNet-18 for ImageNet",
-            "There is no code. The paper says 100 epochs, 50 of them with real weights, and a rate of 0.1, which the "
-            "code of AresB-Net names, too, but does not use. Its 1e-3 and its batches of 256 are taken. Schedule, "
-            "start and label smoothing are those for CIFAR, the normalisation is the usual one.",
+            "There is no code. The paper says 100 epochs, 50 of them with real weights, and a rate of 0.1. The code of "
+            "AresB-Net also names this rate but does not use it; we take its 1e-3 and its batches of 256. Schedule, "
+            "start and label smoothing are as for CIFAR, the normalisation is the usual one.",
             "imagenet2012",
             replace(_RESIZED, scale=(0.446, 0.875)),
             epochs=50,
@@ -333,7 +334,7 @@ RECIPES: dict[str, Recipe] = {
             "aresbnet-imagenet",
             "imagenet2012",
             replace(_RESIZED, scale=(0.466, 0.875)),
-            "The side of 256 in evaluation is ours.",
+            "The side of 256 in evaluation is our choice.",
             epochs=100,
             optimizer="adam",
             learning_rate=1e-3,
@@ -375,7 +376,7 @@ RECIPES: dict[str, Recipe] = {
         _bmxnet_cifar(
             "binarydensenet-cifar10",
             "BinaryDenseNet21 for CIFAR-10",
-            "How many epochs it was trained is not recorded; 150 are those of ResNetE.",
+            "The number of epochs is not recorded; 150 is that of ResNetE.",
         ),
         _bmxnet("resnete", "ResNetE-18 (Table 2)", 40, (34, 37)),
         _bmxnet(
@@ -398,15 +399,15 @@ RECIPES: dict[str, Recipe] = {
             _BMXNET_CODE,
             _BMXNET_IMAGES,
             (Phase(epochs=120, batch_size=256, optimizer="radam", learning_rate=2e-3),),
-            "RAdam, its rate, the cosine and 120 epochs are recorded of the group's later BinaryDenseNets, MeliusNet "
-            "and the rest are ours.",
+            "RAdam, its rate, the cosine and 120 epochs are recorded for the group's later BinaryDenseNets; using them "
+            "for MeliusNet, and the other values, are our choices.",
         ),
     )
 }
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of a name.
+    """The recipe with this name.
 
     # Raises
         ValueError: If there is none.

@@ -1,4 +1,4 @@
-"""How networks are trained: the records of recipes and their phases, `--set` changes of them, and JSON."""
+"""Defines recipes and their phases, changes them as `--set` asks, and converts them to and from JSON."""
 
 import dataclasses
 import math
@@ -30,25 +30,25 @@ class Phase:
         weights: `"binary"`, or `"real"`: binary activations, and latent weights that are used as they are.
         epochs: Number of epochs.
         batch_size: Images a step, over all replicas.
-        drop_last: Whether an epoch leaves out the images that do not fill a batch, which are other ones in each.
+        drop_last: Whether an epoch leaves out the images that do not fill a batch; they differ in each epoch.
         optimizer: `"adam"`, `"radam"` or `"sgd"`.
-        learning_rate: What the schedule scales.
+        learning_rate: The rate that the schedule scales.
         schedule: Learning rate of each epoch.
         momentum, nesterov: Of SGD.
-        weight_decay: Factor of the weights that is added to their gradient.
-        decayed: Which weights: `"all"`, `"conv_and_shifts"` or `"conv_and_fc"`, see
+        weight_decay: This factor times the weights is added to their gradient.
+        decayed: Which weights decay: `"all"`, `"conv_and_shifts"` or `"conv_and_fc"`, see
             `larq_rep.training.optimizers.decayed_weights`.
-        label_smoothing: Of the cross-entropy in training.
-        teacher: What the authors distilled the logits of; `None` if the labels were learned.
-        temperature: Of that distillation.
+        label_smoothing: Label smoothing of the cross-entropy in training.
+        teacher: The model whose logits the authors distilled; `None` if the labels were learned.
+        temperature: Temperature of that distillation.
         initializer: `"uniform_fan_in"` if the latent weights start with PyTorch's values for real convolutions,
-            `None` for those of the network.
-        start: Weights of the phase before with which this one starts, those of its `"last"` or `"best"` epoch.
-        left_behind: Regular expressions of names of weights that one of the two phases does not have.
+            `None` for the network's own.
+        start: The epoch of the previous phase, `"last"` or `"best"`, whose weights this one starts with.
+        left_behind: Regular expressions for names of weights that one of the two phases does not have.
         best: Which of several epochs with the highest accuracy is the best one, the `"earlier"` or the `"later"`.
 
     # Raises
-        ValueError: If a value is none of these. Now, not when the phase begins after days.
+        ValueError: If a value is not one of these. It is raised now, not days later when the phase begins.
     """
 
     weights: str = "binary"
@@ -81,12 +81,12 @@ class Phase:
                 raise ValueError(f"Phase: {name} should be 1 or more, found {getattr(self, name)}.")
 
     def is_best(self, accuracy: float, earlier: Sequence[float]) -> bool:
-        """Whether an epoch of this accuracy is the best one after those `earlier`."""
+        """Returns whether an epoch of this accuracy is the best one, given the `earlier` accuracies."""
         highest = max(earlier, default=-math.inf)
         return accuracy > highest or (self.best == "later" and accuracy == highest)
 
     def check(self) -> None:
-        """Finds before a training what would be found in it.
+        """Finds errors before training that would otherwise appear during it.
 
         # Raises
             ValueError: If a value is outside its range, or the schedule does not suit the epochs.
@@ -105,23 +105,23 @@ class Phase:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"Phase: {pattern!r} of left_behind is no regular expression: {error}.") from error
+                raise ValueError(f"Phase: {pattern!r} of left_behind is not a regular expression: {error}.") from error
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How networks were trained.
+    """A published way to train networks.
 
     # Attributes
-        name: What it is called here.
-        networks: The networks that were trained so, for people to read.
-        dataset: The data set that it was made for; others of about that size of image do, too.
+        name: Its name here.
+        networks: The networks that were trained this way, for people to read.
+        dataset: The data set that it was made for; others with images of about that size also work.
         source: Where it comes from: `"code"`, `"paper"` or `"inferred"`.
         spec: Where it is written down: the address of the code or of the paper.
         augmentation: What happens to the images.
         phases: The trainings, one after the other.
-        note: What is particular, or not known.
-        other_statistics: By the name of another data set the `mean` and `std` that the authors normalise it with.
+        note: What is unusual or unknown.
+        other_statistics: Maps the name of another data set to the `mean` and `std` with which the authors normalise it.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Recipe:
         return sum(phase.epochs for phase in self.phases)
 
     def on(self, data: str) -> "Recipe":
-        """The recipe for a data set, by its name: with the statistics with which the authors normalise that one."""
+        """The recipe for the data set of this name, with the statistics that the authors normalise it with."""
         if data not in self.other_statistics:
             return self
         augmentation = replace(self.augmentation, **dict[str, Any](self.other_statistics[data]))
@@ -150,10 +150,10 @@ def changed(recipe: Recipe, key: str, value: Any) -> Recipe | None:
     """The recipe with another value, or `None` if nothing in it has that name.
 
     `key` is the name of an attribute of `Phase`, of its schedule or of `Augmentation`. A phase's value changes in
-    all phases, or with the number of one in front, as in `"2.epochs"`, in that.
+    all phases, or only in one if its number stands in front, as in `"2.epochs"`.
 
     # Raises
-        ValueError: If there is no phase of that number, or the value is of another type.
+        ValueError: If there is no phase of that number, or the value has the wrong type.
     """
     number, dot, name = key.rpartition(".")
     if dot and (not number.isdigit() or not 1 <= int(number) <= len(recipe.phases)):
@@ -163,10 +163,10 @@ def changed(recipe: Recipe, key: str, value: Any) -> Recipe | None:
         )
     if not dot and name in _names(recipe.augmentation):
         if name in ("mean", "std"):
-            # What is chosen is for all data sets.
+            # The chosen value applies to all data sets.
             recipe = replace(recipe, other_statistics={})
             if isinstance(value, str) and value.lower() == "none":
-                # Never one alone.
+                # Never only one of the two.
                 return replace(recipe, augmentation=replace(recipe.augmentation, mean=None, std=None))
         return replace(recipe, augmentation=_with(recipe.augmentation, name, value))
     phases = list(recipe.phases)
@@ -206,7 +206,7 @@ def _with(record, name: str, value):
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type. An int does for a float; a bool for neither."""
+    """Returns whether a value is of an annotated type. An int may stand for a float; a bool for neither."""
     kinds = get_args(kind)
     if get_origin(kind) is tuple:
         kinds = kinds[:1] * len(value) if Ellipsis in kinds and isinstance(value, tuple) else kinds
@@ -227,7 +227,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `to_json` wrote."""
+    """Makes the recipe that `to_json` wrote."""
     phases = []
     for phase in values["phases"]:
         schedule = dict(phase["schedule"])

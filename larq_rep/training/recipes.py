@@ -1,4 +1,4 @@
-"""The name until 0.3 of `larq_rep.training.published` (the table) and `larq_rep.training.recipe` (its records)."""
+"""The old name of `larq_rep.training.published` (the table) and `larq_rep.training.recipe` (its records), until 0.3."""
 
 import warnings
 
@@ -9,7 +9,7 @@ __all__ = ["RECIPES", "Phase", "Recipe", "changed", "from_json", "get_recipe", "
 
 warnings.warn(
     "larq_rep.training.recipes is now larq_rep.training.published (RECIPES, get_recipe) and larq_rep.training.recipe "
-    "(the rest). This name goes with 0.3.",
+    "(the rest). This name will be removed in 0.3.",
     DeprecationWarning,
     stacklevel=2,
 )

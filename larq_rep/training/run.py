@@ -1,4 +1,4 @@
-"""A run: a training by a recipe, in a folder that always holds all that is needed to go on with it."""
+"""Runs a training by a recipe, in a folder that always holds everything needed to resume it."""
 
 import contextlib
 import dataclasses
@@ -29,37 +29,36 @@ def train(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     report: Callable[[str], None] = print,
 ) -> tf.keras.Model:
-    """Trains a network as a recipe says, and keeps in a folder all that is needed to go on if it is stopped.
+    """Trains a network by a recipe, and keeps everything needed to resume it in a folder.
 
     The folder gets `config.json`, `metrics.csv` (one row an epoch), `curves.png`, `tensorboard/` and for each phase
     a folder with the weights of its best and last epoch, `best.h5` and `last.h5`, and its last two checkpoints.
-    Files appear complete or not at all: a process that is killed loses at most the epoch that it was in.
+    Files appear complete or not at all: a process that is killed loses at most its current epoch.
 
-    A run that is resumed ends with the weights that it would have had without the interruption: the data and all
-    that is random in an epoch follow from `seed` and its number. On one kind of machine and with
-    `deterministic` these are the same bits.
+    A resumed run ends with the same weights as an uninterrupted one: the data and everything random in an epoch
+    follow from `seed` and the epoch's number. On one kind of machine and with `deterministic` the bits are the same.
 
     # Arguments
-        build: Makes the network, of as many classes as the configuration it is given says, with its initial values
+        build: Makes the network, with the number of classes in the given configuration, and with initial values
             or with weights to train further; the initial values of a recipe only replace initial ones. Called once a
             phase, after the seed is set; a later phase begins with the weights of the one before.
-        folder: Where the run is kept: a new or empty folder, or with `resume` that of a run.
+        folder: Where the run is kept: a new or empty folder, or with `resume` the folder of a run.
         config: What the run depends on.
         teacher: Makes the model whose logits are learned in the phases that have a `teacher`.
         resume: Whether to go on with the run in the folder. Several workers also do so if it is a run of the same
-            configuration: one that was lost is started again as it was at first.
-        force: Whether to remove the run that is in the folder, once all else is known to be in order.
-        wait: For how many seconds to wait for the other ones of several workers; `None` for ever.
-        callbacks: More callbacks for `fit`. If one of them ends a phase before its last epoch, by
-            `model.stop_training`, the next phase follows; that is recorded, and a run that is resumed keeps to it.
-        report: Is told what a person should know, a line at a time.
+            configuration, so a lost worker is restarted with its original command.
+        force: Whether to remove the run that is in the folder, once everything else is known to be in order.
+        wait: How many seconds to wait for the other workers; `None` for ever.
+        callbacks: More callbacks for `fit`. If one of them ends a phase before its last epoch with
+            `model.stop_training`, the next phase follows; this is recorded, and a resumed run does the same.
+        report: Called with each line that a person should read.
 
     # Returns
         The network of the last phase with the weights of its last epoch.
 
     # Raises
         RunError: If the folder is in use or cannot be written to, there is not enough space for the run, a teacher
-            is missing, or the loss becomes infinite or no number.
+            is missing, or the loss becomes infinite or not a number.
         ValueError, FileNotFoundError: If the network does not suit the recipe, or the data are not there.
         WorkerLost: If one of several workers is lost, or does not come (`WorkerMissing`). TensorFlow may also abort
             the process.
@@ -69,7 +68,7 @@ def train(
     strategy = workers.make_strategy(config.strategy, wait, report)
     chief = workers.is_chief(config.strategy)
     if resume and not folders.holds(folder, config):
-        Config.read(folder)  # explains itself if that is no run
+        Config.read(folder)  # raises if that is not a run
         raise RunError(f"{folder} holds a run with other values. Begin a new one in another folder.")
     resume = resume or (config.strategy == "multiworker" and chief and folders.holds(folder, config))
     with (
@@ -80,7 +79,7 @@ def train(
             tf.config.experimental.enable_op_determinism()
         source = datasets.load(config.data, config.data_dir)
         for phase in config.recipe.phases:
-            datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)  # raises if that is none
+            datasets.steps_per_epoch(source, phase.batch_size, phase.drop_last)  # raises if there are none
         datasets.check_files(source, report)
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
@@ -139,15 +138,15 @@ def load(
     """The network of a run's last phase, with the weights of its `"best"` or `"last"` epoch.
 
     # Raises
-        RunError: If the run has not come so far.
+        RunError: If the run has not reached that epoch.
     """
     config = Config.read(folder)
     recipe = config.recipe
     path = phase_folder(folder, recipe, len(recipe.phases) - 1) / f"{weights}.h5"
     if not path.is_file():
         raise RunError(
-            f"{folder}: there is no {path.relative_to(folder)} yet, the run has finished no epoch of its last phase. "
-            "`lqr resume` goes on with it."
+            f"{folder}: there is no {path.relative_to(folder)} yet: the run has not finished an epoch of its last "
+            "phase. `lqr resume` goes on with it."
         )
     network = build(config)
     other = "last" if weights == "best" else "best"
@@ -155,18 +154,18 @@ def load(
         network,
         path,
         f"Use the weights of the {other} epoch (--weights {other}), put the file back from a copy of the run, or try "
-        f"`lqr resume {folder}`, which makes it anew if a checkpoint is of that epoch.",
+        f"`lqr resume {folder}`, which makes it anew if there is a checkpoint of that epoch.",
     )
     return network
 
 
 def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Config) -> tf.keras.Model:
-    # Layers without a name of their own are numbered; each phase begins anew.
+    # Layers without a name of their own are numbered; the numbers restart in each phase.
     tf.keras.backend.reset_uids()
     with noting_initial_values() as is_initial:
         network = build(config)
     if phase.weights == "real":
-        # A network that comes with weights, to be trained further, keeps them.
+        # A network that comes with weights to train further keeps them.
         kernels = {layer.name: getattr(layer, "kernel", None) for layer in network.layers}
         given = [name for name, kernel in kernels.items() if kernel is not None and not is_initial(kernel)]
         network = with_real_weights(network, phase.initializer, given)
@@ -177,7 +176,7 @@ def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Co
 
 @contextlib.contextmanager
 def _random_generators() -> Iterator[None]:
-    """Gives layers such as dropout random generators that can be set."""
+    """Gives layers such as dropout random generators whose state can be set."""
     backend = tf.keras.backend.experimental
     enabled = backend.is_tf_random_generator_enabled()
     backend.enable_tf_random_generator()

@@ -1,7 +1,7 @@
-r"""What changes from epoch to epoch: the learning rate, the weight decay, and numbers inside of quantizers.
+r"""Schedules for the learning rate, the weight decay, and parameters of quantizers.
 
-All of it is a function of the epoch \\(e = 0 \dots E - 1\\) of the \\(E\\) that `fit` was told, so a training that
-continues with `initial_epoch` goes on as if it had not been interrupted.
+Each is a function of the epoch \\(e = 0 \dots E - 1\\), with \\(E\\) the number of epochs given to `fit`, so a training
+that continues with `initial_epoch` goes on as if it had not been interrupted.
 """
 
 import math
@@ -33,10 +33,10 @@ __all__ = [
 
 
 class Schedule:
-    """A learning rate as a function of the epoch; the others are dataclasses of this kind.
+    """Base class of the schedules: a learning rate as a function of the epoch. The others are dataclasses.
 
     # Attributes
-        per_step: Whether it changes within an epoch. `epoch` is then a fraction.
+        per_step: Whether it changes within an epoch. `epoch` then has a fractional part.
     """
 
     per_step: ClassVar[bool] = False
@@ -48,13 +48,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    r"""Falls on a line.
+    r"""Falls linearly.
 
     \\[ \eta(e) = \eta_0 \left(1 - \frac{e + 1}{E}\right) \\]
 
-    The code of ReActNet, AdamBNN, Bi-Real-Net and PresB-Net takes the step before the epoch, so the first epoch
-    has already less than \\(\eta_0\\) and the last one has 0: there only the statistics of the batch
-    normalisations change.
+    The code of ReActNet, AdamBNN, Bi-Real-Net and PresB-Net takes the step before the epoch, so the rate of the first
+    epoch is already less than \\(\eta_0\\) and that of the last one is 0: only the statistics of the batch
+    normalisations then change.
 
     # Arguments
         ahead: `False` for \\(\eta_0 (1 - e / E)\\), as in the first phase of FracBNN.
@@ -92,7 +92,7 @@ class Cosine(Schedule):
     # Arguments
         warmup: Epochs of the warm-up.
         offset: Epoch at which the cosine begins. If it is after the warm-up, the rate rises until then.
-        length: What is added to the number of epochs.
+        length: This number is added to the number of epochs.
 
     # Raises
         ValueError: When called, if no epoch remains for the cosine.
@@ -121,12 +121,12 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Steps(Schedule):
-    r"""Is multiplied at certain epochs.
+    r"""Multiplies the rate by a factor at certain epochs.
 
     \\[ \eta(e) = \eta_0\, f^{\left|\{a : a \leq e\}\right|} \\]
 
     # Arguments
-        at: The epochs \\(a\\), those with the new rate first.
+        at: The epochs \\(a\\), each the first one with a new rate.
         factor: \\(f\\), 0.1 in most recipes.
     """
 
@@ -139,9 +139,9 @@ class Steps(Schedule):
 
 @dataclass(frozen=True)
 class WarmupSteps(Schedule):
-    r"""Rises on a line from step to step, then is multiplied at certain points of the training.
+    r"""Rises linearly from step to step, then multiplies the rate by a factor at certain points of the training.
 
-    With the part \\(p = e / E\\) of the training that is over, where \\(e\\) counts parts of epochs,
+    With the part \\(p = e / E\\) of the training that is over, where \\(e\\) has a fractional part,
 
     \\[
     \eta(p) = \begin{cases}
@@ -172,7 +172,7 @@ class WarmupSteps(Schedule):
     factor: float = 0.1
 
     def __call__(self, learning_rate: float, epoch: float, epochs: int) -> float:
-        # Where 0.3 of the training is over must not depend on how e + batch / steps was rounded.
+        # The step at which 0.3 of the training is over must not depend on how e + batch / steps was rounded.
         part = round(epoch / epochs, 9)
         if part < self.warmup:
             return learning_rate * (self.start + (1 - self.start) * part / self.warmup)
@@ -180,7 +180,7 @@ class WarmupSteps(Schedule):
 
 
 class _OfOptimizer(TensorCallback):
-    """Sets one number of the optimizer, before the first batch of an epoch or before each batch."""
+    """Sets a number of the optimizer, before the first batch of an epoch or before each batch."""
 
     attribute: str
     log: str
@@ -199,8 +199,8 @@ class _OfOptimizer(TensorCallback):
             )
         if self.schedule.per_step and not self.params["steps"]:
             raise ValueError(
-                f"{type(self).__name__}: {self.schedule} changes from step to step, but how many steps an epoch has "
-                f"is not known (steps={self.params['steps']}). Give fit its steps_per_epoch."
+                f"{type(self).__name__}: {self.schedule} changes from step to step, but the number of steps in an "
+                f"epoch is not known (steps={self.params['steps']}). Give fit its steps_per_epoch."
             )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -223,7 +223,7 @@ class _OfOptimizer(TensorCallback):
 class LearningRate(_OfOptimizer):
     """Sets the learning rate of each epoch, or of each step, and writes it to the logs as `lr`.
 
-    With a schedule that changes from step to step `lr` is that of the epoch's last step.
+    With a schedule that changes from step to step, `lr` is the rate of the epoch's last step.
 
     # Arguments
         schedule: One of the schedules of this module.
@@ -244,14 +244,15 @@ class LearningRate(_OfOptimizer):
 class WeightDecay(_OfOptimizer):
     """Sets the factor `l2` of the weight decay in each epoch, and writes it to the logs as `l2`.
 
-    That of BNN ends after 60 epochs: `WeightDecay(Steps((60,), 0.0), 1e-4)`.
+    BNN's weight decay ends after 60 epochs: `WeightDecay(Steps((60,), 0.0), 1e-4)`.
 
     # Arguments
         schedule: One of the schedules of this module.
         l2: The factor that it changes.
 
     # Raises
-        ValueError: When training begins, if the optimizer has no `l2`: it is none of `larq_rep.training.optimizers`.
+        ValueError: When training begins, if the optimizer has no `l2`, so it is not from
+            `larq_rep.training.optimizers`.
     """
 
     attribute = "l2"
@@ -262,15 +263,15 @@ class WeightDecay(_OfOptimizer):
 
 
 def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
-    """New callbacks, with the values of the papers, for the quantizers of a model that need one.
+    """Makes callbacks, with the values of the papers, for the quantizers of a model that need one.
 
-    Each quantizer names its own: `EDESchedule`, `ReCUSchedule` or `RBNNSchedule`, or any class of callbacks that is
-    made without arguments, as its `schedule`.
+    Each quantizer names its callback as its `schedule`: `EDESchedule`, `ReCUSchedule` or `RBNNSchedule`, or any class
+    of callbacks that can be made without arguments.
 
     # Raises
-        ValueError: If a quantizer has variables that no gradient changes, and does not say what does.
+        ValueError: If a quantizer has variables that no gradient changes, and names no schedule for them.
     """
     quantizers = [module for module in model.submodules if isinstance(module, lq.quantizers.Quantizer)]
     kinds = {kind for quantizer in quantizers if (kind := schedule_of(quantizer)) is not None}
-    # Each changes other quantizers, so the order has no effect; but it should always be the same.
+    # Each changes different quantizers, so the order has no effect, but it should always be the same.
     return [kind() for kind in sorted(kinds, key=lambda kind: kind.__name__, reverse=True)]

@@ -1,4 +1,4 @@
-"""A run while it trains, and how far one of its phases has come."""
+"""Holds the state of a run while it trains, and of its current phase."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ from larq_rep.training.recipe import Phase, Recipe
 
 @dataclass(frozen=True)
 class Run:
-    """What all phases of a run share.
+    """The values that all phases of a run share.
 
     # Attributes
-        folder: Where it is kept.
-        config: What it depends on.
+        folder: The folder of the run.
+        config: The configuration of the run.
         source: The data.
-        strategy: On which devices it trains.
-        callbacks: Those of the user.
-        report: Is told what a person should know, a line at a time.
+        strategy: The devices it trains on.
+        callbacks: The user's callbacks.
+        report: Called with each line that a person should read.
     """
 
     folder: Path
@@ -39,18 +39,18 @@ class Run:
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Returns whether this process is the one that writes."""
         return workers.is_chief(self.config.strategy)
 
 
 @dataclass
 class State:
-    """How far a phase has come.
+    """The progress of a phase.
 
     # Attributes
-        number: Of the phase; the first has number 0.
-        network: With the weights of `epoch`.
-        optimizer: Likewise.
+        number: Number of the phase; the first has number 0.
+        network: The network with the weights of `epoch`.
+        optimizer: The optimizer with the values of `epoch`.
         epoch: The last epoch that has a whole checkpoint; 0 if none has.
         is_older: Whether a newer checkpoint is damaged.
         rows: The metrics of the run up to `epoch`.
@@ -75,16 +75,16 @@ class State:
 
     @property
     def begun(self) -> int:
-        """The number of epochs of the phases before."""
+        """The number of epochs in the phases before."""
         return sum(phase.epochs for phase in self.run.recipe.phases[: self.number])
 
     @property
     def is_over(self) -> bool:
-        """Whether the last epoch is done, or a callback has ended the phase."""
+        """Returns whether the last epoch is done, or a callback has ended the phase."""
         return self.epoch in (self.phase.epochs, folders.stopped_at(self.path))
 
     def accuracies(self) -> list[float]:
-        """Those of the epochs of this phase so far, on the test images."""
+        """The accuracies of this phase's epochs so far, on the test images."""
         return [row["val_accuracy"] for row in self.rows if row["phase"] == self.number + 1]
 
     def checkpoint(self) -> tf.train.Checkpoint:

@@ -1,4 +1,4 @@
-"""How binary a training is: signs of weights that flip, activations that no gradient passes."""
+"""Measures how many binary weights flip their sign, and how many activations pass no gradient."""
 
 import os
 from collections.abc import Callable
@@ -19,32 +19,32 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
 
     \\[ \text{flip ratio} = \operatorname{mean}\left[(q(w_e) > 0) \neq (q(w_{e-1}) > 0)\right] \\]
 
-    so what a quantizer makes of the weights counts, too: the rotations of RBNN, the centring of IR-Net, the sign of
-    a learned scale. \\(w_{-1}\\) are the weights when `fit` begins, which after a resume are those of the epoch
-    before. For each sign of activations, see `larq_rep.signs.signs`,
+    so changes made by a quantizer also count: the rotations of RBNN, the centring of IR-Net, the sign of
+    a learned scale. \\(w_{-1}\\) are the weights when `fit` begins; after a resume, they are those of the previous
+    epoch. For each sign of activations, see `larq_rep.signs.signs`,
 
     \\[ \text{saturated} = \operatorname{mean}\left[\left|v\right| \geq c\right] \\]
 
-    over a few images in inference mode. \\(v\\) is what the sign is taken of and \\(c\\) the window beyond which its
+    over a few images in inference mode. The sign is taken of \\(v\\), and \\(c\\) is the window beyond which its
     gradient is 0, or 1 where there is none: see `larq_rep.signs.shifted`. (With `LowBitSign` no window of \\(v\\) tells
     this; there it is \\(\left|x\right| \geq 1\\).) Values that a hard tanh before the sign has
-    clipped count as saturated, for it lets no gradient through either.
+    clipped count as saturated, because it lets no gradient through either.
 
-    The logs of the epoch get the means over the layers, `flip_ratio` and `saturated`, for callbacks after this one,
-    and for the `History`. A mean is left out if the model has no binary weights, or no binary activations.
+    The callback adds the means over the layers, `flip_ratio` and `saturated`, to the logs of the epoch, for later
+    callbacks and for the `History`. A mean is left out if the model has no binary weights, or no binary activations.
 
-    On several workers each needs this callback, for they read the statistics of the batch normalisations together;
-    let one of them write.
+    Each of several workers needs this callback, because they read the statistics of the batch normalisations
+    together; let one of them write.
 
     # Arguments
-        images: A few images, as the model takes them.
+        images: A few images in the form of the model's input.
         writer: A folder for TensorBoard, or a `tf.summary.SummaryWriter`, which stays open: it gets the scalars
             `flip_ratio/LAYER` and `saturated/LAYER` with the number of the epoch, from 0, as step. By default the
-            numbers of the layers are not kept.
+            values of single layers are not kept.
 
     # Raises
-        ValueError: When training begins, if the model is no functional one, or has a quantizer that does not say its
-            precision, or one of the input that does not say what it takes the sign of.
+        ValueError: When training begins, if the model is not functional, or a quantizer does not say its
+            precision, or an input quantizer does not say what it takes the sign of.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BinaryStatistics(tf.keras.callbacks.Callback):
             self._summary = tf.summary.create_file_writer(os.fspath(self.writer))
 
     def _read_signs(self) -> dict[str, np.ndarray]:
-        # A tensor, for a variable of several replicas is no input of a quantizer.
+        # A tensor, because a quantizer cannot take a variable of several replicas.
         return {
             name: kernel.quantizer(tf.convert_to_tensor(kernel.latent_variable)).numpy() > 0
             for name, kernel in self._kernels.items()
@@ -98,13 +98,13 @@ def _binary_kernels(layer: tf.keras.layers.Layer) -> list[QuantizedVariable]:
 
 
 def _saturation(model: tf.keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """A function from images to the share of saturated activations of each sign."""
+    """Makes a function that maps images to the share of saturated activations of each sign."""
     found = signs(model)
     if not found:
         return lambda images: {}
     extractor = tf.keras.Model(model.inputs, [sign.inputs for sign in found])
 
-    # A graph, so that no activations are kept once they are counted.
+    # A graph, so activations are freed once they are counted.
     @tf.function
     def shares_of(images):
         shares = {}

@@ -10,7 +10,7 @@ _NOT_FINITE = "the loss is not finite"
 
 
 class Trainee(tf.keras.Model):
-    """A classifier in training: the same layers and weights, with training steps of its own.
+    """A classifier in training: the model's layers and weights, with its own training steps.
 
     ```python
     trainee = Trainee(model.inputs, model.outputs, teacher=teacher)
@@ -18,32 +18,32 @@ class Trainee(tf.keras.Model):
     trainee.fit(dataset)  # trains the layers of `model`
     ```
 
-    With a teacher the loss gets its logits in place of the labels: the teacher is fed the same images in
-    inference mode, and is neither trained nor saved. Metrics are those of the labels. So is the loss of
-    `evaluate` and `validation_data`: the cross-entropy, whatever the network learns from.
+    With a teacher the loss gets the teacher's logits in place of the labels: the teacher sees the same images in
+    inference mode, and is neither trained nor saved. Metrics always use the labels. So does the loss of
+    `evaluate` and `validation_data`: it is the cross-entropy, whatever the network learns from.
 
-    Constraints act before the first step, too: authors who clip latent weights do so before each step, Keras after it.
+    Constraints also act before the first step: authors who clip latent weights do so before each step, Keras after it.
 
     A loss that is not finite raises `tf.errors.InvalidArgumentError` in the step in which it occurs, before it
     changes a trainable weight; `first_not_finite` says where it comes from.
 
     # Arguments
-        inputs, outputs: Those of a functional model whose only output are logits.
-        teacher: A model of the same images and as many classes, which answers with logits or ends with a
+        inputs, outputs: Inputs and outputs of a functional model whose only output is its logits.
+        teacher: A model for the same images with the same number of classes, which returns logits or ends with a
             softmax.
 
     # Raises
-        ValueError: If the teacher's images or classes are not those of the network.
+        ValueError: If the teacher's images or classes differ from the network's.
     """
 
     def __init__(self, inputs, outputs, teacher: tf.keras.Model | None = None, **kwargs):
         super().__init__(inputs, outputs, **kwargs)
-        # A function, for Keras would take a model for one of the layers.
+        # A function, because Keras would treat a model as one of the layers.
         self._teach = None if teacher is None else _logits_of(teacher, self)
         self._cross_entropy = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True)
 
     def fit(self, *args, **kwargs):
-        # Not on weights that come from later steps: a constraint may change what it has changed already.
+        # Not if steps were already taken: a constraint may change weights again that it has already changed.
         if self.optimizer.iterations == 0:
             for weight in self.trainable_weights:
                 if weight.constraint is not None:
@@ -56,7 +56,7 @@ class Trainee(tf.keras.Model):
         with tf.GradientTape() as tape:
             logits = self(images, training=True)
             loss = self.compute_loss(images, learned, logits, weights)
-        # Nothing may be assigned before the check, which the gradients alone would not wait for.
+        # Nothing may be assigned before the check; the gradients alone would not wait for it.
         with tf.control_dependencies([tf.debugging.check_numerics(loss, _NOT_FINITE)]):
             self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
         results = self.compute_metrics(images, labels, logits, weights)
@@ -86,33 +86,33 @@ def _logits_of(teacher: tf.keras.Model, student: tf.keras.Model):
 
     def logits(images):
         answers = tf.stop_gradient(teacher(images, training=False))
-        # Logarithms of probabilities are logits that have them.
+        # The logarithms of probabilities are logits of these probabilities.
         return tf.math.log(answers + 1e-30) if is_softmax else answers
 
     return logits
 
 
 def is_not_finite(error: Exception) -> bool:
-    """Whether this is the error of a `Trainee` whose loss is not finite."""
+    """Returns whether this is the error of a `Trainee` whose loss is not finite."""
     return isinstance(error, tf.errors.InvalidArgumentError) and _NOT_FINITE in str(error)
 
 
 def explained(error: tf.errors.OpError) -> str:
-    """The line of an error of TensorFlow that says what is wrong, that of the Python function in it if there is one."""
+    """The line of a TensorFlow error that says what is wrong; the Python function's own message if it has one."""
     lines = error.message.strip().splitlines() or [type(error).__name__]
     own = [line for line in lines if re.match(r"(\w+\.)*\w*Error: ", line)]
     if own:
         return own[-1].partition(": ")[2]
     if not lines[0].startswith("Graph execution error"):
         return lines[0]
-    # Where the operation was made comes first, in lines of Python's tracebacks.
+    # The lines of a Python traceback come first: they say where the operation was made.
     made = re.compile(r"\s*(Detected at|File \"|\d+ root error|\[\[|$)")
     told = [line.strip() for line in lines[1:] if not made.match(line)]
     return told[0] if told else lines[0]
 
 
 def first_not_finite(model: tf.keras.Model, images: tf.Tensor) -> str:
-    """The first layer whose weights or, if they all are finite, whose outputs in training are not.
+    """Names the first layer whose weights are not finite or, if all weights are, whose outputs in training are not.
 
     # Returns
         A clause for a message, such as `"the output of layer 'bn1' (BatchNormalization)"`.

@@ -1,4 +1,4 @@
-"""Training on several devices and in several processes."""
+"""Trains on several devices and in several processes."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from larq_rep.training.folder import Config, RunError, in_common
 from larq_rep.training.trainee import Trainee
 
 STRATEGIES = ("mirrored", "multiworker")
-# Seconds of waiting until it is said for whom, and until it is said again.
+# Seconds of waiting until the missing workers are first reported, and between the reports after that.
 _FIRST_SAID, _SAID_EVERY = 5.0, 30.0
 _NAMED = 8
 
@@ -29,21 +29,21 @@ class WorkerLost(RuntimeError):
 
 
 class WorkerMissing(WorkerLost):
-    """Another worker did not come in the time that was given it."""
+    """Another worker did not come in time."""
 
 
 class ReplicatedTrainee(Trainee):
-    """A trainee of several replicas, whose loss and metrics are those of the whole batch in each of them.
+    """A trainee on several replicas. On each of them, loss and metrics are those of the whole batch.
 
-    The weights of images that `deal` gives are for the metrics, and say how often each image is there. In the loss
-    those of a batch are alike.
+    The image weights that `deal` gives are for the metrics, and say how often each image is present. In the loss
+    all images of a batch weigh the same.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # Metrics are summed up over the replicas when they are read. By default Keras then adds their results, too.
+        # Metrics are summed over the replicas when they are read. By default Keras would then also add their results.
         self.distribute_reduction_method = "first"
-        # Takes the place of Keras' own metric of that name, to which an image that is there twice counts twice.
+        # Replaces Keras' own metric of that name, in which a repeated image would count twice.
         self._mean_loss = tf.keras.metrics.Mean(name="loss")
 
     def train_step(self, data):
@@ -55,19 +55,19 @@ class ReplicatedTrainee(Trainee):
         loss = super().compute_loss(x, y, y_pred)
         replica = tf.distribute.get_replica_context()
         images, broken = tf.reduce_sum(tf.cast(sample_weight, loss.dtype)), ~tf.math.is_finite(loss)
-        replicas = replica.num_replicas_in_sync  # Over which Keras divides.
+        replicas = replica.num_replicas_in_sync  # Keras divides by this number.
         self._mean_loss.update_state(replicas * loss, images)
         all_images, broken = tf.unstack(replica.all_reduce("SUM", tf.stack([images, tf.cast(broken, loss.dtype)])))
-        # The mean of a replica has the weight of its images: the last batch of an epoch is not shared out evenly.
+        # A replica's mean is weighted by its images, because the last batch of an epoch is not shared evenly.
         loss *= replicas * images / all_images
-        # All replicas stop in the same step: one that went on would wait for the gradients of the others.
+        # All replicas must stop in the same step: one that went on would wait for the gradients of the others.
         return tf.where(broken > 0, np.nan, loss)
 
 
 def make_strategy(
     name: str | None, wait: float | None = None, report: Callable[[str], None] = print
 ) -> tf.distribute.Strategy:
-    """The strategy of a name; if that is `"multiworker"` as soon as all workers are there, see `await_workers`."""
+    """Makes the named strategy; for `"multiworker"` it first waits for all workers, see `await_workers`."""
     if name is None:
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -80,7 +80,7 @@ def make_strategy(
 
 
 def _check_tf_config() -> None:
-    """Refuses what TensorFlow would ignore, or wait for for an hour."""
+    """Raises on values that TensorFlow would ignore, or wait an hour for."""
     found = os.environ.get("TF_CONFIG")
     try:
         values = json.loads(found or "")
@@ -94,14 +94,14 @@ def _check_tf_config() -> None:
             raise
     raise RunError(
         "strategy multiworker: the environment variable TF_CONFIG "
-        + ("is not set" if found is None else f"does not say which worker of which this is: {found}")
+        + ("is not set" if found is None else f"does not say which worker of which cluster this is: {found}")
         + '. Each worker needs it, for example {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": '
         '{"type": "worker", "index": 0}}; see https://www.tensorflow.org/guide/distributed_training.'
     )
 
 
 def _addresses(cluster: dict[str, list[str]]) -> dict[str, str]:
-    """Those of the processes that train, such as `{"worker 0": "host:12345"}`."""
+    """The addresses of the processes that train, such as `{"worker 0": "host:12345"}`."""
     kinds = ("chief", "worker")
     return {f"{kind} {i}": address for kind in kinds for i, address in enumerate(cluster.get(kind) or [])}
 
@@ -114,17 +114,17 @@ def _host_and_port(worker: str, address: str) -> tuple[str, int]:
 
 
 def await_workers(wait: float | None, report: Callable[[str], None]) -> None:
-    """Returns as soon as all workers of TF_CONFIG are there. TensorFlow would wait for them without a word.
+    """Returns as soon as all workers of TF_CONFIG are there. TensorFlow would wait for them silently.
 
-    Until then each listens at its port, which TensorFlow takes over.
+    Until then each listens on its port, which TensorFlow then takes over.
 
     # Arguments
-        wait: For how many seconds; `None` for ever.
-        report: Is told every half a minute who is missing.
+        wait: How many seconds to wait; `None` for ever.
+        report: Called every half minute with the missing workers.
 
     # Raises
-        RunError: If TF_CONFIG is none, or the port of this worker cannot be listened at.
-        WorkerMissing: If one does not come in time.
+        RunError: If TF_CONFIG is missing or invalid, or this worker cannot listen on its port.
+        WorkerMissing: If a worker does not come in time.
     """
     _check_tf_config()
     values = json.loads(os.environ["TF_CONFIG"])
@@ -155,7 +155,7 @@ def await_workers(wait: float | None, report: Callable[[str], None]) -> None:
 def _listening(worker: str, address: str) -> Iterator[None]:
     port = _host_and_port(worker, address)[1]
     with socket.socket() as listener:
-        # As TensorFlow does: a port whose last connections are still being closed is free.
+        # As in TensorFlow, a port whose last connections are still closing counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("", port))
@@ -183,7 +183,7 @@ def _answers(worker: str, address: str) -> bool:
 
 
 def is_chief(strategy: str | None) -> bool:
-    """Whether this process is the one of a run that writes."""
+    """Returns whether this process is the one that writes the run."""
     if strategy != "multiworker":
         return True
     _check_tf_config()
@@ -192,7 +192,7 @@ def is_chief(strategy: str | None) -> bool:
     return (values["task"]["type"], int(values["task"]["index"])) == (chief, 0)
 
 
-# What TensorFlow raises if a worker disappears or comes back, or while one cannot be reached.
+# The errors that TensorFlow raises if a worker disappears or comes back, or while one cannot be reached.
 LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -216,7 +216,7 @@ def noticing_lost_workers(strategy: str | None) -> Iterator[None]:
 
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
-    """The number that each replica has. None gets them before all have come so far."""
+    """Collects each replica's number. It returns on none of them before all have called it."""
 
     def gathered():
         return tf.distribute.get_replica_context().all_gather(tf.constant([number], tf.int64), axis=0)
@@ -227,7 +227,10 @@ def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
 
 
 def check_alike(strategy: tf.distribute.Strategy, config: Config, source: Source) -> None:
-    """Otherwise they would have different weights, or wait for each other for ever."""
+    """Checks that all workers were started with the same configuration and have the same images.
+
+    Otherwise they would have different weights, or wait for each other for ever.
+    """
     if len(set(gather(strategy, zlib.crc32(in_common(config).encode())))) > 1:
         raise RunError(
             "The workers were not started alike: they have different networks, recipes or options. Start all of them "
@@ -242,7 +245,7 @@ def check_alike(strategy: tf.distribute.Strategy, config: Config, source: Source
 
 
 def check_folder_shared(strategy: tf.distribute.Strategy, folder: Path) -> None:
-    gather(strategy, 0)  # Until the chief has written.
+    gather(strategy, 0)  # Waits until the chief has written.
     if not all(gather(strategy, (folder / "config.json").is_file())):
         raise RunError(
             f"{folder} is not the same folder for all workers: the run that the chief has begun in it is not there. "
@@ -251,11 +254,12 @@ def check_folder_shared(strategy: tf.distribute.Strategy, folder: Path) -> None:
 
 
 def deal(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> tf.distribute.DistributedDataset:
-    """Shares out the batches of a dataset of images and labels, and gives each image its weight.
+    """Shares the batches of a dataset of images and labels between replicas, and gives each image its weight.
 
-    By itself TensorFlow deals 9 images to 4 replicas as 3, 3, 3 and none, of which some operations make no result or
-    a wrong one. Here they are 2, 2, 2, 3. Fewer images than replicas are each there so often that they suffice, with
-    a weight that makes it one again: mean, variance and every other mean of the batch stay what they were.
+    TensorFlow's own distribution deals 9 images to 4 replicas as 3, 3, 3 and none, for which some operations give no
+    result or a wrong one. Here they are 2, 2, 2, 3. If there are fewer images than replicas, each image is repeated
+    until there are enough, and its weights add up to one: mean, variance and every other mean of the batch stay the
+    same.
     """
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:

@@ -153,7 +153,7 @@ def test_activations_are_the_shifted_ones(sign):
 def test_activations_of_unknown_or_no_layers():
     inputs = tf.keras.Input((4, 4, 3))
     model = tf.keras.Model(inputs, SteSign(name="first")(inputs), name="net")
-    with pytest.raises(ValueError, match="activations: layers='second' should be of first"):
+    with pytest.raises(ValueError, match="activations: layers='second' should be one of first"):
         plots.activations(model, images(model), "second")
     model = tf.keras.Model(inputs, keras.ReLU()(inputs), name="net")
     with pytest.raises(ValueError, match="'net' binarizes no activations"):
@@ -244,7 +244,7 @@ def test_feature_maps_stop_at_the_next_convolution():
 
 def test_feature_maps_of_a_wrong_layer_or_channel():
     model = _rep()
-    with pytest.raises(ValueError, match="feature_maps: layer='norm' should be of rep"):
+    with pytest.raises(ValueError, match="feature_maps: layer='norm' should be one of rep"):
         plots.feature_maps(model, images(model), "norm")
     with pytest.raises(ValueError, match=r"channels=\[3\] should be of the 3 channels of 'rep', 0 to 2"):
         plots.feature_maps(model, images(model), channels=[3])
@@ -286,7 +286,7 @@ def test_labels_of_crowded_points_do_not_overlap():
         ([Point("a", 1, 1), Point("a", 2, 2)], "two points are named 'a'"),
         ([Point("a", 0, 1)], "'a' should have ops > 0"),
         ([Point("a", 1, float("nan"))], "found ops=1 and accuracy=nan"),
-        ([Point("a", 1, 1, base="b")], "base of 'a'='b' should be of a"),
+        ([Point("a", 1, 1, base="b")], "base of 'a'='b' should be one of a"),
     ],
 )
 def test_points_that_cannot_be_drawn(points, message):

@@ -554,8 +554,8 @@ def functional(x):
         ),
         (lambda x: keras.SeparableConv2D(16, 3, name="sep")(x), "SeparableConv2D 'sep'"),
         (lambda x: Mixer(name="mixer")(x), r"Mixer 'mixer'.*output has the shape \(None, 8, 8, 16\); expected 2 times"),
-        (lambda x: Excitation(name="se")(x), "'se'.*it has 1056 weights instead of 272.*mixes channels"),
-        (lambda x: tf.stack(tf.unstack(x, axis=-1), -1), "unstack.*it has 32 outputs now, instead of 16"),
+        (lambda x: Excitation(name="se")(x), "'se'.*it now has 1056 weights instead of 272.*mixes channels"),
+        (lambda x: tf.stack(tf.unstack(x, axis=-1), -1), "unstack.*it now has 32 outputs instead of 16"),
         (
             lambda x: keras.PReLU(name="moved")(keras.Permute((3, 1, 2))(x)),
             "'moved'.*it has weights, and the channels of its input are not in the last axis",
@@ -620,7 +620,7 @@ def test_bad_arguments(options, message):
 def test_a_single_dense_layer():
     image = tf.keras.Input((8, 8, 3))
     model = tf.keras.Model(image, keras.Dense(4, name="only")(keras.Flatten()(image)))
-    with pytest.raises(ReptranError, match="'only' is the first layer as well as the last"):
+    with pytest.raises(ReptranError, match="'only' is both the first and the last layer"):
         reptran(model, 2)
     np.testing.assert_array_equal(reptran(model, 1)(images()), model(images()))
 

@@ -402,5 +402,5 @@ def test_rules_that_cannot_be():
     with pytest.raises(ValueError, match=r"no rule 'conv'\. Expected one of 'all', 'conv_and_shifts', 'conv_and_fc'"):
         decayed_weights(model, "conv")
     plain = tf.keras.Sequential([tf.keras.layers.Dense(4, input_shape=(3,))], name="convnet")
-    with pytest.raises(ValueError, match=r"model 'convnet' is one of the rule 'conv_and_fc'"):
+    with pytest.raises(ValueError, match=r"model 'convnet' matches the rule 'conv_and_fc'"):
         decayed_weights(plain, "conv_and_fc")

@@ -219,7 +219,7 @@ def test_refusals_before_training(tmp_path, monkeypatch, uninterrupted):
         start(file)
     with pytest.raises(training.RunError, match="cannot be written to"):
         start(file / "run")
-    with pytest.raises(training.RunError, match="is no run"):
+    with pytest.raises(training.RunError, match="is not a run"):
         training.Config.read(tmp_path)
 
     taught = replace(_RECIPE, phases=(replace(_PHASE, teacher="a ResNet"),))
@@ -359,7 +359,7 @@ def test_resume_refuses_other_values_and_lost_checkpoints(uninterrupted, tmp_pat
     shutil.copytree(uninterrupted[0], folder)
     with pytest.raises(training.RunError, match="holds a run with other values"):
         training.train(tiny, folder, replace(CONFIG, seed=7), resume=True)
-    with pytest.raises(training.RunError, match="is no run"):
+    with pytest.raises(training.RunError, match="is not a run"):
         training.train(tiny, tmp_path / "nothing", CONFIG, resume=True)
     assert not (tmp_path / "nothing").exists()
     shutil.rmtree(folder / "1-real" / "checkpoints")

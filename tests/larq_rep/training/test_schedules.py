@@ -365,7 +365,7 @@ def test_every_rotation_needs_one_kernel():
     layer = tf.keras.layers.Dense(1, input_shape=(1,))
     layer.quantizer = RotatedSign()
     schedule.set_model(tf.keras.Sequential([layer]))
-    with pytest.raises(ValueError, match="it is that of none"):
+    with pytest.raises(ValueError, match="it belongs to none"):
         schedule.on_train_begin()
 
 
