@@ -25,7 +25,7 @@ _OTHER_CONVOLUTIONS = {
         "LCE packs ordinary 2-D convolutions only; write it as UpSampling2D, before the sign, and a QuantConv2D"
     ),
 }
-# What a layer of Keras becomes that TFLite has no operator for, and what computes the same.
+# Operators of Keras layers that TFLite does not have, and what computes the same.
 _INSTEAD = {
     ("Erf", "Erfc", "Erfinv"): "express it otherwise; for gelu: tf.nn.gelu(x, approximate=True)",
     ("Softsign",): "write x / (1 + tf.abs(x))",
@@ -78,7 +78,7 @@ def _why_kernel(site: Site, kernel: np.ndarray) -> str:
             )
         return (
             f"{zeros} weights are exactly 0, where LCE needs -s or +s (tf.sign(0) is 0 too); use a quantizer with "
-            "sign(0) = +1, as larq's ste_sign is"
+            "sign(0) = +1, such as larq's ste_sign"
         )
     if (smallest := magnitude.min()) <= 1.2e-7:
         return (
