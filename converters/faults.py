@@ -67,6 +67,6 @@ def _double_clamp(flatbuffer: Flatbuffer, op: Operator) -> Finding | None:
         return None
     message = (
         f"it writes bits and holds an activation: the delegate of larq-rep-runtime 0.1.0 gives wrong bits in "
-        f"{int(wrong.sum())} of {filters} channels; install a later one, which is as right as LCE's interpreter"
+        f"{int(wrong.sum())} of {filters} channels; install a later one, which agrees with LCE's interpreter"
     )
     return Finding("double-clamp", f"operator {op.index} ({op.name})", message, error=False)
