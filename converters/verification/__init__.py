@@ -69,7 +69,7 @@ def verify(
         model: The Keras model, or the file or folder of one (`.h5`, `.keras`, SavedModel), as `convert` takes it.
         content: The bytes of the `.tflite` file.
         images: Inputs, prepared as for the model: an array (N, height, width, channels), or of whatever
-            shape and type the model's input has; for several inputs a list in their order or a dictionary by their names.
+            shape and type the input has; for several inputs a list in their order or a dictionary by their names.
             N is a multiple of the model's batch size if that is fixed. They are real numbers even for a file whose
             input is quantized, and are mirrored here for a file that takes mirrored images.
         runtime: `"both"` to prove the file for LCE's interpreter and for the delegate of `larq_rep_runtime` on stock
@@ -131,7 +131,7 @@ def verify(
 
 
 def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str]:
-    """The result of a function that needs the delegate, or why the delegate is missing or refuses; raises if `insist`."""
+    """The result of `make`, or why the delegate is missing or refuses, which is an error if one insists."""
     try:
         return make(), ""
     except delegate_errors() as error:

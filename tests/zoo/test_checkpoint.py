@@ -287,7 +287,7 @@ def test_no_object_gets_attributes(tmp_path):
         b"]",
     ):
         pickled = b"\x80\x02" + target + state + b"b0" + tensors[2:]
-        refuse(tmp_path, containers(pickled)["zip"], "where a dictionary or an object that is read over should be")
+        refuse(tmp_path, containers(pickled)["zip"], "where a dictionary or an object that is skipped should be")
     assert not hasattr(argparse.Namespace, "a")
 
 

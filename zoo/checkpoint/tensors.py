@@ -133,12 +133,12 @@ def check_total(total: int, max_bytes: int) -> None:
     if total > max_bytes:
         raise CheckpointError(
             f"its tensors need {total:,} bytes, expected at most max_bytes={max_bytes:,}. Raise that if the file is "
-            "meant to have so many"
+            "meant to have that many"
         )
 
 
 def to_arrays(tensors: dict[str, Tensor], read_storage: ReadStorage, max_bytes: int) -> dict[str, np.ndarray]:
-    """Arrays of their own in C order, with each storage read once."""
+    """Separate arrays in C order, with each storage read once."""
     # Empty tensors count with their other sizes, which numpy multiplies too.
     sizes = (math.prod(n for n in x.shape if n) * DTYPES[x.storage.kind].itemsize for x in tensors.values())
     check_total(sum(sizes), max_bytes)
