@@ -195,10 +195,10 @@ def _audit_loading(content: bytes) -> list[Finding]:
 
 @dataclass(frozen=True)
 class BinaryAudit:
-    """How the binary convolutions of a model fared.
+    """The outcome for the binary convolutions of a model.
 
     # Attributes
-        meant: Names of the layers that are binary by what flows through them.
+        meant: Names of the layers that are binary by the values that flow through them.
         layers: Names, by operator index, of the layers that became `LceBconv2d`.
         findings: One for each that did not.
         packed: Nodes of the graph that became `LceBconv2d`.

@@ -1,9 +1,9 @@
 """Constants behind a binary convolution, whose shape LCE's converter ignores.
 
-It moves what is added to or multiplied with the output of a binary convolution into the multiplier and bias of the
-operator, or into its thresholds, as if it were one number for each channel. A map of numbers then gives wrong bits, and
-so does a factor of shape (1, 1, 1, C) with negative entries; a factor of shape (H, W, C) ends the process. So the graph
-is changed to one that LCE converts correctly:
+It moves a constant that is added to or multiplied with the output of a binary convolution into the multiplier and bias
+of the operator, or into its thresholds, as if it were one number for each channel. A map of numbers then gives wrong
+bits, and so does a factor of shape (1, 1, 1, C) with negative entries; a factor of shape (H, W, C) ends the process. So
+the graph is changed to one that LCE converts correctly:
 
 - a constant that amounts to one number for each channel, whatever its shape, becomes a vector;
 - for any other constant, the tensor that it is applied to also becomes an output of the graph. LCE leaves an operator

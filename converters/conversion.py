@@ -39,7 +39,7 @@ class ConversionError(ValueError):
 
 @dataclass
 class Report:
-    """What a conversion did.
+    """The result of a conversion.
 
     # Attributes
         size: Bytes of the flatbuffer.
@@ -268,7 +268,7 @@ def _convert_graph(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> 
 
 
 class _ConverterError(ValueError):
-    """What LCE's converter raised and printed."""
+    """The error and the output of LCE's converter."""
 
 
 def _output_name(tensor: tf.Tensor) -> str:

@@ -75,7 +75,7 @@ def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
 
 
 def audit_constants(flatbuffer: Flatbuffer, graph: FrozenGraph) -> list[Finding]:
-    """Findings about what became of finite weights in a file: products of scales that overflow float32."""
+    """Findings about finite weights that are not finite in a file: products of scales that overflow float32."""
     found = []
     for tensor in range(len(flatbuffer.subgraph.tensors)):
         value = flatbuffer.constant(tensor) if flatbuffer.dtype(tensor) == "float32" else None

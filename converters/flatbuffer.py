@@ -67,7 +67,7 @@ class Operator:
         custom: Whether it is a custom operator.
         inputs: Tensor indices; -1 for an absent optional input.
         outputs: Tensor indices.
-        options: For LCE operators the decoded map of integers, else TFLite's options object.
+        options: For LCE operators the decoded map of integers, otherwise TFLite's options object.
     """
 
     index: int
@@ -251,7 +251,7 @@ class Flatbuffer:
         self.__dict__.pop("operators", None)
 
     def with_outputs(self, tensors: list[int]) -> bytes:
-        """The same model with other tensors as its outputs, to look at what flows inside."""
+        """The same model with other tensors as its outputs, to look at the values inside."""
         saved = self.subgraph.outputs, self.model.signatureDefs
         self.subgraph.outputs = np.asarray(tensors, np.int32)
         self.model.signatureDefs = None

@@ -46,7 +46,7 @@ class CompressedConstant:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What `compress` did: the weight tensors in the order of their use, and the bytes of the file."""
+    """The result of `compress`: the weight tensors in the order of their use, and the bytes of the file."""
 
     constants: tuple[CompressedConstant, ...]
     size_before: int
@@ -154,7 +154,7 @@ def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
 
     Every stored constant becomes float32 with its dequantized values, and its DEQUANTIZE operator is removed.
     Operators keep their order and tensors their indices, so the result compares constant by constant with the
-    file that was compressed. It computes exactly what the compressed file computes.
+    file that was compressed. It computes exactly the same as the compressed file.
 
     # Arguments
         content: The bytes of a `.tflite` file, compressed or not.
@@ -186,7 +186,8 @@ def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
 
 
 def storage(content: bytes) -> str:
-    """How a file stores its real-valued weights: `"float32"`, `"float16"` or `"int8"`, the smallest found.
+    """The type in which a file stores its real-valued weights: `"float32"`, `"float16"` or `"int8"`, the smallest
+    found.
 
     # Raises
         InvalidFlatbufferError: If `content` is not a TFLite model.

@@ -43,7 +43,7 @@ class Result:
         p10_ms: Tenth percentile: one run in ten was faster.
         p90_ms: Ninetieth percentile: one run in ten was slower.
         ratio: Median over the median of the first result that has one.
-        reason: Why there are no numbers, else empty.
+        reason: Why there are no numbers, or empty.
     """
 
     file: str

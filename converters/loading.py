@@ -119,7 +119,7 @@ def explain(error: Exception, path: Path) -> str:
     ):
         return (
             f"{where}{short}. The arguments in the file are not those that the class takes: get_config has to give "
-            "every argument of __init__, and the versions of tf-keras and larq have to be those that the model was "
+            "every argument of __init__, and the versions of tf-keras and larq must be those that the model was "
             "saved with."
         )
     if re.search(

@@ -46,7 +46,7 @@ class Match:
     # Attributes
         pairs: Position of a convolution in the given list -> its operator.
         alternatives: Position -> all operators that hold the same weights, for the caller that can tell them
-            apart by what flows through them.
+            apart by the values that flow through them.
         unmatched: Positions of convolutions whose weights no operator holds.
         left_over: Operators whose weights belong to no convolution.
     """

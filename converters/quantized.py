@@ -1,4 +1,4 @@
-"""Integers of a file that stand for real numbers, and what rounding to them may change.
+"""Integers of a file that stand for real numbers, and the errors of rounding to them.
 
 A model says with fake quantization (`tf.quantization.fake_quant_*`, `quantize_and_dequantize`) where LCE must compute
 with 8 bits: real = scale * (integer - zero point).
@@ -21,7 +21,7 @@ _EXACT = ("QUANTIZE", "LceBconv2d", "RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "PAD"
 
 
 def fake_quantizers(graph: FrozenGraph) -> list[tf.Operation]:
-    """The nodes that round what depends on the inputs, in execution order."""
+    """The nodes that round values that depend on the inputs, in execution order."""
     return [node for node in graph.nodes if node.type.startswith(_FAKE) and node.name in graph.data_dependent]
 
 
@@ -43,7 +43,7 @@ def real(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
 
 
 def in_range(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
-    """Real numbers clipped to what a tensor's integers can stand for."""
+    """Real numbers clipped to the range of a tensor's integers."""
     info = np.iinfo(flatbuffer.dtype(tensor))
     low, high = (real(flatbuffer, tensor, np.array(end)) for end in (info.min, info.max))
     return np.clip(values, low, high)

@@ -1,4 +1,4 @@
-"""Why a part of a model does not convert, and what to write instead."""
+"""Explains why a part of a model does not convert, and what to write instead."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _INSTEAD = {
 
 
 def instead_of(operators: list[str]) -> str:
-    """What to do about TensorFlow operators that no TFLite runtime has."""
+    """Advice about TensorFlow operators that no TFLite runtime has."""
     for names, remedy in _INSTEAD.items():
         if any(name in operator for operator in operators for name in names):
             return remedy
@@ -61,7 +61,7 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
 
 
 def other_convolution(kind: str) -> str:
-    """What to do with a layer of a kind that LCE does not pack."""
+    """Advice about a layer of a kind that LCE does not pack."""
     return _OTHER_CONVOLUTIONS.get(kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
 
 

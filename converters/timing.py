@@ -30,7 +30,7 @@ def default_modes(contents: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def with_delegate(modes: Sequence[str], implementation: str | None, asked: bool) -> list[str]:
-    """The modes with that of the delegate, for one implementation if it is given.
+    """The modes and the delegate's mode, for one implementation if it is given.
 
     # Arguments
         modes: Modes of `benchmark`.

@@ -208,7 +208,7 @@ def RepBinaryDenseNet28(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BinaryDenseNet28`.
+        **arguments: Arguments of `BinaryDenseNet28`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

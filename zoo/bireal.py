@@ -256,7 +256,7 @@ def RepBiRealNet18(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BiRealNet18`.
+        **arguments: Arguments of `BiRealNet18`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -281,7 +281,7 @@ def RepBiRealNet34(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BiRealNet34`.
+        **arguments: Arguments of `BiRealNet34`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

@@ -20,7 +20,7 @@ _MXNET = {"gamma": "weight", "beta": "bias"}
 
 
 class Row(NamedTuple):
-    """Where one weight of the model comes from.
+    """The source of one weight of the model.
 
     # Attributes
         weight: Its name, `<layer>/<weight>`.
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 @dataclass
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     # Attributes
         network: Name of the network.
@@ -308,7 +308,7 @@ def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def _undecided(signed: Callable[[tf.Tensor], tf.Tensor], kernel: np.ndarray) -> tuple[int, int]:
-    """How many latent weights have the sign of exactly 0, and how many others the sign of a number within rounding."""
+    """Numbers of latent weights with the sign of exactly 0, and of others with the sign of a number within rounding."""
     latent = tf.constant(kernel, tf.float64)
     value = signed(latent)
     # In a channel of equal weights, each is 0 / 0 when divided by their deviation.

@@ -1,7 +1,7 @@
 """The binarization methods of VGG-small, ResNet-20 and ResNet-18, and the parts that these networks share.
 
-The networks differ in what they pass here: quantizers, activation, initial values, shortcuts. Names of layers
-are the authors' with `_` for `.`.
+The networks differ in the arguments that they pass here: quantizers, activation, initial values, shortcuts. Names of
+layers are the authors' with `_` for `.`.
 """
 
 from collections.abc import Callable, Sequence

@@ -209,7 +209,7 @@ def RepReActNetA(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetA`.
+        **arguments: Arguments of `ReActNetA`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -305,7 +305,7 @@ def RepReActNetB(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetB`.
+        **arguments: Arguments of `ReActNetB`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -330,7 +330,7 @@ def RepReActNetC(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetC`.
+        **arguments: Arguments of `ReActNetC`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

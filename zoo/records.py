@@ -61,7 +61,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Network:
-    """The record of a constructor: its family and the published forms of what it builds.
+    """The record of a constructor: its family and the published forms of its networks.
 
     # Attributes
         name, family: Name and family of the network.
@@ -99,7 +99,8 @@ class Network:
                 raise TypeError(f"{self.name} has no argument {argument!r}. Expected: {expected}.")
 
     def forms(self, arguments: Mapping[str, Any], partly: bool = False) -> list[Variant]:
-        """The published forms that these arguments of the constructor build; they may differ in what follows it.
+        """The published forms that these arguments of the constructor build; they may differ in what follows the
+        constructor.
 
         Arguments in which no form differs do not count. If others are not given, they have their defaults, or with
         `partly` any value.
@@ -148,7 +149,7 @@ def register(
 
 
 def _completed(variant: Variant, common: Variant) -> Variant:
-    """The variant with the values that all variants of its network share where it has none of its own."""
+    """The variant, with the values shared by all variants of its network where it has none of its own."""
     missing = {key: value for key, value in vars(common).items() if not getattr(variant, key)}
     return replace(
         variant, **{**missing, "dataset": variant.arguments.get("dataset", variant.dataset or common.dataset)}

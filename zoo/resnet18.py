@@ -327,7 +327,7 @@ def RepResNet18(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ResNet18`.
+        **arguments: Arguments of `ResNet18`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

@@ -281,7 +281,7 @@ def RepResNet20(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ResNet20`.
+        **arguments: Arguments of `ResNet20`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

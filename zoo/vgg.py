@@ -144,7 +144,7 @@ def RepVGGSmall(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `VGGSmall`.
+        **arguments: Arguments of `VGGSmall`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

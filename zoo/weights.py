@@ -42,7 +42,7 @@ RECU_WEIGHTS = Published("https://github.com/z-hXu/ReCU")
 
 
 def cache_folder() -> Path:
-    """Where published weights are looked for: `models/larq_rep` in Keras' folder, `~/.keras` or `$KERAS_HOME`."""
+    """The folder of published weights: `models/larq_rep` in Keras' folder, `~/.keras` or `$KERAS_HOME`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "larq_rep"
 
 

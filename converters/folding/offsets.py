@@ -102,7 +102,7 @@ class Plan:
         left_out: Indices of the operators that are left out.
         cost: Elements that the remaining additions of constants write, plus the fixed cost of the operators.
         offsets: The offset of each tensor that has one.
-        added: By operator and position of its input: what is added in front.
+        added: The constants added in front of inputs, by operator and position of the input.
     """
 
     left_out: frozenset[int]

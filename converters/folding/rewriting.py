@@ -16,7 +16,7 @@ from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
 
 @dataclass(frozen=True)
 class FoldingReport:
-    """What `fold` did.
+    """The result of `fold`.
 
     # Attributes
         size_before: Bytes of the file as it was.
@@ -43,7 +43,7 @@ class FoldingReport:
 def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     """Moves additions and multiplications of constants into the convolutions of a file.
 
-    A constant for each channel commutes with what lies between it and a convolution: `(x + c) + y = (x + y) + c`
+    A constant for each channel commutes with the operators between it and a convolution: `(x + c) + y = (x + y) + c`
     at a shortcut, `pool(x + c) = pool(x) + c`, `concat(x, y + c) = concat(x, y) + (0, c)`. So most can be taken
     over by the bias of a binary or real-valued convolution before them, by the bias of the convolution or dense layer
     behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the rules. Likewise

@@ -30,7 +30,7 @@ class Comparison:
     # Arguments
         graph: The model.
         flatbuffer: The file.
-        result: Gets what is found.
+        result: Gets the differences that are found.
         watch: Further tensors of the file whose values `run` returns.
 
     # Raises

@@ -93,7 +93,7 @@ class DelegateComparison:
             self.found.append((None, message, index))
 
     def differences(self, layers: Mapping[int, str]) -> list[Difference]:
-        """What was found, with the Keras layers of operators where they are known."""
+        """The differences found, with the Keras layers of operators where they are known."""
         return [
             Difference("delegate", "file", -1, message, index)
             if op is None

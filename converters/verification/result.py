@@ -39,8 +39,8 @@ class Engine:
         images: Images on which it was compared.
         operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
             around them that it takes over.
-        bit_equal: Whether all of these gave the same bits: LCE's interpreter as the operators' definition in numpy
-            (real-valued results equal to rounding), the delegate as LCE's interpreter.
+        bit_equal: Whether all of these gave the same bits: LCE's interpreter the same as the operators' definition in
+            numpy (real-valued results equal to rounding), the delegate the same as LCE's interpreter.
         output_error: Largest difference of an output, as a share of its largest value: LCE's interpreter against the
             model, the delegate against LCE's interpreter.
         turned: Images on which the rounding of a real-valued operator, which is TFLite's, turned a sign or an integer

@@ -556,7 +556,7 @@ NO_CHECKPOINTS = {
     "empty zip": (b"PK\x05\x06" + bytes(18), "empty or divided zip"),
     "pickle": (pickle.dumps({"a": 1}, 2), "pickle, but not one of torch.save"),
     "zeros": (bytes(100), "begins with the bytes 00 00"),
-    "beginning of a zip": (b"PK\x03\x04" + bytes(100), "no complete zip archive"),
+    "beginning of a zip": (b"PK\x03\x04" + bytes(100), "not a complete zip archive"),
     "beginning of a legacy file": (pickle.dumps(torch_files.LEGACY_MAGIC, 2), "pickle stops at byte 15"),
     "another version": (legacy_file({}, version=1002), "protocol version is 1002, expected 1001"),
     "big-endian": (legacy_file({}, system={"little_endian": False}), "not little-endian"),

@@ -41,7 +41,7 @@ STATE_DICT_KEYS = {
 def read_state_dict(
     path: str | os.PathLike[str], *, reader: str | None = None, max_bytes: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:
-    """Reads the weights of a PyTorch checkpoint as numpy arrays, or those of MXNet's `save_parameters`.
+    """Reads the weights of a PyTorch checkpoint, or of MXNet's `save_parameters`, as numpy arrays.
 
     Nothing in the file is executed. It may be a zip archive as `torch.save` writes it since PyTorch 1.6, a file of
     the format before that (both are often called `.pth.tar`; neither is a tar archive), or `.safetensors`, which is
@@ -49,7 +49,7 @@ def read_state_dict(
     (`.params`) are recognised by their first bytes.
 
     The state dict is looked for where training scripts put it: under one of `STATE_DICT_KEYS`, or it is the whole
-    file. What stands beside it (epoch, accuracy, optimizer) is left out. Keys and their order are those of the file,
+    file. Other entries (epoch, accuracy, optimizer) are left out. Keys and their order are those of the file,
     with the prefix `module.` of `DataParallel` where it has one.
 
     !!! example

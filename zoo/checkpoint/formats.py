@@ -79,7 +79,7 @@ def open_zip(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
     except CheckpointError:
         raise
     except _ZIP_ERRORS as error:
-        raise CheckpointError(f"it is no complete zip archive: {error}. {DAMAGED}") from error
+        raise CheckpointError(f"it is not a complete zip archive: {error}. {DAMAGED}") from error
     file.limit = size
     members = _check_members(archive.infolist(), size)
     pickles = [name for name in members if re.fullmatch(r"[^/]+/data\.pkl", name)]

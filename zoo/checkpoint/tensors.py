@@ -41,7 +41,7 @@ _repr.maxtuple = 8
 
 
 def short(value: Any) -> str:
-    """Like `repr`, but never long and never deep: what a file holds may be both."""
+    """Like `repr`, but never long and never deep: the content of a file may be both."""
     return _repr.repr(value)
 
 
@@ -51,7 +51,7 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def naming(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the name of a file in front of what a `CheckpointError` says."""
+    """Puts the name of a file in front of the message of a `CheckpointError`."""
     try:
         yield
     except CheckpointError as error:

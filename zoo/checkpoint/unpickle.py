@@ -34,7 +34,7 @@ MAX_PICKLE = 16 * 2**20
 _MAX_OPCODES = 1_000_000
 _MAX_DEPTH = 32
 
-# What stands beside the weights in real files: accuracies, arguments, states of optimizers and schedules. A call of
+# Objects beside the weights in real files: accuracies, arguments, states of optimizers and schedules. A call of
 # one of these gives an `Inert`, whatever its arguments.
 _INERT = {
     "_codecs encode",
