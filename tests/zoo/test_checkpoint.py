@@ -580,7 +580,7 @@ def test_list_of_other_storages(tmp_path, keys):
 
 def test_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, message in {"missing": "no such file", "": "is a folder", "pipe": "a pipe", "\0": "no name"}.items():
+    for name, message in {"missing": "no such file", "": "is a folder", "pipe": "a pipe", "\0": "not the name"}.items():
         with pytest.raises(CheckpointError, match=message):
             read_state_dict(os.path.join(tmp_path, name))
 
