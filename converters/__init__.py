@@ -1,4 +1,4 @@
-"""From Keras to a file for Larq Compute Engine, and what can be said about that file.
+"""Converts Keras models to files for Larq Compute Engine, and folds, describes and verifies these files.
 
 Everything else is imported from its module, as in `from larq_rep.converters.verification import Verification` or
 `from larq_rep.converters.latency import benchmark`.

@@ -20,13 +20,13 @@ def scores(
     images: np.ndarray,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The outputs of a model and of the file that it was converted to.
+    """The outputs of a model and of its converted file.
 
     # Arguments
         model: A model of one input and one output, `(batch, classes)`.
         content: The .tflite file.
         images: As the model takes them; whole batches if its batch size is fixed.
-        progress: Is given the first images of all batches and yields them, to show how far it is.
+        progress: Gets the index of the first image of every batch and yields it, to show progress.
 
     # Returns
         The scores of the model and of the file, each `(images, classes)`.

@@ -1,4 +1,4 @@
-"""What LCE's converter does not say: findings about a model and about the flatbuffer made from it.
+"""Findings that LCE's converter does not report, about a model and about the flatbuffer made from it.
 
 The converter accepts nearly everything. A binary convolution that it does not recognise becomes a float one,
 thirty-two times as large; constants of a wrong shape make a file that does not load; zero padding on a map
@@ -28,9 +28,9 @@ RULES = {
     "not-finite": "weights that are NaN or infinite, or that overflow",
     "converter-failed": "LCE's converter gave up",
     "silent-float": "a binary convolution that stayed float",
-    "binary-weight-float": "weights of two values that no bits hold, as their layer's input is real or LCE packs none",
+    "binary-weight-float": "two-valued weights not stored as bits, as their layer's input is real or LCE packs none",
     "ternary-weight-float": "weights of three values, which LCE does not pack",
-    "misread-sign": "sign(sign(x) + c) with a c that makes it no sign, which LCE takes for one",
+    "misread-sign": "sign(sign(x) + c) where c makes it something other than a sign, though LCE takes it for one",
     "foreign-operator": "a TensorFlow operator that no TFLite runtime has",
     "constant-shape": "a multiplier, bias or threshold that is not one number for each output channel",
     "small-map": "zero padding on a map smaller than the filter, which LCE computes wrongly",
@@ -68,7 +68,7 @@ class Finding:
 
 
 def audit_model(model: Any) -> list[Finding]:
-    """Findings that can be told before conversion."""
+    """Findings that are known before conversion."""
     if not isinstance(model, tf.keras.Model):
         if any(base.__module__.split(".")[0] == "keras" for base in type(model).__mro__):
             return [
@@ -128,7 +128,7 @@ def audit_flatbuffer(flatbuffer: Flatbuffer, content: bytes, layers: dict[int, s
             message = "a float operator reads -1 and +1 that are unpacked for it: meant to be binary?"
             findings.append(Finding("silent-float", where, message, error=False))
     for where, names in foreign.items():
-        operators = [name for name in names if name != "Placeholder" or len(foreign) == 1]  # that of a table
+        operators = [name for name in names if name != "Placeholder" or len(foreign) == 1]  # a lookup table's
         if not operators:
             continue
         message = (
@@ -157,7 +157,7 @@ def _audit_bconv(flatbuffer: Flatbuffer, op: Operator, where: str) -> list[Findi
         if flatbuffer.dtype(op.outputs[0]) == "int8":
             message = (
                 "LCE has no kernel for zero padding with int8 output: give the layer pad_values=1 (or 'valid' padding "
-                "behind a pad before the sign), or take the fake quantization behind it away, so that its output "
+                "behind a pad before the sign), or remove the fake quantization behind it, so that its output "
                 "stays float"
             )
             findings.append(Finding("does-not-load", where, message))
@@ -195,14 +195,14 @@ def _audit_loading(content: bytes) -> list[Finding]:
 
 @dataclass(frozen=True)
 class BinaryAudit:
-    """How the binary convolutions of a model fared.
+    """The outcome for the binary convolutions of a model.
 
     # Attributes
-        meant: Names of the layers that are binary by what flows through them.
-        layers: Names by operator index of those that became `LceBconv2d`.
+        meant: Names of the layers that are binary by the values that flow through them.
+        layers: Names, by operator index, of the layers that became `LceBconv2d`.
         findings: One for each that did not.
         packed: Nodes of the graph that became `LceBconv2d`.
-        unpacked: Nodes of the graph that did not, of which each has a finding.
+        unpacked: Nodes of the graph that did not; each has a finding.
     """
 
     meant: list[str]
@@ -217,7 +217,7 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
 
     # Arguments
         graph: The Keras model as a graph.
-        flatbuffer: What it was converted to.
+        flatbuffer: The converted file.
         log: What the converter printed.
     """
     meant, kernels = meant_binary(graph)
@@ -260,7 +260,7 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
 
     The input counts as binary if a sign made it, or if it has two values only on random data. The kernel
     counts as binary if its layer declares a quantizer of precision 1, or if nearly all weights of each output
-    channel have one magnitude; what keeps such a kernel from being packed is then a finding.
+    channel have one magnitude; if such a kernel cannot be packed, the reason becomes a finding.
     """
     kernels = graph.run([site.kernel for site in graph.sites])
     candidates = [
@@ -268,7 +268,7 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
         for site, kernel in zip(graph.sites, kernels, strict=True)
         if declared_binary(graph, site.node) or matching.two_valued(kernel)
     ]
-    # Only an input that no known spelling of the sign made needs a look at values.
+    # Values are needed only for an input that no known spelling of the sign made.
     unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
     values = graph.on_noise([laid_out(site.x) for site in unknown])
     real = {site.node.name for site, x in zip(unknown, values, strict=True) if len(np.unique(x)) != 2}
@@ -279,7 +279,7 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
 def declared_binary(graph: FrozenGraph, node: tf.Operation) -> bool:
     """Whether the layer of a convolution or another product declares that its weights have two values."""
     layer = graph.layer_at(graph.layer_of(node))
-    # A separable convolution has one quantizer for each of its two.
+    # A separable convolution has one quantizer for each of its two convolutions.
     own = "depthwise_quantizer" if node.type == "DepthwiseConv2dNative" else "pointwise_quantizer"
     quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
     return binarizes(quantizer)

@@ -1,4 +1,4 @@
-"""Classifiers of images, be they Keras models or .tflite files."""
+"""Image classifiers: Keras models or .tflite files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from larq_rep.converters import lce, metadata
 from larq_rep.converters.flatbuffer import Flatbuffer
 
-# A first layer of the user's that brings levels 0..255 to about 1 has a factor below, an offset or variance above.
+# A first layer that scales levels 0..255 to about 1 has a smaller factor, or a larger offset or variance, than these.
 _FACTOR = 0.1
 _OFFSET = 2.0
 
@@ -28,12 +28,12 @@ class Classifier:
     # Attributes
         network: Its name; `None` if it has none.
         shape: Height, width and channels of its images.
-        classes: How many it knows.
-        predict: From prepared images, any number of them, to a number for each class.
-        batch: Images that `predict` wants at a time; `None` for any number.
-        range: Least and greatest value of an input of integers.
+        classes: Number of classes.
+        predict: Maps any number of prepared images to a number for each class.
+        batch: Number of images that `predict` takes at a time; `None` for any number.
+        range: Smallest and largest value of an integer input.
         takes_levels: Whether its first layer scales the levels 0 to 255.
-        model: The model, if it is one of Keras.
+        model: The Keras model, if it is one.
     """
 
     network: str | None
@@ -47,7 +47,7 @@ class Classifier:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """A number for each class, `(images, classes)`, of prepared images, at most `batch` of them."""
-        # A model of a fixed batch gets the last image several times.
+        # The last image is repeated to fill a fixed batch.
         missing = self.batch - len(images) if self.batch else 0
         given = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
         return np.asarray(self.predict(given)).reshape(len(given), -1)[: len(images)]
@@ -142,7 +142,7 @@ def of_file(source: str, content: bytes) -> Classifier:
 
 
 def _quantized(classifier: Classifier, engine: Any, dtype: np.dtype) -> Classifier:
-    """A file that takes integers: images are quantized as it says."""
+    """The classifier of a file that takes integers: it quantizes images as the file says."""
     limits = np.iinfo(dtype)
     scale, zero = engine.input_scales[0], engine.input_zero_points[0]
     if not scale:  # The integers are the levels of an image, in int8 from -128.
@@ -155,7 +155,7 @@ def _quantized(classifier: Classifier, engine: Any, dtype: np.dtype) -> Classifi
 
 
 def _scales_levels(flatbuffer: Flatbuffer) -> bool:
-    """Whether the first operator brings levels 0 to 255 to about 1."""
+    """Whether the first operator scales levels 0 to 255 to about 1."""
     for op in flatbuffer.consumers.get(flatbuffer.inputs[0], []):
         for constant in (c for tensor in op.inputs if (c := flatbuffer.constant(tensor)) is not None):
             if (op.name == "MUL" and constant.max() < _FACTOR) or (op.name == "SUB" and constant.max() > _OFFSET):

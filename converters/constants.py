@@ -1,13 +1,13 @@
-"""Constants behind a binary convolution, whose shape LCE's converter does not look at.
+"""Constants behind a binary convolution, whose shape LCE's converter ignores.
 
-It moves what is added to or multiplied with the output of a binary convolution into the multiplier and bias of the
-operator, or into its thresholds, as if it were one number for each channel. A map of numbers gives wrong bits then,
-and so does a factor of shape (1, 1, 1, C) with negative entries; a factor of shape (H, W, C) ends the process. So
-the graph is made one that LCE gets right:
+It moves a constant that is added to or multiplied with the output of a binary convolution into the multiplier and bias
+of the operator, or into its thresholds, as if it were one number for each channel. A map of numbers then gives wrong
+bits, and so does a factor of shape (1, 1, 1, C) with negative entries; a factor of shape (H, W, C) ends the process. So
+the graph is changed to one that LCE converts correctly:
 
-- a constant that comes to one number for each channel, whatever its shape, becomes a vector;
-- before any other, the tensor that it is applied to becomes an output of the graph as well. With a second reader
-  LCE leaves the operator alone. `without_outputs` takes the output away again.
+- a constant that amounts to one number for each channel, whatever its shape, becomes a vector;
+- for any other constant, the tensor that it is applied to also becomes an output of the graph. LCE leaves an operator
+  alone whose input has a second reader. `without_outputs` removes the output again.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from larq_rep.converters.tensors import resolve
 
 # The constant comes second: LCE leaves c - x and c / x alone.
 _RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan", "BroadcastTo")
-# LCE makes a comparison a subtraction, and to broadcast a multiplication with a map of ones.
+# LCE turns a comparison into a subtraction, and a broadcast into a multiplication by a map of ones.
 _OPERATORS = (
     *("Add", "AddV2", "Mul", *_RIGHT),
     *("Greater", "GreaterEqual", "Less", "LessEqual"),
 )
-# LCE takes these apart, and what they say of shapes with it; they are not changed.
+# LCE takes these apart, together with what they say about shapes, so they are not changed.
 _LEFT_ALONE = ("BroadcastTo", "DivNoNan", "MulNoNan")
-# Their value is known where the shape of their input is.
+# Their value is known if the shape of their input is.
 _OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank", "OnesLike", "ZerosLike")
 
 
 @dataclass(frozen=True)
 class _Use:
-    """An operator on data and a constant, which is its input number `position`."""
+    """An operator on data and a constant; the constant is input number `position`."""
 
     node: tf.Operation
     position: int
@@ -58,10 +58,10 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
 
     # Arguments
         graph: The model.
-        graph_def: Its graph, as the converter is to get it; it is changed.
+        graph_def: Its graph for the converter; it is changed in place.
 
     # Returns
-        Names of the nodes that have to be outputs, too.
+        Names of the nodes that must also be outputs.
     """
     fixed = _fixed_nodes(graph)
     uses = list(_uses(graph, fixed))
@@ -79,7 +79,7 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
             add_constant(graph_def, name, vector)
             by_name[use.node.name].input[use.position] = name
         elif source.name not in kept and source.ref() not in inputs:
-            # An output is named by its node, which may have several.
+            # An output is named after its node, which may have several outputs.
             kept[source.name] = f"{source.op.name}/kept_{source.value_index}"
             node = graph_def.node.add(name=kept[source.name], op="Identity", input=[source.name])
             node.attr["T"].type = source.dtype.as_datatype_enum
@@ -124,14 +124,14 @@ def _broadcasts_as_it_is(use: _Use) -> bool:
 
 
 def _is_slope(use: _Use) -> bool:
-    """Whether it is the slope of a PReLU, c * relu(-x): LCE makes one operator of it, if it has rank 3."""
+    """Whether it is the slope of a PReLU, c * relu(-x), which LCE makes one operator if the slope has rank 3."""
     relu = resolve(use.data).op
     negative = resolve(relu.inputs[0]).op if use.node.type == "Mul" and relu.type == "Relu" else None
     return negative is not None and negative.type == "Neg" and resolve(negative.inputs[0]).op.type != "Neg"
 
 
 def _fake(constant: tf.Tensor) -> bool:
-    """Whether a constant passes a fake quantization, which the converter has to see."""
+    """Whether a constant passes a fake quantization, which the converter must see."""
     pending, seen = [constant.op], set()
     while pending:
         node = pending.pop()
@@ -146,14 +146,14 @@ def _fake(constant: tf.Tensor) -> bool:
 def _values(graph: FrozenGraph, tensors: list[tf.Tensor]) -> list[np.ndarray]:
     known = [tf.get_static_value(resolve(tensor)) for tensor in tensors]
     unknown = {t.name: t for t, value in zip(tensors, known, strict=True) if value is None}
-    # What depends on the shape of data may be computed from any data.
+    # Values that depend only on the shape of the data can be computed from any data.
     feeds = {x: np.zeros(x.shape, x.dtype.as_numpy_dtype) for x in graph.inputs} if unknown else {}
     computed = dict(zip(unknown, graph.run(list(unknown.values()), feeds), strict=True))
     return [computed[t.name] if value is None else value for t, value in zip(tensors, known, strict=True)]
 
 
 def _vector(value: np.ndarray, data: tf.TensorShape) -> np.ndarray | None:
-    """A constant as a vector, if applied to data of this shape it is one number for each channel."""
+    """The constant as a vector, if it is one number for each channel of data of this shape."""
     if not data.is_fully_defined() or data.rank == 0 or value.size == 0:
         return None
     shape, value = tuple(data.as_list()), np.atleast_1d(value)

@@ -1,4 +1,4 @@
-"""Branches and loops of a frozen graph: those that are decided already go, the others have to be named."""
+"""Removes the branches of a frozen graph that are already decided; other branches and loops must be reported."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ _ORDERED = ("Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter")
 
 
 def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[str]) -> graph_pb2.GraphDef:
-    """The graph without order, without branches whose condition does not depend on the inputs, and without what is
-    computed for nothing.
+    """The graph without control inputs, branches whose condition does not depend on the inputs, and unused nodes.
 
-    A layer that acts in training only, such as `RandomCrop`, may keep both its ways in the graph. And no variable is
-    left that control inputs could keep in order, while in a function that a SavedModel restored they make even the
-    constants wait for the inputs, so that nothing could be computed without an image.
+    A layer that acts only in training, such as `RandomCrop`, may keep both branches in the graph. No variable is left
+    whose order control inputs could keep. In a function that a SavedModel restored, they make even the constants wait
+    for the inputs, so that nothing could be computed without an image.
 
     # Arguments
         definition: A graph with constants for variables.
@@ -40,7 +39,7 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
 
 
 def _decide(definition: graph_pb2.GraphDef) -> bool:
-    """Turns each decided branch into a call of the function that it would take; returns whether there were any."""
+    """Turns each decided branch into a call of the function that it takes; returns whether there were any."""
     nodes = {node.name: node for node in definition.node}
     decided = [
         node
@@ -66,7 +65,7 @@ def _decide(definition: graph_pb2.GraphDef) -> bool:
 
 
 def needed_for(definition: graph_pb2.GraphDef, names: list[str]) -> graph_pb2.GraphDef:
-    """The part of a graph that some of its nodes are computed with."""
+    """The part of a graph that computes some of its nodes."""
     needed = _behind(names, {node.name: node for node in definition.node})
     result = graph_pb2.GraphDef(library=definition.library, versions=definition.versions)
     result.node.extend(node for node in definition.node if node.name in needed)
@@ -74,7 +73,7 @@ def needed_for(definition: graph_pb2.GraphDef, names: list[str]) -> graph_pb2.Gr
 
 
 def _behind(tensors: list[str], nodes: dict[str, NodeDef]) -> set[str]:
-    """Names of the nodes that tensors are computed by."""
+    """Names of the nodes that compute these tensors."""
     stack, found = list(tensors), set()
     while stack:
         name = stack.pop().removeprefix("^").split(":")[0]

@@ -1,4 +1,4 @@
-"""From a Keras model to a bitpacked flatbuffer, with nothing left silent."""
+"""Converts a Keras model to a bitpacked flatbuffer, and reports every problem."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConversionError(ValueError):
 
 @dataclass
 class Report:
-    """What a conversion did.
+    """The result of a conversion.
 
     # Attributes
         size: Bytes of the flatbuffer.
@@ -52,8 +52,8 @@ class Report:
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
         folded_away: Operators that folding left out.
-        unpacked_weights: How many weights of two values the file holds as numbers and not as bits, as LCE packs no
-            layer of real input or of their kind.
+        unpacked_weights: Number of two-valued weights that the file holds as numbers, not bits, because LCE packs no
+            layer with a real input or of their kind.
         unpacked_bytes: Bytes that these take in the file.
         findings: What is worth knowing about the result.
     """
@@ -85,10 +85,10 @@ def convert(
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
-    The model is traced once, frozen and given to LCE's converter as a graph. That has the operators of
-    `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of its time. Then
+    The model is traced once, frozen and given to LCE's converter as a graph. The result has the operators of
+    `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of the time. Then
     constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding. Where LCE's
-    converter gets constants or padding wrong, the graph is changed before to one that it gets right.
+    converter gets constants or padding wrong, the graph is first changed to one that it converts correctly.
 
     !!! example
         ```python
@@ -102,8 +102,8 @@ def convert(
         allow_float: Report a binary convolution that stayed float instead of raising.
         float_weights: Storage of the constants that are not binary, `"float32"`, `"float16"` or `"int8"`.
         mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
-            takes images that are mirrored already, top to bottom and left to right, which a camera may do for
-            nothing. The file says so in its metadata.
+            takes images that are mirrored already, top to bottom and left to right, which a camera may do at no cost.
+            The file says so in its metadata.
         fold: Fold constants; `False` keeps the operators of LCE's converter.
 
     # Returns
@@ -169,7 +169,7 @@ def convert(
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:
-    """The model from behind its `Mirror` on, which takes mirrored images.
+    """The model without its `Mirror`, which takes mirrored images.
 
     # Raises
         ValueError: If it does not begin with one.
@@ -205,25 +205,25 @@ def logit_change(reference: bytes, content: bytes) -> float:
 def _traced(model: tf.keras.Model) -> FrozenGraph:
     try:
         return FrozenGraph(model)
-    # Whatever the code of a layer raises.
+    # The code of a layer may raise anything.
     except Exception as error:
         message = f"it cannot be computed in inference at a batch size of 1: {type(error).__name__}: {error}"
         raise ConversionError([Finding("converter-failed", model.name, message)]) from error
 
 
 def _refuse(graph: FrozenGraph) -> None:
-    """Raises for what no file of LCE can hold."""
+    """Raises if no LCE file can hold the graph."""
     if control_flow := reasons.why_control_flow(graph):
         raise ConversionError([Finding("converter-failed", layer, why) for layer, why in control_flow.items()])
     if findings := finite.audit_weights(graph):
         raise ConversionError(findings)
     if layers := unknown_padding(graph):
-        message = "strided behind explicit padding of amounts that are computed; use constants, or padding='same'"
+        message = "strided behind explicit padding whose amounts are computed; use constants, or padding='same'"
         raise ConversionError([Finding("symmetric-pad", layer, message) for layer in layers])
 
 
 def _by_lce(graph: FrozenGraph) -> tuple[Flatbuffer, bytes, str, list[Finding]]:
-    """The file of LCE's converter, what the converter printed, and what was changed for it."""
+    """The file of LCE's converter, the converter's output, and findings about what was changed for it."""
     graph_def, trimmed = definition_for_lce(graph)
     kept = constants.settle(graph, graph_def)
     content, log = _convert_graph(graph, graph_def, kept)
@@ -238,7 +238,7 @@ def _by_lce(graph: FrozenGraph) -> tuple[Flatbuffer, bytes, str, list[Finding]]:
 
 
 def _kept_float32(stored: Sequence[storage.CompressedConstant]) -> list[Finding]:
-    """Findings about large weights that are to be stored smaller and cannot be."""
+    """Findings about large weights that should be stored smaller but cannot be."""
     return [
         Finding("kept-float32", f"weights of shape {constant.shape}", constant.reason, error=False)
         for constant in stored
@@ -268,7 +268,7 @@ def _convert_graph(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> 
 
 
 class _ConverterError(ValueError):
-    """What LCE's converter raised and printed."""
+    """The error and the output of LCE's converter."""
 
 
 def _output_name(tensor: tf.Tensor) -> str:
@@ -298,7 +298,7 @@ def _converted(graph: FrozenGraph, graph_def: GraphDef, outputs: list[str]) -> t
 
 
 def _culprit(graph: FrozenGraph, graph_def: GraphDef, kept: list[str]) -> tuple[str, str]:
-    """Layer and type of the first operator up to which the converter does not get; the model if it is none alone."""
+    """Layer and type of the first operator at which the converter fails; the model if no single one is at fault."""
     nodes = [node for node in graph.nodes if node.name in graph.data_dependent and node.outputs]
     inputs = [x.op.name for x in graph.inputs]
     sources = {node.name: node.input[0].partition(":")[0] for node in graph_def.node if node.name in kept}

@@ -1,4 +1,4 @@
-"""What a TFLite file holds: operators, sizes of its constants, multiply-accumulates of its convolutions."""
+"""Describes a TFLite file: operators, sizes of its constants, multiply-accumulates of its convolutions."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class BinaryConvolution:
         dilations: Vertical and horizontal.
         padding: `"valid"`, `"same_zero"` or `"same_one"` (the map padded with 0 or +1).
         groups: Number of groups.
-        input_shape: NHWC, with channels and not with the words that they are packed in.
-        output_shape: NHWC, with channels also where the output is packed.
-        output: `"float32"`, `"int8"`, or `"bits"` where the next sign is computed along.
+        input_shape: NHWC, counting channels, not the words that they are packed in.
+        output_shape: NHWC, counting channels even if the output is packed.
+        output: `"float32"`, `"int8"`, or `"bits"` where the operator also computes the next sign.
         activation: `"none"`, `"relu"`, `"relu_n1_to_1"` or `"relu6"`, fused before the multiplier.
         macs: Binary multiply-accumulates, KH · KW · C_in / groups for each element of the output.
     """
@@ -77,20 +77,20 @@ class RealOperator:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file holds; `describe` makes it.
+    """The contents of a file, as `describe` returns them.
 
     # Attributes
         size: Bytes of the file.
         inputs: Inputs of the model.
         outputs: Outputs of the model.
         operators: Count of each operator, the most frequent first.
-        constants: Bytes of the constants: `"binary"` for the packed filters of the binary convolutions, else
-            by element type. The rest of `size` is the graph itself.
+        constants: Bytes of the constants: `"binary"` for the packed filters of the binary convolutions, the others by
+            element type. The rest of `size` is the graph itself.
         binary_convolutions: The binary convolutions in execution order.
         real_operators: The real-valued convolutions and dense layers in execution order.
-        metadata: What `larq_rep.converters.convert` says of the file: the `version` of this package that converted it
-            (0.1.0 did not say so), the `network` it comes from, and whether it takes mirrored images
-            (`mirrored_input`). Empty for files of others.
+        metadata: What `larq_rep.converters.convert` recorded about the file: the `version` of this package that
+            converted it (0.1.0 did not say so), the `network` it comes from, and whether it takes mirrored images
+            (`mirrored_input`). Empty for files that others made.
     """
 
     size: int
@@ -120,9 +120,9 @@ class Description:
 def describe(content: bytes) -> Description:
     """Describes a TFLite file, with or without the operators of Larq Compute Engine.
 
-    Multiply-accumulates are those of one inference at the batch size in the file, padding included. They
-    count convolutions and dense layers; transposed convolutions and products of two activations are not
-    counted, nor are the elementwise operators.
+    Multiply-accumulates are counted for one inference at the batch size of the file, padding included, in convolutions
+    and dense layers; transposed convolutions and products of two activations are not counted, nor are the elementwise
+    operators.
 
     # Arguments
         content: The bytes of a `.tflite` file.
@@ -133,7 +133,7 @@ def describe(content: bytes) -> Description:
     flatbuffer = Flatbuffer(content)
     try:
         return _describe(flatbuffer, metadata.read(content))
-    # What a damaged option or shape leads to.
+    # Errors that a damaged option or shape leads to.
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
 
@@ -201,7 +201,7 @@ def _binary_convolution(flatbuffer: Flatbuffer, op: Operator) -> BinaryConvoluti
 
 def _real_operator(flatbuffer: Flatbuffer, op: Operator) -> RealOperator:
     weights, output = flatbuffer.shape(op.inputs[1]), flatbuffer.shape(op.outputs[0])
-    # Each element of the output takes one weight from everything but the axis of output channels.
+    # Each element of the output uses all weights of its output channel.
     per_output = weights[1] * weights[2] if op.name == "DEPTHWISE_CONV_2D" else math.prod(weights[1:])
     return RealOperator(
         op.index, op.name, weights, flatbuffer.shape(op.inputs[0]), output, per_output * math.prod(output)

@@ -43,7 +43,7 @@ def accumulators(flatbuffer: Flatbuffer, op: Operator, words: np.ndarray) -> tup
     """Popcounts acc (N, H, W, O) of an `LceBconv2d`, exactly, and the correction of its zero padding.
 
     # Returns
-        acc as int64, and for zero padding the sum of the weights on taps outside the image, else `None`.
+        acc as int64, and for zero padding the sum of the weights on taps outside the image, otherwise `None`.
     """
     options = op.options
     weights = matching.filter_signs(flatbuffer, op).astype(np.float32)

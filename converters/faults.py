@@ -1,4 +1,4 @@
-"""Faults that older versions put into a file, or that an older runtime makes of it, as far as the file shows them."""
+"""Finds faults that older versions put into a file, or that an older runtime causes, as far as the file shows them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from larq_rep.converters.audit import Finding
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.matching import groups
 
-# A fused activation clips the sum of signs to these, and to the sums that there are.
+# A fused activation clips the sum of signs to these, and to the sums that can occur.
 _RANGES = {1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 
 def audit_old_faults(content: bytes) -> list[Finding]:
     """Findings about the version that made a file, or that runs it.
 
-    - `double-clamp`: a binary convolution that writes bits and holds an activation. The thresholds have the
-      activation in them already, but the delegate of larq-rep-runtime 0.1.0 clips the sums as well. The finding says
-      for how many channels this gives another bit, for some sum; it is exact.
+    - `double-clamp`: a binary convolution that writes bits and holds an activation. The thresholds already include the
+      activation, but the delegate of larq-rep-runtime 0.1.0 clips the sums as well. The finding says in how many
+      channels some sum gives a wrong bit; the count is exact.
     - `unknown-constants`: a binary convolution that writes bits, in a file that does not say which version converted
-      it. A constant behind the convolution that was no number for each channel has become wrong thresholds then, and
-      these look like any others. Where the output is not bits, such a constant is left in the file in its shape, which
-      is the finding `constant-shape` of `audit_flatbuffer`.
+      it. A constant behind the convolution that was not one number for each channel has become wrong thresholds, which
+      look like any others. Where the output is not bits, the file keeps such a constant in its shape, and
+      `audit_flatbuffer` reports it as `constant-shape`.
 
     # Arguments
         content: The bytes of a `.tflite` file.
@@ -40,8 +40,8 @@ def audit_old_faults(content: bytes) -> list[Finding]:
         which = ", ".join(str(op.index) for op in packed)
         message = (
             f"the file does not say which version converted it, and these operators write bits: {which}. If the model "
-            "adds a constant to the output of one or multiplies it with one, and that is no vector of one number for "
-            "each channel, then the bits are wrong, which the file does not show; lce verify does, and a conversion by "
+            "adds a constant to the output of one or multiplies it by one, and that is not a vector of one number for "
+            "each channel, then the bits are wrong. The file does not show this; lce verify does, and a conversion by "
             "this version is right"
         )
         findings.append(Finding("unknown-constants", "file", message, error=False))
@@ -67,6 +67,6 @@ def _double_clamp(flatbuffer: Flatbuffer, op: Operator) -> Finding | None:
         return None
     message = (
         f"it writes bits and holds an activation: the delegate of larq-rep-runtime 0.1.0 gives wrong bits in "
-        f"{int(wrong.sum())} of {filters} channels; install a later one, which is right as LCE's interpreter is"
+        f"{int(wrong.sum())} of {filters} channels; install a later one, which agrees with LCE's interpreter"
     )
     return Finding("double-clamp", f"operator {op.index} ({op.name})", message, error=False)

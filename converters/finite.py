@@ -1,4 +1,4 @@
-"""Weights that are no numbers: NaN and infinity reach a file without a word, and make its answers arbitrary."""
+"""Finds weights that are not finite: NaN and infinity reach a file silently and make its answers arbitrary."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from larq_rep.converters.graph import FrozenGraph
 
 
 def audit_weights(graph: FrozenGraph) -> list[Finding]:
-    """Findings about the values that the graph computes with besides its inputs.
+    """Findings about the values, other than inputs, that the graph computes with.
 
-    A variable must not hold NaN or infinity, and nothing that is computed of variables may be so: a zero variance
+    A variable must not hold NaN or infinity, nor may anything computed from variables: a zero variance
     without epsilon, a negative one, a scale that overflows. Infinity that the code of a layer holds as a constant is
-    somebody's intention, as in a mask before a softmax or the padding of a maximum; NaN never is.
+    intended, as in a mask before a softmax or the padding of a maximum; NaN never is.
     """
     constants = [node.outputs[0] for node in graph.nodes if node.type == "Const" and node.outputs[0].dtype.is_floating]
     found = []
@@ -39,7 +39,7 @@ def _audit_computed(graph: FrozenGraph) -> list[Finding]:
     found = []
     for (_, node), value in zip(edges.values(), graph.run([x for x, _ in edges.values()]), strict=True):
         if not np.isfinite(value).all():
-            what = "what it computes of its weights"
+            what = "what it computes from its weights"
             found.append(_finding(graph.layer_of(node), what, value, ~np.isfinite(value)))
     norms = [
         node
@@ -61,7 +61,7 @@ def _audit_computed(graph: FrozenGraph) -> list[Finding]:
 
 
 def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
-    """Nodes that constants with infinity go into, those that the code of a layer holds."""
+    """Nodes that read a constant with infinity from the code of a layer."""
     constants = [
         node.outputs[0]
         for node in graph.nodes
@@ -75,7 +75,7 @@ def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
 
 
 def audit_constants(flatbuffer: Flatbuffer, graph: FrozenGraph) -> list[Finding]:
-    """Findings about what became of finite weights in a file: products of scales that overflow float32."""
+    """Findings about finite weights that are not finite in a file: products of scales that overflow float32."""
     found = []
     for tensor in range(len(flatbuffer.subgraph.tensors)):
         value = flatbuffer.constant(tensor) if flatbuffer.dtype(tensor) == "float32" else None
@@ -93,7 +93,7 @@ def _finding(where: str, what: str, value: np.ndarray, wrong: np.ndarray) -> Fin
     kinds = "NaN" if np.isnan(value[wrong]).all() else "NaN or infinite" if np.isnan(value).any() else "infinite"
     message = (
         f"{int(wrong.sum())} of {value.size} values of {what} are {kinds}, the first at index {first}; go back to a "
-        "checkpoint from before the training diverged, or mend the layer"
+        "checkpoint from before the training diverged, or fix the layer"
     )
     return Finding("not-finite", where, message)
 

@@ -67,7 +67,7 @@ class Operator:
         custom: Whether it is a custom operator.
         inputs: Tensor indices; -1 for an absent optional input.
         outputs: Tensor indices.
-        options: For LCE operators the decoded map of integers, else TFLite's options object.
+        options: For LCE operators the decoded map of integers, otherwise TFLite's options object.
     """
 
     index: int
@@ -85,14 +85,14 @@ class Flatbuffer:
         content: The bytes of a `.tflite` file.
 
     # Raises
-        TypeError: If they are no bytes.
+        TypeError: If `content` is not bytes.
         InvalidFlatbufferError: If the bytes are not a TFLite model with exactly one subgraph.
     """
 
     def __init__(self, content: bytes):
         if not isinstance(content, bytes | bytearray | memoryview):
             raise TypeError(
-                f"Expected the bytes of a .tflite file, found {type(content).__name__}. Those of a file are "
+                f"Expected the bytes of a .tflite file, found {type(content).__name__}. Read a file with "
                 "pathlib.Path(NAME).read_bytes()."
             )
         if len(content) < 8 or content[4:8] != _FILE_IDENTIFIER:
@@ -117,7 +117,7 @@ class Flatbuffer:
             raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
 
     def _check(self) -> None:
-        """Looks at everything once, so that no damage surfaces later."""
+        """Checks everything once, so that no damage surfaces later."""
         tensors = range(len(self.subgraph.tensors or []))
         used = [t for op in self.operators for t in (*op.inputs, *op.outputs) if t != -1]
         for tensor in (*used, *self.inputs, *self.outputs):
@@ -129,7 +129,7 @@ class Flatbuffer:
                 raise InvalidFlatbufferError(f"The TFLite file is damaged: tensor {tensor} has a negative size.")
         written: set[int] = set()
         for op in self.operators:
-            # Else walks along the graph would go in circles.
+            # Otherwise walks along the graph would go in circles.
             if early := [t for t in op.inputs if t in self.producers and t not in written]:
                 raise InvalidFlatbufferError(
                     f"The TFLite file is damaged: operator {op.index} ({op.name}) reads tensor {early[0]} "
@@ -239,7 +239,7 @@ class Flatbuffer:
                 f"Tensor {tensor} {self.name(tensor)!r} has shape and type {expected}, "
                 f"found {(value.shape, value.dtype)}."
             )
-        # Buffers may be shared by equal constants: the new value gets its own.
+        # Equal constants may share a buffer, so the new value gets its own.
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(value.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
@@ -251,7 +251,7 @@ class Flatbuffer:
         self.__dict__.pop("operators", None)
 
     def with_outputs(self, tensors: list[int]) -> bytes:
-        """The same model with other tensors as its outputs, to look at what flows inside."""
+        """The same model with other tensors as its outputs, to look at the values inside."""
         saved = self.subgraph.outputs, self.model.signatureDefs
         self.subgraph.outputs = np.asarray(tensors, np.int32)
         self.model.signatureDefs = None
@@ -285,7 +285,7 @@ class Flatbuffer:
         return len(self.subgraph.tensors) - 1
 
     def operator_code(self, builtin: int, version: int) -> int:
-        """Index of TFLite's code of an operator, of at least a version; appended if the file lacks it."""
+        """Index of an operator's code in the file, with at least this version; appended if the file lacks it."""
         for index, code in enumerate(self.model.operatorCodes):
             if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= version:
                 return index

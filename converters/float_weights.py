@@ -1,4 +1,4 @@
-"""Store the weights of a converted model that are not binary in float16 or int8."""
+"""Stores the weights of a converted model that are not binary as float16 or int8."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CompressedConstant:
         bytes_before: Its bytes as float32.
         bytes_after: Its bytes now, with scales and zero points (12 bytes for each channel of an int8 tensor).
         max_error: Largest absolute difference between a weight and its stored value.
-        reason: Why it was left alone, else empty.
+        reason: Why it was left alone, or empty.
     """
 
     name: str
@@ -46,7 +46,7 @@ class CompressedConstant:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """What `compress` did: the weight tensors in the order of their use, and the bytes of the file."""
+    """The result of `compress`: the weight tensors in the order of their use, and the bytes of the file."""
 
     constants: tuple[CompressedConstant, ...]
     size_before: int
@@ -67,7 +67,7 @@ class _Stored:
         others = tuple(i for i in range(weights.ndim) if i != axis)
         # A channel of zeros needs a scale too: the smallest normal number keeps its rounding bound near zero.
         scales = np.maximum(np.abs(weights).max(axis=others) / np.float32(127), np.finfo(np.float32).tiny)
-        # Divided in float64, so that rounding to an integer is all that happens.
+        # Divided in float64, so that the only error is rounding to an integer.
         quotients = weights / np.expand_dims(scales, others).astype(np.float64)
         return cls(np.clip(np.rint(quotients), -127, 127).astype(np.int8), scales, axis)
 
@@ -81,13 +81,13 @@ class _Stored:
         return self.scales.reshape([-1 if i == self.axis else 1 for i in range(self.values.ndim)])
 
     def dequantized(self) -> np.ndarray:
-        """What the DEQUANTIZE kernel computes, to the bit."""
+        """The result of the DEQUANTIZE kernel, to the bit."""
         values = self.values.astype(np.float32)
         return values if self.scales is None else values * self._steps()
 
     def bound(self) -> np.ndarray:
         """Bound of |w − dequantized|, broadcastable to the shape of the weights."""
-        if self.scales is None:  # half a unit in the last place; 2⁻²⁵ is that of the subnormal numbers
+        if self.scales is None:  # half a unit in the last place; 2⁻²⁵ for subnormal numbers
             return np.maximum(np.abs(self.dequantized()) * np.float32(2**-11), np.float32(2**-25))
         # Half a step, and the rounding of the float32 product s·q: at most 127·2⁻²⁴ < 2⁻¹⁷ steps.
         return self._steps() * np.float32(0.5 + 2**-17)
@@ -100,17 +100,17 @@ def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) ->
     a `DEQUANTIZE` operator before their first use. int8 is symmetric with a scale for each output channel,
     `w ≈ s·q` with `q = round(w / s)` and `s = max|w| / 127`.
 
-    The runtime dequantizes a constant once, at the first inference, and goes on in float32. So the file is
-    smaller while the memory at run time and the speed stay, and its output is to the bit that of the float32
-    file with the rounded weights, which is `expand(content)`. (TFLite's hybrid int8 kernels, which quantize
-    the activations too, have twice the error; LCE's runtime has none with channel scales for dense layers.)
+    The runtime dequantizes a constant once, at the first inference, and goes on in float32. So the file is smaller,
+    while memory and speed at run time stay the same. Its output equals, to the bit, the output of the float32 file with
+    the rounded weights, `expand(content)`. (TFLite's hybrid int8 kernels, which quantize the activations too, have
+    twice the error; LCE's runtime has none with channel scales for dense layers.)
 
-    Packed binary filters, the multipliers and biases of `LceBconv2d` and all other constants stay.
+    Packed binary filters, the multipliers and biases of `LceBconv2d` and all other constants stay as they are.
 
     # Arguments
         content: The bytes of a `.tflite` file as converted.
         dtype: `"float16"` or `"int8"`.
-        minimum_size: Weights of fewer bytes stay float32: the DEQUANTIZE operator takes some 200 bytes too.
+        minimum_size: Weights of fewer bytes stay float32: the DEQUANTIZE operator itself takes some 200 bytes.
 
     # Returns
         The bytes of the compressed file, and a `CompressionReport`. Weights that overflow float16, that are
@@ -152,9 +152,9 @@ def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) ->
 def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
     """Undoes `compress`, up to the rounding of the weights.
 
-    Every stored constant becomes float32 with its dequantized values, and its DEQUANTIZE operator goes.
+    Every stored constant becomes float32 with its dequantized values, and its DEQUANTIZE operator is removed.
     Operators keep their order and tensors their indices, so the result compares constant by constant with the
-    file that was compressed. It computes exactly what the compressed file computes.
+    file that was compressed. It computes exactly the same as the compressed file.
 
     # Arguments
         content: The bytes of a `.tflite` file, compressed or not.
@@ -186,7 +186,8 @@ def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
 
 
 def storage(content: bytes) -> str:
-    """How a file stores its real-valued weights: `"float32"`, `"float16"` or `"int8"`, the smallest found.
+    """The type in which a file stores its real-valued weights: `"float32"`, `"float16"` or `"int8"`, the smallest
+    found.
 
     # Raises
         InvalidFlatbufferError: If `content` is not a TFLite model.
@@ -196,7 +197,7 @@ def storage(content: bytes) -> str:
 
 
 def _obstacle(weights: np.ndarray, dtype: StorageType, minimum_size: int) -> str:
-    """Why these weights stay float32; empty if nothing keeps them from being stored smaller."""
+    """Why these weights stay float32; empty if they can be stored smaller."""
     if weights.nbytes < minimum_size:
         return f"smaller than {minimum_size} bytes"
     largest = np.abs(weights).max()

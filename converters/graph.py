@@ -1,6 +1,6 @@
 """A Keras model as one frozen TensorFlow graph, and the places in it that matter to a converter.
 
-Both conversion and verification look at this graph and not at Keras layers: it says what a model computes,
+Conversion and verification look at this graph, not at Keras layers: it says what a model computes,
 whatever classes, nested models or lambdas it was written with.
 """
 
@@ -27,7 +27,7 @@ CONVOLUTIONS = {
     "Conv3DBackpropInputV2": "transposed 3-D convolution",
     "MatMul": "dense layer",
 }
-# The call of a function, which is how a SavedModel holds a layer of an unknown class.
+# A function call: a SavedModel holds a layer of an unknown class as one.
 _CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?")
 
 
@@ -37,7 +37,7 @@ class Site:
 
     # Attributes
         layer: Path of the Keras layer, nested models included (`"inner/conv"`).
-        kind: What it is, in words (`"convolution"`, `"dense layer"`, ...).
+        kind: Its type, in words (`"convolution"`, `"dense layer"`, ...).
         node: The graph's node.
         x: Its input tensor, quantized and padded as the node sees it.
         kernel: Its kernel tensor, quantized.
@@ -103,14 +103,14 @@ class FrozenGraph:
 
     @functools.cached_property
     def _session(self) -> tf.compat.v1.Session:
-        # Without rewriting the graph computes what is written, and starts in a fraction of the time.
+        # Without rewriting, the graph computes exactly what is written, and starts in a fraction of the time.
         config = tf.compat.v1.ConfigProto()
         config.graph_options.optimizer_options.opt_level = -1
         config.graph_options.rewrite_options.disable_meta_optimizer = True
         return tf.compat.v1.Session(graph=self.graph, config=config)
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
-        """Values of tensors. A fed tensor, an inner one too, is replaced for everything that depends on it."""
+        """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
         return self._session.run(list(fetches), feeds) if fetches else []
 
     def on_noise(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
@@ -168,7 +168,7 @@ class FrozenGraph:
             parts = parts[1:]
         named: list[str] = []
         for part in parts[:-1]:
-            # Behind the first call of a shared layer TensorFlow counts.
+            # TensorFlow numbers the calls of a shared layer after the first.
             name = part if part in self._layer_names else re.sub(r"_\d+$", "", part)
             if name not in self._layer_names:
                 break
@@ -176,11 +176,11 @@ class FrozenGraph:
         return "/".join(named or parts[:-1]) or parts[0]
 
     def layer_at(self, path: str) -> tf.keras.layers.Layer | None:
-        """The Keras layer of a path of `layer_of`, as far as it is known."""
+        """The Keras layer at a path from `layer_of`, if it is known."""
         candidates: list[tf.keras.layers.Layer] = []
         for part in path.split("/"):
             found = self._layers.get(part, [])
-            if len(found) > 1 and candidates:  # models in the model may give a name again
+            if len(found) > 1 and candidates:  # nested models may reuse a name
                 found = [layer for layer in found if layer in candidates[0].submodules] or found
             candidates = found or candidates
         return candidates[0] if candidates else None
@@ -203,7 +203,7 @@ class FrozenGraph:
 
     @functools.cached_property
     def misread_signs(self) -> list[tuple[str, float]]:
-        """Layer and c of each sign(sign(x) + c) that is no sign: LCE's converter does not look at c."""
+        """Layer and c of each sign(sign(x) + c) that is not a sign: LCE's converter ignores c."""
         found = []
         for node in self.nodes:
             pattern = double_sign(node) if node.name in self.data_dependent else None

@@ -1,4 +1,4 @@
-"""What goes into a model and into its file: arrays of any number, shape and type."""
+"""Inputs of a model and of its file: arrays of any number, shape and type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from larq_rep.converters.graph import FrozenGraph
 # One array, or as many as the model has inputs, in their order or by name.
 Inputs: TypeAlias = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
-# Operators of a file that hand on numbers without looking at them.
+# Operators of a file that pass numbers on without looking at them.
 _HANDED_ON = ("CAST", "RESHAPE", "EXPAND_DIMS", "SQUEEZE", "TRANSPOSE", "STRIDED_SLICE", "SLICE")
 
 
@@ -48,7 +48,7 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
         counts[name] = len(array) // batch
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{count} for {name!r}" for name, count in counts.items())
-        raise IncomparableError(f"Expected as many entries for each input, found {found}.")
+        raise IncomparableError(f"Expected the same number of entries for each input, found {found}.")
     return [
         [a[i * x.shape[0] : (i + 1) * x.shape[0]] for a, x in zip(typed, graph.inputs, strict=True)]
         for i in range(next(iter(counts.values())))
@@ -57,7 +57,7 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
 
 def _in_order(inputs: Inputs, model: tf.keras.Model, names: list[str]) -> list[np.ndarray]:
     if isinstance(inputs, Mapping):
-        # A model may be built with a dictionary, whose keys TensorFlow sorts; Keras then takes those, too.
+        # A model may be built with a dictionary, whose keys TensorFlow sorts; Keras then also takes those.
         keys = sorted(model.input) if isinstance(model.input, dict) else names
         for known in (names, keys):
             if set(inputs) == set(known):
@@ -88,10 +88,10 @@ def _what(names: list[str], name: str) -> str:
 
 
 def taken(arrays: Sequence[np.ndarray], flatbuffer: Flatbuffer) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The arrays as a file takes them and as the model has to take them to compute the same.
+    """The arrays as a file takes them, and as the model must take them to compute the same.
 
-    They are the same but for a file whose input is quantized where the model's is real: it takes the nearest
-    integers, and the model what these stand for.
+    They differ only if the file's input is quantized and the model's is real: the file takes the nearest integers, and
+    the model the numbers that these stand for.
     """
     for_file, for_model = [], []
     for array, tensor in zip(arrays, flatbuffer.inputs, strict=True):
@@ -116,7 +116,7 @@ def random_inputs(
         flatbuffer: The file.
         count: How many batches.
         seed: Seed of the numbers.
-        dtypes: Types to make instead of the file's, those of the model that a quantized file was made from.
+        dtypes: Types to use instead of the file's: those of the model that a quantized file was made from.
     """
     rng = np.random.default_rng(seed)
     arrays = []
@@ -131,9 +131,9 @@ def random_inputs(
 def random_array(
     shape: tuple[int, ...], dtype: np.dtype, rng: np.random.Generator, below: int | None = None
 ) -> np.ndarray:
-    """Normally distributed numbers, or integers of all that a type holds.
+    """Normally distributed numbers, or integers over the whole range of a type.
 
-    Integers of 32 and 64 bits are mostly indices, and are 0 and 1 where nothing is known of them.
+    Integers of 32 and 64 bits are mostly indices, so they are 0 and 1 if nothing is known about them.
 
     # Arguments
         shape, dtype: Of the array.
@@ -153,7 +153,7 @@ def random_array(
 
 
 def _rows(flatbuffer: Flatbuffer, tensor: int) -> int | None:
-    """How many rows the smallest table has in which a tensor's numbers are looked up; None if in none."""
+    """Number of rows of the smallest table in which a tensor's numbers are looked up; None if there is no table."""
     found = []
     for op in flatbuffer.consumers.get(tensor, []):
         if op.name == "GATHER" and op.inputs[1] == tensor:

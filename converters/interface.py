@@ -1,8 +1,8 @@
 """Names of a model's inputs and outputs, and how a file carries them.
 
 LCE's converter numbers outputs (`Identity_1`), and by way of a SavedModel it may permute them. A file of this package
-has inputs and outputs in the order of `model.inputs` and `model.outputs`, with the model's names both as tensor names
-and as those of a TFLite signature.
+has inputs and outputs in the order of `model.inputs` and `model.outputs`, with the model's names both for its tensors
+and in a TFLite signature.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SIGNATURE = "serving_default"
 class Interface:
     """Names of a model's inputs and outputs, each unique, in the order of `model.inputs` and `model.outputs`.
 
-    What a dictionary holds has its key as name, with the way from there on where it is nested: `{"boxes": [x, y]}`
-    is `boxes_0` and `boxes_1`. What a list or tuple holds has the name that Keras gives it, that of its layer. A name
-    that is taken already gets a number.
+    A tensor in a dictionary is named after its key, followed by the path below it if it is nested: `{"boxes": [x, y]}`
+    gives `boxes_0` and `boxes_1`. A tensor in a list or tuple has the name that Keras gives it, the name of its layer.
+    A name that is already taken gets a number.
     """
 
     inputs: tuple[str, ...]
@@ -39,7 +39,7 @@ class Interface:
 def attach(content: bytes, interface: Interface) -> bytes:
     """The file with these names, and with the signature `serving_default`.
 
-    With it `interpreter.get_signature_runner()` of TFLite and LiteRT takes and gives tensors by name.
+    With it `interpreter.get_signature_runner()` of TFLite and LiteRT takes and returns tensors by name.
     """
     flatbuffer = Flatbuffer(content)
     signature = schema.SignatureDefT()
@@ -53,7 +53,7 @@ def attach(content: bytes, interface: Interface) -> bytes:
 
 def _maps(flatbuffer: Flatbuffer, tensors: list[int], names: tuple[str, ...]) -> list[schema.TensorMapT]:
     result = []
-    # Backwards: a tensor that is given twice has the first of its names.
+    # Backwards: a tensor that occurs twice gets the first of its names.
     for tensor, name in reversed(list(zip(tensors, names, strict=True))):
         flatbuffer.subgraph.tensors[tensor].name = name.encode()
         entry = schema.TensorMapT()
@@ -75,7 +75,7 @@ def _names(structure: Any, names_of_layers: list[str]) -> tuple[str, ...]:
 
 
 def _paths(structure: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The way to each tensor in the order of `tf.nest`: keys, and behind a key positions, too."""
+    """The path to each tensor in the order of `tf.nest`: keys, and below a key also positions."""
     if isinstance(structure, Mapping):
         for key in sorted(structure):
             yield from _paths(structure[key], (*path, str(key)))

@@ -43,7 +43,7 @@ class Result:
         p10_ms: Tenth percentile: one run in ten was faster.
         p90_ms: Ninetieth percentile: one run in ten was slower.
         ratio: Median over the median of the first result that has one.
-        reason: Why there are no numbers, else empty.
+        reason: Why there are no numbers, or empty.
     """
 
     file: str
@@ -82,11 +82,11 @@ def benchmark(
     | `"delegate"` | stock TFLite with the delegate of `larq_rep_runtime`; `"delegate:avx2"` forces an implementation |
     | `"keras"` | a `tf.function` of each model in `keras_models` |
 
-    Numbers of one kind of processor say nothing about another: LCE's kernels are made for 64-bit ARM.
+    Numbers from one kind of processor say nothing about another: LCE's kernels are made for 64-bit ARM.
 
     # Arguments
         files: Contents by name, or paths.
-        modes: Modes to measure each file in, of `MODES`, or `"delegate:"` and one of
+        modes: Modes to measure each file in: any of `MODES`, or `"delegate:"` and one of
             `larq_rep_runtime.available_implementations()`.
         keras_models: Keras models by name, measured besides the files at the batch size 1 (or their own).
         num_threads: Threads of the interpreters. Keras keeps TensorFlow's threads.

@@ -1,4 +1,4 @@
-"""LCE's interpreter, with its explanations."""
+"""LCE's interpreter, and the messages that it prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RefusedError(ValueError):
 
 @contextmanager
 def standard_error() -> Iterator[list[str]]:
-    """Collects what LCE's converter and interpreter print meanwhile: there they explain themselves."""
+    """Collects what LCE's converter and interpreter print meanwhile, which explains their errors."""
     lines: list[str] = []
     sys.stderr.flush()
     with open(os.memfd_create("stderr"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
@@ -34,7 +34,7 @@ def standard_error() -> Iterator[list[str]]:
 
 
 def interpreter(content: bytes, **options: bool) -> Interpreter:
-    """LCE's interpreter of one thread for a file.
+    """LCE's interpreter for a file, with one thread.
 
     # Raises
         RefusedError: With what LCE printed, if it does not accept the file.

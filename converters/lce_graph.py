@@ -1,4 +1,4 @@
-"""A frozen graph as LCE's converter gets it right: without padding that no window reads, with constants for kernels."""
+"""Prepares a frozen graph for LCE's converter: removes padding that no window reads, and makes kernels constants."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
     rows. Padding that no window reads is therefore cut off here: what is left either equals `SAME` or is
     not symmetric and stays as it is. The function that the graph computes does not change.
 
-    Quantized kernels are computed here and become constants. LCE would compute them too, but with its own
-    rounding, which may be another one where a weight is near its threshold, and some large ones not at all.
+    Quantized kernels are computed here and become constants. LCE would compute them too, but with its own rounding,
+    which may differ where a weight is near its threshold, and some large ones not at all.
     """
     graph_def = graph_pb2.GraphDef()
     graph_def.CopyFrom(graph.definition)
     _fold_kernels(graph, graph_def)
     trimmed = _trim_padding(graph, graph_def)
-    # What was replaced is left out: the converter may stumble over it.
+    # Replaced nodes are left out: the converter may stumble over them.
     return needed_for(graph_def, [x.op.name for x in (*graph.inputs, *graph.outputs)]), trimmed
 
 
 def unknown_padding(graph: FrozenGraph) -> list[str]:
-    """Layers that are strided behind explicit padding of amounts that are not known before the graph runs."""
+    """Strided layers behind explicit padding whose amounts are not known before the graph runs."""
     return [site.layer for site, amounts in _padded_sites(graph) if amounts is None]
 
 
 def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray) -> None:
-    """Adds a node of a constant."""
+    """Adds a constant node."""
     constant = graph_def.node.add(name=name, op="Const")
     constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
     constant.attr["dtype"].type = constant.attr["value"].tensor.dtype
@@ -52,7 +52,7 @@ def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
     by_name = {node.name: node for node in graph_def.node}
     for site in graph.sites:
         if site.kernel.name in names:
-            # Second, also in a transposed convolution.
+            # The second input, also in a transposed convolution.
             by_name[site.node.name].input[1] = names[site.kernel.name]
 
 

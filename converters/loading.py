@@ -1,4 +1,4 @@
-"""Models from what a user has: a model of Keras, or a file or folder that holds one."""
+"""Loads a Keras model from a file or folder."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class SavedFunction(tf.keras.layers.Layer):
 
 
 def load(source: tf.keras.Model | str | Path) -> tf.keras.Model:
-    """The model of a file (`.h5`, `.keras`) or of a SavedModel folder; a model is given back.
+    """The model of a file (`.h5`, `.keras`) or of a SavedModel folder; a model is returned as it is.
 
-    A SavedModel need not be one of Keras: one with a signature (`model.export`, `tf.saved_model.save`) becomes a
+    A SavedModel need not come from Keras: one with a signature (`model.export`, `tf.saved_model.save`) becomes a
     model with the names of that signature. A model that was subclassed, and called or saved, gets the inputs that it
     was called with.
 
@@ -81,7 +81,7 @@ def load(source: tf.keras.Model | str | Path) -> tf.keras.Model:
         return _with_inputs(model) if isinstance(model, tf.keras.Model) else _of_signature(path)
     except LoadingError:
         raise
-    # What Keras raises for a file that it cannot read has no common class: what the file leads to.
+    # The errors that Keras raises for a file that it cannot read have no common class.
     except Exception as error:
         raise LoadingError(f"{path} cannot be loaded: {explain(error, path)}") from error
     finally:
@@ -90,7 +90,7 @@ def load(source: tf.keras.Model | str | Path) -> tf.keras.Model:
 
 
 def explain(error: Exception, path: Path) -> str:
-    """Why Keras could not load a file, and what to do: another remedy for each cause."""
+    """Why Keras could not load a file, and what to do, with a remedy for each cause."""
     text = str(error)
     # Keras prints the whole configuration of a layer before it comes to the point.
     cause = text.split("Exception encountered: ")[-1].split("Please ensure ")[0].strip().splitlines()
@@ -119,7 +119,7 @@ def explain(error: Exception, path: Path) -> str:
     ):
         return (
             f"{where}{short}. The arguments in the file are not those that the class takes: get_config has to give "
-            "every argument of __init__, and the versions of tf-keras and larq have to be those that the model was "
+            "every argument of __init__, and the versions of tf-keras and larq must be those that the model was "
             "saved with."
         )
     if re.search(
@@ -128,7 +128,7 @@ def explain(error: Exception, path: Path) -> str:
         return f"{short}. Its weights do not fit its layers: save the whole model again, with model.save."
     if re.search(r"not registered|Op type", text):
         return (
-            f"{short}. It uses an operator from a library of its author's, which TFLite would not have either: "
+            f"{short}. It uses an operator from its author's own library, which TFLite would not have either: "
             "express it in TensorFlow's own operators."
         )
     if re.search(
@@ -156,7 +156,7 @@ def _failing_layer(error: Exception) -> tuple[str, str] | None:
 
 
 def _unknown_name(text: str) -> str:
-    """The class or function that a file names and nobody has registered; empty if that is not the cause."""
+    """The class or function that a file names but nobody has registered; empty if that is not the cause."""
     for pattern in (
         r"Unknown activation function '\{.*'class_name': 'function', 'config': '(\w+)'",
         r"Unknown [\w ]+: ?'?\"?(\w+)",
@@ -190,7 +190,7 @@ def _unregistered(path: Path) -> str:
 
 
 def _of_hdf5(path: Path) -> tf.keras.Model:
-    """The model of a .h5 file, with its functions by name, as Keras wrote them once and can read them."""
+    """The model of a .h5 file, with its functions stored by name, as Keras once wrote them and can read them."""
     with h5py.File(path, "r") as file:
         config = file.attrs["model_config"]
     text = config if isinstance(config, str) else config.decode()
@@ -214,7 +214,7 @@ def _by_name(config: Any) -> Any:
 
 
 def _with_inputs(model: tf.keras.Model) -> tf.keras.Model:
-    """A model with `Input` layers, for one that is subclassed and knows what it was called with."""
+    """A subclassed model with `Input` layers, if it knows what it was called with."""
     spec = None if getattr(model, "inputs", None) is not None else model.save_spec()
     if spec is None:
         return model
@@ -231,7 +231,7 @@ def _of_signature(path: Path) -> tf.keras.Model:
         (signature,) = loaded.signatures.values()
     if signature is None:
         raise LoadingError(
-            f"{path} is a SavedModel that is no model of Keras and has no signature {' or '.join(_SIGNATURES)} (it has "
+            f"{path} is a SavedModel that is not a Keras model and has no signature {' or '.join(_SIGNATURES)} (it has "
             f"{', '.join(loaded.signatures) or 'none'}). Save the model with model.save of tf_keras, or give "
             "tf.saved_model.save the function that it is, signatures=function.get_concrete_function(...)."
         )
@@ -245,10 +245,10 @@ def _input(spec: tf.TensorSpec, name: str | None = None) -> tf.Tensor:
 
 
 def _check_format(path: Path) -> None:
-    """Tells the files that are something else than a model, which Keras explains badly."""
+    """Explains why a file is not a model, which Keras explains badly."""
     if path.is_dir():
         if not (path / "saved_model.pb").is_file():
-            raise LoadingError(f"{path} is no SavedModel: there is no saved_model.pb in it. {_EXPECTED}")
+            raise LoadingError(f"{path} is not a SavedModel: there is no saved_model.pb in it. {_EXPECTED}")
         return
     version = ""
     if h5py.is_hdf5(path):
@@ -262,13 +262,13 @@ def _check_format(path: Path) -> None:
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if "metadata.json" not in archive.namelist():
-                raise LoadingError(f"{path} is no Keras file: there is no metadata.json in it. {_EXPECTED}")
+                raise LoadingError(f"{path} is not a Keras file: there is no metadata.json in it. {_EXPECTED}")
             version = json.loads(archive.read("metadata.json")).get("keras_version", "")
     else:
         about = _OTHER_FORMATS.get(path.suffix, _EXPECTED)
         if path.suffix in (".h5", ".hdf5", ".keras"):
             about = "It is damaged, incomplete or something else: copy it again, or save the model again."
-        raise LoadingError(f"{path} is no Keras file. {about}")
+        raise LoadingError(f"{path} is not a Keras file. {about}")
     if version.startswith("3."):
         raise LoadingError(
             f"{path} was written by Keras {version}. Larq needs Keras 2: save the model with tf_keras (what "

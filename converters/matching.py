@@ -1,4 +1,4 @@
-"""Which operator of a flatbuffer came from which convolution of a Keras model.
+"""Matches the operators of a flatbuffer with the convolutions of a Keras model.
 
 Names do not survive conversion, weights do: an `LceBconv2d` holds the signs of the kernel it was made from.
 """
@@ -46,7 +46,7 @@ class Match:
     # Attributes
         pairs: Position of a convolution in the given list -> its operator.
         alternatives: Position -> all operators that hold the same weights, for the caller that can tell them
-            apart by what flows through them.
+            apart by the values that flow through them.
         unmatched: Positions of convolutions whose weights no operator holds.
         left_over: Operators whose weights belong to no convolution.
     """
@@ -62,7 +62,7 @@ def match(kernels: list[np.ndarray], flatbuffer: Flatbuffer) -> Match:
 
     Weights are compared up to a sign for each output channel, since the converter negates the filters of
     channels with a negative scale where it writes bits. Among operators with equal weights the order of
-    execution decides. Several convolutions may share one operator, as equal ones on one input are merged.
+    execution decides. Several convolutions may share one operator, because equal ones on one input are merged.
     """
     operators: dict[bytes, list[Operator]] = defaultdict(list)
     for op in flatbuffer.operators:

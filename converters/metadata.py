@@ -1,4 +1,4 @@
-"""What a .tflite file says of itself: where it comes from, and how its image is to be given.
+"""Metadata of a .tflite file: where it comes from, and how it takes images.
 
 On a board, without this package, `larq_rep_runtime.metadata.read_metadata` reads it.
 """
@@ -29,7 +29,7 @@ def attach(content: bytes, values: dict[str, Any]) -> bytes:
 
 
 def read(content: bytes) -> dict[str, Any]:
-    """The values that `attach` wrote; empty for a file that has none, or is damaged where it should have them."""
+    """The values that `attach` wrote; empty for a file that has none, or whose metadata are damaged."""
     try:
         model = schema.Model.GetRootAsModel(content, 0)
         for entry in map(model.Metadata, range(model.MetadataLength())):
@@ -37,7 +37,7 @@ def read(content: bytes) -> dict[str, Any]:
                 values = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
                 return values if isinstance(values, dict) else {}
     except (struct.error, AttributeError, IndexError, TypeError, ValueError):
-        pass  # What runs the file says so.
+        pass  # Whatever runs the file reports the damage.
     return {}
 
 

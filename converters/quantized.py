@@ -1,6 +1,6 @@
-"""Integers of a file that stand for real numbers, and what rounding to them may change.
+"""Integers of a file that stand for real numbers, and the errors of rounding to them.
 
-A model says with fake quantization (`tf.quantization.fake_quant_*`, `quantize_and_dequantize`) where LCE is to compute
+A model says with fake quantization (`tf.quantization.fake_quant_*`, `quantize_and_dequantize`) where LCE must compute
 with 8 bits: real = scale * (integer - zero point).
 """
 
@@ -16,17 +16,17 @@ _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 _INTEGERS = ("int8", "uint8", "int16")
 # Operators of 8 bits that sum products: their weights are rounded, their sums are not.
 _SUMS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-# Operators that round once, like the model, and those that only hand numbers on.
+# Operators that round once, like the model, and those that only pass numbers on.
 _EXACT = ("QUANTIZE", "LceBconv2d", "RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "PAD", "PADV2", "STRIDED_SLICE", "SLICE")
 
 
 def fake_quantizers(graph: FrozenGraph) -> list[tf.Operation]:
-    """The nodes that round what depends on the inputs, in execution order."""
+    """The nodes that round values that depend on the inputs, in execution order."""
     return [node for node in graph.nodes if node.type.startswith(_FAKE) and node.name in graph.data_dependent]
 
 
 def quantization(flatbuffer: Flatbuffer, tensor: int) -> tuple[float, int] | None:
-    """Scale and zero point of a tensor of integers; None for one that stands for itself, or has one for a channel."""
+    """Scale and zero point of a tensor of integers; None if they stand for themselves, or channels have their own."""
     found = flatbuffer.subgraph.tensors[tensor].quantization
     if flatbuffer.dtype(tensor) not in _INTEGERS or found is None or found.scale is None or len(found.scale) != 1:
         return None
@@ -43,18 +43,18 @@ def real(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
 
 
 def in_range(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
-    """Real numbers clipped to what a tensor's integers can stand for."""
+    """Real numbers clipped to the range of a tensor's integers."""
     info = np.iinfo(flatbuffer.dtype(tensor))
     low, high = (real(flatbuffer, tensor, np.array(end)) for end in (info.min, info.max))
     return np.clip(values, low, high)
 
 
 def noise(flatbuffer: Flatbuffer, tensor: int, known: set[int], values: dict[int, np.ndarray]) -> float:
-    """How far rounding to 8 bits may move a tensor since the tensors whose values are known.
+    """How far rounding to 8 bits may move a tensor, starting from the tensors whose values are known.
 
-    A weight of step s is wrong by up to s / 2, independently of the others: the sum of n of them, times x, by
-    s * norm(x) / sqrt(12) in the mean of squares, and by six times that never. Half a step of the result comes from
-    its own rounding, another one where an operator rounds in between.
+    A weight of step s is wrong by up to s / 2, independently of the others: the sum of n of them, times x, by s *
+    norm(x) / sqrt(12) in the root mean square, and never by six times that. The rounding of the result adds half a
+    step, and so does each operator that rounds in between.
     """
     found = 0.0
     for op, first in _behind(flatbuffer, tensor, known):
@@ -67,7 +67,7 @@ def noise(flatbuffer: Flatbuffer, tensor: int, known: set[int], values: dict[int
 
 
 def summed(flatbuffer: Flatbuffer) -> list[int]:
-    """The tensors that `noise` wants to know of, what is multiplied with weights of 8 bits."""
+    """The tensors that `noise` needs: those that are multiplied by 8-bit weights."""
     return [op.inputs[_data(op)] for op in flatbuffer.operators if _weight_step(flatbuffer, op)]
 
 

@@ -1,4 +1,4 @@
-"""Why a part of a model does not convert, and what to write instead."""
+"""Explains why a part of a model does not convert, and what to write instead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OTHER_CONVOLUTIONS = {
         "LCE packs ordinary 2-D convolutions only; write it as UpSampling2D, before the sign, and a QuantConv2D"
     ),
 }
-# What a layer of Keras becomes that TFLite has no operator for, and what computes the same.
+# Operators of Keras layers that TFLite does not have, and what computes the same.
 _INSTEAD = {
     ("Erf", "Erfc", "Erfinv"): "express it otherwise; for gelu: tf.nn.gelu(x, approximate=True)",
     ("Softsign",): "write x / (1 + tf.abs(x))",
@@ -41,7 +41,7 @@ _INSTEAD = {
 
 
 def instead_of(operators: list[str]) -> str:
-    """What to do about TensorFlow operators that no TFLite runtime has."""
+    """Advice about TensorFlow operators that no TFLite runtime has."""
     for names, remedy in _INSTEAD.items():
         if any(name in operator for operator in operators for name in names):
             return remedy
@@ -61,7 +61,7 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
 
 
 def other_convolution(kind: str) -> str:
-    """What to do with a layer of a kind that LCE does not pack."""
+    """Advice about a layer of a kind that LCE does not pack."""
     return _OTHER_CONVOLUTIONS.get(kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
 
 
@@ -78,7 +78,7 @@ def _why_kernel(site: Site, kernel: np.ndarray) -> str:
             )
         return (
             f"{zeros} weights are exactly 0, where LCE needs -s or +s (tf.sign(0) is 0 too); use a quantizer with "
-            "sign(0) = +1, as larq's ste_sign is"
+            "sign(0) = +1, such as larq's ste_sign"
         )
     if (smallest := magnitude.min()) <= 1.2e-7:
         return (

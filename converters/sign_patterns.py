@@ -37,7 +37,7 @@ class BinaryActivation:
 
 
 def binary_activation(node: tf.Operation) -> BinaryActivation | None:
-    """The binary activation that a node computes, if it does."""
+    """The binary activation that a node computes, if any."""
     pattern = double_sign(node)
     if pattern is not None:
         return BinaryActivation(node.outputs[0], pattern[0]) if 0 < pattern[1] < 1 else None
@@ -62,7 +62,7 @@ def binary_activation(node: tf.Operation) -> BinaryActivation | None:
 
 
 def _plus_minus_one(tensor: tf.Tensor) -> int | None:
-    """1 or -1 if all elements of a tensor are known to be that."""
+    """1 or -1 if all elements of a tensor are known to have that value."""
     op = resolve(tensor).op
     if op.type == "OnesLike":
         return 1

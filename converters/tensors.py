@@ -1,4 +1,4 @@
-"""Tensors of a frozen graph, looked up through what does not change their values."""
+"""Looks up tensors of a frozen graph through operators that do not change their values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unpadded(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def laid_out(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor before padding, identities, and what only lays its values out otherwise."""
+    """The tensor before padding, identities, and operators that only rearrange its values."""
     tensor = unpadded(tensor)
     while tensor.op.type in _LAYOUT:
         tensor = unpadded(tensor.op.inputs[0])

@@ -1,4 +1,4 @@
-"""The modes in which files are measured where none is asked for, and the delegate's time of each step."""
+"""Default modes for measuring files, and the delegate's time for each step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def default_modes(contents: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def with_delegate(modes: Sequence[str], implementation: str | None, asked: bool) -> list[str]:
-    """The modes with the delegate's, of an implementation if one is given.
+    """The modes and the delegate's mode, for one implementation if it is given.
 
     # Arguments
         modes: Modes of `benchmark`.
@@ -43,6 +43,6 @@ def with_delegate(modes: Sequence[str], implementation: str | None, asked: bool)
 
 
 def profile(content: bytes, num_threads: int, num_runs: int, implementation: str | None = None) -> list[dict[str, Any]]:
-    """The delegate's time of every step of a file on random inputs, as `larq_rep_runtime.profile` returns it."""
+    """The delegate's time for every step of a file on random inputs, as `larq_rep_runtime.profile` returns it."""
     x = random_inputs(Flatbuffer(content))
     return needed_runtime().profile(content, num_threads, num_runs=num_runs, x=x, implementation=implementation)

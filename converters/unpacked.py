@@ -1,7 +1,7 @@
-"""Binary weights that a file holds as floats, though nobody asked for it.
+"""Finds binary weights that a file holds as floats, though nobody asked for it.
 
-LCE packs a convolution only if its input is binary, too. Weights of -s and +s with a real input, or in a layer that is
-no 2-D convolution, take thirty-two times the bytes that a user may expect.
+LCE packs a convolution only if its input is also binary. Weights of -s and +s with a real input, or in a layer that is
+not a 2-D convolution, take thirty-two times the bytes that a user may expect.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from larq_rep.converters.float_weights import CompressedConstant
 from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph
 from larq_rep.converters.tensors import resolve, unpadded
 
-# Products of data and weights beside the convolutions: locally connected layers, attention, the user's own.
+# Products of data and weights other than convolutions: locally connected layers, attention, the user's own layers.
 _PRODUCTS = {*CONVOLUTIONS, "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "SparseMatMul"}
-# Fewer weights are no layer that anybody wants packed, and could be signs by chance.
+# A layer with fewer weights is not worth packing, and they could be signs by chance.
 _FEWEST = 16
 # Kinds of layers whose weights `float_weights` stores smaller.
 _STORED_SMALLER = ("convolution", "1-D convolution", "depthwise convolution", "dense layer")
@@ -30,10 +30,10 @@ _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What `audit_unpacked` found.
+    """The result of `audit_unpacked`.
 
     # Attributes
-        weights: How many weights of two values are no bits in the file.
+        weights: Number of two-valued weights that the file does not hold as bits.
         bytes: Bytes that they take there.
         findings: One for each layer that has no finding yet, none of them an error.
     """
@@ -132,9 +132,9 @@ def _why(graph: FrozenGraph, node: tf.Operation) -> str:
     if source.type in ("Mul", "RealDiv") and any(resolve(x).op.name in outputs for x in source.inputs):
         return (
             "its input is a sign times factors (those of XNOR-Net for each pixel?), and LCE packs a convolution of "
-            f"bare signs; multiply with the factors behind the convolution, and train it so{smaller}"
+            f"bare signs; multiply by the factors behind the convolution, and train it like that{smaller}"
         )
     return (
         "its input is real, and LCE packs a convolution only if both are binary; give it input_quantizer='ste_sign', "
-        f"and train it so{smaller}"
+        f"and train it like that{smaller}"
     )

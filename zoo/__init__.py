@@ -1,4 +1,4 @@
-"""The networks of the literature, untrained: constructors in the manner of larq_zoo.
+"""Constructors of the networks of the literature, untrained, in the style of larq_zoo.
 
 All constructors take these arguments besides their own:
 
@@ -18,7 +18,7 @@ an argument or the input does not suit or weights do not fit, and a `FileNotFoun
 for published weights it says where to get them.
 
 Under a global policy of half precision (`tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")`) weights and
-logits stay float32, as Keras' guide wants them, and all between is computed in half precision.
+logits stay float32, as Keras' guide recommends, and everything between is computed in half precision.
 """
 
 from larq_rep import lazy

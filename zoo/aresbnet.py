@@ -6,7 +6,7 @@ shuffled channels,
 \\[y = \text{shuffle}(\text{BN}_2([\text{BN}_1(\text{LeakyReLU}(W_1 * \text{sign}(x))) + x_1, x_2]))\\]
 \\[z = [\text{BN}_3(\text{LeakyReLU}(W_2 * \text{sign}(y))) + y_1, y_2]\\]
 
-Where the number of channels doubles, the max-pooled \\(x\\) takes the place of \\(x_1\\) and of \\(x_2\\). Only
+Where the number of channels doubles, the max-pooled \\(x\\) replaces both \\(x_1\\) and \\(x_2\\). Only
 the first half of the last feature map is classified.
 """
 
@@ -39,7 +39,7 @@ _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 def _unit(x, filters, strides, slope, name, conv, norm):
     """Binary convolutions of the two halves of `x`; `filters` channels in all."""
-    # Signs behind the split: Larq Compute Engine makes no binary convolution of a part of a sign.
+    # Signs behind the split, because Larq Compute Engine does not pack a convolution of a part of a sign.
     groups = [
         lq.layers.QuantConv2D(
             filters // 2,
@@ -150,13 +150,13 @@ def AresBNet18(
 
     # Arguments
         dataset: `"cifar100"`, with dropout before the classifier, `"cifar10"`, or `"imagenet"` with another
-            stem: 7x7 kernel, stride 2, a batch normalisation more and max-pooling.
+            stem: 7x7 kernel, stride 2, one more batch normalisation and max-pooling.
         slope: Gradient of the activations' signs where they are not between -1 and 1. The PresB-Net authors
             trained AresB-Net with 0.01.
         input_shape: `(height, width, channels)`, by default that of `dataset`; height and width are multiples of 32 (8
             for CIFAR).
         input_tensor: A Keras tensor to begin with instead of an input of its own.
-        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"` or `"cifar100"` or
+        weights: `None` for initial values, a file, or the name of published ones, `"cifar10"`, `"cifar100"` or
             `"imagenet"`; see `larq_rep.zoo.load_weights`.
         include_top: Whether the classifier is included. Without it the network ends with its last feature map.
         num_classes: Number of logits, by default the classes of `dataset`.

@@ -1,6 +1,6 @@
-r"""BinaryDenseNet: a DenseNet whose layers are binary 3x3 convolutions without bottleneck.
+r"""BinaryDenseNet: a DenseNet whose layers are binary 3x3 convolutions without bottlenecks.
 
-A layer puts \\(g\\) (growth rate) new channels behind the ones it gets, and a transition between two stages,
+A layer appends \\(g\\) (growth rate) new channels to its input, and a transition between two stages,
 with a real 1x1 convolution \\(V\\), halves height and width and reduces the channels:
 
 \\[x \leftarrow [x,\; W * \text{sign}(\text{BN}(x))] \qquad
@@ -28,7 +28,7 @@ RECORD: dict[str, Any] = {
 
 
 def reduced(channels: int, reduction: float) -> int:
-    # `round` takes halves to the even number, as in the authors' code: 208 becomes 192, not 224.
+    # `round` rounds halves to the even number, as in the authors' code: 208 becomes 192, not 224.
     return 32 * round(int(channels / reduction) / 32)
 
 
@@ -71,9 +71,9 @@ def BinaryDenseNet28(
     5131496 trainable parameters, 4202496 of them binary, 4.0 MiB; at 224 x 224: 3587383296 BOPs and 201.9 M
     FLOPs in convolutions.
 
-    Initial values and quantizers are those of the authors' code, t_clip is 1.3: the gradient of the sign of an
-    activation is 1 up to this magnitude, that of a weight is 1 everywhere. Our choices, here and in the other
-    networks of the authors: TensorFlow's alignment of `"same"` padding in strided convolutions and poolings
+    Initial values and quantizers are those of the authors' code. t_clip is 1.3: the gradient of the sign of an
+    activation is 1 up to this magnitude; the gradient of the sign of a weight is 1 everywhere. Our choices, here and in
+    the other networks of the authors: TensorFlow's alignment of `"same"` padding in strided convolutions and poolings
     (MXNet pads the other side), and by default zeros as padding.
 
     # Arguments
@@ -204,11 +204,11 @@ def RepBinaryDenseNet28(
     """`BinaryDenseNet28` after RepTran: every binary convolution is a RepConv.
 
     All feature maps have beta times the channels; binary weights and BOPs are the same.
-    Not in the paper: RepTran applied by us.
+    Not in the paper: we applied RepTran.
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BinaryDenseNet28`.
+        **arguments: Arguments of `BinaryDenseNet28`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

@@ -1,6 +1,6 @@
-"""BinaryDenseNet's ablation: four equal stages, and transitions in an older order, of an average pooling behind.
+"""BinaryDenseNet's ablation: four equal stages, and older transitions with an average pooling at the end.
 
-The paper's Tables 4 and 5 compare these networks; one of them is its network for CIFAR-10, too.
+The paper's Tables 4 and 5 compare these networks; one of them is also its network for CIFAR-10.
 """
 
 from functools import partial
@@ -13,13 +13,13 @@ from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm
 from larq_rep.zoo.records import CIFAR10_STATISTICS, Result, Variant, choose, register
 
-# Reductions of the ablation networks, with few channels less for binary transitions and half for real ones.
+# Reductions of the ablation networks, which leave slightly fewer channels in binary transitions and half in real ones.
 _LOW = (1, 1.4, 1.4)
 _HIGH = (2, 2, 2)
 
 
 def _old_transition(x, filters, name, conv):
-    """The transition of the ablation networks, behind whose convolution (real if `conv` is `None`) the pool is."""
+    """The transition of the ablation networks: a convolution (real if `conv` is `None`), then the pooling."""
     x = batch_norm(x, f"{name}_bn")
     if conv is None:
         x = bmxnet.relu(x, f"{name}_relu")
@@ -115,9 +115,8 @@ def BinaryDenseNet21(
     2793256 trainable parameters, 2064384 of them binary; 4960808 and 4203520 with binary transitions. For
     CIFAR-10 2746442 and 2433024, or 4798986 and 4775936.
 
-    The paper counts two blocks for a layer; the layers are those of the networks that were trained. Their
-    transitions, other than those of BinaryDenseNet28, have an average pooling behind the convolution. t_clip
-    is 1.0.
+    The paper counts two blocks for a layer; the layers are those of the networks that were trained. Unlike the
+    transitions of BinaryDenseNet28, theirs have an average pooling behind the convolution. t_clip is 1.0.
 
     # Arguments
         dataset: `"imagenet"` or `"cifar10"`, whose stem is one 3x3 convolution to 128 channels.

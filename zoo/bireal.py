@@ -1,4 +1,5 @@
-r"""Bi-Real-Net, a ResNet with binary 3x3 convolutions and one shortcut around each, and what ReActNet on it shares.
+r"""Bi-Real-Net, a ResNet with binary 3x3 convolutions and one shortcut around each, and the parts that ReActNet on it
+shares.
 
 A block computes, with binary convolutions \\(*\\),
 
@@ -204,20 +205,20 @@ def BiRealNet50(
 ) -> tf.keras.Model:
     """Bi-Real-Net-50, a ResNet-50 with a shortcut around each binary convolution, also the inner ones.
 
-    A bottleneck takes two feature maps, `x` of all channels and `middle` of a quarter of them (that between
-    the second and third convolution of the bottleneck before), and computes, with binary convolutions,
+    A bottleneck takes two feature maps, `x` of all channels and `middle` of a quarter of them (the one between the
+    second and third convolution of the previous bottleneck), and computes, with binary convolutions,
 
         a = BN1(conv1x1(sign(x))) + middle
         b = BN2(conv3x3(sign(a))) + a
         y = BN3(conv1x1(sign(b))) + x
 
-    where `b` and `y` are those of the next. Where a stage begins, the shortcuts have a real 1x1 convolution
-    to change the channels (with a batch normalisation in that of `x` only) and, with stride 2, 2x2 average
+    where `b` and `y` are `middle` and `x` of the next. Where a stage begins, the shortcuts have a real 1x1 convolution
+    to change the channels (with a batch normalisation only in the shortcut of `x`) and, with stride 2, 2x2 average
     pooling. The first convolution of the first bottleneck is real, `a = BN1(conv1x1(clip(x)))` with
     `clip` of slope 1 in -1..1 and 0.1 beyond.
 
     25729064 trainable parameters, 20672512 of them binary; at 224 x 224: 3596615680 BOPs, 569638912 FLOPs,
-    625836032 OPs. The authors' PyTorch code has 1024 parameters more in a convolution that it never uses.
+    625836032 OPs. The authors' PyTorch code has 1024 more parameters in a convolution that it never uses.
     Otherwise our choices are those in `BiRealNet18`.
 
     # Arguments
@@ -249,13 +250,13 @@ def RepBiRealNet18(
 
     All feature maps have beta times the channels; binary weights and BOPs are the same.
     12210984 / 13253928 / 15339816 trainable parameters and 164497408 / 165521408 / 167569408 OPs at 224 x 224
-    with beta = 2 / 4 / 8. The real convolutions of the shortcuts are repeated, too. The paper does not say
-    where it repeats the stem, we do after the batch normalisation (12211112 / 13254312 / 15340712 parameters
-    with `stem="before_bn"`).
+    with beta = 2 / 4 / 8. The real convolutions of the shortcuts are also repeated. The paper does not say where it
+    repeats the stem; we repeat it after the batch normalisation (12211112 / 13254312 / 15340712 parameters with
+    `stem="before_bn"`).
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BiRealNet18`.
+        **arguments: Arguments of `BiRealNet18`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -280,7 +281,7 @@ def RepBiRealNet34(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `BiRealNet34`.
+        **arguments: Arguments of `BiRealNet34`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

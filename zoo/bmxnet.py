@@ -1,4 +1,4 @@
-"""What the networks of the BMXNet authors are made of: BinaryDenseNet, ResNetE and MeliusNet."""
+"""Building blocks of the BMXNet authors' networks: BinaryDenseNet, ResNetE and MeliusNet."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,8 +21,8 @@ def binary_conv(network: str, padding: str, clip_value: float, scaling: bool = F
     # Arguments
         network: Its name, for error messages.
         padding: `"zero"` or `"bmxnet"`, which pads with -1 and returns popcounts.
-        clip_value: Up to which magnitude of the activation the gradient passes its sign.
-        scaling: Whether the output is multiplied by XNOR-Net's scales, K and alpha, and is no popcount.
+        clip_value: Magnitude of the activation up to which the gradient passes its sign.
+        scaling: Whether the output is multiplied by XNOR-Net's scales, K and alpha, and is not a popcount.
     """
     choose(network, "padding", padding, ("zero", "bmxnet"))
     return partial(_binary_conv, minus_one=padding == "bmxnet", clip_value=clip_value, scaling=scaling)
@@ -31,7 +31,7 @@ def binary_conv(network: str, padding: str, clip_value: float, scaling: bool = F
 def _binary_conv(x, filters, kernel_size, name, *, strides=1, dilation_rate=1, minus_one, clip_value, scaling):
     source = x
     if minus_one and kernel_size > 1:
-        # Before the sign, since larq_compute_engine does not pack what is padded with -1 behind it.
+        # Padded before the sign: larq_compute_engine does not pack a sign that is padded with -1.
         amounts = [_same_padding(size, kernel_size, strides, dilation_rate) for size in x.shape[1:3]]
         x = tf.pad(x, [[0, 0], *amounts, [0, 0]], constant_values=-1.0)
     sign = lq.quantizers.MagnitudeAwareSign if scaling else lq.quantizers.SteSign
@@ -54,7 +54,7 @@ def _binary_conv(x, filters, kernel_size, name, *, strides=1, dilation_rate=1, m
 
 
 def _same_padding(size: int, kernel_size: int, strides: int, dilation_rate: int) -> list[int]:
-    """How much TensorFlow's `"same"` pads in front and behind."""
+    """The amounts that TensorFlow's `"same"` pads in front and behind."""
     total = max((-(-size // strides) - 1) * strides + (kernel_size - 1) * dilation_rate + 1 - size, 0)
     return [total // 2, total - total // 2]
 
@@ -80,7 +80,7 @@ def relu(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def stem(x: tf.Tensor) -> tf.Tensor:
-    """That of ResNet for ImageNet: a quarter of the height and width."""
+    """The stem of ResNet for ImageNet: a quarter of the height and width."""
     x = real_conv(x, 64, 7, "stem_conv", strides=2)
     x = batch_norm(x, "stem_bn")
     x = relu(x, "stem_relu")

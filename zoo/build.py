@@ -1,4 +1,4 @@
-"""What all constructors of networks have in common: the image, weights, and the record on the model."""
+"""Builds the parts that all networks share: the image, the weights, and the record on the model."""
 
 import contextlib
 import logging
@@ -44,12 +44,12 @@ def build(name: str, layers: Callable[..., tf.Tensor], common: Common, **options
     """Builds a network.
 
     # Arguments
-        name: Of the network.
-        layers: From an image of shape `(N, height, width, channels)`, the number of classes and `options` to logits or,
+        name: Name of the network.
+        layers: Maps an image of shape `(N, height, width, channels)`, the number of classes and `options` to logits or,
             if the number is `None`, to the last feature map.
-        common: What all networks take. The defaults of its size and classes are those of `options["dataset"]`, if
-            there is that option, or of the data set of the network's record.
-        **options: What this network takes besides.
+        common: The arguments that all networks take. The defaults of its size and classes are those of
+            `options["dataset"]`, if there is such an option, or of the data set of the network's record.
+        **options: Further arguments of this network.
     """
     network = get_network(name)
     key = choose(name, "dataset", options.get("dataset", network.variants[0].dataset), DATASETS)
@@ -79,10 +79,10 @@ def build_rep(
     """Builds a Rep network.
 
     # Arguments
-        name: Of the Rep network.
+        name: Name of the Rep network.
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
         input_tensor, weights: As in the constructors.
-        **arguments: All others of the constructor of its base.
+        **arguments: All other arguments of its base's constructor.
 
     # Raises
         TypeError: If the constructor of its base does not take one of `arguments`.

@@ -1,4 +1,4 @@
-"""Preparation of images for a model of which only the range of its input is known."""
+"""Prepares images for a model of which only the input range is known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def by_range(shape: tuple[int, int, int], low: float, high: float) -> Preparatio
             plain, one=lambda image: 2 * plain.one(image) - 1, text=plain.text.replace("in 0..1", "in -1..1")
         ),
         (0.0, 255.0): replace(
-            # The levels are whole ones, which a division and a product in float32 need not leave.
+            # The levels are whole numbers, which a division and a product in float32 need not preserve.
             plain,
             one=lambda image: tf.round(255 * plain.one(image)),
             text=plain.text.replace("in 0..1", "in 0..255"),

@@ -1,4 +1,4 @@
-"""What all networks cost, counted once and kept beside the records, and the page that shows both.
+"""Costs of all networks, counted once and kept beside the records, and the page that shows both.
 
 `python -m larq_rep.zoo.catalog` counts all networks and writes `zoo/costs.json` and `docs/zoo.md`.
 """
@@ -37,12 +37,12 @@ SOURCES = {
 
 
 def key(name: str, variant: Variant) -> str:
-    """What a form of a network is called in the table of costs: the call that builds it."""
+    """The key of a form of a network in the table of costs: the call that builds it."""
     return f"{name}({variant.label})"
 
 
 def record(variant: Variant) -> dict[str, Any]:
-    """What is known of a form of a network, as plain numbers, strings, lists and dictionaries."""
+    """The facts about a form of a network, as plain numbers, strings, lists and dictionaries."""
     assert variant.paper and variant.preprocessing
     return {
         **asdict(variant),

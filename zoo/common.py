@@ -1,4 +1,4 @@
-"""Pieces that the networks of several families are made of."""
+"""Building blocks that the networks of several families share."""
 
 import tensorflow as tf
 
@@ -41,16 +41,16 @@ def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
 
 
 def logits_dtype() -> str | None:
-    """`"float32"` if Keras' global policy computes in half precision, which its guide wants no output in; else `None`.
+    """`"float32"` if Keras' global policy is half precision, which its guide advises against for outputs; or `None`.
 
-    `None` makes a layer of the global policy.
+    With `None` a layer follows the global policy.
     """
     half = tf.keras.mixed_precision.global_policy().compute_dtype in ("float16", "bfloat16")
     return "float32" if half else None
 
 
 def dense(x: tf.Tensor, units: int, name: str, kernel_initializer=None) -> tf.Tensor:
-    """Logits, by a dense layer with PyTorch's initial values: uniform within 1 / sqrt(inputs), the bias as well."""
+    """Logits, by a dense layer with PyTorch's initial values: uniform within 1 / sqrt(inputs), also for the bias."""
     bound = x.shape[-1] ** -0.5
     return tf.keras.layers.Dense(
         units,

@@ -1,4 +1,4 @@
-"""A checkpoint of a network's authors becomes a network of the zoo with these weights."""
+"""Imports a checkpoint of a network's authors as a network of the zoo."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def import_checkpoint(
 ) -> tuple[tf.keras.Model, ImportReport]:
     """Builds the network that a checkpoint of its authors belongs to, with the weights of the file.
 
-    Every key of the file gets its place in the network or is known to be unused; else nothing is returned and the
+    Every key of the file gets its place in the network or is known to be unused; otherwise nothing is returned and the
     error lists all keys that do not fit. Nothing in the file is executed. The outputs are those of the authors' code,
     except that the sign of exactly 0 is +1.
 
@@ -43,18 +43,18 @@ def import_checkpoint(
         ```
 
     # Arguments
-        file: What `larq_rep.zoo.checkpoint.read_state_dict` reads: a checkpoint of PyTorch (`.pth`, `.pth.tar`, ...),
-            `.safetensors`, or `.params` of MXNet.
+        file: A file that `larq_rep.zoo.checkpoint.read_state_dict` reads: a checkpoint of PyTorch (`.pth`, `.pth.tar`,
+            ...), `.safetensors`, or `.params` of MXNet.
         network: Name of the network; by default the one that keys and shapes belong to.
         input_shape: `(height, width, channels)` of the images, by default those of the data set.
-        step: Phase of a training in two: after the first one, 1, the weights are real.
+        step: Phase of a training in two phases: after phase 1 the weights are real.
         max_bytes: Largest file, and most bytes of all arrays together.
-        **arguments: Arguments of the network's constructor (`num_classes`, `dataset`, `beta`, `method`, ...), beside
-            or in place of those that keys and shapes tell.
+        **arguments: Arguments of the network's constructor (`num_classes`, `dataset`, `beta`, `method`, ...), in
+            addition to or instead of those that keys and shapes tell.
 
     # Returns
         The network behind a `larq_rep.layers.Mirror`, since its kernels are stored mirrored; and where each weight
-        comes from, which keys are unused, and how many latent weights have a sign that may be another in PyTorch, as
+        comes from, which keys are unused, and how many latent weights have a sign that may differ in PyTorch, as
         a `larq_rep.zoo.mapping.ImportReport`.
 
     # Raises
@@ -62,7 +62,7 @@ def import_checkpoint(
             every key that is missing, left over, has another shape or is not finite. It is a `ValueError`.
         ValueError: If there is no such network, or an argument does not suit it.
         TypeError: If the network has no such argument.
-        ImportError: If it is one of larq_zoo, which is not installed.
+        ImportError: If the network is one of larq_zoo, which is not installed.
     """
     if step not in (1, 2):
         raise ValueError(f"import_checkpoint: step must be 1 or 2, found {step!r}.")
@@ -105,7 +105,7 @@ def identify(arrays: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]]:
 def _choose(
     arrays: Mapping[str, np.ndarray], network: str | None, given: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The network to build and its arguments: as given, and where that leaves them open as the keys tell."""
+    """The network to build and its arguments: as given, and as the keys tell where that leaves them open."""
     try:
         guess, known = identify(arrays)
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""From the keys of a state dict to the weights of a Keras model: every key gets a place, or nothing is loaded."""
+"""Loads a state dict into the weights of a Keras model: every key gets a place, or nothing is loaded."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from larq_rep.quantizers.base import binarizes, precision_of, value_of, zero_is_
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-# What a normalisation is called by MXNet, where PyTorch's names are weight and bias.
+# MXNet's names for a normalisation's parameters, which PyTorch calls weight and bias.
 _MXNET = {"gamma": "weight", "beta": "bias"}
 
 
 class Row(NamedTuple):
-    """Where one weight of the model comes from.
+    """The source of one weight of the model.
 
     # Attributes
         weight: Its name, `<layer>/<weight>`.
@@ -39,14 +39,14 @@ class Row(NamedTuple):
 
 @dataclass
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     # Attributes
         network: Name of the network.
         rows: Where each weight comes from.
         unused: The keys that have no place in the network, with the reason.
-        zeros: Binary convolutions with latent weights whose sign is that of exactly 0, and how many. It is +1 here
-            and 0 in PyTorch, where such a weight counts for nothing.
+        zeros: Binary convolutions with latent weights that have the sign of exactly 0, and how many. The sign is +1
+            here and 0 in PyTorch, where such a weight counts for nothing.
         close: Binary convolutions with latent weights so close to 0 that rounding may decide their sign, and how
             many.
         arguments: Arguments of the network's constructor, as `larq_rep.zoo.import_checkpoint` recognised or got them.
@@ -64,9 +64,9 @@ class ImportReport:
 
 
 class Importer:
-    """A state dict whose arrays are taken one by one; the names of the methods are those of the layers.
+    """A state dict whose arrays are taken one by one; the methods are named after the layers.
 
-    Nothing is assigned before `finish`, and nothing if there is a problem.
+    Nothing is assigned before `finish`, or at all if there is a problem.
     """
 
     def __init__(self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray]):
@@ -109,7 +109,7 @@ class Importer:
 
     def _other(self, lack: str) -> CheckpointError:
         return CheckpointError(
-            f"it cannot be imported, for this {self.model.name} has {lack} and is not the network of its authors. "
+            f"it cannot be imported: this {self.model.name} has {lack} and is not the network of its authors. "
             "Build it with the arguments that they used."
         )
 
@@ -148,7 +148,7 @@ class Importer:
                 self._take(layer, weight, {name: tuple(weight.shape)}, lambda array: array, "as it is")
 
     def norm(self, layer: str, *keys: str) -> None:
-        """Batch normalisation, or what of it a group normalisation has; several keys are concatenated."""
+        """Batch normalisation, or the part of it that a group normalisation has; several keys are concatenated."""
         for weight in self.layer(layer).weights:
             self.vector(layer, _name(weight), *(f"{key}.{_NORM[_name(weight)]}" for key in keys))
 
@@ -166,7 +166,7 @@ class Importer:
         self.vector(layer, "bias", f"{key}.bias", half=half)
 
     def dense(self, layer: str, key: str, image: tuple[int, int] | None = None) -> None:
-        """Dense layer. Behind a flattened feature map of the size `image` its inputs are in another order."""
+        """Dense layer. Behind a flattened feature map of the size `image` its inputs are in a different order."""
         dense = self.layer(layer)
         inputs, outputs = dense.kernel.shape
 
@@ -180,7 +180,7 @@ class Importer:
         self.vector(layer, "bias", f"{key}.bias")
 
     def classifier(self, *names: str, norm: bool = False) -> dict[str, str]:
-        """The last layer, called by one of these names; what is left over if the model has none."""
+        """The last layer, which has one of these names; returns the keys that are left over if the model has none."""
         layer = next((name for name in names if self.has(name)), None)
         if layer is None:
             return {rf"({'|'.join([*names, *['bn2'] * norm])})\..*": "the model has no classifier (include_top=False)"}
@@ -192,7 +192,7 @@ class Importer:
     def vector(self, layer: str, weight: str | tf.Variable, *keys: str, half: int | None = None) -> None:
         """A weight of one number a channel, whatever other axes of size 1 it has in the file.
 
-        By its name `bias` is that of the input quantizer if the layer has one. Several keys are concatenated.
+        The name `bias` means the bias of the input quantizer if the layer has one. Several keys are concatenated.
         """
         if isinstance(weight, str):
             weight = self._weight(layer, weight)
@@ -215,7 +215,7 @@ class Importer:
         convert: Callable[..., np.ndarray],
         how: str,
     ) -> None:
-        """Notes what a weight is made of: arrays of the expected shapes, which may have more axes of size 1."""
+        """Notes the arrays that a weight is made of, of the expected shapes, which may have more axes of size 1."""
         name = f"{layer}/{_name(weight)}"
         self._used.update(expected)
         good = True
@@ -275,7 +275,7 @@ class Importer:
         return report
 
     def _signs(self) -> list[tuple[tf.keras.layers.Layer, Callable[[tf.Tensor], tf.Tensor]]]:
-        """The layers with the sign of their kernel, which PyTorch has as 0 for 0, and the function it is taken of."""
+        """The layers that take a sign of their kernel (0 for 0 in PyTorch), and the function that it is taken of."""
         found = []
         for layer in self.model.layers:
             quantizer = getattr(layer, "kernel_quantizer", None)
@@ -288,7 +288,7 @@ class Importer:
 
 
 def _pytorch_key(key: str) -> str:
-    """A key without the prefix of `DataParallel`, as PyTorch would call what is MXNet's."""
+    """A key without the prefix of `DataParallel`, with PyTorch's names instead of MXNet's."""
     module, point, name = key.removeprefix("module.").rpartition(".")
     if not point:
         # Names of whole exported networks, such as densenet0_batchnorm1_running_mean.
@@ -308,10 +308,10 @@ def _fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
 
 
 def _undecided(signed: Callable[[tf.Tensor], tf.Tensor], kernel: np.ndarray) -> tuple[int, int]:
-    """How many latent weights have the sign of exactly 0, and how many others that of a number within rounding."""
+    """Numbers of latent weights with the sign of exactly 0, and of others with the sign of a number within rounding."""
     latent = tf.constant(kernel, tf.float64)
     value = signed(latent)
-    # In a channel of equal weights over their deviation, each is 0 / 0.
+    # In a channel of equal weights, each is 0 / 0 when divided by their deviation.
     values = np.nan_to_num(value.numpy())
     zeros = int(np.count_nonzero(values == 0))
     if value is latent:

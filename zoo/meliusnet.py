@@ -1,6 +1,6 @@
 r"""MeliusNet: BinaryDenseNet whose new channels are improved by a second convolution.
 
-A block is a layer of BinaryDenseNet, which puts 64 new channels behind the others, and an improvement layer,
+A block is a layer of BinaryDenseNet, which appends 64 new channels, and an improvement layer,
 which adds to these:
 
 \\[x \leftarrow [x,\; W_1 * \text{sign}(\text{BN}_1(x))] \qquad
@@ -73,8 +73,8 @@ def MeliusNet22(
     6944584 trainable parameters, 3.9 MiB; 208.1 M OPs in convolutions at 224 x 224.
 
     Our choices: TensorFlow's alignment of `"same"` padding in strided convolutions and poolings (MXNet pads the
-    other side), by default zeros as padding, and t_clip = 1.3, as in BinaryDenseNet: the gradient of the sign
-    of an activation is 1 up to this magnitude, that of a weight is 1 everywhere.
+    other side), by default zeros as padding, and t_clip = 1.3, as in BinaryDenseNet: the gradient of the sign of an
+    activation is 1 up to this magnitude; the gradient of the sign of a weight is 1 everywhere.
 
     # Arguments
         padding: `"zero"` (default) pads binary convolutions with 0 and returns their sums, as is usual with

@@ -1,7 +1,7 @@
-"""The binarization methods of VGG-small, ResNet-20 and ResNet-18, and what these networks have in common.
+"""The binarization methods of VGG-small, ResNet-20 and ResNet-18, and the parts that these networks share.
 
-The networks differ in what they pass here: quantizers, activation, initial values, shortcuts. Names of layers
-are the authors' with `_` for `.`.
+The networks differ in the arguments that they pass here: quantizers, activation, initial values, shortcuts. Names of
+layers are the authors' with `_` for `.`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from larq_rep.zoo.common import batch_norm, dense, hard_tanh, he_normal
 
 @dataclass(frozen=True)
 class Method:
-    """What the convolutions of a method and what surrounds them are made of; without quantizers they are real."""
+    """The parts of a method's convolutions and of the layers around them; without quantizers they are real."""
 
     input_quantizer: Callable[[], Any] | None = None
     kernel_quantizer: Callable[[], Any] | None = None
@@ -47,7 +47,7 @@ class Method:
         return lq.layers.QuantConv2D(
             filters,
             kernel_size,
-            # Each convolution has quantizers of its own, for some have weights.
+            # Each convolution has quantizers of its own, because some have weights.
             input_quantizer=self.input_quantizer and self.input_quantizer(),
             kernel_quantizer=self.kernel_quantizer(),
             kernel_constraint=self.kernel_constraint and self.kernel_constraint(),
@@ -73,14 +73,14 @@ METHODS = {
     "rbnn": Method(StandardizedSign, RotatedSign),
     "recu": Method(ReCUInputSign, ReCUSign),
     "fracbnn": Method(partial(QuantSign, bits=1), partial(lq.quantizers.SteSign, clip_value=1.3)),
-    # The gradients of both signs are the identity; the hard tanh before clips that of the activations.
+    # The gradients of both signs are the identity; the hard tanh before clips the gradient of the activations.
     "bnn": Method(partial(lq.quantizers.SteSign, clip_value=None), partial(lq.quantizers.SteSign, clip_value=None)),
     "xnor": Method(lq.quantizers.SteSign, XNORSign, CentredClip),
     "real": Method(activation=relu),
 }
 
-# What a method puts in place of the identity where a stage of a ResNet begins: (x, filters, name of the block,
-# method) to the shortcut of half the size and `filters` channels.
+# Replaces the identity where a stage of a ResNet begins: (x, filters, name of the block, method) -> the shortcut of
+# half the size and `filters` channels.
 Shortcut = Callable[[tf.Tensor, int, str, Method], tf.Tensor]
 
 
@@ -104,7 +104,7 @@ def _crop(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def sampled_shortcut(x: tf.Tensor, filters: int, name: str, method: Method) -> tf.Tensor:
-    """Every second pixel; half of the new channels, zeros, in front, half behind (option A)."""
+    """Every second pixel; the new channels are zeros, half of them in front, half behind (option A)."""
     # Pooling of single pixels picks [0::2, 0::2].
     x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(_crop(x, name))
     return _pad_channels(x, filters)

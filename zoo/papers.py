@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Paper(NamedTuple):
-    """Where a network was published; `arxiv` is the id, or a DOI where there is none."""
+    """The publication of a network; `arxiv` is the id, or a DOI where there is none."""
 
     title: str
     arxiv: str

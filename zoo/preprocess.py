@@ -1,4 +1,4 @@
-"""Images as the published weights of a network expect them."""
+"""Prepares images as the published weights of a network expect them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def preprocess_input(
     network: str | Network | None = None,
     **arguments: Any,
 ) -> np.ndarray:
-    """Images as a network of the zoo takes them: those of its training, in evaluation.
+    """Prepares images for a network of the zoo, as its training does in evaluation.
 
     For ImageNet an image is resized until its shorter side is 256 / 224 of the network's size, and cropped in the
     middle; for CIFAR it is resized to the network's size, if it differs, and cropped. Then its pixels are scaled to
-    0..1 and normalised with mean and standard deviation of the network's recipe. The networks of larq_zoo have a
-    way of their own, with which larq_zoo does it. Grey images, of a network of one channel, stay in 0..1.
+    0..1 and normalised with mean and standard deviation of the network's recipe. For the networks of larq_zoo, larq_zoo
+    does it in its own way. Grey images, of a network of one channel, stay in 0..1.
 
     !!! example
         ```python
@@ -36,9 +36,9 @@ def preprocess_input(
 
     # Arguments
         model: A network that was built or loaded, whose `record` says which it is, or the name of one.
-        images: `uint8` pixels, `(N, height, width, 3)`, or a sequence of images `(height, width, 3)` of any sizes, or
-            of PIL; with one channel for a network of one.
-        network: Which network `model` is, where it has lost its record.
+        images: `uint8` pixels, `(N, height, width, 3)`, or a sequence of images `(height, width, 3)` or PIL images, of
+            any sizes; with one channel for a network of one channel.
+        network: Name of the network that `model` is, if it has lost its record.
         **arguments: Arguments of the network's constructor that say which of its published forms is meant, such as
             `method="fracbnn"`, where neither a record nor the size and the number of classes of `model` do. For a name
             also `input_shape`; all that are left out have their defaults.
@@ -49,7 +49,7 @@ def preprocess_input(
     # Raises
         TypeError: If `model` is neither a name nor a model.
         ValueError: If `model` has no record and `network` is not given, there is no such network, or form of it, its
-            forms are prepared differently and `arguments` do not say which is meant, or the images are no `uint8`
+            forms are prepared differently and `arguments` do not say which is meant, or the images are not `uint8`
             images with the network's channels.
         ImportError: For a network of larq_zoo, if that is not installed.
     """
@@ -64,13 +64,13 @@ def preprocess_input(
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to images before a network sees them.
+    """The preparation of images for a network.
 
     # Attributes
-        one: From one uint8 image `(height, width, channels)` to float32.
-        channels: Of the images.
+        one: Maps one uint8 image `(height, width, channels)` to float32.
+        channels: Number of channels of the images.
         text: What it does, in words.
-        others: Labels of the published forms of the network that are prepared otherwise, where nothing says which form
+        others: Labels of the published forms of the network that are prepared differently, if nothing says which form
             it is and the first one was assumed.
     """
 
@@ -88,7 +88,7 @@ class Preparation:
 def preparation_of(
     model: tf.keras.Model, arguments: Mapping[str, Any], network: str | Network | None = None, assume: bool = False
 ) -> Preparation:
-    """What `preprocess_input` does with the images of a model.
+    """The preparation that `preprocess_input` uses for the images of a model.
 
     # Arguments
         model, arguments, network: As `preprocess_input`.
@@ -105,7 +105,7 @@ def preparation_of(
                 "network='ResNet20', method='recu'."
             )
         network, known = get_network(record.network), record.arguments
-        if not _base(network).forms(known):  # What was not published is prepared as all for its data set.
+        if not _base(network).forms(known):  # An unpublished form is prepared like the others for its data set.
             known = {key: value for key, value in known.items() if key == "dataset"}
         arguments = {**known, **arguments}
     outputs = model.output_shape
@@ -120,11 +120,11 @@ def preparation(
     classes: int | None = None,
     assume: bool = False,
 ) -> Preparation:
-    """What `preprocess_input` does with the images of a network.
+    """The preparation that `preprocess_input` uses for the images of a network.
 
     # Arguments
         network, arguments: As `preprocess_input`.
-        shape, classes: Those of a network that exists.
+        shape, classes: Those of an existing network.
         assume: Take the first published form where forms differ and nothing says which it is.
 
     # Raises
@@ -155,8 +155,7 @@ def preparation(
 
 
 def by_recipe(evaluation: Evaluation, shape: tuple[int, int, int], others: tuple[str, ...] = ()) -> Preparation:
-    """What a recipe (its `Augmentation`) does with images in evaluation, for a network that takes images of this
-    shape."""
+    """The preparation of a recipe (its `Augmentation`) in evaluation, for a network that takes images of this shape."""
     height, width, channels = shape
     share = evaluation.resize_share
     text = f"resized to cover {round(height * share)}x{round(width * share)}, cropped to {height}x{width}, in 0..1"
@@ -177,7 +176,7 @@ def _base(network: Network) -> Network:
 def _forms(
     network: Network, arguments: Mapping[str, Any], shape: tuple[int, ...] | None, classes: int | None
 ) -> list[Variant]:
-    """The published forms that a network may have, as far as arguments and the size of one that exists tell."""
+    """The published forms that a network may have, as far as arguments and the size of an existing one tell."""
     variants = _base(network).variants
     forms = _base(network).forms(arguments, partly=shape is not None)
     if not forms:
@@ -191,7 +190,7 @@ def _forms(
 
 
 def _ways(forms: Sequence[Variant], channels: int) -> list[list[Variant]]:
-    """The forms by the way in which they are prepared."""
+    """The forms, grouped by their preparation."""
     found: dict[Any, list[Variant]] = {}
     for form in forms:
         # Grey images are not normalised.

@@ -5,8 +5,8 @@ channels and PReLUs behind a bias, it computes
 
 \\[U(x) = \text{BN}(\text{PReLU}(\text{LN}(\text{PReLU}([W_1 * \text{RSign}(x_1), W_2 * \text{RSign}(x_2)]))))\\]
 
-where LN normalises each group of each image. A block shuffles the channels before each unit and adds the
-unit to their first half, the other half stays. It has a shortcut of its own around it:
+where LN normalises each group of each image. A block shuffles the channels before each unit and adds the unit to their
+first half; the other half stays. The block has its own shortcut around it:
 
 \\[y = \text{shuffle}(\text{RPReLU}(\text{shuffle}(x) + [U_1(\text{shuffle}(x)), 0]))\\]
 \\[z = \text{BN}(\text{RPReLU}(y + [U_2(y), 0]) + S(x))\\]
@@ -72,7 +72,7 @@ def _binary_conv(x, filters, kernel_size, name, strides=1, input_quantizer=None)
 
 def _unit(x, filters, strides, name, group_name, number, activations, norms):
     """Binary convolutions of the two halves of `x`; `filters` channels in all."""
-    # Signs behind the split: Larq Compute Engine makes no binary convolution of a part of a sign.
+    # Signs behind the split, because Larq Compute Engine does not pack a convolution of a part of a sign.
     groups = [
         _binary_conv(half, filters // 2, 3, f"{name}_{group_name}_conv_list_{group}", strides, LeakyRSign())
         for group, half in enumerate(tf.split(x, 2, axis=-1))

@@ -26,7 +26,7 @@ from larq_rep.zoo.papers import REACTNET
 from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import Published
 
-# Layers by the words for them, which are also part of their names.
+# Layers by their keywords, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}
 ACTIVATIONS: dict[str | None, Any] = {
     "rprelu": RPReLU,
@@ -45,7 +45,7 @@ def binary_conv(x, filters, kernel_size, name, strides=1):
         kernel_size,
         strides=strides,
         padding="valid" if kernel_size == 1 else "same",
-        # The sign is a layer of its own, because two convolutions may share it: this marks what comes in.
+        # The sign is a layer of its own, because two convolutions may share it; this marks the input as binary.
         input_quantizer=lq.quantizers.NoOp(precision=1),
         kernel_quantizer=ScaledSign(),
         kernel_initializer=tf.keras.initializers.RandomUniform(0.0, 1e-3),
@@ -88,7 +88,7 @@ def _block(x, filters, strides, name, sign, activation, downsampling, real_group
 
 
 def _reactnet(image, num_classes, network, downsampling, sign="rsign", activation="rprelu", real_groups=None):
-    """ReActNet; with `real_groups` its downsampling 1x1 convolutions are real ones with so many groups."""
+    """ReActNet; with `real_groups` its downsampling 1x1 convolutions are real ones with that many groups."""
     choose(network, "sign", sign, SIGNS)
     choose(network, "activation", activation, ACTIVATIONS)
     choose(network, "downsampling", downsampling, ("concat", "conv"))
@@ -153,7 +153,7 @@ def ReActNetA(
     The initial values are those of the authors' code, and so are the kernel quantizer and its gradient. Our
     choices: TensorFlow's alignment of `"same"` padding in strided convolutions (the authors' PyTorch code
     pads the other side; mirrored images and kernels make the two equal) and sign(0) = +1 (there 0). The
-    ablations of Table 2 are not in that code; we take it that `activation` stands after both additions of a
+    ablations of Table 2 are not in that code; we assume that `activation` stands after both additions of a
     block, and that `downsampling="conv"` keeps the shortcut of the 3x3 convolution.
 
     # Arguments
@@ -205,11 +205,11 @@ def RepReActNetA(
     All feature maps have beta times the channels; binary weights and BOPs are the same.
     30432072 / 32609032 / 36962952 trainable parameters and 88150016 / 90198016 / 94294016 OPs at 224 x 224
     with beta = 2 / 4 / 8. The stem is repeated after its batch normalisation, as in the authors' code (the
-    paper draws it before). 70.2 % is with the training of ReActNet, 71.3 % with that of AdamBNN.
+    paper draws it before). 70.2 % is with the training of ReActNet, 71.3 % with the training of AdamBNN.
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetA`.
+        **arguments: Arguments of `ReActNetA`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -241,7 +241,7 @@ def ReActNetB(
     117231616 OPs. (The paper prints 1.63e8 OPs, which its own BOPs and FLOPs contradict.)
 
     The authors published no code. That these are five blocks, the first included, follows from the printed
-    BOPs and FLOPs. Our reading of "real-valued": the inputs are real, too, and there is no RSign.
+    BOPs and FLOPs. Our reading of "real-valued": the inputs are also real, and there is no RSign.
 
     # Arguments
         downsampling: `"conv"`, one real convolution to the doubled channels, without a shortcut, or
@@ -305,7 +305,7 @@ def RepReActNetB(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetB`.
+        **arguments: Arguments of `ReActNetB`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
@@ -330,7 +330,7 @@ def RepReActNetC(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNetC`.
+        **arguments: Arguments of `ReActNetC`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

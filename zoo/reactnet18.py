@@ -128,7 +128,7 @@ def RepReActNet18(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ReActNet18`.
+        **arguments: Arguments of `ReActNet18`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

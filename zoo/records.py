@@ -31,7 +31,7 @@ class Variant:
     """One published form of a network.
 
     # Attributes
-        arguments: Keywords of the constructor that build it.
+        arguments: Arguments of the constructor that build it.
         dataset: Key of `DATASETS`.
         results: Published accuracies.
         rep_results: Published accuracies of its Rep network with `beta=2`, if there is one.
@@ -40,7 +40,7 @@ class Variant:
         source: Where its structure comes from: `"code"` (the authors'), `"paper"`, `"inferred"` or `"larq_zoo"`.
         left_float: Regular expressions of the names of convolutions that have binary weights and stay float
             in a flatbuffer, with the reason.
-        weights: Published weights. The name of the data set is that of the argument `weights` for them.
+        weights: Published weights. The argument `weights` calls them by the name of the data set.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -61,15 +61,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Network:
-    """The record of a constructor: its family and the published forms of what it builds.
+    """The record of a constructor: its family and the published forms of its networks.
 
     # Attributes
-        name, family: Of the network.
-        constructor: What builds it.
+        name, family: Name and family of the network.
+        constructor: The function that builds it.
         variants: The published forms, the first one with the defaults of the constructor.
-        multiple: What height and width of the image must be multiples of.
+        multiple: Height and width of the image must be multiples of this.
         cifar_multiple: The same for the forms for CIFAR, if they differ.
-        base: Of a Rep network the network that is repeated.
+        base: For a Rep network, the network that is repeated.
     """
 
     name: str
@@ -82,16 +82,16 @@ class Network:
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """What its constructor takes by name; a Rep network also takes what its base does."""
+        """The arguments of its constructor by name; a Rep network also takes those of its base."""
         own = inspect.signature(self.constructor).parameters.values()
         named = {parameter.name: parameter for parameter in own if parameter.kind is not parameter.VAR_KEYWORD}
         return named | (self.base.parameters if self.base else {})
 
     def check(self, arguments: Iterable[str]) -> None:
-        """Refuses what its constructor does not take.
+        """Refuses arguments that its constructor does not take.
 
         # Raises
-            TypeError: With the first name that is unknown, and all that are known.
+            TypeError: With the first unknown name, and all known ones.
         """
         for argument in arguments:
             if argument not in self.parameters:
@@ -99,10 +99,11 @@ class Network:
                 raise TypeError(f"{self.name} has no argument {argument!r}. Expected: {expected}.")
 
     def forms(self, arguments: Mapping[str, Any], partly: bool = False) -> list[Variant]:
-        """The published forms that these arguments of the constructor build; they may differ in what follows it.
+        """The published forms that these arguments of the constructor build; they may differ in what follows the
+        constructor.
 
-        Arguments that no form differs in do not count. The others have their defaults where they are not given, or
-        with `partly` any value.
+        Arguments in which no form differs do not count. If others are not given, they have their defaults, or with
+        `partly` any value.
         """
         parameters = self.parameters
         defaults = {key: parameters[key].default for form in self.variants for key in form.arguments}
@@ -148,7 +149,7 @@ def register(
 
 
 def _completed(variant: Variant, common: Variant) -> Variant:
-    """The variant with the values that all variants of its network share where it has none of its own."""
+    """The variant, with the values shared by all variants of its network where it has none of its own."""
     missing = {key: value for key, value in vars(common).items() if not getattr(variant, key)}
     return replace(
         variant, **{**missing, "dataset": variant.arguments.get("dataset", variant.dataset or common.dataset)}
@@ -162,7 +163,7 @@ def register_rep(
 
     # Arguments
         base: Constructor of the network.
-        source: Where the structure comes from if accuracies of it are published; else it is inferred.
+        source: Where the structure comes from if its accuracies are published; otherwise it is inferred.
         weights: Published weights of the form with default arguments.
     """
     network = _NETWORKS[base.__name__]
@@ -215,7 +216,7 @@ def get_network(name: str) -> Network:
     """The record of a network.
 
     # Raises
-        TypeError: If `name` is no string.
+        TypeError: If `name` is not a string.
         ValueError: If there is no such network.
     """
     if not isinstance(name, str):
@@ -227,7 +228,7 @@ def get_network(name: str) -> Network:
 
 
 def get_model(name: str, **kwargs) -> tf.keras.Model:
-    """Builds the network of a name of `list_models()`; the other arguments go to its constructor.
+    """Builds the network with a name from `list_models()`; the other arguments go to its constructor.
 
     # Raises
         ValueError: If there is no such network.
@@ -242,7 +243,7 @@ def choose(name: str, argument: str, value, choices):
     """`value`, if it is one of `choices`.
 
     # Raises
-        ValueError: If not, with the name of the network and the choices.
+        ValueError: If it is not, with the name of the network and the choices.
     """
     if value not in list(choices):
         listed = ", ".join(repr(choice) for choice in (sorted(choices) if isinstance(choices, set) else choices))

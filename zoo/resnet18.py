@@ -10,7 +10,7 @@ and for CIFAR, with a shortcut around both,
 
 \\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x))) \qquad z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y)) + S(x))\\]
 
-Those of the real network are these with ReLU and without signs. BNN normalises the sum and XNOR-Net the input
+The blocks of the real network are the same with ReLU and without signs. BNN normalises the sum and XNOR-Net the input
 of each convolution:
 
 \\[y = \text{HT}(\text{BN}_1(W_1 * \text{sign}(x))) \qquad z = \text{HT}(\text{BN}_2(W_2 * \text{sign}(y) + S(x)))\\]
@@ -69,7 +69,7 @@ _SHORTCUT = partial(conv_shortcut, kind="shortcut")
 
 
 def _rbnn_shortcut(x, filters, name, method):
-    """A strided binary 1x1 convolution, whose sign is that of the activations less the mean of all of them."""
+    """A strided binary 1x1 convolution; the sign is taken of the activations minus their overall mean."""
     method = replace(method, input_quantizer=partial(StandardizedSign, crop=skipped(x)))
     return method.norm(method.conv(x, filters, 1, f"{name}_shortcut_0", strides=2), f"{name}_shortcut_1")
 
@@ -254,17 +254,17 @@ def ResNet18(
     145018880 OPs, or 144514880 with a binary classifier. For CIFAR-10: 16618496 OPs with IR-Net, 10425344 with RBNN
     (binary shortcut convolutions), 10327040 with ReCU (none).
 
-    The ImageNet stem is a 7x7 convolution with stride 2, hard tanh and max pooling, that for CIFAR a 3x3
-    convolution without activation; the real networks have ReLU in both. IR-Net, RBNN, ReCU and BNN have a batch
-    normalisation between pooling and classifier. The models of the IR-Net and RBNN code for ImageNet hold another
-    one that they never use (`bn3`, 2000 parameters); it is not built. The outputs of IR-Net's models are the
-    logarithms of the softmax of these logits.
+    The ImageNet stem is a 7x7 convolution with stride 2, hard tanh and max pooling, the CIFAR stem a 3x3 convolution
+    without activation; the real networks have ReLU in both. IR-Net, RBNN, ReCU and BNN have a batch normalisation
+    between pooling and classifier. The models of the IR-Net and RBNN code for ImageNet hold another one that they never
+    use (`bn3`, 2000 parameters); it is not built. The outputs of IR-Net's models are the logarithms of the softmax of
+    these logits.
 
-    Their authors published no ResNet-18 for BNN and XNOR-Net. BNN is what its ImageNet code means, where also the
-    stem has binary weights; its real classifier, which accounts of its operations assume, is the default.
-    XNOR-Net has a real stem with ReLU, real shortcut convolutions and no other ReLU.
+    Their authors published no ResNet-18 for BNN and XNOR-Net. BNN follows the intent of its ImageNet code, where the
+    stem also has binary weights; a real classifier, which accounts of its operations assume, is the default. XNOR-Net
+    has a real stem with ReLU, real shortcut convolutions and no other ReLU.
 
-    Structure, names and initial values follow the authors' code where there is some. Our choices: TensorFlow's
+    Structure, names and initial values follow the authors' code where it exists. Our choices: TensorFlow's
     alignment of `"same"` padding in strided convolutions and the max pooling (PyTorch code pads the other side;
     mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
 
@@ -327,7 +327,7 @@ def RepResNet18(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ResNet18`.
+        **arguments: Arguments of `ResNet18`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

@@ -219,11 +219,11 @@ def ResNet20(
     | `fracbnn`, `fracbnn_gated` | each | 2x2 average, twice | RPReLU | binary, on the thermometer code |
     | `real`, `real_bireal` | two, each | as `irnet` | ReLU | real |
 
-    Zeros on both sides: half of the new channels in front, half behind. With `"fracbnn_gated"` the
-    convolutions are fractional, `"fracbnn"` is the network with one bit only, for which there is no code of the
-    authors. That of `"real_bireal"` is not published either; ReLU stands behind the additions as hard tanh
-    does. All but the two of FracBNN and the real ones have a batch normalisation between pooling and
-    classifier. FracBNN takes images in 0..1 that are not normalised.
+    Zeros on both sides: half of the new channels in front, half behind. With `"fracbnn_gated"` the convolutions are
+    fractional; `"fracbnn"` is the network with only one bit, for which the authors published no code. The code of
+    `"real_bireal"` is not published either; ReLU stands behind the additions as hard tanh does. All but the two of
+    FracBNN and the real ones have a batch normalisation between pooling and classifier. FracBNN takes images in 0..1
+    that are not normalised.
 
     Structure, names and initial values follow the authors' code. Our choices: TensorFlow's alignment of
     `"same"` padding in the two strided convolutions (the authors' PyTorch code pads the other side; mirrored
@@ -281,7 +281,7 @@ def RepResNet20(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `ResNet20`.
+        **arguments: Arguments of `ResNet20`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

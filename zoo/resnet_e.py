@@ -9,8 +9,8 @@ and one of version 2, which normalises before,
 \\[y = W * \text{sign}(\text{BN}(x)) + S\\]
 
 \\(S\\) is \\(x\\). Where a stage halves height and width and doubles the channels, it is a 2x2 average pooling
-and a 1x1 convolution, real or binary, of \\(x\\) and a batch normalisation in version 1, of \\(\text{BN}(x)\\) and
-none in version 2.
+and a 1x1 convolution, real or binary, of \\(x\\) with a batch normalisation in version 1, of \\(\text{BN}(x)\\) without
+another one in version 2.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ _RECORD: dict[str, Any] = {
 
 
 def _block(x, filters, version, conv, downsampling, name):
-    """One convolution with its shortcut; `downsampling` is the convolution of that."""
+    """One convolution with its shortcut; `downsampling` is the convolution of the shortcut."""
     strides = 1 if x.shape[-1] == filters else 2
     normalized = x if version == 1 else batch_norm(x, f"{name}_bn")
     y = conv(normalized, filters, 3, f"{name}_conv", strides=strides)
@@ -113,7 +113,7 @@ def ResNetE18(
     """ResNetE18: four stages of four binary convolutions with a shortcut each.
 
     11689643 trainable parameters, 10985472 of them binary, 4.0 MiB; at 224 x 224: 1676 M BOPs and 137.3 M
-    FLOPs in convolutions. (The authors count 3 parameters more, the scales of the normalisation of the image,
+    FLOPs in convolutions. (The authors count 3 more parameters, the scales of the normalisation of the image,
     which they keep at 1.)
 
     The published accuracies on ImageNet are those of version 1, those on CIFAR-10 of version 2. Initial values
@@ -127,7 +127,7 @@ def ResNetE18(
         scaling: Whether binary convolutions have the scales of XNOR-Net: the mean magnitudes of each filter
             and of the input under each window.
         dataset: `"imagenet"` or `"cifar10"`, whose stem is one 3x3 convolution.
-        clip_value: Up to which magnitude of the activation the gradient passes its sign, t_clip.
+        clip_value: Magnitude of the activation up to which the gradient passes its sign, t_clip.
         padding: `"zero"` (default) pads binary convolutions with 0 and returns their sums. `"bmxnet"` pads
             with -1 and, without `scaling`, returns how many products are +1, as the authors' MXNet layers do.
             With version 2 this is in the sum of the shortcuts.

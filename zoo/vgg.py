@@ -96,8 +96,7 @@ def VGGSmall(
     """VGG-small, five binary convolutions after a real one.
 
     4660106 trainable parameters, 4571136 of them binary; at 32 x 32: 603979776 BOPs, 3620864 FLOPs,
-    13058048 OPs. Only the quantizers differ from method to method, and 1664 (ReCU) or 3328 (RBNN) parameters
-    of theirs.
+    13058048 OPs. The methods differ only in their quantizers, which have 1664 (ReCU) or 3328 (RBNN) parameters.
 
     Structure, names and initial values follow the authors' code. Our choices: the features are flattened in
     (height, width, channels) order, which only permutes the rows of the classifier's kernel, and
@@ -145,7 +144,7 @@ def RepVGGSmall(
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
-        **arguments: Those of `VGGSmall`.
+        **arguments: Arguments of `VGGSmall`.
 
     # References
         - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via

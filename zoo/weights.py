@@ -42,20 +42,21 @@ RECU_WEIGHTS = Published("https://github.com/z-hXu/ReCU")
 
 
 def cache_folder() -> Path:
-    """Where published weights are looked for: `models/larq_rep` in Keras' folder, `~/.keras` or `$KERAS_HOME`."""
+    """The folder of published weights: `models/larq_rep` in Keras' folder, `~/.keras` or `$KERAS_HOME`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / "larq_rep"
 
 
 def weights_file(network: str, weights: str | os.PathLike[str], published: Mapping[str, tuple[str, Published]]) -> Path:
-    """The file that an argument `weights` means: its name, or that of published weights in the cache folder.
+    """The file that an argument `weights` names: by its own name, or by the name of published weights in the cache
+    folder.
 
     # Arguments
         network: Name of the network, for messages.
         weights: The argument.
-        published: By the name of published weights the stem of their file, and where they are.
+        published: The stem of the file and its source, by the name of published weights.
 
     # Raises
-        TypeError: If `weights` is no name.
+        TypeError: If `weights` is not a name.
         FileNotFoundError: If there is no such file, with the page of published weights and where to put them.
         ValueError: If the hash of published weights is not the expected one.
     """
@@ -98,12 +99,12 @@ def _sha256(file: Path) -> str:
 
 
 def is_checkpoint(file: str | os.PathLike[str]) -> bool:
-    """Whether a file is something else than Keras', by its suffix or, as HDF5, by its content."""
+    """Whether a file is not a Keras file, by its suffix or, for HDF5, its content."""
     return Path(file).suffix.lower() not in _KERAS and not h5py.is_hdf5(file)
 
 
 def is_mirrored(file: str | os.PathLike[str]) -> bool:
-    """Whether the kernels in a file are for a network behind a `Mirror`, as those of an import are.
+    """Whether the kernels in a file are for a network behind a `Mirror`, as after an import.
 
     # Raises
         ValueError: If it is a file of Keras that cannot be read.
@@ -126,7 +127,7 @@ def _content(file: str | os.PathLike[str]) -> tuple[list[str], int | None]:
                 return list(content["layers"]), _count(content)
             names = content.get("model_weights", content).attrs.get("layer_names", [])
             return [name.decode() if isinstance(name, bytes) else name for name in names], None
-    # Whatever a damaged file leads to.
+    # The errors that a damaged file leads to.
     except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{os.fspath(file)!r} cannot be read as a file of Keras: {error}. Save it again.") from error
 
@@ -154,7 +155,7 @@ def load_weights(
         What became of the keys of a checkpoint; `None` for a file of Keras.
 
     # Raises
-        TypeError: If `model` is no Keras model, or `weights` no name of a file.
+        TypeError: If `model` is not a Keras model, or `weights` not the name of a file.
         FileNotFoundError: If there is no such file.
         ValueError: If the weights do not fit, or the file cannot be read; a `CheckpointError` for a checkpoint, with
             every key that is missing, left over or has another shape.

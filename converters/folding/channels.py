@@ -1,4 +1,4 @@
-"""What the operators of a file do to each channel (the last axis) of a float tensor."""
+"""Finds out how the operators of a file change each channel (the last axis) of a float tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_ELEMENTS = 2**26
 
 
 class ChannelGraph:
-    """A file with what its operators do to channels, found once."""
+    """A file and the effects of its operators on channels, each found once."""
 
     def __init__(self, flatbuffer: Flatbuffer):
         self.flatbuffer = flatbuffer
@@ -42,7 +42,7 @@ class ChannelGraph:
         return self.is_float(tensor) and self.flatbuffer.constant(tensor) is None
 
     def plain(self, op: Operator) -> bool:
-        """Whether the operator has a float output inside of the graph, and no activation of its own."""
+        """Whether the operator has a float output inside the graph, and no activation of its own."""
         return op.index in self.inner
 
     def _plain(self, op: Operator) -> bool:
@@ -116,14 +116,14 @@ class ChannelGraph:
                 return None
         if op.name == "CONV_2D":
             summed = weights.sum(axis=(1, 2), dtype=np.float64).T
-            return summed if len(summed) == shape[-1] else None  # else it has groups
+            return summed if len(summed) == shape[-1] else None  # otherwise it has groups
         summed = weights[0].sum(axis=(0, 1), dtype=np.float64)
         matrix = np.zeros((shape[-1], len(summed)))
         matrix[np.arange(len(summed)) // (len(summed) // shape[-1]), np.arange(len(summed))] = summed
         return matrix
 
     def _channels(self, op: Operator, output: int) -> np.ndarray | None:
-        """The channel of the input that each channel of an output holds, -1 for zeros; `None` if it is not that."""
+        """The channel of the input that each channel of an output holds, -1 for zeros; `None` for anything else."""
         fb, name = self.flatbuffer, op.name
         if name not in (*_POOLS, "TILE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "SPLIT", "SLICE", "PAD"):
             return None

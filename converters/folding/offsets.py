@@ -1,4 +1,4 @@
-"""Constants of each channel that are added on the way: where the graph can do without, and what to put instead.
+"""Finds additions of channel constants that the graph can do without, and the constants that replace them.
 
 Every float tensor `t` of the file may hold `t - o` instead, with an offset `o` for each channel (the last axis).
 Most operators only carry offsets on:
@@ -8,12 +8,12 @@ Most operators only carry offsets on:
 | `ADD`, `SUB` of two tensors | sum, difference |
 | `ADD`, `SUB` of a constant `c`, left out | `o + c`, `o - c` |
 | `MUL` by a constant `c` | `c * o` |
-| pooling, `MEAN` over rows and columns, `TILE`, `CONCATENATION`, ... | those of its channels, in the new order |
+| pooling, `MEAN` over rows and columns, `TILE`, `CONCATENATION`, ... | the offsets of its channels, in the new order |
 | `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: their bias takes it away |
 | the others, `PRELU` and `LceQuantize` among them | none, and their input must have none |
 
 So a plan leaves additions of constants out, gives an unknown offset to each output channel of the convolutions, and
-solves for those that make the offset vanish where it must. Where none does, one addition is put in.
+solves for those that make the offset vanish where it must. Where none does, one addition is inserted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from larq_rep.converters.folding.channels import ChannelGraph
 
 # An offset is divided by the multiplications behind the convolution that takes it: beyond these, rounding grows.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-6, 2.0**6
-# The sizes of maps decide; this much is what any operator costs.
+# The sizes of maps decide; this is the fixed cost of any operator.
 _OPERATOR_COST = 256
 
 
@@ -54,7 +54,7 @@ class _Offset:
         rows: dict[bytes, list[int]] = {}
         for index, row in enumerate(ids):
             rows.setdefault(row.tobytes(), []).append(index)
-        if len(rows) < len(ids):  # else the terms of sums of sums double each time
+        if len(rows) < len(ids):  # otherwise the terms of sums of sums double each time
             factors = np.array([factors[alike].sum(axis=0) for alike in rows.values()])
             ids = ids[[alike[0] for alike in rows.values()]]
         return _Offset(constant, ids, factors)
@@ -86,7 +86,7 @@ class _Offset:
 
 @dataclass
 class _Demand:
-    """An input of an operator whose offset must vanish, or else is added back in front of it."""
+    """An operator input whose offset must vanish; otherwise it is added back in front of the operator."""
 
     op: Operator
     position: int
@@ -96,13 +96,13 @@ class _Demand:
 
 @dataclass
 class Plan:
-    """Which additions of constants to leave out, and what the others and the biases become.
+    """The additions of constants to leave out, and the new values of the others and of the biases.
 
     # Attributes
         left_out: Indices of the operators that are left out.
-        cost: Elements that the remaining additions of constants write, and what the operators cost by themselves.
+        cost: Elements that the remaining additions of constants write, plus the fixed cost of the operators.
         offsets: The offset of each tensor that has one.
-        added: By operator and position of its input: what is added in front.
+        added: The constants added in front of inputs, by operator and position of the input.
     """
 
     left_out: frozenset[int]
@@ -112,13 +112,13 @@ class Plan:
 
 
 def best_plan(graph: ChannelGraph) -> Plan | None:
-    """The cheapest plan found; `None` if the file is as good already."""
+    """The cheapest plan found; `None` if the file is already as good."""
     operators = graph.flatbuffer.operators
     candidates = [op.index for op in operators if graph.adds_constant(op) and graph.plain(op)]
     everything = frozenset(candidates)
     best = make_plan(graph, everything)
     for index in candidates:
-        # Leaving one addition out may take several behind it, or one on a larger map.
+        # Leaving one addition out may require several behind it, or one on a larger map.
         plan = make_plan(graph, best.left_out - {index})
         if plan.cost < best.cost:
             best = plan
@@ -165,7 +165,7 @@ def data_of(graph: ChannelGraph, op: Operator) -> int:
 
 
 def new_constant(graph: ChannelGraph, plan: Plan, op: Operator) -> np.ndarray:
-    """What an addition of a constant that stays has to add: as float32."""
+    """The constant that a remaining addition must add, as float32."""
     vector = graph.vectors[op.index]
     change = plan.offsets.get(op.inputs[vector[0]], 0) - plan.offsets.get(op.outputs[0], 0)
     result = vector[1] - change if op.name == "SUB" else vector[1] + change
@@ -220,7 +220,7 @@ def _sign(op: Operator) -> float:
 
 
 def _solve(demands: list[_Demand], unknowns: int) -> np.ndarray:
-    """Values of the unknowns that meet as many demands as found, in the order of execution."""
+    """Values of the unknowns that meet the demands where that is possible, in the order of execution."""
     values, fixed = np.zeros(unknowns), np.zeros(unknowns, bool)
     fixed[0] = True
     pending = demands
@@ -229,8 +229,8 @@ def _solve(demands: list[_Demand], unknowns: int) -> np.ndarray:
             demand.met = _meet(demand, values, fixed)
         waiting = [demand for demand in pending if demand.met is None]
         if len(waiting) == len(pending):
-            # Each of them leaves a choice: the convolution nearest to the first takes the offset. As what makes
-            # a choice is fixed here, this ends.
+            # Each of them leaves a choice: the convolution nearest to the first takes the offset. The others are fixed
+            # here, so this ends.
             fixed[waiting[0].offset.ids[_choice(waiting[0].offset, fixed)[1]]] = True
         pending = waiting
     return values
@@ -244,7 +244,7 @@ def _choice(offset: _Offset, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _meet(demand: _Demand, values: np.ndarray, fixed: np.ndarray) -> bool | None:
-    """Fixes the unknowns of a demand so that it is met: whether that worked; `None` while there is a choice."""
+    """Fixes the unknowns of a demand to meet it; returns whether that worked, `None` while there is a choice."""
     offset = demand.offset
     ids, others = _choice(offset, fixed)
     choice = others.any(axis=0)

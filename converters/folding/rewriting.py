@@ -1,4 +1,4 @@
-"""Fold constants of each channel into the convolutions of a converted model."""
+"""Folds constants of each channel into the convolutions of a converted model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
 
 @dataclass(frozen=True)
 class FoldingReport:
-    """What `fold` did.
+    """The result of `fold`.
 
     # Attributes
         size_before: Bytes of the file as it was.
         size_after: Bytes of the folded file.
         operators_before: Count of each operator, the most frequent first.
-        operators_after: The same of the folded file.
+        operators_after: The same for the folded file.
     """
 
     size_before: int
@@ -32,7 +32,7 @@ class FoldingReport:
 
     @property
     def folded_away(self) -> int:
-        """How many operators the folded file has less."""
+        """How many fewer operators the folded file has."""
         return sum(self.operators_before.values()) - sum(self.operators_after.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,13 +43,13 @@ class FoldingReport:
 def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     """Moves additions and multiplications of constants into the convolutions of a file.
 
-    A constant for each channel commutes with what lies between it and a convolution: `(x + c) + y = (x + y) + c`
+    A constant for each channel commutes with the operators between it and a convolution: `(x + c) + y = (x + y) + c`
     at a shortcut, `pool(x + c) = pool(x) + c`, `concat(x, y + c) = concat(x, y) + (0, c)`. So most can be taken
-    over by the bias of a binary or real-valued convolution before them, by that of the convolution or dense layer
-    behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the
-    rules. Likewise for factors (`folding.scales`), where a sign ignores positive ones; and clipping to
-    [-1, 1] goes where only signs see it. The filter of a binary convolution whose weights all have one sign, which
-    LCE's converter writes as a FILL operator, is stored. What would gain nothing stays as it is.
+    over by the bias of a binary or real-valued convolution before them, by the bias of the convolution or dense layer
+    behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the rules. Likewise
+    for factors (`folding.scales`), where a sign ignores positive ones; and clipping to [-1, 1] goes where only signs
+    see it. The filter of a binary convolution whose weights all have one sign, which LCE's converter writes as a FILL
+    operator, is stored. What would gain nothing stays as it is.
 
     The outputs stay equal up to float32 rounding. As ever, a binary activation within rounding of zero may flip, after
     which the two files differ as two runtimes do; in untrained networks, where sums of signs are often exactly 0,
@@ -74,7 +74,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     before = _counts(flatbuffer)
     try:
         result, after = _fold(flatbuffer, content)
-    # What a damaged option, type or shape leads to.
+    # Errors that a damaged option, type or shape leads to.
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
     return result, FoldingReport(len(content), len(result), before, _counts(after))
@@ -82,7 +82,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
 
 def _fold(flatbuffer: Flatbuffer, content: bytes) -> tuple[bytes, Flatbuffer]:
     if not all(op.outputs for op in flatbuffer.operators) or any(t.isVariable for t in flatbuffer.subgraph.tensors):
-        return content, flatbuffer  # operators that act on a variable: what they do cannot be seen here
+        return content, flatbuffer  # operators that act on a variable: their effect cannot be seen here
     while True:
         if not _leave_out_fills(flatbuffer):
             graph = ChannelGraph(flatbuffer)
@@ -100,7 +100,7 @@ def _counts(flatbuffer: Flatbuffer) -> dict[str, int]:
 
 
 def _leave_out_fills(flatbuffer: Flatbuffer) -> bool:
-    """Stores what FILL operators would compute at every inference; returns whether there were any."""
+    """Stores the values that FILL operators would compute at every inference; returns whether there were any."""
     fills = {op.index: op.outputs[0] for op in flatbuffer.operators if op.name == "FILL"}
     values = {index: flatbuffer.constant(t) for index, t in fills.items() if t not in flatbuffer.outputs}
     stored = {index: value for index, value in values.items() if value is not None and value.size}
@@ -162,7 +162,7 @@ def _scaled_constants(graph: ChannelGraph, scaling: scales.Scaling, op: Operator
 
 
 def _add_elsewhere(graph: ChannelGraph, plan: offsets.Plan) -> None:
-    """Rewrites the file by a plan of its offsets."""
+    """Rewrites the file according to a plan of its offsets."""
     flatbuffer = graph.flatbuffer
     operators: list[schema.OperatorT] = []
     present: dict[int, int] = {}  # tensor as it was -> tensor that holds it now, up to its offset
@@ -183,7 +183,7 @@ def _add_elsewhere(graph: ChannelGraph, plan: offsets.Plan) -> None:
             value = added.astype(np.float32)
             key = inputs[position], value.tobytes()
             if key not in sums:
-                # A tensor that an addition left out wrote is free, and its name tells what it holds.
+                # The tensor that a left-out addition wrote is free, and its name tells what it holds.
                 free = tensor in present and tensor not in written and tensor in plan.offsets
                 sums[key] = tensor if free else flatbuffer.add_tensor(key[0], "_shifted")
                 written.add(sums[key])

@@ -1,4 +1,4 @@
-"""Multiplications of each channel that the graph can do without: the counterpart of `folding.offsets`.
+"""Finds multiplications of channels that the graph can do without: the counterpart of `folding.offsets`.
 
 Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` for each channel (the last axis).
 
@@ -14,10 +14,10 @@ Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` fo
 | `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: multiplier or weights, and bias |
 | the others | none, and their input must have none |
 
-A multiplication behind a `TILE`, as a Rep network has for each convolution, goes into the convolution if all copies
-of a channel are multiplied with the same number (as before training), and it goes if only signs see it. Before a
-shortcut addition it must stay otherwise: the convolution has one multiplier for all copies, and to scale the
-shortcut instead takes a multiplication as well.
+A multiplication behind a `TILE`, as a Rep network has for each convolution, goes into the convolution if all copies of
+a channel are multiplied by the same number (as before training), and is removed if only signs see it. Otherwise it must
+stay before a shortcut addition: the convolution has one multiplier for all copies, and scaling the shortcut instead
+also takes a multiplication.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-16, 2.0**16
 
 @dataclass
 class Scaling:
-    """Which multiplications to leave out, and the scales that this gives.
+    """The multiplications to leave out, and the scales that result.
 
     # Attributes
         left_out: Indices of the multiplications that are left out.
@@ -74,7 +74,7 @@ def best_scaling(graph: ChannelGraph) -> Scaling:
 
 
 def needless_clip(graph: ChannelGraph, op: Operator) -> bool:
-    """Whether an operator clips to [-1, 1] what only signs see."""
+    """Whether an operator clips to [-1, 1] values that only signs see."""
     clips = op.name == "RELU_N1_TO_1" or getattr(op.options, "fusedActivationFunction", 0) == _CLIP
     readers = graph.flatbuffer.consumers.get(op.outputs[0], [])
     outside = op.outputs[0] in graph.flatbuffer.outputs or not graph.is_float(op.outputs[0])
@@ -84,7 +84,7 @@ def needless_clip(graph: ChannelGraph, op: Operator) -> bool:
 def _source(graph: ChannelGraph, op: Operator) -> tuple[Operator, np.ndarray] | None:
     """The convolution whose output a multiplication rearranges, and a factor for each of its channels.
 
-    Where copies of a channel are multiplied with different numbers it is that of one of them.
+    If copies of a channel are multiplied by different numbers, it is the factor of one of them.
     """
     vector = graph.vectors[op.index]
     tensor, factor = op.inputs[vector[0]], vector[1]
@@ -121,7 +121,7 @@ def _has_weights(graph: ChannelGraph, op: Operator) -> bool:
 def _propagate(
     graph: ChannelGraph, left_out: frozenset[int], convolutions: dict[int, np.ndarray]
 ) -> dict[int, np.ndarray] | None:
-    """The scale of each tensor, or `None` if one is where there must be none."""
+    """The scale of each tensor, or `None` if there is one where there must be none."""
     scales: dict[int, np.ndarray] = {}
     outputs = set(graph.flatbuffer.outputs)
     for op in graph.flatbuffer.operators:
@@ -134,7 +134,7 @@ def _propagate(
         elif data:
             positive = all((scales[t] > 0).all() for t in data)
             if op.name in CONVOLUTIONS:
-                # Else it is grouped, or flattens its input.
+                # Otherwise it is grouped, or flattens its input.
                 fits = op.name == "DEPTHWISE_CONV_2D" or (
                     graph.flatbuffer.shape(op.inputs[1])[-1] == graph.width(op.inputs[0])
                 )

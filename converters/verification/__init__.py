@@ -1,4 +1,4 @@
-"""Proof that a flatbuffer computes what a Keras model computes.
+"""Proves that a flatbuffer computes what a Keras model computes.
 
 Comparing the outputs of two engines proves little: an activation within the rounding of its threshold flips
 its sign, and in an untrained network one flip changes everything behind it. Here nothing can cascade:
@@ -11,16 +11,16 @@ its sign, and in an untrained network one flip changes everything behind it. Her
    LCE's bit, that value must be zero to rounding. A threshold that the file holds as an integer is compared
    with the zero of the model's value as a function of the popcount.
 4. **Outputs** of this forced run must agree to rounding.
-5. **Delegate.** What is proved so is LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
+5. **Delegate.** So far this proves LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
    front of LCE's operators and the exact ones around them, and must give the same bits; and the outputs of the whole
    file must agree up to the rounding of the real-valued operators, which are TFLite's.
 
-An ordinary run of an untrained model may still give something else by far: sums of exactly 0 are frequent there, and
+An ordinary run of an untrained model may still differ by far: sums of exactly 0 are frequent there, and
 at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says
 how far, and a note why.
 
-Where the model rounds to 8 bits (fake quantization), the file's integers are handed to the model as the bits are, and
-what is in front of the rounding must agree with them to what the rounding of weights and results explains.
+Where the model rounds to 8 bits (fake quantization), the model gets the file's integers, as it gets the bits, and the
+values in front of the rounding must agree with them as far as the rounding of weights and results explains.
 
 A file whose real weights are stored as float16 or int8 is compared constant by constant with the float32 file
 of the same model, which is then proved as above.
@@ -68,14 +68,14 @@ def verify(
     # Arguments
         model: The Keras model, or the file or folder of one (`.h5`, `.keras`, SavedModel), as `convert` takes it.
         content: The bytes of the `.tflite` file.
-        images: What the model takes, prepared as for the model: an array (N, height, width, channels), or of whatever
-            shape and type its input has; for several inputs a list in their order or a dictionary by their names.
-            N is a multiple of the model's batch size if that is fixed. For a file whose input is quantized they are
-            real numbers all the same, and for one that takes mirrored images they are mirrored here.
+        images: Inputs, prepared as for the model: an array (N, height, width, channels), or of whatever
+            shape and type the input has; for several inputs a list in their order or a dictionary by their names.
+            N is a multiple of the model's batch size if that is fixed. They are real numbers even for a file whose
+            input is quantized, and are mirrored here for a file that takes mirrored images.
         runtime: `"both"` to prove the file for LCE's interpreter and for the delegate of `larq_rep_runtime` on stock
             TFLite, with a note if the delegate is missing or does not run the file; `"lce"` to leave out the
-            delegate; `"delegate"` to insist on it. LCE's interpreter always runs, for the bits that the delegate is
-            compared with are its own.
+            delegate; `"delegate"` to insist on it. LCE's interpreter always runs, because the delegate is compared with
+            its bits.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
@@ -90,7 +90,7 @@ def verify(
     if runtime not in RUNTIMES:
         raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
     insist, missing = runtime == "delegate", ""
-    if runtime != "lce":  # Before the work, where the delegate is missing.
+    if runtime != "lce":  # Before the work, in case the delegate is missing.
         _, missing = _attempt(lambda: needed_runtime().delegate_path(), insist)
     given = model = loading.load(model)
     about = metadata.read(content)
@@ -125,13 +125,13 @@ def verify(
     if delegate is not None:
         result.engines["delegate"] = delegate.engine
         result.differences += delegate.differences(comparison.convolutions.layers)
-    # An output or a later sign differs because an earlier one does: the first is what matters.
+    # An output or a later sign differs because an earlier one does: only the first matters.
     result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
     return result
 
 
 def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str]:
-    """What a function of the delegate makes, or why the delegate is missing or refuses; an error if one insists."""
+    """The result of `make`, or why the delegate is missing or refuses, which is an error if one insists."""
     try:
         return make(), ""
     except delegate_errors() as error:
@@ -143,7 +143,7 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
 def _float32_file(
     model: tf.keras.Model, content: bytes, inputs: Sequence[np.ndarray]
 ) -> tuple[bytes, list[Difference]]:
-    """The file itself or, for one of smaller weights, that of the same model with float32, and how they differ."""
+    """The file or, if its weights are stored smaller, the float32 file of the same model, and how they differ."""
     if float_weights.storage(content) == "float32":
         return content, []
     reference, _ = convert(model, allow_float=True)

@@ -1,4 +1,4 @@
-"""One flatbuffer against one Keras model, value by value: LCE's interpreter runs once an image, and each part looks."""
+"""Compares a flatbuffer with a Keras model, value by value; LCE's interpreter runs once for each image."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from larq_rep.converters.verification.weights import Convolutions, compare_weigh
 
 
 class Comparison:
-    """One file against one model, of the same inputs and outputs.
+    """Compares a file with a model of the same inputs and outputs.
 
     # Arguments
         graph: The model.
         flatbuffer: The file.
-        result: Gets what is found.
-        watch: Tensors of the file that `run` gives the values of besides those that are compared here.
+        result: Gets the differences that are found.
+        watch: Further tensors of the file whose values `run` returns.
 
     # Raises
         RefusedError: If LCE's interpreter does not run the file.
@@ -70,13 +70,13 @@ class Comparison:
         mend_pairs(self._model, choices, for_model, values)
 
     def compare_image(self, index: int, inputs: Sequence[np.ndarray], values: dict[int, np.ndarray]) -> None:
-        """Compares what `run` gave for the inputs of an image."""
+        """Compares the values that `run` returned for an image."""
         model, result = self._model, self._result
         result.images += 1
         result.engines["lce"].images += 1
         compare_operators(self._flatbuffer, self.convolutions.layers, index, values, result)
         if any(d.stage == "weights" for d in result.differences):
-            return  # nothing would agree behind other weights, and these are reported
+            return  # nothing would agree behind different weights, which are already reported
         _, for_model = taken(inputs, self._flatbuffer)
         rounded = [model.fake[name].inputs[0] for name in model.stored]
         outputs = [output for output, _ in self._outputs]
@@ -94,6 +94,6 @@ class Comparison:
             compare_prediction(model, image, for_model, result)
 
     def finish(self, inputs: Sequence[np.ndarray]) -> None:
-        """Compares thresholds, and explains what differs from `model.predict` and is right."""
+        """Compares thresholds, and explains differences from `model.predict` that are right."""
         compare_thresholds(self._model, self.convolutions, taken(inputs, self._flatbuffer)[1], self._result)
         self._signs.explain()

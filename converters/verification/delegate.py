@@ -1,4 +1,4 @@
-"""The delegate of `larq_rep_runtime` against LCE's interpreter on one file."""
+"""Compares the delegate of `larq_rep_runtime` with LCE's interpreter on one file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from larq_rep.converters.verification.result import Difference, Engine
 if TYPE_CHECKING:
     import larq_rep_runtime
 
-# What rounds the same way in every engine: single products and sums, and copies. Convolutions and means do not.
+# These round the same way in every engine: single products and sums, and copies. Convolutions and means do not.
 _EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
 _SUMS = {"MEAN", "SUM"}
-# Between engines whose real-valued operators are other builds of TFLite, as a share of the largest value.
+# Allowed between engines with different builds of TFLite's real-valued operators, as a share of the largest value.
 _ROUNDING = 1e-5
 
 
 class DelegateComparison:
-    """The delegate, fused and with the fastest implementation as users run it, against LCE's interpreter.
+    """Compares the delegate, fused and with the fastest implementation as users run it, with LCE's interpreter.
 
-    LCE's operators and the exact ones around them have to give the same bits for the same values, namely LCE's own.
-    The outputs of the whole file have to agree up to rounding, unless the rounding of a real-valued operator, which
-    is not the delegate's, turns a sign, or makes the next integer of 8 bits.
+    LCE's operators and the exact ones around them must give the same bits for the same values, namely LCE's own. The
+    outputs of the whole file must agree up to rounding, unless the rounding of a real-valued operator, which is not the
+    delegate's, turns a sign or changes an 8-bit integer to the next one.
 
     # Arguments
         content: The bytes of the `.tflite` file.
@@ -51,7 +51,7 @@ class DelegateComparison:
             operators=sum(1 for op in self.flatbuffer.operators if _is_exact(self.flatbuffer, op)),
         )
         self.found: list[tuple[Operator | None, str, int]] = []  # operator, message and run of each difference
-        # The tensors of the file whose values in LCE's interpreter it takes.
+        # The tensors of the file whose values in LCE's interpreter it needs.
         self.watched = sorted({*self.inputs, *self.outputs, *self.flatbuffer.outputs} - {*self.flatbuffer.inputs})
 
     def compare_image(
@@ -62,7 +62,7 @@ class DelegateComparison:
         # Arguments
             index: Number of the run.
             inputs: The inputs as the file takes them.
-            values: What LCE's interpreter gives for the `watched` tensors, where it has run this very file already.
+            values: Values of the `watched` tensors in LCE's interpreter, if it has already run this very file.
         """
         self.engine.images += 1
         if values is None:
@@ -94,7 +94,7 @@ class DelegateComparison:
             self.found.append((None, message, index))
 
     def differences(self, layers: Mapping[int, str]) -> list[Difference]:
-        """What was found, with the Keras layers of operators where they are known."""
+        """The differences found, with the Keras layers of operators where they are known."""
         return [
             Difference("delegate", "file", -1, message, index)
             if op is None
@@ -109,7 +109,7 @@ class DelegateComparison:
         return lce.any_interpreter(self.flatbuffer.with_outputs(self.watched))
 
     def _located(self, inputs: Sequence[np.ndarray], taken: list[np.ndarray]) -> tuple[Operator | None, str]:
-        """The first operator that differs where nothing is fused, and that in words."""
+        """The first operator that differs when nothing is fused, and the same in words."""
         by_lce, delegated, tensors = self._unfused
         expected, found = by_lce.interpreter.predict(list(inputs)), delegated.invoke(taken)
         for tensor, a, b in zip(tensors, expected, found, strict=True):
@@ -132,9 +132,9 @@ class DelegateComparison:
         return by_lce, needed_runtime().Interpreter(part, fuse=False), tensors
 
     def _flips_explain(self, inputs: Sequence[np.ndarray]) -> bool:
-        """Whether the first place where the engines go apart is a sign that the rounding of a real value turned.
+        """Whether the engines first differ in a sign that the rounding of a real value turned, or in an integer.
 
-        Or an integer: of 8 bits it may be the next one, another one (an index, a comparison) any if a real value was
+        An 8-bit integer may be the next one; any other (an index, a comparison) may have any value if a real value was
         rounded before.
         """
         by_lce, delegated, looked_at, tensors = self._opened
@@ -151,7 +151,7 @@ class DelegateComparison:
                 producer = self.flatbuffer.producers[tensor]
                 return not _is_exact(self.flatbuffer, producer) and int(np.abs(a.astype(int) - b).max()) == 1
             if op.name != "LceQuantize" and not (np.isfinite(a).all() and np.isfinite(b).all()):
-                return True  # What becomes of NaN in a real-valued operator is its engine's affair.
+                return True  # Each engine treats NaN in a real-valued operator as it likes.
             apart = _apart(b, a)
             if op.name in _SUMS:
                 apart *= min(1.0, np.abs(a).max() / (np.abs(summed[op.inputs[0]]).max() or 1))
@@ -165,7 +165,7 @@ class DelegateComparison:
 
     @functools.cached_property
     def _opened(self) -> tuple[lce.Interpreter, larq_rep_runtime.Interpreter, list[Operator], list[int]]:
-        """Both engines with what real-valued operators give, and what is in front of each sign, as outputs."""
+        """Both engines, with the results of real-valued operators and the values in front of each sign as outputs."""
         looked_at = [
             op for op in self.flatbuffer.operators if op.name == "LceQuantize" or not _is_exact(self.flatbuffer, op)
         ]
@@ -176,7 +176,7 @@ class DelegateComparison:
 
 
 def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
-    """Where the delegate computes something else than LCE's interpreter, for a file of which there is no model.
+    """Where the delegate differs from LCE's interpreter, for a file without a model.
 
     # Arguments
         content: The bytes of a `.tflite` file of one input and a batch of one.
@@ -193,7 +193,7 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
 
     # Arguments
         flatbuffer: The file.
-        outputs: Tensors to give out; by default what the operators left out read, and the file's own outputs.
+        outputs: Tensors to return; by default those that the left-out operators read, and the file's own outputs.
     """
     exact = [op for op in flatbuffer.operators if _is_exact(flatbuffer, op)]
     written = {tensor for op in exact for tensor in op.outputs}
@@ -212,7 +212,7 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
 
 
 def _is_exact(flatbuffer: Flatbuffer, op: Operator) -> bool:
-    """Whether an operator has one result only; what is computed with 8 bits is rounded by each engine as it likes."""
+    """Whether an operator has only one right result; each engine rounds 8-bit results as it likes."""
     if op.name.startswith("Lce"):
         return True
     return op.name in _EXACT and quantized.quantization(flatbuffer, op.outputs[0]) is None

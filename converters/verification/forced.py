@@ -1,4 +1,4 @@
-"""What does the model compute with the bits and integers that the file has computed?"""
+"""Runs the model with the bits and integers that the file has computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ForcedRun:
 class ForcedModel:
     """The model, with the file's bits for the output of every sign, so that no difference spreads behind one.
 
-    Where the model rounds (fake quantization) and the file holds the integers, their values go on.
+    Where the model rounds (fake quantization) and the file holds the integers, it continues with their values.
 
     # Attributes
         graph, flatbuffer: The model and the file.
@@ -46,7 +46,7 @@ class ForcedModel:
         self.bits: dict[str, int] = {}
         self.fake = {node.outputs[0].name: node for node in quantized.fake_quantizers(graph)}
         self.stored: dict[str, int] = {}
-        # Sums of thousands of ±s round by more than is allowed; sums of ±1 are exact, and s comes after.
+        # Sums of thousands of ±s round by more than is allowed; sums of ±1 are exact, and s multiplies them.
         self._exact = [
             (site, np.where(kernel < 0, -1, 1).astype(kernel.dtype), scale)
             for site, kernel in zip(convolutions.sites, convolutions.kernels, strict=True)
@@ -61,7 +61,7 @@ class ForcedModel:
         # Arguments
             inputs: Its inputs.
             values: Tensors of the file, as LCE's interpreter computes them.
-            wanted: Tensors to return besides what is in front of each sign.
+            wanted: Tensors to return besides those in front of each sign.
         """
         feeds: dict[tf.Tensor, np.ndarray] = dict(zip(self.graph.inputs, inputs, strict=True))
         for name, tensor in self.stored.items():
@@ -86,7 +86,7 @@ class ForcedModel:
         return ForcedRun(fronts, {x.name: fetched[x.name] for x in wanted})
 
     def behind(self, tensor: tf.Tensor, stop: Set[str] = frozenset()) -> list[tf.Operation]:
-        """The nodes that a tensor is computed by, back to what the file's values replace and those named in `stop`."""
+        """The nodes that compute a tensor, back to those that the file's values replace or `stop` names."""
         signs = {self.signs[name].output.op.name for name in self.bits}
         stop = stop | {self.fake[name].name for name in self.stored}
         found: dict[str, tf.Operation] = {}

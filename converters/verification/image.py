@@ -12,13 +12,13 @@ from larq_rep.converters.verification.forced import ForcedRun
 
 @dataclass(frozen=True)
 class Image:
-    """What file and model compute on one image.
+    """The values that file and model compute on one image.
 
     # Attributes
         index: Its number.
         values: Tensors of the file in LCE's interpreter.
         forced: The model with the file's bits.
-        peaks: What `Rounding.magnitude` wants to know of it.
+        peaks: The values that `Rounding.magnitude` needs.
         noise: How far rounding to 8 bits may move a tensor of the file.
     """
 

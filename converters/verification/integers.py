@@ -1,4 +1,4 @@
-"""Which integers of the file stand for what the model rounds to 8 bits, and is what it rounds the same?"""
+"""Pairs the integers of the file with the model's rounding to 8 bits, and compares the values that are rounded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pair_integers(
 def compare_integers(
     model: ForcedModel, image: Image, rounding: Rounding, upstream: Upstream, result: Verification
 ) -> None:
-    """Compares the integers of the file with what the model is about to round."""
+    """Compares the integers of the file with the values that the model is about to round."""
     flatbuffer = model.flatbuffer
     for name, tensor in model.stored.items():
         front, noise = model.fake[name].inputs[0], image.noise(tensor)

@@ -1,4 +1,4 @@
-"""Does each operator of LCE compute in LCE's interpreter what it is defined to compute?"""
+"""Checks that each operator of LCE computes in LCE's interpreter what its definition says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def compare_operators(
         layers: The Keras layers of its binary convolutions, by the index of the operator.
         index: Number of the image.
         values: Tensors of the file in LCE's interpreter.
-        result: Gets the differences, and what was proved of the engine `"lce"`.
+        result: Gets the differences, and the proof for the engine `"lce"`.
     """
     engine, compared = result.engines["lce"], 0
     for op in lce_operators(flatbuffer):
@@ -57,7 +57,7 @@ def compare_operators(
 
 
 def _defined(flatbuffer: Flatbuffer, op: Operator, source: np.ndarray) -> np.ndarray | None:
-    """What an operator of LCE has to give; `None` for one without a definition here."""
+    """The correct output of an operator of LCE; `None` for one without a definition here."""
     if op.name == "LceBconv2d":
         return executor.bconv2d(flatbuffer, op, source)
     if op.name == "LceQuantize":
@@ -68,7 +68,7 @@ def _defined(flatbuffer: Flatbuffer, op: Operator, source: np.ndarray) -> np.nda
 
 
 def _signed(values: np.ndarray, stands: tuple[float, int] | None) -> np.ndarray:
-    """Numbers of the sign that LceQuantize gives to a tensor's elements."""
+    """Numbers with the signs that LceQuantize gives to a tensor's elements."""
     if values.dtype == np.bool_:
         return np.where(values, 1, -1)
     return values if stands is None else values.astype(np.int32) - stands[1]

@@ -1,4 +1,4 @@
-"""Are the outputs the same, and how far off is an ordinary run of the model?"""
+"""Compares the outputs, and measures how far off an ordinary run of the model is."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SATURATING = {"Softmax": "SOFTMAX", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
 
 
 def check_interfaces(graph: FrozenGraph, flatbuffer: Flatbuffer) -> None:
-    """Looks whether the file has the inputs and outputs of the model.
+    """Checks that the file has the inputs and outputs of the model.
 
     # Raises
-        IncomparableError: If not.
+        IncomparableError: If it does not.
     """
     for what, theirs, ours in (
         ("input", flatbuffer.inputs, graph.inputs),
@@ -47,8 +47,7 @@ def check_interfaces(graph: FrozenGraph, flatbuffer: Flatbuffer) -> None:
 
 
 def compared_outputs(graph: FrozenGraph, flatbuffer: Flatbuffer) -> list[tuple[tf.Tensor, int]]:
-    """The outputs of the model and those of the file; what an output activation saturates is compared in front of it,
-    too."""
+    """The outputs of the model and of the file, and also the values in front of an output activation that saturates."""
     outputs = list(zip(graph.outputs, flatbuffer.outputs, strict=True))
     for output, tensor in tuple(outputs):
         node, producer = resolve(output).op, flatbuffer.producers.get(tensor)
@@ -64,7 +63,7 @@ def compare_outputs(
     upstream: Upstream,
     result: Verification,
 ) -> None:
-    """Compares the outputs of the model with the file's bits with those of the file."""
+    """Compares the outputs of the file with those of the model run with the file's bits."""
     for output, tensor in outputs:
         expected = image.forced.values[output.name]
         found = quantized.real(model.flatbuffer, tensor, image.values[tensor])

@@ -1,4 +1,4 @@
-"""Which packed tensor of the file is which sign of the model?"""
+"""Pairs the packed tensors of the file with the signs of the model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from larq_rep.converters.verification.weights import Convolutions
 
 
 def pair_signs(model: ForcedModel, convolutions: Convolutions, result: Verification) -> dict[str, list[int]]:
-    """Sets `model.bits`: a sign's tensor is that of the convolution it feeds, else one that fits in shape.
+    """Sets `model.bits`: a sign's tensor is the input of the convolution it feeds, otherwise one that fits in shape.
 
     # Returns
-        The tensors that each sign may have as well.
+        All tensors that each sign may have.
     """
     choices: dict[str, list[int]] = {}
     for i, site in enumerate(convolutions.sites):

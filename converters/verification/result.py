@@ -1,4 +1,4 @@
-"""What a verification found."""
+"""The result of a verification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Difference:
         layer: Keras layer.
         operator: Index of the operator in the file; -1 for the outputs.
         message: What was expected and found, and where.
-        image: Index of the image that shows it, if it takes one.
+        image: Index of the image that shows it, if an image is needed.
     """
 
     stage: str
@@ -31,7 +31,7 @@ class Difference:
 
 @dataclass
 class Engine:
-    """What was proved for an engine that runs the file.
+    """The proof for an engine that runs the file.
 
     # Attributes
         version: Version of the engine.
@@ -39,8 +39,8 @@ class Engine:
         images: Images on which it was compared.
         operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
             around them that it takes over.
-        bit_equal: Whether all of these gave the same bits: LCE's interpreter as the operators' definition in numpy
-            (real-valued results equal to rounding), the delegate as LCE's interpreter.
+        bit_equal: Whether all of these gave the same bits: LCE's interpreter the same as the operators' definition in
+            numpy (real-valued results equal to rounding), the delegate the same as LCE's interpreter.
         output_error: Largest difference of an output, as a share of its largest value: LCE's interpreter against the
             model, the delegate against LCE's interpreter.
         turned: Images on which the rounding of a real-valued operator, which is TFLite's, turned a sign or an integer
@@ -68,12 +68,12 @@ class Verification:
             of zero if the file is right.
         sign_error: Largest difference in front of a sign, as a share of the magnitude of the sums behind it.
         output_error: Largest difference of an output, as a share of its largest value.
-        predict_error: The same of an ordinary run of the model, in which the flipped activations have the model's
-            signs: what `model.predict` differs by, although the file is right.
+        predict_error: The same for an ordinary run of the model, in which the flipped activations have the model's
+            signs: how far `model.predict` differs although the file is right.
         engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, and `"delegate"`, whose
             reference is LCE's interpreter.
         differences: What is wrong, in the order of execution; empty if the file is right.
-        notes: What could not be compared, and what looks wrong and is not.
+        notes: What could not be compared, and what looks wrong but is not.
     """
 
     convolutions: int = 0

@@ -1,4 +1,4 @@
-"""How far may file and model be apart because both round, and how far are they?"""
+"""Measures how far file and model differ, and how far they may because both round."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Rounding:
     """A measure of the float32 rounding behind a tensor, beside the largest value of the tensor itself.
 
     A sum may have been larger before it was clipped, or before a batch norm took its mean away. And LCE
-    computes a binary convolution of K terms with multiplier m as m * popcount + (K * m + bias), so its rounding
-    is that of K * m even where the result is small; a fifth of K * m bounds what was seen. What multiplies it
-    before data is added scales it too.
+    computes a binary convolution of K terms with multiplier m as m * popcount + (K * m + bias), so it rounds like K * m
+    even where the result is small; a fifth of K * m bounds the errors seen. A multiplication before data is added
+    scales the rounding too.
 
     # Arguments
-        model: The model; its signs have to be paired with the file before `magnitude` is asked for.
+        model: The model; its signs must be paired with the file before `magnitude` is called.
         convolutions: Its binary convolutions.
 
     # Attributes
-        large: Tensors whose rounding is larger than what comes out behind them, and what they are multiplied with.
+        large: Tensors whose rounding is larger than the values behind them, and their factors.
     """
 
     def __init__(self, model: ForcedModel, convolutions: Convolutions):
@@ -51,7 +51,7 @@ class Rounding:
         self._sums: dict[str, tuple[float, set[int]]] = {}
 
     def peaks(self, values: dict[str, np.ndarray]) -> list[float]:
-        """The largest value of each of `large` on an image, times what it is multiplied with."""
+        """The largest value of each of `large` on an image, times its factor."""
         return [gain * float(np.abs(values[x.name]).max()) for x, gain in self.large]
 
     def magnitude(self, tensor: tf.Tensor, peaks: list[float]) -> float:
@@ -59,7 +59,7 @@ class Rounding:
 
         # Arguments
             tensor: The tensor.
-            peaks: Those of the image.
+            peaks: The peaks of the image.
         """
         if tensor.name not in self._sums:
             self._sums[tensor.name] = self._sums_behind(tensor)
@@ -96,7 +96,7 @@ def relative_error(
     found: np.ndarray, expected: np.ndarray, magnitude: float | None = None
 ) -> tuple[float, tuple[int, ...]]:
     """Largest difference as a share of a magnitude (the largest expected one), and where; NaN if not finite."""
-    # An overflow is the largest number for some engines.
+    # Some engines turn an overflow into the largest number.
     found, expected = (np.clip(x.astype(np.float64), -_LARGEST, _LARGEST) for x in (found, expected))
     difference = np.abs(found - expected)
     where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)

@@ -1,4 +1,4 @@
-"""Is what is in front of each sign the same in file and model, and is the file's bit its sign?"""
+"""Compares the values in front of each sign in file and model, and checks that the file's bit is their sign."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from larq_rep.converters.verification.weights import Convolutions
 
 
 class SignComparison:
-    """Compares signs image by image, and counts what turned.
+    """Compares signs image by image, and counts those that turned.
 
     # Arguments
         model: The model, whose signs are paired with the file.
         convolutions: Its binary convolutions.
-        rounding: How far both may be apart.
-        upstream: What lies between two comparisons.
+        rounding: How far both may differ.
+        upstream: The layers between two comparisons.
         result: Gets differences and counts.
     """
 
@@ -73,7 +73,7 @@ class SignComparison:
             self._result.differ("sign", self._layers(sign), producer.index, message, image.index)
 
     def _front(self, sign: BinaryActivation, producer: Operator, values: dict[int, np.ndarray]) -> Any:
-        """What the file has in front of a sign; `None` where a convolution writes bits."""
+        """The file's values in front of a sign; `None` where a convolution writes bits."""
         if producer.name != "LceQuantize" or values[producer.inputs[0]].dtype == np.bool_:
             return None
         found = quantized.real(self._model.flatbuffer, producer.inputs[0], values[producer.inputs[0]])
@@ -104,7 +104,7 @@ class SignComparison:
                 return
 
     def explain(self) -> None:
-        """Notes why `model.predict` gives something else than a file that is right."""
+        """Notes why `model.predict` differs from a file that is right."""
         result = self._result
         if not result.ok or not result.predict_error > OUTPUT_TOLERANCE:
             return
@@ -137,8 +137,8 @@ class SignComparison:
 def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
 
-    Folding leaves out what changes no sign: positive factors of a channel, and clipping to [-1, 1]. A wrong factor of
-    what also goes elsewhere shows there.
+    Folding leaves out operations that change no sign: positive factors of a channel, and clipping to [-1, 1]. If a
+    value also goes elsewhere, a wrong factor shows there.
     """
     axes = tuple(range(found.ndim - 1))
     clipped = bool(np.abs(expected).max() <= 1)

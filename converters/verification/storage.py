@@ -1,4 +1,4 @@
-"""Does a file with float16 or int8 weights differ from the float32 file of the same model in their rounding only?"""
+"""Checks that a file with float16 or int8 weights differs from the model's float32 file only by rounding them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from larq_rep.converters.verification.result import Difference
 def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarray]) -> list[Difference]:
     """Differences between a file with float16 or int8 weights and the float32 file of the same model.
 
-    Apart from rounding a weight to its storage, whose bound the float32 file gives, nothing may differ: then the
-    one is proved by the proof of the other. The file is run too, on one run's inputs, and must give what the same file
-    with unpacked weights gives.
+    Apart from rounding a weight to its storage, whose bound the float32 file gives, nothing may differ: then the proof
+    of one file holds for the other. The file also runs on one run's inputs, and must give the same outputs as with
+    unpacked weights.
     """
     expanded, _ = float_weights.expand(content)
     storage = cast(float_weights.StorageType, float_weights.storage(content))

@@ -1,4 +1,4 @@
-"""Does the model turn its sign at the integer threshold that the file holds for a channel?"""
+"""Checks that the model turns its sign at the integer threshold that the file holds for a channel."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def compare_thresholds(
     """Compares the integer threshold of each channel with the model's own sign on both sides of it.
 
     Between a convolution of packed output and its sign a model has functions of one channel only, batch
-    normalisations and activations that rise or fall, so the sign as a function of the popcount changes once at
-    most. The model is run from the convolution on, with the sum of the same popcount everywhere.
+    normalisations and activations that rise or fall, so the sign as a function of the popcount changes at most once.
+    The model is run from the convolution on, with the sum of the same popcount everywhere.
     """
     feeds = dict(zip(model.graph.inputs, inputs, strict=True))
     for name, tensor in model.bits.items():

@@ -1,4 +1,4 @@
-"""What computes a value since the last place at which file and model were compared?"""
+"""Finds the layers that compute a value since the last comparison of file and model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Upstream:
     """The nodes and layers between two comparisons.
 
     # Arguments
-        model: The model; its signs have to be paired with the file first.
+        model: The model; its signs must be paired with the file first.
     """
 
     def __init__(self, model: ForcedModel):
         self._model = model
-        # Where the value in front of a sign also goes on as a shortcut, it has been compared there.
+        # If the value in front of a sign also goes on as a shortcut, it has been compared there.
         fronts = {resolve(sign.compared).op for sign in model.graph.signs}
         self._compared = {op.name for op in fronts} | {_unshifted(op).name for op in fronts}
 

@@ -1,4 +1,4 @@
-"""Does the file hold the binary weights of the model, and in which operator those of each convolution?"""
+"""Finds the operators of the file that hold the binary weights of each convolution, and compares the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Convolutions:
     # Attributes
         sites: The convolutions, in execution order.
         kernels: Their kernels.
-        match: The operators of these, by position.
+        match: Their operators, by position.
     """
 
     sites: list[Site]

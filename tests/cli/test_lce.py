@@ -200,7 +200,7 @@ def sources(folder):
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("text", "no Keras file"),
+        ("text", "not a Keras file"),
         ("folder", "no saved_model.pb"),
         ("weights", "--weights"),
         ("keras3", "Keras 3.4.1"),

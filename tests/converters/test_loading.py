@@ -272,7 +272,7 @@ REFUSED = {
     "a.tflite": (lambda p: written(p, b"\0\0\0\0TFL3"), ["converted already"]),
     "a.pth": (lambda p: written(p, b"\x80\x02"), ["lce import"]),
     "saved_model.pb": (lambda p: written(p, b"\x08\x01"), ["the folder that it lies in"]),
-    "text.txt": (lambda p: written(p, b"Hello."), ["no Keras file", "Expected a .h5 or .keras file"]),
+    "text.txt": (lambda p: written(p, b"Hello."), ["not a Keras file", "Expected a .h5 or .keras file"]),
 }
 
 

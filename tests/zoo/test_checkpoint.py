@@ -287,7 +287,7 @@ def test_no_object_gets_attributes(tmp_path):
         b"]",
     ):
         pickled = b"\x80\x02" + target + state + b"b0" + tensors[2:]
-        refuse(tmp_path, containers(pickled)["zip"], "where a dictionary or an object that is read over should be")
+        refuse(tmp_path, containers(pickled)["zip"], "where a dictionary or an object that is skipped should be")
     assert not hasattr(argparse.Namespace, "a")
 
 
@@ -556,7 +556,7 @@ NO_CHECKPOINTS = {
     "empty zip": (b"PK\x05\x06" + bytes(18), "empty or divided zip"),
     "pickle": (pickle.dumps({"a": 1}, 2), "pickle, but not one of torch.save"),
     "zeros": (bytes(100), "begins with the bytes 00 00"),
-    "beginning of a zip": (b"PK\x03\x04" + bytes(100), "no complete zip archive"),
+    "beginning of a zip": (b"PK\x03\x04" + bytes(100), "not a complete zip archive"),
     "beginning of a legacy file": (pickle.dumps(torch_files.LEGACY_MAGIC, 2), "pickle stops at byte 15"),
     "another version": (legacy_file({}, version=1002), "protocol version is 1002, expected 1001"),
     "big-endian": (legacy_file({}, system={"little_endian": False}), "not little-endian"),
@@ -580,7 +580,7 @@ def test_list_of_other_storages(tmp_path, keys):
 
 def test_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, message in {"missing": "no such file", "": "is a folder", "pipe": "a pipe", "\0": "no name"}.items():
+    for name, message in {"missing": "no such file", "": "is a folder", "pipe": "a pipe", "\0": "not the name"}.items():
         with pytest.raises(CheckpointError, match=message):
             read_state_dict(os.path.join(tmp_path, name))
 

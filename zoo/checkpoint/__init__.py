@@ -41,7 +41,7 @@ STATE_DICT_KEYS = {
 def read_state_dict(
     path: str | os.PathLike[str], *, reader: str | None = None, max_bytes: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:
-    """Reads the weights of a PyTorch checkpoint as numpy arrays, or those of MXNet's `save_parameters`.
+    """Reads the weights of a PyTorch checkpoint, or of MXNet's `save_parameters`, as numpy arrays.
 
     Nothing in the file is executed. It may be a zip archive as `torch.save` writes it since PyTorch 1.6, a file of
     the format before that (both are often called `.pth.tar`; neither is a tar archive), or `.safetensors`, which is
@@ -49,7 +49,7 @@ def read_state_dict(
     (`.params`) are recognised by their first bytes.
 
     The state dict is looked for where training scripts put it: under one of `STATE_DICT_KEYS`, or it is the whole
-    file. What stands beside it (epoch, accuracy, optimizer) is left out. Keys and their order are those of the file,
+    file. Other entries (epoch, accuracy, optimizer) are left out. Keys and their order are those of the file,
     with the prefix `module.` of `DataParallel` where it has one.
 
     !!! example
@@ -113,7 +113,7 @@ def _file_size(path: str, max_bytes: int) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError("there is no such file. Check the name") from None
     except ValueError as error:  # a null byte
-        raise CheckpointError(f"this is no name of a file: {error}. Check the name") from error
+        raise CheckpointError(f"this is not the name of a file: {error}. Check the name") from error
     if stat.S_ISDIR(status.st_mode):
         raise CheckpointError("it is a folder, expected a file. Give the name of the checkpoint in it")
     if not stat.S_ISREG(status.st_mode):
@@ -123,13 +123,13 @@ def _file_size(path: str, max_bytes: int) -> int:
     if status.st_size > max_bytes:
         raise CheckpointError(
             f"it has {status.st_size:,} bytes, expected at most max_bytes={max_bytes:,}. Raise that if the file is "
-            "meant to be so large"
+            "meant to be that large"
         )
     return status.st_size
 
 
 def _what_else(head: bytes) -> str:
-    """What a file is that is no checkpoint."""
+    """Says what a file is, if it is not a checkpoint."""
     text = head.lstrip().lower()
     expected = "expected a checkpoint of torch.save or a .safetensors file"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
@@ -167,7 +167,7 @@ def _find_state_dict(content: Any) -> dict[str, Any]:
     if other and not keys:
         found = ", ".join(short(key) for key in list(content)[:10])
         expected = ", ".join(map(repr, STATE_DICT_KEYS))
-        raise CheckpointError(f"it has no state dict under {expected} and is none itself, found {found}. {RESAVE}")
+        raise CheckpointError(f"it has no state dict under {expected} and is not one itself, found {found}. {RESAVE}")
     if other:
         raise CheckpointError(f"{where} has {short(other[0])}: {short(weights[other[0]])}, expected a tensor. {RESAVE}")
     if not weights:

@@ -1,4 +1,4 @@
-"""The files that PyTorch and safetensors write: what they hold, and how to read a storage of them."""
+"""Opens the files that PyTorch and safetensors write: their content, and how to read their storages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _SAFETENSORS = {
 
 
 class LimitedFile(io.BufferedReader):
-    """A file of which no more than `limit` bytes are read at once.
+    """A file that reads at most `limit` bytes at once.
 
     zipfile reads a whole directory before anyone can look at its size.
     """
@@ -79,7 +79,7 @@ def open_zip(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
     except CheckpointError:
         raise
     except _ZIP_ERRORS as error:
-        raise CheckpointError(f"it is no complete zip archive: {error}. {DAMAGED}") from error
+        raise CheckpointError(f"it is not a complete zip archive: {error}. {DAMAGED}") from error
     file.limit = size
     members = _check_members(archive.infolist(), size)
     pickles = [name for name in members if re.fullmatch(r"[^/]+/data\.pkl", name)]
@@ -132,7 +132,7 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile
                 "the archive, unpack that first"
             )
         members[name] = info
-    # Members that lie upon each other make a small archive as large as one likes.
+    # Overlapping members can make a small archive expand to any size.
     total = sum(info.file_size for info in infos)
     if total > size:
         raise CheckpointError(f"its members claim {total:,} bytes, but the file has {size:,}. {DAMAGED}")

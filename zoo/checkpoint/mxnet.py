@@ -74,7 +74,7 @@ class _Reader:
         try:
             name = self.take(length).decode()
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"the name of an array is no text. {DAMAGED}") from error
+            raise CheckpointError(f"the name of an array is not text. {DAMAGED}") from error
         return name.removeprefix("arg:").removeprefix("aux:")
 
     def array(self) -> np.ndarray:

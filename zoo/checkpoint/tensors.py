@@ -41,7 +41,7 @@ _repr.maxtuple = 8
 
 
 def short(value: Any) -> str:
-    """Like `repr`, but never long and never deep: what a file holds may be both."""
+    """Like `repr`, but never long and never deep: the content of a file may be both."""
     return _repr.repr(value)
 
 
@@ -51,7 +51,7 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def naming(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the name of a file in front of what a `CheckpointError` says."""
+    """Puts the name of a file in front of the message of a `CheckpointError`."""
     try:
         yield
     except CheckpointError as error:
@@ -133,12 +133,12 @@ def check_total(total: int, max_bytes: int) -> None:
     if total > max_bytes:
         raise CheckpointError(
             f"its tensors need {total:,} bytes, expected at most max_bytes={max_bytes:,}. Raise that if the file is "
-            "meant to have so many"
+            "meant to have that many"
         )
 
 
 def to_arrays(tensors: dict[str, Tensor], read_storage: ReadStorage, max_bytes: int) -> dict[str, np.ndarray]:
-    """Arrays of their own in C order, with each storage read once."""
+    """Separate arrays in C order, with each storage read once."""
     # Empty tensors count with their other sizes, which numpy multiplies too.
     sizes = (math.prod(n for n in x.shape if n) * DTYPES[x.storage.kind].itemsize for x in tensors.values())
     check_total(sum(sizes), max_bytes)

@@ -4,9 +4,9 @@ A pickle is a program: Python's own reader imports and calls whatever the file n
 opcodes that `torch.save` writes and builds dictionaries, lists, tuples, numbers, strings and descriptions of tensors.
 Names of functions and classes are looked up in a table of this module, and never imported.
 
-A `pickle.Unpickler` whose `find_class` has this table would be shorter and is no substitute: a file of nine bytes makes
-it take gigabytes (its memo is an array as long as the largest index that the file names), the number of opcodes and
-their set have no limit in it, and it sets attributes of what `find_class` returns.
+A `pickle.Unpickler` whose `find_class` has this table would be shorter but is not a substitute: a file of nine bytes
+makes it take gigabytes (its memo is an array as long as the largest index that the file names), the number of opcodes
+and their set have no limit in it, and it sets attributes of what `find_class` returns.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_PICKLE = 16 * 2**20
 _MAX_OPCODES = 1_000_000
 _MAX_DEPTH = 32
 
-# What stands beside the weights in real files: accuracies, arguments, states of optimizers and schedules. A call of
+# Objects beside the weights in real files: accuracies, arguments, states of optimizers and schedules. A call of
 # one of these gives an `Inert`, whatever its arguments.
 _INERT = {
     "_codecs encode",
@@ -83,7 +83,7 @@ class Global:
 
 @dataclass(frozen=True)
 class Inert:
-    """An object that is read over."""
+    """An object that is skipped."""
 
     name: str
 
@@ -95,7 +95,7 @@ def unpickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
         Its value, and the storages that it names, by key.
 
     # Raises
-        CheckpointError: If it is broken, too long or too deep, or has anything that state dicts have not.
+        CheckpointError: If it is broken, too long or too deep, or has anything that state dicts do not have.
     """
     stack: list[Any] = []
     below: list[list[Any]] = []
@@ -154,7 +154,7 @@ def unpickle(stream: io.BytesIO) -> tuple[Any, dict[str, Storage]]:
             elif name == "BUILD":
                 # Attributes, such as the layers' versions that a state dict carries: left out.
                 stack.pop()
-                _expect(stack[-1], (dict, Inert), "a dictionary or an object that is read over")
+                _expect(stack[-1], (dict, Inert), "a dictionary or an object that is skipped")
             else:  # BINPERSID
                 storage = _make_storage(stack.pop())
                 if storages.setdefault(storage.key, storage) != storage:
@@ -196,7 +196,7 @@ def _set_items(target: Any, items: list[Any]) -> None:
     if len(items) % 2:
         raise CheckpointError(f"its pickle has a key without a value. {DAMAGED}")
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # No longer numbers: any number of those can share one hash, and make a dictionary slow.
+        # Longer numbers are refused: any number of them can share one hash, and make a dictionary slow.
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 2**63):
             raise CheckpointError(f"it has a dictionary with key {short(key)}, expected a string or a number. {RESAVE}")
         if isinstance(target, dict):

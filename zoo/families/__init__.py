@@ -44,7 +44,7 @@ def families() -> dict[str, Family]:
 
 
 def recognise(keys: Keys) -> tuple[str, dict[str, Any]]:
-    """The network that keys belong to, and the arguments of its constructor that the one family says that knows them.
+    """The network that keys belong to, and the arguments of its constructor, as the one family that knows them says.
 
     # Raises
         CheckpointError: If no family knows them, or several do, or one refuses them.
@@ -72,8 +72,8 @@ def load_state_dict(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> 
 
     # Arguments
         model: The network, whose first layer is a `larq_rep.layers.Mirror` named `mirror`: the kernels it gets are
-            mirrored. It may have its latent weights for weights (`larq_rep.training.with_real_weights`), as the
-            network of a first training phase.
+            mirrored. Its weights may be its latent weights (`larq_rep.training.with_real_weights`), as in a first
+            training phase.
         arrays: What `read_state_dict` returns.
 
     # Returns
@@ -97,12 +97,12 @@ def _family(model: tf.keras.Model) -> Family:
     if family is None:
         known = [name for family in families().values() for name in family.NETWORKS]
         raise CheckpointError(
-            f"it cannot be imported, for no checkpoint of {model.name} has a known layout. Networks with one: "
+            f"it cannot be imported: no checkpoint of {model.name} has a known layout. Networks with one: "
             f"{', '.join(known)} and their Rep networks."
         )
     if not any(isinstance(layer, Mirror) and layer.input is model.input for layer in model.layers):
         raise CheckpointError(
-            f"it cannot be imported, for this {model.name} does not begin with a Mirror layer, and the kernels are "
+            f"it cannot be imported: this {model.name} does not begin with a Mirror layer, and the kernels are "
             "mirrored. Build it with input_tensor=larq_rep.layers.Mirror(name='mirror')(image)."
         )
     return family

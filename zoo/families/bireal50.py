@@ -1,4 +1,4 @@
-"""Bi-Real-Net-50, whose code numbers its blocks through."""
+"""Bi-Real-Net-50, whose code numbers its blocks consecutively."""
 
 from __future__ import annotations
 

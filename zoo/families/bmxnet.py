@@ -29,7 +29,7 @@ NETWORKS = (
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
-    """Gluon's names are numbers, which tell nothing."""
+    """Recognises nothing: Gluon's names are numbers, which tell nothing."""
     return None
 
 
@@ -61,7 +61,7 @@ def in_order(weights: Importer, layers: Iterable[str]) -> dict[str, str]:
 def layers_of(weights: Importer) -> list[str]:
     if not any(isinstance(layer, PopCount) or "_scale" in layer.name for layer in weights.model.layers):
         raise CheckpointError(
-            f"it cannot be imported, for this {weights.model.name} pads with 0, while BMXNet pads with -1 and counts. "
+            f"it cannot be imported: this {weights.model.name} pads with 0, while BMXNet pads with -1 and counts. "
             "Build it with padding='bmxnet'."
         )
     kinds = (tf.keras.layers.Conv2D, tf.keras.layers.Dense, tf.keras.layers.BatchNormalization)

@@ -30,7 +30,7 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
 
 
 def method(keys: Keys, conv: str) -> str:
-    """The method of a binary convolution, by what stands beside its kernel."""
+    """The method of a binary convolution, by the keys beside its kernel."""
     if f"{conv}.rotate" in keys:
         return "rbnn"
     return "recu" if f"{conv}.alpha" in keys else "irnet"

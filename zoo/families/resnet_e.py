@@ -13,12 +13,12 @@ NETWORKS = ("ResNetE18", "ResNetE34")
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
-    """Gluon's names are numbers, which tell nothing."""
+    """Recognises nothing: Gluon's names are numbers, which tell nothing."""
     return None
 
 
 def port(weights: Importer) -> dict[str, str]:
-    """In the file the shortcut of a block stands behind what it goes around."""
+    """In the file the shortcut of a block follows the layers that it goes around."""
     layers = layers_of(weights)
 
     def place(layer: str) -> tuple[int, ...]:
