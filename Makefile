@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]))
 
-# larq_zoo holds back TensorFlow, so it has an environment of its own.
+# larq_zoo limits TensorFlow's version, so it has its own environment.
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
 
@@ -62,7 +62,7 @@ bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/training.py
 	$(MAKE) -C runtime bench
 
-ablation: install  ## the papers' comparisons in miniature; goes on where it was stopped
+ablation: install  ## the papers' comparisons in miniature; continues where it was stopped
 	$(BIN)/lqr ablate --out build/ablation --write docs/ablation.md
 
 clean:

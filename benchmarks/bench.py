@@ -1,6 +1,6 @@
-"""What `make bench` prints: conversion time against LCE's own route, gain of folding, and latency of every engine.
+"""Measures conversion time against LCE's own route, the gain of folding, and the latency of every engine.
 
-Everything is a ratio within one run: the two routes and all engines take turns.
+All comparisons are ratios within one run: the two routes and all engines take turns.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def operators(content: bytes) -> Counter:
 
 
 def conversion(model: tf.keras.Model, repeats: int) -> tuple[bytes, dict]:
-    """Seconds of all routes, taking turns, and whether the unfolded files are equal in operators and outputs."""
+    """Seconds of all routes, which take turns, and whether the unfolded files have equal operators and outputs."""
     routes = {
         "larq_rep": lambda m: convert(m, fold=False)[0],
         "folded": lambda m: convert(m)[0],

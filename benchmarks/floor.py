@@ -1,12 +1,12 @@
-"""Where the time of a network goes: binary sums, and the elementwise part over the least it could take.
+"""Splits the time of a network into binary sums and the elementwise part, and compares the latter with its floor.
 
     python benchmarks/floor.py [network.tflite] [--implementation NAME]
 
-Without a file it is RepReActNetA, with random weights.
+Without a file it measures RepReActNetA with random weights.
 
-The floor is the bytes of the tensors that the delegate's steps read and write over the bandwidth of copying that
-much memory. The elementwise part is an estimate: the measured total minus the network's binary sums at the speed that
-the same kernels have on one shape, 3x3 on 14x14x256 (`build/native/convolutions`).
+The floor is the bytes of the tensors that the delegate's steps read and write, divided by the bandwidth of copying that
+much memory. The elementwise part is an estimate: the measured total minus the network's binary sums at the speed of
+the same kernels on one shape, 3x3 on 14x14x256 (`build/native/convolutions`).
 """
 
 import argparse
@@ -26,7 +26,7 @@ _RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 
 
 def copy_bandwidth(size: int) -> float:
-    """Bytes read and written a second, copying `size` bytes at a time; the best of many."""
+    """Bytes read and written per second while copying `size` bytes at a time; the best of many copies."""
     source, target = np.ones(size // 4, np.float32), np.ones(size // 4, np.float32)
     best = np.inf
     for _ in range(50):
@@ -37,7 +37,7 @@ def copy_bandwidth(size: int) -> float:
 
 
 def sum_speed(implementation: str) -> float:
-    """MAC a second of the kernels on a 3x3 convolution of 14x14x256."""
+    """MACs per second of the kernels on a 3x3 convolution of 14x14x256."""
     program = _RUNTIME / "build" / "native" / "convolutions"
     subprocess.run(["make", "-s", "--no-print-directory", "-C", _RUNTIME, "build/native/convolutions"], check=True)
     printed = subprocess.run([program, implementation], capture_output=True, text=True, check=True).stdout

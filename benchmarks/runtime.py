@@ -1,4 +1,4 @@
-"""The delegate on stock TFLite against LCE's interpreter in all its modes, and against a float MobileNet.
+"""Compares the delegate on stock TFLite with LCE's interpreter in all its modes, and with a float MobileNet.
 
 All engines take turns in one run; figures are medians of one image, and ratios of medians.
 """
@@ -28,7 +28,7 @@ LCE = ("default", "indirect", "xnnpack", "indirect+xnnpack")
 
 
 def trained_like(model: tf.keras.Model) -> tf.keras.Model:
-    """Random weights: with initial values the converter finds operators to leave out, and equal ones to merge."""
+    """Sets random weights: with initial values the converter could drop some operators and merge equal ones."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
@@ -39,7 +39,7 @@ def trained_like(model: tf.keras.Model) -> tf.keras.Model:
 
 
 def mobilenet() -> bytes:
-    """A float MobileNetV1 of width 1 by the stock converter; XNNPACK runs it."""
+    """A float MobileNetV1 of width 1 from the stock converter; XNNPACK runs it."""
     converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.applications.MobileNet(weights=None))
     with standard_error():
         return converter.convert()
@@ -51,7 +51,7 @@ def medians(results: list[Result]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", default=NETWORKS, help="names of the zoo")
+    parser.add_argument("networks", nargs="*", default=NETWORKS, help="names of networks of the zoo")
     parser.add_argument("--num_runs", type=int, default=30, help="inferences of each engine")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> None:
             continue
         with standard_error():
             found = medians(benchmark({name: content}, modes=(*LCE, *delegates), num_runs=arguments.num_runs))
-            # Two threads beside one, and the float network beside both.
+            # One and two threads, and the float network, take turns.
             engines = [threaded(content, 1), threaded(content, 2), threaded(float_network, 1)]
             one, two, real = np.median(measure(engines, 5, arguments.num_runs), axis=0)
         fastest = min(found[mode] for mode in LCE if mode in found)

@@ -1,10 +1,10 @@
-"""Training steps against the plain Keras and Larq form of the same network: images per second, peak memory.
+"""Compares training steps with the plain Keras and Larq form of the same network: images per second, peak memory.
 
 The plain form is what a user of Larq writes without this package: RPReLU as `PReLU` between two layers that add a
-bias, RSign as such a layer and `ApproxSign`, `MagnitudeAwareSign` for the kernels and `tf.tile` for the repeating.
-Larq has no estimators of IR-Net, so the plain ResNet-20 has these quantizers, too: it computes less.
+bias, RSign as such a layer and `ApproxSign`, `MagnitudeAwareSign` for the kernels and `tf.tile` for the repeats.
+Larq lacks IR-Net's estimators, so the plain ResNet-20 also has these quantizers: it computes less.
 
-The two forms take turns within one run. Peak memory is that of a process that does nothing but two steps of one form.
+The two forms take turns within one run. Peak memory is measured in a process that only does two steps of one form.
 """
 
 import argparse
@@ -105,14 +105,14 @@ def peak_mb(name: str, form: str) -> float:
     for _ in range(2):
         model.train_on_batch(images, labels)
     if sys.platform == "linux":
-        # Not getrusage, which on Linux counts what the parent process had.
+        # Not getrusage: on Linux it includes the parent process's memory.
         (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts in bytes
 
 
 def peaks(name: str) -> dict[str, float]:
-    """Peak memory of each form, side by side in processes of their own."""
+    """Peak memory of each form, measured side by side in separate processes."""
     command = [sys.executable, __file__, "--peak", name]
     processes = {form: subprocess.Popen([*command, form], stdout=subprocess.PIPE, text=True) for form in FORMS}
     outputs = {form: process.communicate()[0] for form, process in processes.items()}
@@ -123,7 +123,7 @@ def peaks(name: str) -> dict[str, float]:
 
 
 def step_seconds(name: str, repeats: int) -> dict[str, float]:
-    """Median time of a training step of each form; they take turns."""
+    """Median time of a training step of each form; the forms take turns."""
     models = {form: network(name, form) for form in FORMS}
     images, labels = batch(models["plain"], name)
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}

@@ -1,8 +1,8 @@
-"""From networks to verified, bitpacked files in a few minutes; run by `make demo`.
+"""Turns networks into verified, bitpacked files in a few minutes; run by `make demo`.
 
 Trains ResNet-20 and Rep-ResNet-20 on the handwritten digits of scikit-learn with `lqr train`, converts them, proves
 that the files compute what the networks compute, does the same with Rep-ReActNet-A at its full size (untrained,
-with batch normalisations set on photographs), and measures all of them. What it makes is left in build/demo.
+with batch normalisations set on photographs), and measures all of them. The results stay in build/demo.
 
 Exit code 0 if all targets are met, 1 if one is missed, 2 if build/demo is not the demo's own.
 """
@@ -54,7 +54,7 @@ class Demo:
 
     @contextmanager
     def step(self, description: str, total: int | None = None) -> Iterator[Callable[[int, str], None]]:
-        """Yields a function that is told how much of the step is done, and what to say of it."""
+        """Yields a function that takes how much of the step is done, and a text to show."""
         task = self.bars.add_task(description, total=total)
         start = time.perf_counter()
 
@@ -134,7 +134,7 @@ class Demo:
             self.missed.append(f"{name}: the file differs from the model: {result.differences[0]}")
 
     def answers(self, name: str, model, images) -> tuple[Any, Any]:
-        """The classes that Keras and LCE find, with each image in a batch of its own in LCE."""
+        """The classes that Keras and LCE find; LCE gets each image in its own batch."""
         from larq_rep.converters import lce
 
         with self.step(f"{name}: compare the answers on {len(images)} images"):
@@ -179,7 +179,7 @@ class Demo:
 
 
 def draw_digits(path: Path, images, labels, answers: dict[str, tuple[Any, Any]]) -> None:
-    """The first digits with what Keras and the file say to each; wrong answers are red."""
+    """Draws the first digits with the answers of Keras and the file to each; wrong answers are red."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 2.4 * 3), layout="constrained")

@@ -1,4 +1,4 @@
-"""The papers' comparisons in miniature: what `lqr ablate` trains, and what it makes of it."""
+"""The papers' comparisons in miniature: the networks that `lqr ablate` trains, and its evaluation of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any
 from larq_rep_cli import runs, terminal
 
 SIZE = 16
-# Of the training of every row. They are small so that the rows can differ: a network of the published size and
-# length of training reads practically all digits.
+# For the training of every row. They are small so that the rows can differ: a network of the published size and
+# length of training classifies practically all digits correctly.
 EPOCHS = 20
 _COMMON = {"batch_size": 32}
 
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim: `better` is more accurate than `worse`, in the paper by so many points."""
+    """A claim: `better` is more accurate than `worse`, by `published` points in the paper."""
 
     claim: str
     better: str
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def _repbnn(method: str, title: str, points: Sequence[float]) -> tuple[list[Row], list[Comparison]]:
-    """The rows of RepBNN's Tables 2 to 5 for one method, and by how much they differ in the paper."""
+    """The rows of RepBNN's Tables 2 to 5 for one method, and their differences in the paper."""
     common = {"method": method, "width": 8}
     rep: dict[str, Any] = {**common, "beta": 2}
     vgg = {"method": method, "width": 8}
@@ -109,12 +109,12 @@ ROWS, COMPARISONS = _rows()
 
 
 def chosen(*patterns: str) -> list[Row]:
-    """The rows whose name matches one of the shell patterns, whatever the case."""
+    """The rows whose name matches one of the shell patterns, ignoring case."""
     return [row for row in ROWS if any(fnmatch.fnmatchcase(row.name.lower(), p.lower()) for p in patterns)]
 
 
 def folder(out: Path, row: Row, seed: int) -> Path:
-    """Where the run of a row with a seed is."""
+    """The folder of the run of a row with a seed."""
     name = "".join(letter if letter.isalnum() else "-" for letter in row.name.lower())
     return out / name / f"seed{seed}"
 
@@ -124,7 +124,7 @@ def config(row: Row, seed: int, epochs: int) -> Any:
     from larq_rep.training.recipe import changed
 
     recipe = training.get_recipe(row.recipe)
-    # In two phases half of the epochs are for each.
+    # Each phase of a recipe with two gets half of the epochs.
     for key, value in {**row.changes, "epochs": epochs // len(recipe.phases)}.items():
         new = changed(recipe, key, value)
         assert new is not None, key
@@ -133,10 +133,10 @@ def config(row: Row, seed: int, epochs: int) -> Any:
 
 
 def accuracy(path: Path, wanted: Any) -> float | None:
-    """Test accuracy after the last epoch of a run, in percent; `None` if it has not come so far.
+    """Test accuracy after the last epoch of a run, in percent; `None` if it has not got that far.
 
     # Raises
-        ValueError: If it is a run with other values.
+        ValueError: If the run was started with other values.
     """
     from larq_rep.training import folder as folders
     from larq_rep.training import read_metrics
@@ -144,14 +144,14 @@ def accuracy(path: Path, wanted: Any) -> float | None:
     if not runs.is_run(path):
         return None
     if not folders.holds(path, wanted):
-        raise ValueError(f"{path} was begun with other epochs or values. Give another folder with --out.")
+        raise ValueError(f"{path} was started with other epochs or values. Give another folder with --out.")
     rows, phases = read_metrics(path), wanted.recipe.phases
     done = bool(rows) and (rows[-1]["phase"], rows[-1]["epoch"]) == (len(phases), phases[-1].epochs)
     return 100 * rows[-1]["val_accuracy"] if done else None
 
 
 def train(row: Row, seed: int, epochs: int, out: Path) -> float:
-    """Trains a row with a seed, from where it was stopped if it was, and returns its accuracy."""
+    """Trains a row with a seed, or resumes its run if it was stopped, and returns its accuracy."""
     terminal.quiet_tensorflow()
     from larq_rep import training
 
@@ -168,7 +168,7 @@ def _one_core() -> None:
 
 
 def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int) -> Iterator[tuple[Row, int, float]]:
-    """Trains all rows with seeds 0 to `seeds - 1`, each run on one core; yields what is done as it is done."""
+    """Trains all rows with seeds 0 to `seeds - 1`, each run on one core; yields each result when it is done."""
     waiting = []
     for seed in range(seeds):
         for row in rows:
@@ -177,7 +177,7 @@ def train_all(rows: Sequence[Row], seeds: int, epochs: int, out: Path, jobs: int
                 waiting.append((row, seed))
             else:
                 yield row, seed, found
-    # TensorFlow keeps something of every network, so a process ends after some of them.
+    # TensorFlow does not free everything of a network, so a process ends after some of them.
     with multiprocessing.get_context("spawn").Pool(jobs, _one_core, maxtasksperchild=10) as pool:
         yield from pool.imap_unordered(_train, [(row, seed, epochs, out) for row, seed in waiting])
 

@@ -1,4 +1,4 @@
-"""Folders of one folder of images for each class, as `lce evaluate` takes them."""
+"""Reads a folder that holds one folder of images for each class, for `lce evaluate`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def labelled(folder: Path, source: str, classes: int, names: list[str] | None) -
 
     # Arguments
         folder: The folder of folders.
-        source: What is evaluated, for messages.
-        classes: How many classes it knows.
-        names: The names of its classes, if it has some.
+        source: The name of the evaluated model, for messages.
+        classes: The number of its classes.
+        names: The names of its classes, if they have names.
 
     # Raises
-        InputError: If the folders are not those of the classes.
+        InputError: If the folders do not match the classes.
     """
     from larq_rep.images import images_in
 
     if not folder.is_dir():
-        raise InputError(f"--images: {folder} is not a folder. Expected a folder of one folder for each class.")
+        raise InputError(f"--images: {folder} is not a folder. Expected a folder that holds one folder for each class.")
     folders = folders_in(folder)
     found = {child: images_in(child) for child in folders}
     numbered = all(child.name.isdecimal() for child in folders)
@@ -51,7 +51,7 @@ def labelled(folder: Path, source: str, classes: int, names: list[str] | None) -
 
 
 def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> dict[Path, int]:
-    """The class of each folder, by its name if all are numbers of classes, else by its place."""
+    """The class of each folder: its name if all names are class numbers, otherwise its place."""
     numbered = all(child.name.isdecimal() for child in folders)
     if numbered and max(int(child.name) for child in folders) < classes:
         return {child: int(child.name) for child in folders}
@@ -59,11 +59,11 @@ def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> di
         count = max(int(child.name) for child in folders) + 1 if numbered else len(folders)
         raise InputError(
             f"{folder} has {count} classes, but {source} knows {classes}. Expected a folder for each class, or folders "
-            "whose names are the numbers of classes, from 0."
+            "whose names are class numbers, from 0."
         )
     if numbered:
         terminal.note(
-            f"The folders of {folder} are no numbers of classes from 0, so they are taken in alphabetical order: "
+            f"The folders of {folder} are not class numbers from 0, so they are taken in alphabetical order: "
             f"{_some([child.name for child in folders])}."
         )
     return {child: place for place, child in enumerate(folders)}

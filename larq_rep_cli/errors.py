@@ -1,4 +1,4 @@
-"""What stops a command: input it cannot use, and SIGTERM."""
+"""The exceptions that stop a command: input that it cannot use, and SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class InputError(click.ClickException):
-    """What the user gave cannot be used. The message says what, where, what was expected, and what to do."""
+    """The input cannot be used. The message says what, where, what was expected, and what to do."""
 
     exit_code = 2
 
@@ -24,4 +24,4 @@ def refusing(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 class Terminated(BaseException):
-    """SIGTERM, which Linux does not deliver to process 1 of a container that does not ask for it."""
+    """SIGTERM. Linux does not deliver it to process 1 of a container unless that process asks for it."""

@@ -11,13 +11,13 @@ from larq_rep_cli.errors import InputError, refusing
 
 
 def check_suffix(path: Path, option: str, suffix: str) -> None:
-    """Refuses the name of a file, given with an option, that has another suffix."""
+    """Refuses a file name, given with an option, that has another suffix."""
     if path.suffix != suffix:
         raise InputError(f"{option} {path}: expected the name of a {suffix} file.")
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Refuses a file that could not be written, before the long work.
+    """Refuses a file that could not be written, before the long work starts.
 
     # Raises
         InputError: If its folder does not exist or cannot be written to, if it is a folder itself, or if it
@@ -35,7 +35,7 @@ def check_output(path: Path, force: bool) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """As `larq_rep.files.replacing`, for a command.
+    """Like `larq_rep.files.replacing`, for a command.
 
     # Raises
         InputError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""The modules of larq_rep that need no TensorFlow, for help and messages that should not wait for it."""
+"""The modules of larq_rep that do not need TensorFlow, for help and messages that should not wait for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def _module(name: str) -> ModuleType:
-    """A module from its file: to import it would import `larq_rep` first, and that TensorFlow."""
+    """Loads a module from its file: an import would import `larq_rep` first, and with it TensorFlow."""
     package = importlib.util.find_spec("larq_rep")
     assert package and package.origin
     spec = importlib.util.spec_from_file_location(f"{__name__}.{name}", Path(package.origin).with_name(f"{name}.py"))

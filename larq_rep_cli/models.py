@@ -1,4 +1,4 @@
-"""Models by the name of a network or of a file."""
+"""Loads models by the name of a network or a file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load_model(
 ) -> tf.keras.Model:
     """The model of a Keras file, of a SavedModel folder, of a run of `lqr train` or of a name of the zoo.
 
-    A name of the zoo is that network even if there is a file of that name: write `./name` for the file. Without
-    weights it has its initial values, which `seed` determines, so that two processes have the same.
+    A name of the zoo means that network even if a file has the same name: write `./name` for the file. Without
+    weights it has its initial values, which `seed` determines, so that two processes have the same ones.
 
     # Raises
         InputError: If there is no such model, if it cannot be read, or if the options do not fit it.
@@ -73,7 +73,7 @@ def _load_file(source: str, names: list[str]) -> tf.keras.Model:
 
 
 def load(source: str, seed: int, options: dict[str, Any]) -> tf.keras.Model:
-    """As `load_model`, and says so if the model is untrained."""
+    """Like `load_model`; prints a note if the model is untrained."""
     model = load_model(source, seed=seed, **options)
     from larq_rep.zoo import list_models
 

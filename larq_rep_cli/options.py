@@ -1,4 +1,4 @@
-"""The options and arguments that several commands have."""
+"""The options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = click.Path(path_type=Path)
 
 
 def examples(*lines: str) -> str:
-    """An epilog that shows how a command is used, one example a line."""
+    """An epilog of examples of a command's use, one on each line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -43,13 +43,13 @@ class InputSize(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+)(?:x(\d+)(?:x(\d+))?)?", value.strip().lower())
         if match is None:
-            self.fail(f"{value!r} is no size. Expected N, HxW or HxWxC: 224, 240x320 or 16x16x1.", param, ctx)
+            self.fail(f"{value!r} is not a size. Expected N, HxW or HxWxC: 224, 240x320 or 16x16x1.", param, ctx)
         height, width, channels = match.groups()
         return int(height), int(width or height), int(channels or 3)
 
 
 class Keyword(click.ParamType):
-    """KEY=VALUE, for an argument of a constructor that no option has."""
+    """KEY=VALUE, for a constructor's argument that has no option."""
 
     name = "key=value"
 
@@ -58,7 +58,7 @@ class Keyword(click.ParamType):
             return value
         key, equals, text = value.partition("=")
         if not equals or not re.fullmatch(r"((\d+|network)\.)?[A-Za-z_]\w*", key):
-            self.fail(f"{value!r} is no keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
+            self.fail(f"{value!r} is not a keyword argument. Expected KEY=VALUE, such as method=recu.", param, ctx)
         try:
             return key, ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -66,13 +66,13 @@ class Keyword(click.ParamType):
 
 
 def set_option(function: _F) -> _F:
-    """Arguments of the constructor of a network that are particular to it."""
+    """The option for constructor arguments that only some networks have."""
     text = "Another argument of the network's constructor, such as method=recu; may be repeated."
     return click.option("--set", "keywords", type=Keyword(), multiple=True, metavar="KEY=VALUE", help=text)(function)
 
 
 def size_options(function: _F) -> _F:
-    """The options that the size of a network of the zoo depends on; `load_model` takes them."""
+    """The options that determine the size of a network of the zoo; `load_model` takes them."""
     size = "Image size of a network of the zoo: N, HxW or HxWxC.  [default: as published]"
     options = [
         click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
@@ -86,13 +86,13 @@ def size_options(function: _F) -> _F:
 
 
 def model_options(function: _F) -> _F:
-    """The options that say which model is meant; `load_model` takes them."""
+    """The options that choose a model; `load_model` takes them."""
     text = "Weights file of a network of the zoo."
     return click.option("--weights", type=PATH, help=text)(size_options(function))
 
 
 def seed_option(function: _F) -> _F:
-    text = "Seed of everything random, the initial values of a network without --weights included."
+    text = "Seed of everything random, including the initial values of a network without --weights."
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)(function)
 
 
@@ -106,14 +106,14 @@ restarts_option = click.option(
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="With --strategy multiworker: how often to go on by itself from the last checkpoint after another worker "
-    "was lost, counted since the last finished epoch.",
+    help="With --strategy multiworker: how often to restart from the last checkpoint after another worker was lost, "
+    "counted since the last finished epoch.",
 )
 wait_option = click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="With --strategy multiworker: how long to wait until all workers are there.  [default: for ever]",
+    help="With --strategy multiworker: how long to wait for all workers.  [default: forever]",
 )
 weights_option = click.option(
     "--weights",

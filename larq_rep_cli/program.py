@@ -35,8 +35,8 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def _end(code: int | str | None) -> NoReturn:
-    """Ends the process at once. Python would first take apart what TensorFlow has built, for up to half a minute."""
-    if isinstance(code, str):  # As sys.exit does.
+    """Ends the process at once. Python would first destroy TensorFlow's objects, for up to half a minute."""
+    if isinstance(code, str):  # Like sys.exit.
         note(code)
         code = 1
     atexit._run_exitfuncs()
@@ -47,14 +47,14 @@ def _end(code: int | str | None) -> NoReturn:
 
 
 class Group(click.Group):
-    """A group of commands that knows what a mistyped command may have meant, and how a program ends.
+    """A group of commands that suggests corrections of mistyped commands and defines how a program ends.
 
-    Each module of `package` is a command and has a function of its name; `import_` is `import`, and what begins with
-    `_` is not a command. A module is imported when its command is needed.
+    Each module of `package` is a command and has a function of its name; `import_` is `import`, and modules that begin
+    with `_` are not commands. A module is imported when its command is needed.
 
-    Exit codes: those of the commands; 3 after an exception that no command expects, 130 after Ctrl-C, 143 after SIGTERM
-    and 141 when nobody reads the output any more, as of programs that these signals end. A program of its own ends as
-    soon as it has said its last word, and by SIGTERM also as process 1.
+    Exit codes: the commands' own; 3 after an exception that no command expects, 130 after Ctrl-C, 143 after SIGTERM
+    and 141 when nobody reads the output any more, as for programs that these signals end. A program that no other one
+    called exits as soon as its output is written, and SIGTERM ends it even as process 1.
     """
 
     def __init__(self, *args: Any, package: str = "", **attributes: Any):
@@ -112,18 +112,18 @@ class Group(click.Group):
 
 
 def _restart_with_docstrings() -> None:
-    """Replaces this process where Python was told to leave docstrings out: tf_keras edits its own, and `--help`."""
+    """Restarts Python if it was told to leave out docstrings: tf_keras edits its own, and `--help` shows ours."""
     if sys.flags.optimize > 1 and os.environ.get("PYTHONOPTIMIZE", "1") != "1":
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONOPTIMIZE": "1"})
 
 
 def _prepare_process() -> None:
-    """Makes the commands independent of what shells, services and notebooks set for other programs."""
+    """Makes the commands independent of settings that shells, services and notebooks make for other programs."""
     # larq_rep sets it as well, but a command may import TensorFlow first.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    # Pictures are only written to files. That of a notebook cannot be imported elsewhere.
+    # Pictures are only written to files. A notebook's backend cannot be imported elsewhere.
     os.environ["MPLBACKEND"] = "agg"
-    # A closed descriptor would be that of the next file to be opened, and get what is printed.
+    # The next file to be opened would get the number of a closed descriptor, and with it the output.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -131,14 +131,14 @@ def _prepare_process() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115  (as long as the process)
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
-    # Names of files may hold what the encoding of the terminal lacks.
+    # File names may contain characters that the terminal's encoding lacks.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _exit_code(run: Callable[[], Any], args: Sequence[str] | None) -> int | str | None:
-    """Runs a command and says how it ended; what went wrong is printed."""
+    """Runs a command, prints what went wrong and returns the exit code."""
     stdout = sys.stdout
     try:
         result = run()
@@ -147,19 +147,19 @@ def _exit_code(run: Callable[[], Any], args: Sequence[str] | None) -> int | str 
         error.show()
         return error.exit_code
     except click.Abort as error:
-        # What click takes for the user's wish to stop.
+        # Exceptions that click takes for the user's wish to stop.
         if not isinstance(error.__cause__, EOFError):
             note("Interrupted.")
             return 130
         return _fault(error.__cause__, args)
     except SystemExit as error:
-        # Where nobody reads on, click replaces the stream and ends, and rich ends while it handles the error.
+        # If nobody reads the output any more, click replaces the stream and exits; rich exits in its error handler.
         unread = sys.stdout is not stdout or isinstance(error.__context__, BrokenPipeError)
         return 141 if unread else error.code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return _fault(error, args)
-        # Else Python would try again at its end.
+        # Otherwise Python would try to write again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         note(f"Error: {error.strerror}.")
         return InputError.exit_code
@@ -168,14 +168,14 @@ def _exit_code(run: Callable[[], Any], args: Sequence[str] | None) -> int | str 
 
 
 def _fault(error: BaseException, args: Sequence[str] | None) -> int:
-    """Prints an exception that no command expects, and what to do."""
+    """Prints an exception that no command expects, and asks the user to report it."""
     traceback.print_exception(error)
     program = Path(sys.argv[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     command = shlex.join([name, *(sys.argv[1:] if args is None else args)])
     versions = ", ".join(f"{package} {_version(package)}" for package in ("larq-rep", "tensorflow"))
     note(
-        "This is a fault of larq-rep and not of what it was given. Please report it, with all lines above and these: "
+        "This is a fault of larq-rep, not of its input. Please report it, with all lines above and these: "
         f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, command: {command}"
     )
     return _FAULT

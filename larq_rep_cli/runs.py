@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def absolute(name: str) -> str:
-    """A file or folder by its whole path, for the run is used from elsewhere, too; another name as it is."""
+    """The absolute path of a file or folder, as the run is also used from elsewhere; other names unchanged."""
     return str(Path(name).resolve()) if Path(name).exists() and not light.datasets.find(name) else name
 
 
@@ -27,7 +27,7 @@ def is_run(source: str | Path) -> bool:
 
 
 def strategy(run: Path) -> str | None:
-    """The strategy of a run, without TensorFlow; `None` for what is no run, which is told later."""
+    """The strategy of a run, without TensorFlow; `None` if this is not a run, which is reported later."""
     try:
         return json.loads((run / "config.json").read_text(encoding="utf-8")).get("strategy")
     except (OSError, ValueError, AttributeError):
@@ -41,11 +41,11 @@ def interrupted(folder: Path, how: str = "Interrupted") -> InputError:
 def how_to_go_on(folder: Path) -> str:
     if is_run(folder):
         return f"`lqr resume {folder}` goes on after the last whole epoch."
-    return f"`lqr resume {folder}` goes on with a run that has begun; this one had not: start the same command again."
+    return f"`lqr resume {folder}` continues only a run that has begun; this one had not: start the same command again."
 
 
 def config(run: Path, devices: bool = True) -> Config:
-    """What a run was started with.
+    """The configuration that a run was started with.
 
     # Raises
         InputError: If it is not a run.
@@ -65,7 +65,7 @@ def network(config: Config) -> tf.keras.Model:
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """The keywords of the network's constructor: those of the run, and those that follow from its data."""
+    """The keywords of the network's constructor: the run's own, and others that follow from its data."""
     from larq_rep import zoo
     from larq_rep.zoo.registry import DATASETS, choose
 
@@ -90,7 +90,7 @@ def load(folder: str | Path, weights: str = "best") -> tf.keras.Model:
     """The trained network of a run.
 
     # Raises
-        InputError: If there is none yet, or it cannot be built any more.
+        InputError: If there is none yet, or it can no longer be built.
     """
     terminal.quiet_tensorflow()
     from larq_rep import training
@@ -101,7 +101,7 @@ def load(folder: str | Path, weights: str = "best") -> tf.keras.Model:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Images are read while they are needed; what is wrong with one is told by TensorFlow."""
+    """Turns TensorFlow's errors about damaged images, which it reads only when they are needed, into `InputError`."""
     import tensorflow as tf
 
     from larq_rep.training.trainee import explained

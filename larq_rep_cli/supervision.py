@@ -1,4 +1,4 @@
-"""A training that goes on in a new process where its workers were lost."""
+"""Continues a training in a new process after its workers were lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from larq_rep_cli.errors import Terminated
 from larq_rep_cli.runs import how_to_go_on, interrupted
 from larq_rep_cli.terminal import note
 
-# Exit status of a training that can go on in a new process; EX_TEMPFAIL of sysexits.h.
+# Exit status of a training that can continue in a new process; EX_TEMPFAIL of sysexits.h.
 WORKER_LOST = 75
 _PAUSE_SECONDS = 5.0
-# Of linux/prctl.h.
+# From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,18 +32,18 @@ def _finished(folder: Path) -> tuple[int, int]:
 
 
 def supervise(folder: Path, restarts: int) -> int:
-    """Goes on in a new process, and in another one when that ends because a worker was lost.
+    """Continues in a new process, and in another one whenever that ends because a worker was lost.
 
-    A TensorFlow whose workers were connected cannot connect them again, and it may abort its process. It must not be
-    imported before: its threads would not live on in the new process. This process waits, and ends as the last of
-    the others does.
+    TensorFlow cannot connect its workers a second time, and it may abort its process. It must not be imported before
+    this call: its threads would not survive in the new process. This process waits, and ends as the last new process
+    does.
 
     # Arguments
-        folder: That of the run.
-        restarts: How many more processes there may be in which no epoch is finished.
+        folder: The folder of the run.
+        restarts: How many restarts may follow each other without a finished epoch.
 
     # Returns
-        In the new process: how many there were before it.
+        In the new process: the number of new processes before it.
 
     # Raises
         InputError: In this process, if it is interrupted.
@@ -54,7 +54,7 @@ def supervise(folder: Path, restarts: int) -> int:
             parent, finished = os.getpid(), _finished(folder)
             child = os.fork()
             if child == 0:
-                # While TensorFlow waits for a worker Python reacts to no signal: the other process ends this one.
+                # While TensorFlow waits for a worker, Python handles no signals: the parent process ends this one.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 _end_with(parent)
                 return number
@@ -80,12 +80,12 @@ def supervise(folder: Path, restarts: int) -> int:
         if isinstance(ending, Terminated):
             raise
         raise interrupted(folder) from None
-    note(f"No restart is left. {how_to_go_on(folder)} That has to be done on all workers.")
+    note(f"No restart is left. {how_to_go_on(folder)} Do this on all workers.")
     raise SystemExit(1)
 
 
 def _end_with(parent: int) -> None:
-    """Lets Linux kill this process when its parent ends. Python could not: TensorFlow holds its lock while it waits."""
+    """Lets Linux kill this process when its parent ends. Python cannot: TensorFlow holds its lock while it waits."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def table(title: str, columns: list[str], rows: Any) -> Table:
-    """Numbers are right-aligned, which a column is if all it holds begins with a digit."""
+    """A table. A column is right-aligned if all its cells begin with a digit."""
     lines = [[str(cell) for cell in row] for row in rows]
     result = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):

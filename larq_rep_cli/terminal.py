@@ -1,4 +1,4 @@
-"""What a command prints: results, notes, progress; and that TensorFlow is quiet."""
+"""Prints the results, notes and progress of commands, and silences TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 _T = TypeVar("_T")
 
-# Wide enough for every table; rich would fold them at 80 columns when nobody looks.
+# Wide enough for every table; rich would fold them at 80 columns when its output is not a terminal.
 _WIDTH_OF_FILES = 160
 
 _is_quiet = False
@@ -45,13 +45,13 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress display on standard error, and nothing where that is no terminal."""
+    """A progress display on standard error, or nothing if that is not a terminal."""
     if not sys.stderr.isatty():
         with Progress(disable=True) as silent:
             yield silent
         return
     # LCE's explanations are caught by redirecting the file descriptor of standard error: the display needs
-    # another one, or its frames would be caught, too.
+    # another one, or its frames would be caught with them.
     with open(os.dup(2), "w", encoding="utf-8") as file:
         terminal = Console(file=file, force_terminal=True, highlight=False, markup=False, emoji=False)
         columns = (
@@ -67,33 +67,33 @@ def progress() -> Iterator[Progress]:
 
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Shows that something takes its time, where no steps can be counted."""
+    """Shows that work is going on whose steps cannot be counted."""
     with progress() as bars:
         bars.add_task(description, total=None)
         yield
 
 
 def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
-    """Shows a progress bar while the items are gone through."""
+    """Yields the items and shows a progress bar."""
     with progress() as bars:
         yield from bars.track(items, total=total, description=description)
 
 
 def quiet_tensorflow(devices: bool = True) -> None:
-    """Imports TensorFlow without its greetings, and silences what is noise in a command.
+    """Imports TensorFlow without its startup messages, and silences warnings that are noise in a command.
 
     Every command calls it before it imports anything of larq_rep. Set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1 to see
-    everything. Without `devices` TensorFlow is not started yet, for its workers must be connected first.
+    everything. Without `devices` TensorFlow is not started yet, because its workers must be connected first.
     """
     global _is_quiet
     if _is_quiet:
         return
     _is_quiet = True
-    # Also where the user's filters make errors of them: TensorFlow could not be imported.
+    # If the user's filters turned warnings into errors, TensorFlow could not be imported.
     warnings.simplefilter("ignore")
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1"):
         return
-    # What goes wrong is told by exceptions.
+    # Exceptions report what goes wrong.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     # TensorFlow writes some lines before it looks at that variable.
     with _discarded_stderr():
@@ -101,9 +101,9 @@ def quiet_tensorflow(devices: bool = True) -> None:
         import tensorflow as tf
 
         if devices:
-            tf.config.list_logical_devices()  # the search for GPUs speaks, too
-    # larq warns of binary kernels without a clip; networks of the literature have none on purpose. matplotlib says
-    # where it keeps its cache if there is no home.
+            tf.config.list_logical_devices()  # the search for GPUs also prints
+    # larq warns of binary kernels without a clip, but published networks leave it out on purpose. matplotlib says
+    # where it keeps its cache if there is no home directory.
     for name in ("absl", "tensorflow", "larq", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -1,4 +1,4 @@
-"""A training as `lqr train` and `lqr resume` run it: its progress, and how it ends."""
+"""Runs a training for `lqr train` and `lqr resume`, shows its progress and reports how it ended."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(folder: Path, config: Config, wait: float | None, *, resume: bool = Fals
             terminal.note(str(error))
             raise SystemExit(supervision.WORKER_LOST) from None
     rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
-    # Of equal ones that whose weights are kept; `max` takes the first.
+    # Of equal epochs, the one whose weights are kept; `max` takes the first.
     later = config.recipe.phases[-1].best == "later"
     best = max(reversed(rows) if later else rows, key=lambda row: row["val_accuracy"])
     terminal.console().print(
@@ -56,13 +56,13 @@ def run(folder: Path, config: Config, wait: float | None, *, resume: bool = Fals
 
 
 def _progress(bars: Progress, recipe: Recipe) -> tf.keras.callbacks.Callback:
-    """Bars of epochs and steps on a terminal, and a line for each epoch where there is none."""
+    """Bars of epochs and steps on a terminal; elsewhere a line for each epoch."""
     import tensorflow as tf
 
     class Bars(tf.keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
-            # Else Keras waits for the device in each step, to hand over numbers in place of tensors.
+            # Otherwise Keras waits for the device in each step, to pass numbers instead of tensors.
             self._supports_tf_logs = True
 
         def on_train_begin(self, logs=None):

@@ -1,4 +1,4 @@
-"""The program `lce`: conversion to Larq Compute Engine, its proof, and what there is to know of files and networks.
+"""The program `lce`: converts to Larq Compute Engine, proves the result, and describes files and networks.
 
 Each module is a command.
 """
@@ -28,5 +28,5 @@ def main() -> None:
     """Converts binary networks to Larq Compute Engine (LCE), proves the result and measures it.
 
     The exit code is 0 on success, 1 if verify finds a difference, 2 if the input cannot be used, 3 if a command fails
-    by a fault of its own, and 130 after Ctrl-C.
+    through its own fault, and 130 after Ctrl-C.
     """

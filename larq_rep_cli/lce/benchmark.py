@@ -40,11 +40,11 @@ _MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "deleg
     type=click.Choice(("lce", "delegate")),
     default="lce",
     show_default=True,
-    help="delegate: measure our delegate on stock TFLite, too.",
+    help="delegate: also measure our delegate on stock TFLite.",
 )
 @click.option("--implementation", metavar="NAME", help="Instruction set of the delegate.  [default: the best]")
-@click.option("--profile", is_flag=True, help="The delegate's time of every step, for the first of FILES.")
-@click.option("--keras", "sources", multiple=True, metavar="SOURCE", help="A Keras model to measure besides.")
+@click.option("--profile", is_flag=True, help="Time of every step of the delegate, for the first of FILES.")
+@click.option("--keras", "sources", multiple=True, metavar="SOURCE", help="A Keras model to measure as well.")
 @options.count_option("--num_threads", "--num-threads", default=1)
 @options.count_option("--warmup_runs", "--warmup-runs", default=5, least=0)
 @options.count_option("--num_runs", "--num-runs", default=50)
@@ -65,13 +65,13 @@ def benchmark(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Measures one inference of FILES on this machine, all files and modes in turns.
+    """Measures one inference of FILES on this machine; all files and modes take turns.
 
-    The ratio is that to the first line with a number.
+    The ratio is relative to the first line with a number.
 
     \b
     default           LCE's interpreter (no grouped binary convolutions)
-    indirect          the same with the indirect kernel (one thread)
+    indirect          as default, with the indirect kernel (one thread)
     xnnpack           as default, real-valued operators by XNNPACK
     indirect+xnnpack  as indirect, real-valued operators by XNNPACK
     tflite            stock TFLite, for files without LCE operators

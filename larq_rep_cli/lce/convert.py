@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--mirrored-input",
     is_flag=True,
-    help="Leave out the Mirror layer of an imported network: the file takes images that are mirrored already.",
+    help="Leave out the Mirror layer of an imported network: the file takes images that are already mirrored.",
 )
 @click.option("--no-fold", is_flag=True, help="Keep the operators of LCE's converter, as before lce fold.")
 @options.force_option
@@ -60,8 +60,8 @@ def convert(
     """Converts SOURCE to a bitpacked .tflite file.
 
     SOURCE is a Keras file (.h5, .keras), a SavedModel folder, a run of lqr train (the weights of its best epoch) or
-    a network of `lce zoo list`. A network without
-    --weights is untrained, with initial values that --seed determines; verify finds the same ones.
+    a network of `lce zoo list`. A network without --weights is untrained, with initial values that --seed determines;
+    verify builds the same ones.
 
     Ends with one line: file, size, bitpacked convolutions, seconds.
     """
@@ -99,7 +99,7 @@ def write_tflite(
     for finding in report.findings:
         terminal.note(str(finding))
     if mirrored_input:
-        terminal.note(f"{output} takes images that are mirrored, top to bottom and left to right.")
+        terminal.note(f"{output} takes mirrored images, top to bottom and left to right.")
     seconds = time.perf_counter() - start
     if as_json:
         terminal.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})

@@ -1,4 +1,4 @@
-"""The command `lce evaluate`: how well a model does on a folder of images."""
+"""The command `lce evaluate`: the accuracy of a model on a folder of images."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _MODES = {1: "L", 3: "RGB"}
     "--images",
     type=click.Path(path_type=Path),
     required=True,
-    help="A folder of one folder of images for each class.",
+    help="A folder that holds one folder of images for each class.",
 )
 @click.option("--network", help="Network of the zoo whose images SOURCE takes.  [default: what SOURCE says]")
 @options.model_options
-@click.option("--limit", type=click.IntRange(min=1), help="So many images at most, evenly from all classes.")
-@options.count_option("--batch-size", default=32, text="Images at a time; a model of a fixed batch has its own.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many images, evenly from all classes.")
+@options.count_option("--batch-size", default=32, text="Images at a time; a model with a fixed batch uses its own.")
 @options.json_option
 def evaluate(
     source: str,
@@ -57,15 +57,15 @@ def evaluate(
     """Classifies a folder of class folders with SOURCE and prints top-1 and top-5 accuracy.
 
     SOURCE is a .tflite file, a Keras file, a run of lqr train or a network of `lce zoo list`. Images become grey for a
-    network of one channel and RGB for one of three, and are quantized where a file takes integers.
+    network of one channel and RGB for one of three, and are quantized if a file takes integers.
 
-    They are resized, cropped and normalised as the recipe of a run or of a network of the zoo does in evaluation. Where
-    published forms of that network differ and nothing says which it is, the first one is assumed; --set says which.
-    The images of other models are scaled to 0..1, or to what their input tells: a quantized range, or a first layer
-    that scales. What is done is printed.
+    They are resized, cropped and normalised as in the evaluation of the run's recipe or of the network of the zoo. If
+    published forms of that network differ and nothing says which it is, the first one is assumed; --set chooses one.
+    The images of other models are scaled to 0..1, or as their input requires: to a quantized range, or for a first
+    layer that scales. The preparation is printed.
 
-    The classes are the folders in alphabetical order, as of ImageNet's numbers, or those of the folder that a run was
-    trained on; if all names are numbers, they are the classes themselves and some may be missing.
+    The classes are the folders in alphabetical order, as for ImageNet's numbers, or the classes of the folder that a
+    run was trained on; if all names are numbers, they are the class numbers and some may be missing.
     """
     terminal.quiet_tensorflow()
     classifier = _classifier(source, keywords, options)
@@ -136,7 +136,7 @@ def _classifier(source: str, keywords: tuple[tuple[str, Any], ...], options: dic
             "--num-classes, which are for networks of the zoo."
         )
     if in_zoo and options["weights"] is None:
-        terminal.note(f"{source} without --weights is untrained: its accuracy is that of chance.")
+        terminal.note(f"{source} without --weights is untrained: its accuracy is chance.")
     if not in_zoo and _is_flatbuffer(Path(source)):
         content = files.read_file(Path(source))
         with (
@@ -163,7 +163,7 @@ def _preparation(
     network: str | None,
     keywords: tuple[tuple[str, Any], ...],
 ) -> tuple[Preparation, str]:
-    """What is done to the images, and how that is known."""
+    """The preparation of the images, and the reason for it."""
     from larq_rep import zoo
     from larq_rep.zoo.preprocess import by_recipe, preparation, preparation_of
 
@@ -184,14 +184,14 @@ def _preparation(
     if found.others:
         basis = (
             f"assumed to be those of {name} in its first published form, as {source} does not say which it is (--set "
-            f"says so; other images have {', '.join(found.others)})"
+            f"chooses one; other images have {', '.join(found.others)})"
         )
         return found, basis
     return found, f"those of {name}"
 
 
 def _assumed(source: str, classifier: Classifier) -> tuple[Preparation, str]:
-    """What is done to images of which only the model's input tells something."""
+    """The preparation of images that is known only from the model's input."""
     from larq_rep.zoo.by_range import by_range
 
     low, high = (0.0, 255.0) if classifier.takes_levels else classifier.range or (0.0, 1.0)

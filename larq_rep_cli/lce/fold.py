@@ -21,8 +21,8 @@ from larq_rep_cli.errors import refusing
 def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
     """Folds constants of FILE, any .tflite file of LCE, into its convolutions.
 
-    What it adds to or multiplies with each channel goes into biases and thresholds where the result stays the same up
-    to float rounding. lce convert does so by itself.
+    Additions to and multiplications of each channel go into biases and thresholds where the result stays the same up
+    to float rounding. lce convert does this automatically.
     """
     files.check_suffix(output, "--output", ".tflite")
     content = files.read_file(file)

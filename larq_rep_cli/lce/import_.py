@@ -1,4 +1,4 @@
-"""The command `lce import`: the authors' weights."""
+"""The command `lce import`: imports the authors' weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SUFFIXES = (".h5", ".keras")
     type=click.IntRange(1, 2),
     default=2,
     show_default=True,
-    help="Phase of a training in two: after the first one the weights are real.",
+    help="Phase of a two-phase training: after the first one the weights are real.",
 )
 @click.option(
     "--reader",
@@ -62,9 +62,9 @@ def import_(
 ) -> None:
     """Imports FILE, a PyTorch checkpoint of a network's authors, as a Keras model.
 
-    Every key of FILE has its place in the network or is known to be unused; else nothing is written and all that do
-    not fit are listed. Nothing in FILE is executed. The outputs of the model are those of the authors' code, except
-    that the sign of exactly 0 is +1.
+    Every key of FILE must have a place in the network or be known to be unused; otherwise nothing is written and every
+    key that does not fit is listed. Nothing in FILE is executed. The model gives the same outputs as the authors' code,
+    except that the sign of exactly 0 is +1.
 
     Ends with one line: file, network, weights, size, seconds.
     """
@@ -74,7 +74,7 @@ def import_(
     start = time.perf_counter()
     given = dict(keywords)
     for key in {"input_shape", "input_tensor", "weights"} & set(given):
-        raise InputError(f"--set {key}={given[key]!r}: the weights are those of FILE, the size is --input-size.")
+        raise InputError(f"--set {key}={given[key]!r}: the weights come from FILE, the size from --input-size.")
     given = {key: value for key, value in (("beta", beta), ("num_classes", num_classes)) if value is not None} | given
     terminal.quiet_tensorflow()
     from larq_rep import zoo
@@ -118,12 +118,12 @@ def _notes(report: ImportReport) -> list[str]:
     lines = []
     if report.zeros:
         lines.append(
-            f"Latent weights that are exactly 0, whose sign is +1 here while PyTorch leaves them out: "
+            f"Latent weights that are exactly 0, whose sign is +1 here, but which PyTorch leaves out: "
             f"{sum(report.zeros.values())} ({_counts(report.zeros)})."
         )
     if report.close:
         lines.append(
-            f"Weights so close to 0 that rounding decides their sign, which may be another in PyTorch: "
+            f"Weights so close to 0 that rounding decides their sign, which may differ in PyTorch: "
             f"{sum(report.close.values())} ({_counts(report.close)})."
         )
     return lines

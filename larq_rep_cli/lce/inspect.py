@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.argument("file", type=options.PATH)
 @options.json_option
 def inspect(file: Path, as_json: bool) -> None:
-    """Shows what a .tflite FILE holds: operators, constants, binary convolutions, multiply-accumulates.
+    """Shows the contents of a .tflite FILE: operators, constants, binary convolutions, multiply-accumulates.
 
-    Ends with what is wrong with it, for any version of LCE or larq-rep that may have made it: a multiplier, bias or
-    threshold of a wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed
-    outputs of which only lce verify can say whether an older version made them right.
+    Ends with the faults of the file, whatever version of LCE or larq-rep made it: a multiplier, bias or threshold of a
+    wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed outputs that an
+    older version may have made wrong, which only lce verify can tell.
     """
     content = files.read_file(file)
     terminal.quiet_tensorflow()
@@ -53,7 +53,7 @@ def _print(file: Path, about: Description) -> None:
     if states_version(about.metadata):
         click.echo(f"Converted by larq-rep {about.metadata['version']}.")
     if about.metadata.get("mirrored_input"):
-        click.echo("It takes images that are mirrored, top to bottom and left to right.")
+        click.echo("It takes mirrored images, top to bottom and left to right.")
     out = terminal.console()
     out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))
     rest = about.size - sum(about.constants.values())

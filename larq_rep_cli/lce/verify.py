@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @click.argument("file", type=options.PATH)
-@click.option("--images", type=options.PATH, help="A folder of images, or of one folder of images for each class.")
+@click.option("--images", type=options.PATH, help="A folder of images, or with one folder of images for each class.")
 @click.option("--digits", is_flag=True, help="The 360 held-out handwritten digits of scikit-learn.")
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="N random inputs of any kind.  [default: 2]")
 @click.option(
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     type=click.Choice(("both", "lce", "delegate")),
     default="both",
     show_default=True,
-    help="Engines to prove the file for: LCE's interpreter and our delegate on stock TFLite. A missing delegate is "
-    "a note with both, an error if asked for by name.",
+    help="Engines to prove the file for: LCE's interpreter and our delegate on stock TFLite. If the delegate is "
+    "missing, both prints a note and delegate is an error.",
 )
 @options.count_option(
     "--proof-images",
     default=8,
-    text="How many of --images or --digits the proof takes; answers are compared on all of them.",
+    text="How many of --images or --digits the proof uses; answers are compared on all of them.",
 )
 @options.model_options
 @options.seed_option
@@ -61,14 +61,14 @@ def verify(
 ) -> None:
     """Proves that FILE computes what MODEL computes, and exits with 1 if it does not.
 
-    MODEL is what FILE was converted from, with the same options. All binary weights are compared, and on each
-    image every operator and every sign of LCE's interpreter. The delegate has to give the same bits as LCE's
-    interpreter, which is the reference between it and MODEL. With --images or --digits the answers of both are
-    compared, too, and their accuracies if the images have classes.
+    MODEL is the source of FILE's conversion, with the same options. All binary weights are compared, and on each
+    image every operator and every sign of LCE's interpreter. The delegate must give the same bits as LCE's
+    interpreter, which is the reference between it and MODEL. With --images or --digits the answers of MODEL and FILE
+    are also compared, and their accuracies if the images have classes.
 
-    MODEL may take several inputs of any shape and type with --random; --images and --digits need one input of images.
+    With --random MODEL may take several inputs of any shape and type; --images and --digits need one input of images.
 
-    Of an untrained MODEL the outputs may differ from those of predict although FILE is right: a line then says why.
+    If MODEL is untrained, its outputs may differ from predict's although FILE is right: a line then says why.
 
     Images are cropped and resized to the input of the model, scaled to [0, 1] and, if they are RGB, normalised
     with the mean and standard deviation of ImageNet.
@@ -106,8 +106,8 @@ class _Pictures(NamedTuple):
     """Images of a folder or the digits.
 
     # Attributes
-        pixels: Whole batches, of a network that has a batch size of its own; the last image fills up.
-        labels: Their classes, if they have some.
+        pixels: Whole batches if the network has a fixed batch size, filled up with the last image.
+        labels: Their classes, if they are known.
         names: Their names.
     """
 
@@ -163,7 +163,7 @@ def _random_inputs(
 
 
 def _pictures(network: tf.keras.Model, folder: Path | None) -> _Pictures:
-    """Images of a folder or else the digits."""
+    """Images of a folder, or the digits without one."""
     import numpy as np
 
     from larq_rep import data
@@ -192,7 +192,7 @@ def _pictures(network: tf.keras.Model, folder: Path | None) -> _Pictures:
 
 
 def _compare_answers(network: tf.keras.Model, content: bytes, pictures: _Pictures) -> dict[str, Any]:
-    """Accuracies, if there are labels, and the images to which model and file give different answers."""
+    """Accuracies, if there are labels, and the images for which model and file give different answers."""
     import numpy as np
 
     from larq_rep import accuracy
@@ -201,7 +201,7 @@ def _compare_answers(network: tf.keras.Model, content: bytes, pictures: _Picture
     pixels, labels, names = pictures
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
-        terminal.note(f"{network.name} has the output shape {shape}: it gives no class for an image to be compared.")
+        terminal.note(f"{network.name} has the output shape {shape}: it gives no class of an image to compare.")
         return {}
     if labels is not None and labels.max() >= shape[1]:
         raise InputError(
@@ -245,13 +245,13 @@ def _print_answers(answers: dict[str, Any], result: Verification) -> None:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
         if answers["disagreements"] and result.ok and not any("model.predict" in note for note in result.notes):
             click.echo(
-                "The file is right by its proof: where answers differ, rounding turned a sign whose value lies next "
-                "to 0."
+                "The proof shows that the file is right: where answers differ, rounding flipped a sign whose value is "
+                "next to 0."
             )
 
 
 def _print_engines(result: Verification) -> None:
-    """A line for each engine: what was proved for it."""
+    """Prints a line for each engine that says what was proved for it."""
     engine = result.engines["lce"]
     bits = "as they are defined" if engine.bit_equal else "NOT all as they are defined"
     click.echo(
@@ -261,8 +261,8 @@ def _print_engines(result: Verification) -> None:
     if "delegate" not in result.engines:
         return
     engine = result.engines["delegate"]
-    bits = "of the same bits as LCE's interpreter" if engine.bit_equal else "NOT all of the bits of LCE's interpreter"
-    turned = f" (not comparable on {engine.turned}, where rounding turned a value)" if engine.turned else ""
+    bits = "with the same bits as LCE's interpreter" if engine.bit_equal else "NOT all with LCE's interpreter's bits"
+    turned = f" (not comparable on {engine.turned}, where rounding flipped a value)" if engine.turned else ""
     click.echo(
         f"Delegate {engine.version} ({engine.implementation}, fused): {engine.operators} operators {bits} on "
         f"{engine.images} images; outputs within {engine.output_error:.1e} of its own{turned}."

@@ -1,4 +1,4 @@
-"""The program `lqr`: training, evaluation and what one sees of it.
+"""The program `lqr`: trains networks, evaluates them and draws the results.
 
 Each module is a command.
 """
@@ -16,5 +16,5 @@ def main() -> None:
     """Trains binary networks by the published recipes and evaluates them.
 
     The exit code is 0 on success, 1 if a training lost its workers, 2 if the input cannot be used or a training was
-    interrupted, 3 if a command fails by a fault of its own, and 130 if another command was interrupted.
+    interrupted, 3 if a command fails through its own fault, and 130 if another command was interrupted.
     """

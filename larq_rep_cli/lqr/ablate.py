@@ -19,7 +19,7 @@ from larq_rep_cli.errors import InputError, refusing
         "lqr ablate --out runs/ablate --rows 'ReCU*' --seeds 10 --json",
     )
 )
-@click.option("--out", type=options.PATH, required=True, help="Folder for the runs; those in it count.")
+@click.option("--out", type=options.PATH, required=True, help="Folder for the runs; finished runs in it count.")
 @click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Runs of each row.")
 @click.option("--epochs", type=click.IntRange(min=2), default=ablation.EPOCHS, show_default=True)
 @click.option(
@@ -27,7 +27,7 @@ from larq_rep_cli.errors import InputError, refusing
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, one core each.  [default: all cores]")
 @click.option("--short", is_flag=True, help="2 seeds, 6 epochs, and three rows only.")
-@click.option("--write", type=options.PATH, help="Write the tables to this .md file, too.")
+@click.option("--write", type=options.PATH, help="Also write the tables to this .md file.")
 @options.json_option
 def ablate(
     out: Path,
@@ -42,7 +42,7 @@ def ablate(
     """Compares in miniature what the papers compare: repeats, their place, last layers, activations.
 
     Trains narrow networks on digits, each with several seeds, and prints mean, deviation and the paired differences
-    with their confidence intervals. Stopped, it goes on where it was when called again.
+    with their confidence intervals. If it was stopped, call it again to continue where it was.
     """
     if short:
         seeds, epochs, rows = 2, 6, ("IR-Net: ResNet-20", "IR-Net: Rep, beta 2", "IR-Net: Rep, BN*")

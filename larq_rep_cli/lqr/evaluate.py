@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("model")
-@click.option("--data", help="As for lqr train.  [default: that of the run, or digits]")
+@click.option("--data", help="As for lqr train.  [default: the run's data, or digits]")
 @options.data_dir_option
-@click.option("--recipe", help="Whose preparation of the images to use for a file.  [default: images in 0..1]")
+@click.option("--recipe", help="Recipe that prepares the images for a file.  [default: images in 0..1]")
 @options.weights_option
 @options.count_option("--batch-size", default=128)
 @options.json_option

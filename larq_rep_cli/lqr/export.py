@@ -19,9 +19,9 @@ from larq_rep_cli.lce.convert import write_tflite
 def export(run: Path, output: Path, weights: str, force: bool, as_json: bool) -> None:
     """Converts the network of a run to a bitpacked .tflite file, as lce convert RUN does.
 
-    It goes with version 0.3: use lce convert RUN.
+    Version 0.3 will remove it: use lce convert RUN.
     """
     runs.config(run)
     write_tflite(str(run), lambda: runs.load(run, weights), output, force=force, as_json=as_json)
     best = "" if weights == "best" else ", which takes the weights of the best epoch"
-    terminal.note(f"lqr export goes with version 0.3: use `lce convert {run} -o {output}`{best}.")
+    terminal.note(f"Version 0.3 will remove lqr export: use `lce convert {run} -o {output}`{best}.")

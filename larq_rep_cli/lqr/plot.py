@@ -39,11 +39,11 @@ _PLOTTED_IMAGES = 64
     "accuracy against OPs, with the published networks for the data set.",
 )
 @options.output_option("The .png file to write.")
-@click.option("--layer", help="Name of the layer to look at, for activations and features.")
+@click.option("--layer", help="Name of the layer to draw, for activations and features.")
 @options.weights_option
 @options.force_option
 def plot(folders: tuple[Path, ...], kind: str, output: Path, layer: str | None, weights: str, force: bool) -> None:
-    """Draws what runs have learned, as the papers' figures show it.
+    """Draws what runs have learned, like the papers' figures.
 
     history and ops take several runs, the other kinds one.
     """

@@ -12,7 +12,7 @@ from larq_rep_cli.errors import refusing
 @click.argument("name", required=False)
 @options.json_option
 def recipes(name: str | None, as_json: bool) -> None:
-    """Lists the published recipes, or all values of the one called NAME."""
+    """Lists the published recipes, or all values of the recipe NAME."""
     terminal.quiet_tensorflow()
     from larq_rep import training
     from larq_rep.training.recipe import to_json

@@ -17,10 +17,10 @@ from larq_rep_cli import options, runs, supervision, training
 @options.restarts_option
 @options.wait_option
 def resume(run: Path, data_dir: Path | None, teacher: str | None, restarts: int, wait: float | None) -> None:
-    """Goes on with a run that was stopped, after its last whole epoch.
+    """Continues a run that was stopped, after its last whole epoch.
 
-    What is damaged in its folder is made anew if the checkpoints have it, and said: a checkpoint itself from the one
-    before, metrics.csv and config.json, and weights of epochs that have a checkpoint.
+    Damaged files in its folder are named and restored from the checkpoints where possible: a checkpoint itself from the
+    one before, metrics.csv and config.json, and weights of epochs that have a checkpoint.
     """
     if runs.strategy(run) == "multiworker":
         supervision.supervise(run, restarts)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     required=True,
-    help=f"{', '.join(light.datasets.names())}, or a folder with folders train and test of one folder of images a "
-    "class.",
+    help=f"{', '.join(light.datasets.names())}, or a folder with the folders train and test, each with one folder of "
+    "images for each class.",
 )
 @options.data_dir_option
 @click.option("--out", type=options.PATH, required=True, help="A new folder for the run.")
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="KEY=VALUE",
     help="Another value of the recipe (2.epochs=5: of its second phase only) or, if it has no such value, of the "
-    "network's constructor (network.padding=bmxnet: of that in any case); may be repeated.",
+    "network's constructor (network.padding=bmxnet: always of the constructor); may be repeated.",
 )
 @click.option("--beta", type=click.IntRange(min=1), help="Repeat factor.  [default: as published]")
 @click.option(
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     type=options.InputSize(),
     help="Size of the images: N or HxW.  [default: as published; 16 for digits]",
 )
-@click.option("--teacher", help="Keras file, or run, whose logits are learned where the recipe has a teacher.")
+@click.option("--teacher", help="Keras file or run whose logits are learned if the recipe has a teacher.")
 @click.option(
     "--strategy", type=click.Choice(("mirrored", "multiworker")), help="Train on several devices or machines."
 )
@@ -84,14 +84,14 @@ def train(
     """Trains the network NAME of the zoo by a published recipe.
 
     The folder --out holds the run: configuration, metrics, curves, TensorBoard's files, weights and checkpoints.
-    A run that was stopped, by Ctrl-C, SIGTERM (exit code 143) or otherwise, goes on with lqr resume. Images of a
-    folder are looked at before the start: one that is damaged is refused by its name. Ends with one line: folder,
-    accuracies, seconds.
+    To continue a run that was stopped, by Ctrl-C, SIGTERM (exit code 143) or otherwise, use lqr resume. Images of a
+    folder are checked before the start: a damaged one is refused by name. Ends with one line: folder, accuracies,
+    seconds.
 
-    On several machines the same command is started on each, with the same folder on a disk that they share and
-    TF_CONFIG as TensorFlow documents it. The batch size is that of all together. Who is missing is said while the
-    others wait. If one is lost, start the same command there again: all go on from the last checkpoint. Exit code 1
-    means that workers were lost and no restart was left, or that one did not come within --wait.
+    To train on several machines, start the same command on each, with the same folder on a disk that they share and
+    TF_CONFIG as TensorFlow documents it. The batch size is the global one. Waiting workers say who is missing. If one
+    is lost, start the same command there again: all continue from the last checkpoint. Exit code 1 means that workers
+    were lost and no restart was left, or that one did not come within --wait.
     """
     if strategy == "multiworker":
         supervision.supervise(out, restarts)
@@ -117,7 +117,7 @@ def train(
 def _chosen(
     name: str, recipe: str, changes: tuple[tuple[str, Any], ...], given: dict[str, Any]
 ) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe and the arguments of the network, with what `--set` changes in either."""
+    """The recipe and the arguments of the network, both with the changes of `--set`."""
     from larq_rep import zoo
     from larq_rep.training import get_recipe
     from larq_rep.training.recipe import changed
@@ -134,7 +134,7 @@ def _chosen(
             if new is None:
                 _check_argument(name, argument)
                 if not isinstance(value, (str, int, float, list, tuple, type(None))):
-                    raise InputError(f"{key}: a {type(value).__name__} is no value of a network: {value!r}.")
+                    raise InputError(f"{key}: a {type(value).__name__} cannot be a value of a network: {value!r}.")
                 arguments[argument] = value
             else:
                 chosen = new
@@ -151,5 +151,5 @@ def _check_argument(name: str, key: str) -> None:
     if key not in known:
         raise InputError(
             f"Neither the recipe nor {name} has a value {key!r}. The network has: {', '.join(known)}; `lqr recipes "
-            "--json` shows those of recipes."
+            "--json` shows the values of recipes."
         )

@@ -43,21 +43,21 @@ class Interpreter:
         logits = interpreter.predict(np.zeros((8, 224, 224, 3), np.float32))
         ```
 
-    What is not given is taken from the environment (`LARQ_REP_IMPLEMENTATION`, `LARQ_REP_NUM_THREADS`, ...), then by
-    default.
+    Arguments that are not given come from the environment (`LARQ_REP_IMPLEMENTATION`, `LARQ_REP_NUM_THREADS`, ...);
+    without a variable there, the default applies.
 
     # Arguments
         model: Path of a `.tflite` file, or its bytes.
         num_threads: Threads of TFLite's own operators, and of the delegate if the environment does not say; at most 64.
         implementation: One of `available_implementations()`; by default the fastest.
-        fuse: Whether the delegate takes over the neighbours of binary convolutions, too; by default it does.
-        profile: Whether the delegate prints the times of its steps to standard error in the end.
+        fuse: Whether the delegate also takes over the neighbours of binary convolutions; by default it does.
+        profile: Whether the delegate prints the times of its steps to standard error when it ends.
 
     # Attributes
         inputs: A description of each input: `name`, `shape`, `dtype`, `index`.
-        outputs: The same of the outputs.
+        outputs: The same for the outputs.
         implementation: The implementation that runs.
-        metadata: What a file of `lce convert` says of itself; empty for others.
+        metadata: What `lce convert` wrote into the file about it; empty for other files.
 
     # Raises
         DelegateError: If no TFLite is installed, the delegate is missing, or the file or an option is refused.
@@ -83,8 +83,8 @@ class Interpreter:
                 f"implementation should be one of {', '.join(available)} on this processor, found {implementation!r}."
             )
         interpreter, load_delegate = _engine()
-        # An option beats the environment, so only what the caller gave is one. Of the interpreter's threads the
-        # delegate learns by itself.
+        # An option beats the environment, so only what the caller gave becomes one. The delegate asks the interpreter
+        # for its number of threads.
         options = {key: str(int(value)) for key, value in (("fuse", fuse), ("profile", profile)) if value is not None}
         if implementation is not None:
             options["implementation"] = implementation
@@ -121,17 +121,17 @@ class Interpreter:
     def predict(self, x: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Outputs for a batch of any size.
 
-        A file that TFLite does not run with another batch than its own, mostly of one image, is run as often as
-        needed, and the outputs are joined.
+        If TFLite runs a file only with its own batch, mostly of one image, it runs as often as needed and the outputs
+        are joined.
 
         # Arguments
-            x: The input, or a list of the inputs where the model has several; the first axis is the batch.
+            x: The input, or a list of the inputs if the model has several; the first axis is the batch.
 
         # Returns
-            The output, or a list of the outputs where the model has several.
+            The output, or a list of the outputs if the model has several.
 
         # Raises
-            ValueError: If number, shapes or types of the inputs are not the model's.
+            ValueError: If the number, shapes or types of the inputs do not match the model.
             DelegateError: If TFLite fails.
         """
         arrays = [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
@@ -162,7 +162,7 @@ class Interpreter:
                 if not divides:
                     raise
             else:
-                # A file may also fold the batch into another axis, without an error.
+                # A file may fold the batch into another axis without an error.
                 batched = [r for r, own in zip(results, self._own, strict=True) if own == self._batch]
                 if not divides or all(r.shape[:1] in ((), (size,)) for r in batched):
                     return results
@@ -172,7 +172,7 @@ class Interpreter:
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def invoke(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Outputs of one run for inputs of exactly these shapes, none of whose axes is taken for a batch.
+        """Outputs of one run for inputs of exactly these shapes; no axis is treated as a batch.
 
         # Raises
             DelegateError: If TFLite refuses the inputs or fails.

@@ -1,4 +1,4 @@
-"""The delegate's library: where it lies and what it can do on this processor."""
+"""Finds the delegate's library and lists its implementations for this processor."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _NAMES = ("avx512", "avx2", "popcnt", "neon", "portable")
 
 
 class DelegateError(RuntimeError):
-    """The delegate is not there, or does not accept an option or a file."""
+    """The delegate is missing, or does not accept an option or a file."""
 
 
 def delegate_path() -> str:
     """Path of the shared library, for `load_delegate` of TFLite or LiteRT.
 
-    An `Interpreter` takes the delegate. LiteRT's `CompiledModel` takes none, and does not run the files of LCE.
+    An `Interpreter` takes the delegate. LiteRT's `CompiledModel` takes no delegate, and does not run the files of LCE.
 
     # Raises
         DelegateError: If the library could not be built when the package was installed.
@@ -47,7 +47,7 @@ def available_implementations() -> tuple[str, ...]:
     destroy.argtypes = [ctypes.c_void_p]
     destroy.restype = None
     available = []
-    # A delegate refuses what the environment has wrong, which says nothing of the processor.
+    # A delegate also refuses wrong values of the environment, which says nothing about the processor.
     environment = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LARQ_REP_")}
     try:
         for name in _NAMES:

@@ -1,4 +1,4 @@
-"""What a .tflite file of larq-rep says of itself."""
+"""Reads the metadata that larq-rep writes into a .tflite file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def read_metadata(content: bytes) -> dict[str, Any]:
-    """The JSON object in the metadata buffer named `larq_rep`; empty for a file that has none.
+    """The JSON object in the metadata buffer named `larq_rep`; empty for a file without it.
 
-    Follows the offsets of the flatbuffer by hand, so that a board needs no package for it.
+    Follows the offsets of the flatbuffer itself, so that a board does not need another package.
 
     # Arguments
         content: The bytes of a `.tflite` file.
@@ -28,7 +28,7 @@ def read_metadata(content: bytes) -> dict[str, Any]:
                 values = json.loads(_bytes(content, _field(content, buffers[index], 0)))
                 return values if isinstance(values, dict) else {}
     except (struct.error, IndexError, TypeError, ValueError):
-        pass  # Damaged; what runs the file says so.
+        pass  # Damaged; running the file reports that.
     return {}
 
 
@@ -37,7 +37,7 @@ def _target(content: bytes, position: int) -> int:
 
 
 def _field(content: bytes, table: int, number: int) -> int | None:
-    """Position of a field of a table; None where the field is left out."""
+    """Position of a field of a table; None if the field is left out."""
     vtable = table - struct.unpack_from("<i", content, table)[0]
     if 4 + 2 * number >= struct.unpack_from("<H", content, vtable)[0]:
         return None

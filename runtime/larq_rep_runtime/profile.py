@@ -1,4 +1,4 @@
-"""Where the delegate spends its time."""
+"""Measures where the delegate spends its time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PREFIX = "larq-rep profile: "
 
 
 def random_inputs(details: list[dict[str, Any]]) -> list[np.ndarray]:
-    """Standard normal numbers for inputs as `Interpreter.inputs` describes them; for integers any of their type.
+    """Standard normal numbers for inputs as `Interpreter.inputs` describes them; for integers any values of their type.
 
     # Raises
         DelegateError: If an input is of another type, such as text.
@@ -49,20 +49,20 @@ def profile(
     x: list[np.ndarray] | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Runs a file and tells the time of every step of the delegate.
+    """Runs a file and measures the time of every step of the delegate.
 
     # Arguments
-        model, num_threads, **options: As of `Interpreter`.
-        num_runs: How many runs the times are means of.
-        x: The inputs, as of `Interpreter.predict`; random ones of the file's shapes if they are not given.
+        model, num_threads, **options: As for `Interpreter`.
+        num_runs: The number of runs over which the times are averaged.
+        x: The inputs, as for `Interpreter.predict`; by default random inputs of the file's shapes.
 
     # Returns
-        For each part of the graph that the delegate has taken over its `steps`, with the `operator` that a step ends
-        with, its `name`, the mean `ms`, the first run with cold caches included, and the shortest `best_ms`; and the
+        For each part of the graph that the delegate took over: its `steps`, each with the `operator` that it ends with,
+        its `name`, the mean `ms`, which includes the first run with cold caches, and the shortest `best_ms`; and the
         bytes of its packed weights (`packed_bytes`) and of its buffers (`memory_bytes`).
 
     # Raises
-        DelegateError: As `Interpreter`.
+        DelegateError: As for `Interpreter`.
     """
     interpreter = Interpreter(model, num_threads, profile=True, **options)
     inputs = random_inputs(interpreter.inputs) if x is None else x
@@ -79,7 +79,7 @@ def profile(
 
 @contextmanager
 def captured_stderr() -> Iterator[list[str]]:
-    """Collects what C code writes to standard error meanwhile."""
+    """Collects what C code writes to standard error within the context."""
     lines: list[str] = []
     sys.stderr.flush()
     with open(os.memfd_create("stderr"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:

@@ -1,4 +1,4 @@
-"""The command `lce-run`: runs a file and tells its answer and its latency."""
+"""The command `lce-run`: runs a file and prints its answer and its latency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError
 from larq_rep_runtime.profile import captured_stderr, profile, random_inputs
 
-# Those of ImageNet, with which the published networks are trained.
+# Mean and deviation of ImageNet, which the published networks were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _EXAMPLES = """examples:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--image",
         metavar="PATH",
-        help="an image: scaled, cropped, normalised as for ImageNet, and mirrored for a file that takes it so",
+        help="an image: scaled, cropped, normalised as for ImageNet, and mirrored if the file takes mirrored images",
     )
     source.add_argument("--random", action="store_true", help="normally distributed noise (the default)")
     parser.add_argument("--num_threads", type=int, default=1, metavar="N", help="threads [1]")
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
-    """An image as the networks of larq-rep take it.
+    """Reads an image in the form that larq-rep's networks take.
 
     It is scaled until it covers the input, cropped in the middle, and normalised with ImageNet's means and
     deviations; grey images stay in [0, 1].
@@ -72,7 +72,7 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
         shape: `(N, height, width, channels)` with 1 or 3 channels; the image is repeated N times.
 
     # Raises
-        DelegateError: If the shape is another one, or the image cannot be read.
+        DelegateError: If the shape differs from that, or the image cannot be read.
     """
     if len(shape) != 4 or shape[3] not in (1, 3):
         raise DelegateError(
@@ -93,7 +93,7 @@ def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def image_input(path: str, interpreter: Interpreter) -> np.ndarray:
-    """An image as the input of a file: mirrored if the file takes it so, and quantized if its input is.
+    """An image as the input of a file: mirrored if the file takes mirrored images, quantized if its input is.
 
     # Raises
         DelegateError: If the file does not take an image, or the image cannot be read.
@@ -115,10 +115,12 @@ def image_input(path: str, interpreter: Interpreter) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back the greetings of an engine, which TensorFlow writes before it looks at any variable; not where an
-    exception that nobody expects may be explained by them."""
+    """Hides an engine's startup messages, which TensorFlow writes before it reads any variable.
+
+    After an unexpected exception it prints them, because they may explain it.
+    """
     try:
-        # A program that is started without standard error has none to keep back.
+        # A program that is started without standard error has nothing to hide.
         captured: AbstractContextManager[list[str]] = captured_stderr() if sys.stderr else nullcontext([])
         with captured as lines, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -132,16 +134,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _largest(values: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The `count` largest numbers with their places; none of what is no number."""
+    """The `count` largest numbers with their places; empty if the values are not numbers."""
     if values.dtype.kind not in "fiub":
         return []
     values = values.reshape(-1).astype(np.float64)
-    # Stable, so that equal ones keep their order.
+    # Stable, so that equal numbers keep their order.
     return [{"index": int(i), "value": float(values[i])} for i in np.argsort(-values, kind="stable")[:count]]
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the command prints, as a dictionary."""
+    """Runs the command and returns its result as a dictionary."""
     for name, least in (("num_threads", 1), ("warmup_runs", 0), ("num_runs", 1), ("top", 0)):
         if getattr(arguments, name) < least:
             raise DelegateError(f"--{name} should be at least {least}, found {getattr(arguments, name)}.")
@@ -158,7 +160,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         outputs = interpreter.invoke(x)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-    # Of a batch of images the first one's.
+    # For a batch of images, only the outputs of the first.
     images = len(x[0]) if x and x[0].ndim == 4 else 1
     answers = []
     for detail, y in zip(interpreter.outputs, outputs, strict=True):
@@ -217,7 +219,7 @@ def _report(argv: Sequence[str]) -> None:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     print(
-        "This is a fault of larq-rep-runtime and not of what it was given. Please report it, with all lines above and "
+        "This is a fault of larq-rep-runtime, not of its input. Please report it, with all lines above and "
         f"these: {', '.join(versions)}, command: {shlex.join(['lce-run', *argv])}",
         file=sys.stderr,
     )
@@ -227,8 +229,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `lce-run`.
 
     # Returns
-        0; 2 where a file, an option or the machine is not as it should be; 3 after a traceback, which is a fault of
-        ours; 130 after Ctrl-C; 141 where nobody reads what is printed.
+        0; 2 if a file, an option or the machine is at fault; 3 after a traceback, which is our fault; 130 after Ctrl-C;
+        141 if nobody reads the output.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -239,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print(result)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Else Python would try again at its end.
+        # Otherwise Python would try to write again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except (DelegateError, OSError, ValueError) as error:

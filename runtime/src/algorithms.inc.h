@@ -1,4 +1,4 @@
-/* The two algorithms, written once. A file of an instruction set defines
+/* The two algorithms, written once. The file of an instruction set defines
  *
  *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
  *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, BLOCKS_AT_ONCE: units of all pixels a program
@@ -12,12 +12,12 @@
 #include "kernels.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-/* Arrays of vectors are registers: all their loops are written out. */
+/* Arrays of vectors are registers: all their loops are unrolled. */
 #define UNROLL _Pragma("GCC unroll 32")
 enum { VECTORS = UNIT / FLOATS };
 _Static_assert(UNIT % FLOATS == 0, "a unit is a number of whole vectors");
 
-/* One unit may be incomplete: then memory beyond its `rest` channels is neither read nor written. */
+/* A unit may be incomplete: then memory beyond its `rest` channels is neither read nor written. */
 ALWAYS_INLINE void load_unit(vfloat *v, const char *data, int rest) {
   if (rest == UNIT) {
     UNROLL for (int i = 0; i < VECTORS; i++) v[i] = vload((const float *)(const void *)data + i * FLOATS);
@@ -38,7 +38,7 @@ ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
   }
 }
 
-/* Rare, and therefore not written out in every place. */
+/* Rare, and therefore not inlined everywhere. */
 static __attribute__((noinline)) void from_bytes(float *v, const char *bytes, const struct instruction *op, int rest) {
   for (int c = 0; c < rest; c++)
     v[c] = op->code == OP_LOAD_BOOL ? (bytes[c] ? 1.0f : -1.0f) : (float)(int8_t)bytes[c] - op->low;
@@ -47,7 +47,7 @@ static __attribute__((noinline)) void from_bytes(float *v, const char *bytes, co
 static __attribute__((noinline)) void to_bytes(char *bytes, const float *v, int rest) {
   for (int c = 0; c < rest; c++) {
     const float kept = v[c] < -128.0f ? -128.0f : v[c] > 127.0f ? 127.0f : v[c];
-    bytes[c] = (char)(int8_t)(kept == kept ? roundf(kept) : 0.0f); /* NaN is no integer */
+    bytes[c] = (char)(int8_t)(kept == kept ? roundf(kept) : 0.0f); /* NaN is not an integer */
   }
 }
 
@@ -61,7 +61,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
   const ptrdiff_t channel = (ptrdiff_t)unit * UNIT;
   UNROLL for (int i = 0; i < vectors; i++) v[i] = vset1(0.0f);
 
-/* b counts the units of all pixels: DATA is where that unit's floats begin. */
+/* b counts the units of all pixels; DATA is the start of that unit's floats. */
 #define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
 #define REPEATED_DATA (data + b / units * op->stride + op->source_channels[unit + b % units] * 4)
 #define LOADED(from, whole, statement)         \
@@ -87,7 +87,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
   break
 
   for (const struct instruction *op = program; op < program + count; op++) {
-    char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride)); /* may be NULL and is not used then */
+    char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride)); /* may be NULL and is then not used */
     switch (op->code) {
       case OP_ACCUMULATED:
       case OP_CLAMPED:
@@ -178,7 +178,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 #undef EACH
 }
 
-/* All units of `pixels` pixels, as many at once as the registers hold. */
+/* Runs all units of `pixels` pixels, as many at once as the registers hold. */
 ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int channels, int pixel, const int pixels) {
   const int whole = channels / UNIT, most = BLOCKS_AT_ONCE / pixels;
   int unit = 0;
@@ -205,7 +205,7 @@ static void run(const struct instruction *program, int count, int channels, int 
 typedef void (*tile_function)(const struct gemm *gemm, const uint32_t *const *x, int group_offset,
                               const uint32_t *weights, int32_t *acc, size_t acc_stride);
 
-/* Goes through the output channels in the widest tiles there are: of 8, 4, 2 and 1 vectors, or NULL. */
+/* Goes through the output channels in the widest available tiles: of 8, 4, 2 and 1 vectors, or NULL. */
 ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const *x, int32_t *acc, size_t acc_stride,
                                   int lanes, const tile_function *tiles) {
   const uint32_t *weights = gemm->weights;
@@ -223,8 +223,8 @@ ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const
 
 enum { CHUNK = 64 }; /* words that are prepared at once */
 
-/* The same where the pixels' words are prepared first, `bytes` for each, for all output channels: words of all taps
- * then follow one another. A tile sets the sums of the first chunk, and adds the others to them. */
+/* The same, but the pixels' words are prepared first, `bytes` for each, for all output channels: words of all taps
+ * then follow one another. A tile sets the sums of the first chunk and adds the others to them. */
 typedef void (*prepared_tile)(const uint8_t *prepared, int words, const uint32_t *weights, size_t vector_words,
                               bool first, int32_t *acc, size_t acc_stride);
 

@@ -14,7 +14,7 @@ static void widen_lifetimes(struct plan *plan, int from, int to) {
 
 /* First fit by lifetime. Packed images keep their place for good, so that their borders stay zero. */
 uint64_t place_buffers(struct plan *plan) {
-  /* Lifetimes are counted in steps; where these take turns, they live together. */
+  /* Lifetimes are counted in steps; buffers of steps that take turns live together. */
   for (int i = 0; i + 1 < plan->task_count; i++)
     if (plan->tasks[i + 1].step < plan->tasks[i].step)
       widen_lifetimes(plan, plan->tasks[i + 1].step, plan->tasks[i].step);

@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Gives the delegate's own buffers their offsets, when the tasks are known; the bytes of all. */
+/* Gives the delegate's own buffers their offsets once the tasks are known; returns the bytes of all. */
 uint64_t place_buffers(struct plan *plan);
 
 #endif

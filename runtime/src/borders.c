@@ -37,8 +37,8 @@ static int sum_of(const struct convolution *conv, int output, struct range rows,
 #undef AT
 }
 
-/* Gives each output row (or column) the class of the taps that lie inside; class 0 has all of them. Rows of a class
- * follow each other, as the first and the last of these taps do. */
+/* Gives each output row (or column) the class of the taps that lie inside; class 0 has all taps. Rows of a class
+ * are contiguous, because the first and last tap inside move in one direction. */
 static int classify(const struct axis *axis, int in, int kernel, int stride, int dilation, int *classes,
                     struct range *ranges) {
   int count = 1;

@@ -44,7 +44,7 @@ void shape_buffers(struct plan *plan) {
   }
 }
 
-/* Takes the place of a tensor of TFLite's; false if it is not of the shape that was planned. */
+/* Uses the memory of TFLite's tensor; false if the tensor does not have the planned shape. */
 static bool bind_external(struct buffer *b, const TfLiteTensor *t) {
   const size_t bytes = (size_t)b->n * (size_t)b->h * (size_t)b->w * (size_t)b->pixel_words * element_size(b);
   b->data = t->data.data;

@@ -1,4 +1,4 @@
-/* Where the pixels of a tensor lie. */
+/* The positions of a tensor's pixels. */
 #ifndef LARQ_REP_BUFFERS_H
 #define LARQ_REP_BUFFERS_H
 
@@ -20,7 +20,7 @@ static inline struct image image_of(const struct buffer *b) {
                         row * (b->top + b->h + b->bottom)};
 }
 
-/* Where a row of a tensor that is not packed, counted through all images, begins. */
+/* The start of a row, counted through all images, of a tensor that is not packed. */
 static inline char *row_of(const struct buffer *b, int row) {
   return b->data + (size_t)(row % b->ring) * (size_t)b->w * b->stride;
 }
@@ -31,10 +31,10 @@ uint64_t buffer_bytes(const struct buffer *buffer);
 /* Gives the buffers their shapes, and packed images the borders that windows reach into. */
 void shape_buffers(struct plan *plan);
 
-/* Gives the buffers their places in TFLite's tensors and in the own memory; reports a tensor that changed its shape. */
+/* Places the buffers in TFLite's tensors and the delegate's memory; reports a tensor that changed its shape. */
 TfLiteStatus bind_buffers(TfLiteContext *context, struct plan *plan, char *memory);
 
-/* Output images of a step: their number and size. */
+/* The number and size of a step's output images. */
 void output_images(const struct plan *plan, const struct step *step, int *n, int *h, int *w);
 
 #endif

@@ -17,7 +17,7 @@ static bool per_channel(const TfLiteContext *context, int tensor, int channels) 
          (count == 1 || (count == channels && last_dimension(t) == channels));
 }
 
-/* Whether the operands are constants for each channel or tensors of the output's shape, one of these at least. */
+/* Whether the operands are constants for each channel or tensors of the output's shape, with at least one tensor. */
 static bool fits(const TfLiteContext *context, const struct node *node) {
   const TfLiteTensor *y = &context->tensors[node->outputs->data[0]];
   int computed = 0;
@@ -33,7 +33,7 @@ static bool fits(const TfLiteContext *context, const struct node *node) {
   return computed >= 1;
 }
 
-/* A TILE that repeats the channels only. */
+/* A TILE that repeats only the channels. */
 static bool repeats_channels(const TfLiteContext *context, const TfLiteIntArray *inputs, int channels) {
   if (inputs->size != 2) return false;
   const TfLiteTensor *x = &context->tensors[inputs->data[0]], *times = &context->tensors[inputs->data[1]];
@@ -45,7 +45,7 @@ static bool repeats_channels(const TfLiteContext *context, const TfLiteIntArray 
   return (int64_t)times->data.i32[rank - 1] * last_dimension(x) == channels;
 }
 
-/* Along the channels, of different tensors; or of one, which repeats it. */
+/* A concatenation of different tensors along the channels, or of one tensor, which repeats it. */
 static void read_concatenation(const TfLiteContext *context, const TfLiteConcatenationParams *concatenation,
                                struct node *node) {
   const TfLiteIntArray *in = node->inputs;

@@ -1,5 +1,5 @@
 /* A step keeps a value in registers and follows the graph from node to node as long as the other operands are
- * constants or exist already. It stores a value only where somebody else reads it. Copies of TILE are an index.
+ * constants or already exist. It stores a value only if another step reads it. Copies of TILE are an index.
  * CONCATENATION is followed too: each of its inputs' steps goes on in its own slice of the channels.
  */
 #include "chain.h"
@@ -19,7 +19,7 @@
 static float *slice_constant(struct planner *p, int tensor, int offset, int channels) {
   const TfLiteTensor *t = &p->context->tensors[tensor];
   float *constant = allocate((size_t)round_up(channels, UNIT), sizeof *constant);
-  const bool scalar = t->dims->size == 0 || last_dimension(t) == 1; /* its bytes may be more than the shape says */
+  const bool scalar = t->dims->size == 0 || last_dimension(t) == 1; /* it may have more bytes than its shape says */
   for (int c = 0; constant && c < channels; c++) constant[c] = t->data.f[scalar ? 0 : offset + c];
   return constant;
 }

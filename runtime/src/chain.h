@@ -1,4 +1,4 @@
-/* A step in the making: a value in registers, and how it goes on from node to node. */
+/* A step under construction: a value in registers, and its way from node to node. */
 #ifndef LARQ_REP_CHAIN_H
 #define LARQ_REP_CHAIN_H
 
@@ -6,7 +6,7 @@
 
 struct chain {
   struct step *step;
-  int offset;        /* channel of the current value within the concatenation it is part of */
+  int offset;        /* first channel of the current value in its concatenation */
   int concatenation; /* position in nodes, or -1 */
   int tail;          /* first instruction behind the concatenation */
   int constants[MAX_INSTRUCTIONS];
@@ -16,16 +16,16 @@ struct chain {
 void emit(struct planner *p, struct chain *chain, struct planned instruction, int constant);
 void emit_store(struct planner *p, struct chain *chain, enum opcode code, int tensor);
 
-/* Goes on through an operator whose operand beside the value, if it is no constant, is loaded from a buffer. */
+/* Goes on through an operator; its operand beside the value is a constant or is loaded from a buffer. */
 void apply(struct planner *p, struct chain *chain, const struct node *node, int side, int buffer, int period);
 
 /* Goes on from a value that the chain holds as far as the graph allows, and ends the chain. */
 void follow(struct planner *p, struct chain *chain, int tensor);
 
-/* Goes on behind a concatenation: the first of its inputs decides how, the others do the same in their slices. */
+/* Goes on behind a concatenation: its first input decides how, the others do the same in their slices. */
 void follow_concatenation(struct planner *p, struct chain *chain, int position, int input);
 
-/* Ends the chain: what it stores is written. */
+/* Ends the chain: its stores are written. */
 void finish(struct planner *p, struct chain *chain);
 
 /* The operand beside the value at position `side`. */

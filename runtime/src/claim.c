@@ -1,4 +1,4 @@
-/* Which nodes the delegate takes: LCE's, and those around them that become part of a convolution's pass. */
+/* Chooses the delegate's nodes: LCE's, and those around them that become part of a convolution's pass. */
 #include "claim.h"
 
 #include <stdlib.h>
@@ -15,13 +15,13 @@ struct graph {
   int *producer;               /* of each tensor: position in nodes, or -1 */
   int *readers, *reader_start; /* of each tensor: positions in nodes, one for each input that is this tensor */
   int *unclaimed;              /* of each tensor: how many of its readers are not claimed yet */
-  int *waiting;                /* claimed operators whose neighbours are still to be looked at */
+  int *waiting;                /* claimed operators whose neighbours are not checked yet */
   int *position;               /* of each node that is in the graph: position in nodes */
 };
 
 static bool is_tensor(const struct graph *graph, int tensor) { return tensor >= 0 && (size_t)tensor < graph->tensors; }
 
-/* Who reads each tensor; false if there is no memory. */
+/* Finds the readers of each tensor; false if there is no memory. */
 static bool find_readers(struct graph *graph) {
   size_t mentions = 0;
   graph->reader_start = allocate(graph->tensors + 2, sizeof *graph->reader_start);
@@ -49,7 +49,7 @@ static bool find_readers(struct graph *graph) {
   return true;
 }
 
-/* Grows the claim from LCE's operators until nothing changes: each claimed operator is looked at once. */
+/* Grows the claim from LCE's operators until nothing changes: each claimed operator is checked once. */
 static bool grow(struct graph *graph) {
   int waiting = 0;
   graph->waiting = allocate((size_t)graph->count, sizeof *graph->waiting);
@@ -58,7 +58,7 @@ static bool grow(struct graph *graph) {
     if (graph->claimed[i]) graph->waiting[waiting++] = i;
   while (waiting > 0) {
     const struct node *node = &graph->nodes[graph->waiting[--waiting]];
-    /* Before claimed operators: what makes a tensor all of whose readers are claimed. */
+    /* Before claimed operators: those that compute a tensor whose readers are all claimed. */
     for (int j = 0; j < node->inputs->size; j++) {
       const int t = node->inputs->data[j];
       if (!is_tensor(graph, t) || --graph->unclaimed[t] > 0 || graph->producer[t] < 0) continue;
@@ -67,7 +67,7 @@ static bool grow(struct graph *graph) {
       graph->claimed[before] = true;
       graph->waiting[waiting++] = before;
     }
-    /* Behind them: all but pooling, which gains nothing by itself; before others it would cut the partition in two. */
+    /* Behind them: all but pooling, which alone gains nothing; before others it would cut the partition in two. */
     const int output = node->outputs->data[0];
     for (int r = graph->reader_start[output]; r < graph->reader_start[output + 1]; r++) {
       const int behind = graph->readers[r];
@@ -86,7 +86,7 @@ static void list_claimed(const struct graph *graph, TfLiteIntArray *nodes) {
     if (graph->claimed[i]) nodes->data[nodes->size++] = graph->nodes[i].index;
 }
 
-/* Gives back the partitions without an operator of LCE: handing tensors to and fro is all that they would add. */
+/* Gives back the partitions without an operator of LCE: they would only pass tensors to and fro. */
 static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArray *nodes) {
   TfLiteDelegateParams *partitions;
   int count = 0;
@@ -101,7 +101,7 @@ static void give_back(TfLiteContext *context, struct graph *graph, TfLiteIntArra
   }
 }
 
-/* Fails where an operator reads what is not yet written, or writes what is: TFLite cannot cut such graphs into
+/* Fails if an operator reads a tensor before it is written, or writes one again: TFLite cannot cut such graphs into
  * partitions, and does not notice. */
 static TfLiteStatus check_order(TfLiteContext *context, const struct graph *graph) {
   for (int i = 0; i < graph->count; i++) {

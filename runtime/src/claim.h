@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Reports and fails for malformed operators; otherwise an array to give to the runtime, to be freed. */
+/* Reports malformed operators and fails; otherwise returns an array for the runtime, which the caller frees. */
 TfLiteStatus claim(TfLiteContext *context, const struct options *options, TfLiteIntArray **nodes);
 
 #endif

@@ -1,11 +1,11 @@
-/* Binary convolutions: weights packed once, and what zero padding adds at the border.
+/* Binary convolutions: weights packed once, and the addends of zero padding at the border.
  *
  * With acc the bits in which the window and the weights differ, K the weights of an output and y = K - 2 acc the
  * convolution of +1 and -1, LCE defines
  *   float32: out = 2 acc * f32(-multiplier) + f32(bias + K multiplier), product and sum rounded one by one
  *   int8:    the same over the scale, plus the zero point, rounded half away from zero
  *   signs:   acc > threshold, here threshold - acc < 0, which floats represent exactly below 2^24.
- * Taps outside the image read +1; zero padding takes their weights off again, once for each kind of border.
+ * Taps outside the image read +1; zero padding subtracts their weights again, once for each kind of border.
  */
 #include "convolution.h"
 
@@ -54,7 +54,7 @@ struct convolution *make_convolution(TfLiteContext *context, const struct node *
   const double zero = y->type == kTfLiteInt8 ? y->params.zero_point : 0;
   for (int o = 0; o < conv->channels_out; o++) {
     if (y->type == kTfLiteInt32) {
-      /* acc lies in 0..K, so that thresholds outside say the same as the nearest inside. */
+      /* acc is in 0..K, so thresholds outside have the same effect as the nearest inside. */
       const int32_t threshold = (int32_t)node->values[4].data[node->values[4].stride * (size_t)o];
       conv->scale[o] = conv->multiplier[o] = -0.5f;
       conv->shift[o] = (float)(threshold < 0 ? -1 : threshold > K ? K : threshold);

@@ -13,7 +13,7 @@ struct convolution {
   struct axis rows, columns;
   struct gemm gemm;                         /* of the taps that meet the image */
   struct range packed_rows, packed_columns; /* the taps whose weights are laid out */
-  int period;        /* channels whose accumulators and constants are laid out: of repeated ones whole units */
+  int period;        /* channels whose accumulators and constants are laid out: whole units if repeated */
   size_t acc_stride; /* of a pixel's accumulators */
   int tile_pixels;
   float *scale, *shift; /* of acc, in whole units */
@@ -32,18 +32,18 @@ struct convolution {
   uint32_t *weights;
 };
 
-/* All but what depends on the image's size; NULL if there is no memory. */
+/* Everything that does not depend on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
 void free_convolution(struct convolution *convolution);
-/* Bytes of its weights, and of everything else that it holds. */
+/* Bytes of its weights and of everything else in it. */
 size_t packed_bytes(const struct convolution *convolution);
 size_t constant_bytes(const struct convolution *convolution);
-/* Lays its constants out so that whole units of all copies of the results, `channels` together, can be loaded from
- * one period on; false if there is no memory. */
+/* Lays out its constants so that whole units of all copies of the results, `channels` in total, can be loaded beyond
+ * one period; false if there is no memory. */
 bool repeat_results(struct convolution *convolution, int channels);
 /* Finds the size of the output, and the border of the input that the windows reach into. */
 void place_windows(struct convolution *convolution, const struct buffer *input);
-/* Lays out weights and borders, when the input's layout is known; false if there is no memory. */
+/* Lays out weights and borders once the input's layout is known; false if there is no memory. */
 bool prepare_convolution(struct convolution *convolution, const struct buffer *input);
 
 #endif

@@ -1,4 +1,4 @@
-/* Which implementations this processor runs. */
+/* Finds the implementations that this processor runs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,7 +6,7 @@
 
 /* Detection uses the compiler's cpuid reader; every AArch64 processor has NEON. */
 const struct kernels *const all_kernels[] = {
-#if defined(PORTABLE_ONLY) /* for fuzzing, which is about what leads to the kernels */
+#if defined(PORTABLE_ONLY) /* for fuzzing, which tests the code before the kernels */
 #elif defined(__x86_64__)
     &kernels_avx512,   &kernels_avx2, &kernels_popcnt,
 #elif defined(__aarch64__)

@@ -57,7 +57,7 @@ struct window {
   bool same; /* padding SAME, else VALID */
 };
 
-/* The 32-bit values of a tensor that is known before the first inference; all are the first one where `stride` is 0. */
+/* The 32-bit values of a tensor that is known before the first inference; if `stride` is 0, all equal the first. */
 struct values {
   const uint32_t *data;
   size_t stride;
@@ -73,7 +73,7 @@ struct node {
   int channels_in, pad_values; /* NODE_BCONV */
   struct values values[5];     /* NODE_BCONV: of the inputs that are known */
   int times;                   /* NODE_REPEAT */
-  int rank;                    /* NODE_REPEAT, NODE_CONCATENATE: the only one that the axis fits, or 0 */
+  int rank;                    /* NODE_REPEAT, NODE_CONCATENATE: the only rank that the axis fits, or 0 */
 };
 
 /* ---- The plan: a partition as steps, done one after the other ---- */
@@ -81,11 +81,11 @@ struct node {
 /* A tensor that exists in memory while the partition runs. */
 struct buffer {
   int tensor;
-  int shaped_like; /* the tensor whose shape it has: another one where an operand is broadcast */
+  int shaped_like; /* the tensor whose shape it has: a different one if an operand is broadcast */
   bool external;   /* TFLite's tensor; otherwise the delegate's own memory */
   bool bits;
   TfLiteType type;
-  int pending;               /* steps that still have to write a part of it; used while planning */
+  int pending;               /* steps that must still write a part of it; used while planning */
   int first_step, last_step; /* that write and read it */
   int rank;
   int dims[MAX_RANK];
@@ -94,7 +94,7 @@ struct buffer {
   int pixel_words;
   int view_of;      /* the buffer that this one is a slice of, or -1 */
   int view_channel; /* its first channel there */
-  int ring;         /* rows that are kept: row r lies at r % ring */
+  int ring;         /* number of rows that are kept: row r is at r % ring */
   uint64_t offset;  /* in the own memory */
   size_t stride;    /* bytes from a pixel to the next */
   char *data;
@@ -110,7 +110,7 @@ enum step_kind {
   STEP_BROADCAST
 };
 
-/* An instruction of a step: what is known of it before the tensors have their memory. */
+/* An instruction of a step, as far as it is known before the tensors have their memory. */
 struct planned {
   enum opcode code;
   float low, high;
@@ -118,7 +118,7 @@ struct planned {
   int offset;               /* first channel in the buffer */
   int period;               /* channels after which the source repeats, or 0 */
   float *constant;          /* owned, in whole units */
-  int32_t *source_channels; /* owned; of each unit, where the source repeats */
+  int32_t *source_channels; /* owned; of each unit, if the source repeats */
 };
 
 struct convolution;
@@ -126,18 +126,18 @@ struct convolution;
 struct step {
   enum step_kind kind;
   int source;           /* buffer */
-  int target;           /* buffer; -1 where the program stores */
-  struct window window; /* of pools; all 0 of other steps */
-  bool maximum;         /* STEP_POOL: of the window's pixels, else their mean */
+  int target;           /* buffer; -1 if the program stores */
+  struct window window; /* of pools; all 0 for other steps */
+  bool maximum;         /* STEP_POOL: of the window's pixels, otherwise their mean */
   struct convolution *convolution;
   int channels;
   int count;
   struct planned program[MAX_INSTRUCTIONS];
-  int32_t *copies;         /* of a repeated convolution: the result that each unit begins with */
+  int32_t *copies;         /* of a repeated convolution: the first result of each unit */
   int8_t low, high;        /* STEP_DEQUANTIZE to int8: what -1 and +1 become */
   const struct node *node; /* its first, for messages */
   char name[192];
-  double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the present one */
+  double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the current one */
 };
 
 /* Some rows of a step's output. */
@@ -152,11 +152,11 @@ struct plan {
   int node_count;
   struct node *nodes;
   int *producer;   /* of each tensor: position in nodes, or -1 */
-  bool *is_output; /* of each tensor: whether others than these nodes read it */
+  bool *is_output; /* of each tensor: whether it is read outside these nodes */
   /* For the shapes of the tensors: */
   struct shape *shapes;
   int buffer_count, step_count, task_count;
-  struct task *tasks; /* what to do, in this order */
+  struct task *tasks; /* the work, in this order */
   struct buffer *buffers;
   struct step *steps;
 };

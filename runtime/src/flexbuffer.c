@@ -22,7 +22,7 @@ static bool read_unsigned(struct bytes b, size_t at, size_t width, uint64_t *val
   return true;
 }
 
-/* The place that the offset at `at` points to: offsets lead backwards. */
+/* The place that the offset at `at` points to: offsets point backwards. */
 static bool follow_offset(struct bytes b, size_t at, size_t width, size_t *target) {
   uint64_t distance;
   if (!read_unsigned(b, at, width, &distance) || distance > at) return false;

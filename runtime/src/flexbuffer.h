@@ -1,4 +1,4 @@
-/* Integers of a flexbuffer map, which is how LCE writes its operators' options. */
+/* Integers of a flexbuffer map, the form in which LCE writes its operators' options. */
 #ifndef LARQ_REP_FLEXBUFFER_H
 #define LARQ_REP_FLEXBUFFER_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The integer of a name; false if it is absent or the buffer is not well formed. */
+/* Finds the integer with a name; false if it is absent or the buffer is malformed. */
 bool flexbuffer_int(const uint8_t *data, size_t size, const char *key, int64_t *value);
 
 #endif

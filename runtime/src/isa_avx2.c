@@ -28,11 +28,11 @@ static inline unsigned vsigns(const __m256 *v) {
 
 #include "algorithms.inc.h"
 
-/* Bits are not counted but looked up, which takes two operations for 32 channels and 4 bits: a byte holds 4 bits of a
+/* Bits are looked up, not counted, which takes two operations for 32 channels and 4 bits: a byte holds 4 bits of a
  * channel's weights, and is the index into a table that 4 bits of the pixel select. */
 enum { PIXELS = 6, LANES = 32, NIBBLES = 8, ROOM = 7 /* words whose sums fit in bytes */ };
 
-/* Of each 4 bits of a pixel, how many of them differ from the index. */
+/* How many of each 4 bits of a pixel differ from the index. */
 #define COUNT(n) ((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3)
 #define TABLE(x)                                                                               \
   {                                                                                            \
@@ -43,7 +43,7 @@ static const uint8_t tables[16][16] __attribute__((aligned(64))) = {
     TABLE(0), TABLE(1), TABLE(2),  TABLE(3),  TABLE(4),  TABLE(5),  TABLE(6),  TABLE(7),
     TABLE(8), TABLE(9), TABLE(10), TABLE(11), TABLE(12), TABLE(13), TABLE(14), TABLE(15)};
 
-/* Where in the tables each 4 bits of `count` words select theirs. */
+/* The places in the tables that each 4 bits of `count` words select. */
 static inline void select_tables(uint8_t *offsets, const uint32_t *x, int count) {
   const __m128i high = _mm_set1_epi8((char)0xf0);
   for (; count >= 4; count -= 4, x += 4, offsets += 4 * NIBBLES) {

@@ -11,7 +11,7 @@ typedef float32x4_t vfloat;
 #define vadd(a, b) vaddq_f32(a, b)
 #define vsub(a, b) vsubq_f32(a, b)
 #define vmul(a, b) vmulq_f32(a, b)
-/* As on x86: the second operand where the comparison fails. */
+/* As on x86: the second operand if the comparison fails. */
 #define vmin(a, b) vbslq_f32(vcltq_f32(a, b), a, b)
 #define vmax(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
 #define vprelu(v, slope) vbslq_f32(vcltzq_f32(v), vmulq_f32(v, slope), v)

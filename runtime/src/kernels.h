@@ -1,4 +1,4 @@
-/* What an instruction set has to bring: sums of products of packed signs, and programs over their results. */
+/* What an instruction set must provide: sums of products of packed signs, and programs over their results. */
 #ifndef LARQ_REP_KERNELS_H
 #define LARQ_REP_KERNELS_H
 
@@ -9,13 +9,13 @@
 enum {
   UNIT = 32, /* channels of a packed word; a program handles them in whole units */
   MAX_INSTRUCTIONS = 24,
-  MAX_TILE = 12, /* pixels that a kernel accumulates at once, at most */
+  MAX_TILE = 12, /* the most pixels that a kernel accumulates at once */
 };
 
 /* One binary convolution as the kernels see it: a matrix product of pixels and output channels.
  *
  * Weights lie in vectors of `lanes` output channels, [vector][cell][lane]. A cell is a word of 32 input channels of
- * one tap, or two of them where the instruction set counts 64 bits at once (the last one of a tap may be half). */
+ * one tap, or two words if the instruction set counts 64 bits at once (the last cell of a tap may be half). */
 struct gemm {
   int groups;
   int taps;
@@ -32,7 +32,7 @@ enum opcode {
                        from source_channels, where these are given */
   OP_CLAMPED,       /* the same with 2 acc kept within [low, high] */
   OP_LOAD,          /* v = source */
-  OP_LOAD_REPEATED, /* the same, where the source has fewer channels, which repeat */
+  OP_LOAD_REPEATED, /* the same if the source has fewer channels, which repeat */
   OP_LOAD_INT8,     /* v = source - low */
   OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
   OP_ADD,           /* v + constant */
@@ -88,10 +88,10 @@ extern const struct kernels kernels_portable, kernels_popcnt, kernels_avx2, kern
 /* The table of implementations, best first, ended by NULL; those that this build has. */
 extern const struct kernels *const all_kernels[];
 
-/* The best one that this processor runs, or the one of that name; NULL if there is none. */
+/* The best implementation that this processor runs, or the one with that name; NULL if there is none. */
 const struct kernels *choose_kernels(const char *name);
 
-/* A short name of all implementations this processor runs, separated by commas. */
+/* The names of all implementations that this processor runs, separated by commas. */
 void list_kernels(char *text, size_t size);
 
 static inline int tile_of(const struct kernels *kernels, int vectors) {

@@ -1,4 +1,4 @@
-/* One table of all operators, and LCE's own: whether they are well formed. */
+/* One table of all operators, and the checks that LCE's own are well formed. */
 #include "operators.h"
 
 #include <string.h>
@@ -7,8 +7,8 @@
 #include "flexbuffer.h"
 #include "tensors.h"
 
-/* The values of a tensor that is a constant, or that FILL, which LCE's converter writes for filters whose weights are
- * all alike, makes of one. Its node stands before its reader's. */
+/* The values of a tensor that is a constant, or that FILL computes from one: LCE's converter writes FILL for filters
+ * whose weights are all equal. Its node comes before its reader's. */
 static bool known_values(TfLiteContext *context, int reader, int tensor, struct values *values) {
   const TfLiteTensor *t = &context->tensors[tensor];
   *values = (struct values){t->data.data, 1};
@@ -30,7 +30,7 @@ static bool known_values(TfLiteContext *context, int reader, int tensor, struct 
   return false;
 }
 
-/* An LCE operator that cannot be run: says which, which tensor, and why. */
+/* Reports an LCE operator that cannot run: the operator, its tensor and the reason. */
 static TfLiteStatus malformed(TfLiteContext *context, const struct node *node, int tensor, const char *expected,
                               long found) {
   context->ReportError(context, "larq-rep: operator %d (%s), tensor %d '%.60s': expected %s, found %ld.", node->index,
@@ -90,7 +90,7 @@ static TfLiteStatus read_signs(TfLiteContext *context, const TfLiteNode *tf_node
          last_dimension(wide));
   EXPECT(last_dimension(packed) == (last_dimension(wide) + 31) / 32, p, "ceil(channels / 32) words",
          last_dimension(packed));
-  /* The sign of an int8 number needs its zero point only, which is 0 where a file gives none. */
+  /* The sign of an int8 number needs its zero point only, which is 0 if a file gives none. */
   if (wide->type == kTfLiteInt8 && !packs) EXPECT(wide->params.scale > 0, w, "a positive scale", 0);
   return kTfLiteOk;
 }
@@ -136,7 +136,7 @@ static TfLiteStatus read_bconv(TfLiteContext *context, const TfLiteNode *tf_node
   EXPECT(shape[0] % groups == 0, in->data[1], "output channels that the groups divide", shape[0]);
   node->window.height = shape[1];
   node->window.width = shape[2];
-  /* A threshold stands for the activation too: LCE's converter has worked it in. */
+  /* A threshold includes the activation: LCE's converter has folded it in. */
   const bool bits = y->type == kTfLiteInt32;
   if (bits) node->activation = kTfLiteActNone;
   EXPECT(!node->window.same || node->pad_values == 1 || shape[1] * shape[2] == 1 || node->activation == kTfLiteActNone,

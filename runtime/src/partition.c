@@ -31,8 +31,8 @@ static uint64_t scratch_bytes(const struct convolution *conv) {
   return ((uint64_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
-/* From the shapes of the partition's inputs those of all that is computed. The steps are made anew where they were
- * for other channels, or where other operands have to be broadcast. */
+/* Finds all shapes from those of the partition's inputs. The steps are made anew if they were for other channels, or
+ * if other operands must be broadcast. */
 static TfLiteStatus prepare_shapes(TfLiteContext *context, struct plan *plan, const struct options *options) {
   struct shape *shapes = allocate(plan->tensor_count, sizeof *shapes);
   if (!shapes) {
@@ -70,7 +70,7 @@ static TfLiteStatus resize_outputs(TfLiteContext *context, const struct plan *pl
   for (int i = 0; i < plan->buffer_count; i++) {
     const struct buffer *b = &plan->buffers[i];
     if (!b->external || plan->producer[b->tensor] < 0) continue;
-    /* The runtime takes the array over and frees it. */
+    /* The runtime takes over the array and frees it. */
     TfLiteIntArray *dims = malloc(sizeof *dims + (size_t)b->rank * sizeof(int));
     if (dims) {
       dims->size = b->rank;
@@ -86,7 +86,7 @@ static TfLiteStatus resize_outputs(TfLiteContext *context, const struct plan *pl
   return kTfLiteOk;
 }
 
-/* Memory of the tensors that only the partition sees, and of the threads' sums. */
+/* Allocates the tensors that only the partition sees, and the threads' sums. */
 static TfLiteStatus allocate_memory(TfLiteContext *context, struct partition *partition) {
   const struct plan *plan = partition->plan;
   free(partition->memory);

@@ -8,7 +8,7 @@
 
 struct threads;
 
-/* What a delegate and its partitions share. The last of them that ends frees it: a program may destroy the delegate
+/* Data that a delegate and its partitions share. The last of them to end frees it: a program may destroy the delegate
  * while interpreters still use it, and Python's garbage collector ends them in any order. */
 struct shared {
   TfLiteDelegate delegate;

@@ -27,8 +27,7 @@ struct plan *make_plan(TfLiteContext *context, const TfLiteDelegateParams *param
     struct node *node = &plan->nodes[plan->node_count];
     const bool read = read_node(context, nodes->data[plan->node_count], node) == kTfLiteOk;
     if (read && node->kind == NODE_NOT_OURS)
-      context->ReportError(context, "larq-rep: operator %d: it is not what it was when it was taken over.",
-                           node->index);
+      context->ReportError(context, "larq-rep: operator %d has changed since it was taken over.", node->index);
     if (!read || node->kind == NODE_NOT_OURS) {
       free_plan(plan);
       return NULL;

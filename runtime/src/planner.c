@@ -84,8 +84,8 @@ bool start_planner(struct planner *p) {
   size_t steps = 0, total = 0;
   for (int i = 0; i < plan->node_count; i++) {
     const struct node *node = &p->nodes[i];
-    /* Each input of a concatenation may take a step of its own, each operand be copies to be written out, or
-     * have to be broadcast. */
+    /* Each input of a concatenation may need its own step; each operand may have copies to write out, or
+     * need broadcasting. */
     steps += 2 * (size_t)node->inputs->size + 1;
     for (int j = 0; j < node->inputs->size; j++)
       if (first_mention(node, j)) {
@@ -98,7 +98,7 @@ bool start_planner(struct planner *p) {
     }
   }
   p->readers = allocate(total, sizeof *p->readers);
-  /* Most of this room is never touched, and then takes no memory. */
+  /* Most of this room is never touched and so takes no memory. */
   plan->steps = calloc(steps, sizeof *plan->steps);
   plan->buffers = calloc(steps + total, sizeof *plan->buffers);
   if (!p->readers || !plan->steps || !plan->buffers) return false;

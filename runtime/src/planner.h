@@ -1,4 +1,4 @@
-/* The state of planning: what has been read, which tensors have a buffer already. */
+/* The state of planning: what has been read, and which tensors already have a buffer. */
 #ifndef LARQ_REP_PLANNER_H
 #define LARQ_REP_PLANNER_H
 
@@ -6,8 +6,8 @@
 
 struct concatenation {
   bool emitted; /* one of its inputs has been followed through it */
-  int left;     /* inputs still to be followed */
-  bool *done;   /* of each input: whether it has been followed */
+  int left;     /* inputs that are still to follow */
+  bool *done;   /* for each input: whether it was followed */
   bool signs;   /* all inputs but the last are whole units, so that packed signs can be written in slices */
   int count;
   struct planned tail[MAX_INSTRUCTIONS];
@@ -30,12 +30,12 @@ struct planner {
   TfLiteStatus status;
 };
 
-/* Finds who reads each tensor, and makes room for all steps and buffers that there can be; false if there is no
- * memory. To be ended in either case. */
+/* Finds the readers of each tensor, and makes room for the largest possible number of steps and buffers; false if there
+ * is no memory. The planner must be ended in either case. */
 bool start_planner(struct planner *p);
 void end_planner(struct planner *p);
 
-/* Reports an operator that cannot be planned; only the first of them. */
+/* Reports an operator that cannot be planned; only the first one. */
 void fail(struct planner *p, const struct node *node, const char *reason);
 
 int channels_of(const struct planner *p, int tensor);
@@ -49,7 +49,7 @@ int add_unnamed_buffer(struct planner *p, int tensor, int shaped_like, bool exte
 /* The last step so far reads or writes a buffer. */
 void touch(struct planner *p, int buffer);
 
-/* The buffer of a tensor whose value is complete, else -1. */
+/* The buffer of a tensor whose value is complete, otherwise -1. */
 int available(struct planner *p, int tensor);
 
 /* Where a tensor can be loaded from, repeated after *period channels (0: not repeated); -1 if nowhere yet. */

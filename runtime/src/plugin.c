@@ -134,7 +134,7 @@ static bool set_option(struct options *options, const char *key, const char *val
                        key, value);
 }
 
-/* Options of the environment come first, so that those of the program win. */
+/* Options of the environment come first, so that the program's options win. */
 static bool set_environment(struct options *options, void (*report)(const char *)) {
   static const char *const names[][2] = {{"LARQ_REP_IMPLEMENTATION", "implementation"},
                                          {"LARQ_REP_NUM_THREADS", "num_threads"},
@@ -164,7 +164,7 @@ TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const cha
   *shared = (struct shared){
       .delegate = {.data_ = shared,
                    .Prepare = prepare_delegate,
-                   /* Exactly this: with others the runtime prepares unknown operators before it asks the delegate,
+                   /* Exactly this: with other flags the runtime prepares unknown operators before it asks the delegate,
                     * and fails. */
                    .flags = kTfLiteDelegateFlagsAllowDynamicTensors},
       .options = options,

@@ -21,7 +21,7 @@ void add_times(struct partition *partition) {
   }
 }
 
-/* Bytes of tensors that a step reads and writes; those of the sums stay in the cache. */
+/* Bytes of tensors that a step reads and writes; the sums stay in the cache. */
 static double moved_bytes(const struct plan *plan, const struct step *step) {
   const struct buffer *source = &plan->buffers[step->source];
   int n, h, w;

@@ -7,7 +7,7 @@
 /* Seconds of a clock that only goes forward. */
 double seconds(void);
 
-/* Adds the times of an invocation, which stand in step->now. */
+/* Adds the times of an invocation, which are in step->now. */
 void add_times(struct partition *partition);
 
 /* One line of JSON, to stderr. */

@@ -103,7 +103,7 @@ static void compact_groups(const struct convolution *conv, int32_t *acc, size_t 
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
-/* The bits that differ, also in the taps that are left out. */
+/* The bits that differ, including those in the taps that are left out. */
 static void accumulate(const struct convolution *conv, const uint32_t *const *pixels, int32_t *acc, int count) {
   const struct gemm *gemm = &conv->gemm;
   const int used = gemm->vectors * conv->kernels->lanes * gemm->groups;
@@ -120,7 +120,7 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
   const struct step *step = job->step;
   const struct convolution *conv = step->convolution;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
-  /* Where there is one window only, the stride may be beyond everything. */
+  /* If there is only one window, the stride may be out of range. */
   const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * job->input.row : 0;
   const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);

@@ -1,27 +1,27 @@
-/* The steps that are programs: what a convolution or a pass over a tensor does with its pixels. */
+/* Programs: the instructions that a convolution or a pass over a tensor runs for its pixels. */
 #ifndef LARQ_REP_PROGRAM_H
 #define LARQ_REP_PROGRAM_H
 
 #include "buffers.h"
 #include "partition.h"
 
-/* Some rows of a step's output, as threads share them. */
+/* Some rows of a step's output that threads share. */
 struct job {
   const struct partition *partition;
   const struct step *step;
   int h, w;            /* of the step's output */
   struct range pixels; /* to do, of all images */
-  int grain;           /* pixels that one thread does together: of a convolution a tile */
+  int grain;           /* pixels that one thread does together: a tile of a convolution */
   int chunks;          /* parts of the work */
   bool by_row;         /* neighbours in memory end with a row */
   struct image input;
   struct instruction program[MAX_INSTRUCTIONS + 1];
 };
 
-/* Gives the step's instructions their data, of pixel 0. */
+/* Gives the step's instructions their data of pixel 0. */
 void start_program(struct job *job);
 
-/* Gives a convolution its first instruction and its input; copies an external one to where it has a border. */
+/* Gives a convolution its first instruction and its input; copies an external input into one with a border. */
 void start_convolution(struct job *job, const struct task *task);
 
 /* Runs the program for `count` pixels from `pixel` on. The values are loaded, or a convolution's sums in `scratch`,
@@ -29,7 +29,7 @@ void start_convolution(struct job *job, const struct task *task);
 void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
                  const float *const *border);
 
-/* Sums, and runs the program for, some of the job's tiles. */
+/* Computes the sums of some of the job's tiles and runs the program for them. */
 void run_convolution(const struct job *job, int thread, struct range tiles);
 
 #endif

@@ -1,4 +1,4 @@
-/* What each kind of step does with some rows of its output, and how threads share them. */
+/* Runs each kind of step for some rows of its output, which threads share. */
 #include "run.h"
 
 #include <float.h>
@@ -22,14 +22,14 @@ static void run_pool(const struct job *job, struct range rows) {
   for (int row = rows.first; row < rows.end; row++) {
     const int n = row / target->h, y = row % target->h;
     for (int x = 0; x < target->w;) {
-      /* The pixels whose windows lie inside are one run, the others a run each. */
+      /* The pixels whose windows lie inside are one run; each other pixel is its own run. */
       const int from = x * w->stride_width - left;
       int run = 1;
       if (from >= 0 && from + w->width <= source->w) {
         run = (source->w - w->width - from) / w->stride_width + 1;
         if (run > target->w - x) run = target->w - x;
       }
-      /* TFLite begins with 0 and with the lowest number, which tells in the signs of zeros and where there are NaNs. */
+      /* TFLite begins with 0 and with the lowest number, which affects the signs of zeros and NaNs. */
       struct instruction program[MAX_POOLED * MAX_POOLED + 3];
       const ptrdiff_t stride = run > 1 ? pixel * w->stride_width : 0;
       int pixels = 0, count = 0;
@@ -118,7 +118,7 @@ static void run_repeat(const struct job *job, struct range rows) {
     }
 }
 
-/* Copies the pixels of a tensor to all those of a larger one that stand for them. */
+/* Copies each pixel of a tensor to all its places in a larger one. */
 static void run_broadcast(const struct job *job, struct range rows) {
   const struct buffer *source = &job->partition->plan->buffers[job->step->source];
   const struct buffer *target = &job->partition->plan->buffers[job->step->target];
@@ -138,7 +138,7 @@ static void run_broadcast(const struct job *job, struct range rows) {
     }
 }
 
-/* Denormal numbers count as zero, as TFLite does around its own operators, also in the workers. */
+/* Treats denormal numbers as zero, as TFLite does around its own operators; the workers do so as well. */
 static unsigned long long flush_denormals(void) {
 #if defined(__x86_64__)
   const unsigned saved = __builtin_ia32_stmxcsr();
@@ -203,7 +203,7 @@ static void run_chunk(void *argument, int thread, int chunk) {
 
 void run_task(const struct partition *partition, const struct task *task) {
   const struct step *step = &partition->plan->steps[task->step];
-  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* all it would do is done by a view */
+  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* a view does all its work */
   struct job job = {.partition = partition, .step = step, .grain = PIXELS_OF_GRAIN};
   int n;
   output_images(partition->plan, step, &n, &job.h, &job.w);

@@ -1,4 +1,4 @@
-/* Vectors of one unit in plain C, for instruction sets whose compiler finds the vector instructions by itself. */
+/* Vectors of one unit in plain C, for instruction sets whose compiler generates the vector instructions. */
 #include <stdint.h>
 
 #define FLOATS 32

@@ -9,7 +9,7 @@
 #include "convolution.h"
 #include "memory.h"
 
-/* Bytes of results that are split into turns, and of a turn. The sanitizers' builds have small ones. */
+/* Bytes of results that are split into turns, and of a turn. The sanitizers' builds use small ones. */
 #ifndef TURN_BYTES
 #define SPLIT_BYTES (1 << 20)
 #define TURN_BYTES (48 << 10)
@@ -22,7 +22,7 @@ struct progress {
   int rows, done, band;
 };
 
-/* Rows of its window's source that a step has to have for its output up to `row`. */
+/* Rows of its window's source that a step needs for its output up to `row`. */
 static int needed(const struct plan *plan, const struct step *step, int h, int row) {
   const struct buffer *source = &plan->buffers[step->source];
   const struct window *w = &step->window;
@@ -30,7 +30,7 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
   if (step->kind == STEP_BROADCAST) return source->n * source->h;
   if (step->kind == STEP_CONVOLUTION) {
     const struct convolution *conv = step->convolution;
-    /* The copy with a border is made before the first of the tasks, of all rows. */
+    /* The copy with a border is made of all rows, before the first task. */
     if (conv->padded) return source->n * source->h;
     last = row % h * conv->window.stride_height + conv->rows.start +
            (conv->rows.taps.end - conv->rows.taps.first - 1) * conv->window.dilation_height;
@@ -43,7 +43,7 @@ static int needed(const struct plan *plan, const struct step *step, int h, int r
   return row / h * source->h + (last < source->h ? last + 1 : source->h);
 }
 
-/* The steps that write (or read) each buffer: those of buffer b stand from start[b] on. */
+/* The steps that write (or read) each buffer: the steps of buffer b begin at start[b]. */
 struct steps_of {
   int *start, *steps;
 };
@@ -55,7 +55,7 @@ static int buffer_at(const struct step *step, int place, bool written) {
   return op->buffer >= 0 && is_store(op->code) == written ? op->buffer : -1;
 }
 
-/* Who writes a slice of a buffer writes the buffer. False if there is no memory. */
+/* A step that writes a slice of a buffer writes the buffer. False if there is no memory. */
 static bool find_steps(const struct plan *plan, bool writers, struct steps_of *of) {
   of->start = allocate((size_t)plan->buffer_count + 2, sizeof *of->start);
   for (int pass = 0; of->start && pass < 2; pass++) {
@@ -79,7 +79,7 @@ static void free_steps_of(struct steps_of *of) {
   free(of->steps);
 }
 
-/* Rows of a buffer that are complete: those that all steps writing to it, or to a part made in it, have done. */
+/* Rows of a buffer that are complete: all steps that write to it, or to a part in it, have done them. */
 static int complete(const struct steps_of *writers, const struct progress *progress, int buffer) {
   int rows = INT32_MAX;
   for (int i = writers->start[buffer]; i < writers->start[buffer + 1]; i++)
@@ -87,7 +87,7 @@ static int complete(const struct steps_of *writers, const struct progress *progr
   return rows;
 }
 
-/* The rows that a step can do by now. */
+/* The rows that a step can do now. */
 static int possible(const struct plan *plan, const struct steps_of *writers, const struct progress *progress, int s) {
   const struct step *step = &plan->steps[s];
   int n, h, w, row = progress[s].done;
@@ -127,7 +127,7 @@ static int still_read(const struct plan *plan, const struct step *step, const st
   return first;
 }
 
-/* How many rows each of the delegate's own float tensors has to keep, going through the tasks once more. */
+/* Finds how many rows each of the delegate's own float tensors must keep, in another pass over the tasks. */
 static bool make_rings(struct plan *plan, struct progress *progress) {
   struct steps_of readers = {NULL, NULL};
   int *most = allocate((size_t)plan->buffer_count, sizeof *most);
@@ -168,7 +168,7 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
   for (int i = 0; i < step->count; i++)
     if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= SPLIT_BYTES) return rows;
-  /* Several threads share a turn: it has to be worth waking them. */
+  /* Several threads share a turn: it must be worth waking them. */
   const int64_t turn = num_threads > 1 ? (int64_t)4 * TURN_BYTES * num_threads : TURN_BYTES;
   return bytes > turn ? 1 : (int)(turn / bytes);
 }

@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Fills plan->tasks; false if there is no memory. To be called when all shapes are known. */
+/* Fills plan->tasks; false if there is no memory. All shapes must be known. */
 bool make_schedule(struct plan *plan, int num_threads);
 
 #endif

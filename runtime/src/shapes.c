@@ -1,5 +1,5 @@
-/* The shapes of what a plan's operators compute, from those that its inputs have now: they change with every resize,
- * and where a TRANSPOSE stands before the operators so may the channels. */
+/* The shapes of the results of a plan's operators, from the present shapes of its inputs: they change with every
+ * resize, and if a TRANSPOSE precedes the operators, the channels may change as well. */
 #include "shapes.h"
 
 #include <stdarg.h>
@@ -42,7 +42,7 @@ static TfLiteStatus refuse_shape(TfLiteContext *context, const struct node *node
   return kTfLiteError;
 }
 
-/* As numpy and TFLite broadcast: from the last dimension on, equal ones or 1. */
+/* Broadcasts like numpy and TFLite: from the last dimension on, sizes are equal or 1. */
 static bool broadcast(const struct shape *a, const struct shape *b, struct shape *result) {
   *result = (struct shape){.rank = a->rank > b->rank ? a->rank : b->rank};
   for (int i = 1; i <= result->rank; i++) {
@@ -135,7 +135,7 @@ static TfLiteStatus find_shape(TfLiteContext *context, const struct node *node, 
   }
 }
 
-/* Numbers, or packed words, are counted in 32 bits, and their bytes too. */
+/* Numbers, or packed words, and their bytes are counted in 32 bits. */
 static bool countable(const struct shape *shape) {
   int64_t count = 1;
   for (int i = 0; i < shape->rank; i++) {

@@ -1,4 +1,4 @@
-/* Turns the nodes of a partition into steps, each a convolution or a pass over a tensor with all that can follow it
+/* Turns the nodes of a partition into steps: each is a convolution or a pass over a tensor with all that can follow it
  * before the next step needs its neighbours.
  */
 #include "steps.h"
@@ -44,7 +44,7 @@ static bool start_load(struct planner *p, struct chain *chain, const struct node
   return buffer >= 0;
 }
 
-/* Writes repeated channels out after all, for a reader that cannot repeat them by itself. */
+/* Writes out repeated channels for a reader that cannot repeat them itself. */
 static int materialise(struct planner *p, const struct node *node, int tensor) {
   int period;
   const int buffer = loadable(p, tensor, &period);
@@ -57,7 +57,7 @@ static int materialise(struct planner *p, const struct node *node, int tensor) {
   return available(p, tensor);
 }
 
-/* A buffer with the operand of an operator, in the shape of its result; repeated after *period channels. */
+/* A buffer with an operand of an operator, in the shape of the result; it repeats after *period channels. */
 static int load_operand(struct planner *p, const struct node *node, int tensor, bool may_repeat, int *period) {
   const bool broadcast = is_broadcast(p->shapes, node, tensor);
   const int output = node->outputs->data[0];
@@ -72,7 +72,7 @@ static int load_operand(struct planner *p, const struct node *node, int tensor, 
   return step->target;
 }
 
-/* A node that is a step of its own. */
+/* Makes a step of a single node. */
 static void plan_window(struct planner *p, const struct node *node, enum step_kind kind) {
   const int input = node->inputs->data[0], output = node->outputs->data[0];
   const int source = materialise(p, node, input);
@@ -125,9 +125,9 @@ static void plan_convolution(struct planner *p, const struct node *node) {
   }
 }
 
-/* A step that begins with this node, since no step before could go on through it. */
+/* Makes a step that begins with this node, because no earlier step could go on through it. */
 static void plan_elementwise(struct planner *p, const struct node *node) {
-  /* The first operand that is not a constant is the value, and repeated ones are better loaded as an addend. */
+  /* The first operand that is not a constant is the value; a repeated one is better loaded as an addend. */
   const int side = is_constant(p->context, node->inputs->data[0]) ? 1 : 0, value = node->inputs->data[side];
   const int operand = node->inputs->size > 1 ? other_operand(node, side) : value;
   int period, period_of_operand = 0, buffer_of_operand = -1;

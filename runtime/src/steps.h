@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Makes the steps for plan->shapes, in place of those that it has. */
+/* Makes the steps for plan->shapes, which replace the plan's steps. */
 TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options);
 
 #endif

@@ -1,22 +1,22 @@
-/* What TFLite says of a tensor. */
+/* Properties of TFLite's tensors. */
 #ifndef LARQ_REP_TENSORS_H
 #define LARQ_REP_TENSORS_H
 
 #include "tflite.h"
 
-/* Whether a tensor has an index, and dimensions, that can be used. */
+/* Whether a tensor has a valid index and valid dimensions. */
 bool valid_tensor(const TfLiteContext *context, int tensor);
 
-/* Whether a tensor's value stands in the file. */
+/* Whether a tensor's value is in the file. */
 bool is_constant(const TfLiteContext *context, int tensor);
 
-/* "" where there is none. */
+/* "" if it has no name. */
 const char *tensor_name(const TfLiteContext *context, int tensor);
 
-/* 0 of a tensor without dimensions. */
+/* 0 for a tensor without dimensions. */
 int last_dimension(const TfLiteTensor *tensor);
 
-/* -1 where a dimension is negative, or they are more than an int holds. */
+/* -1 if a dimension is negative, or there are more than an int holds. */
 int64_t elements(const TfLiteTensor *tensor);
 
 #endif

@@ -168,7 +168,7 @@ typedef struct TfLiteDelegate {
 /* Options of builtin operators, as TFLite parsed them. */
 typedef struct {
   TfLiteFusedActivation activation;
-} TfLiteArithmeticParams; /* what the parameters of ADD, SUB and MUL begin with */
+} TfLiteArithmeticParams; /* the first fields of the parameters of ADD, SUB and MUL */
 
 typedef struct {
   int axis;

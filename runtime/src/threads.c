@@ -17,7 +17,7 @@ struct batch {
 };
 
 struct threads {
-  atomic_uint home;      /* twice the `forks` of the process with the workers; one more while they begin anew there */
+  atomic_uint home;      /* twice the `forks` of the workers' process; one more while they are restarted there */
   pthread_mutex_t owner; /* held by the one caller that uses the workers */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
@@ -27,8 +27,8 @@ struct threads {
   struct batch batch;
   atomic_uint generation; /* of the batch; changes under mutex */
   /* The generation of a batch and, 16 bits each, how many indices were taken from its end and from its beginning, in
-   * one number: who takes an index of a batch that still has some left may use it until that index is done, since the
-   * caller waits for it, and nobody waits for a worker that comes too late to take one. */
+   * one number: a worker that takes an index of a batch that still has some left may use it until that index is done,
+   * because the caller waits for it; nobody waits for a worker that comes too late to take one. */
   _Atomic uint64_t ticket;
   atomic_int undone;
   atomic_bool resting; /* no batch follows soon */
@@ -89,8 +89,8 @@ static void *worker_main(void *argument) {
   }
 }
 
-/* How many forks lie between the first process and this one. A process copies its parent's pools, but neither their
- * workers nor who would open their locks; that the numbers differ tells it so, also where process ids come again. */
+/* The number of forks between the first process and this one. A process copies its parent's pools, but neither their
+ * workers nor the owners of their locks; different numbers show that, even if process ids are reused. */
 static atomic_uint forks;
 
 static void count_fork(void) { atomic_fetch_add(&forks, 1); }
@@ -106,7 +106,7 @@ static void start_empty(struct threads *threads) {
   atomic_store(&threads->generation, 0);
 }
 
-/* Whether the pool can be used. In a forked process the first caller starts it anew; nobody waits for that. */
+/* Whether the pool can be used. In a forked process the first caller restarts it; nobody waits for that. */
 static bool is_here(struct threads *threads) {
   const unsigned here = home_here();
   unsigned home = atomic_load(&threads->home);
@@ -118,7 +118,7 @@ static bool is_here(struct threads *threads) {
 }
 
 struct threads *make_threads(void) {
-  static atomic_bool counting; /* counted twice, where two threads come here at once, does no harm */
+  static atomic_bool counting; /* if two threads come here at once, counting twice does no harm */
   if (!atomic_load(&counting) && pthread_atfork(NULL, NULL, count_fork)) return NULL;
   atomic_store(&counting, true);
   struct threads *threads = calloc(1, sizeof *threads);
@@ -130,7 +130,7 @@ struct threads *make_threads(void) {
 
 void stop_threads(struct threads *threads) {
   if (!threads) return;
-  if (atomic_load(&threads->home) != home_here()) { /* nobody to join */
+  if (atomic_load(&threads->home) != home_here()) { /* no workers to join */
     free(threads);
     return;
   }

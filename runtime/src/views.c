@@ -18,7 +18,7 @@ void make_views(struct plan *plan) {
     memmove(&step->program[1], &step->program[2], (size_t)(step->count - 2) * sizeof *step->program);
     step->count--;
   }
-  /* A view of a view lives as long as what contains both. */
+  /* A view of a view lives as long as the buffer that contains both. */
   for (int i = 0; i < plan->buffer_count; i++)
     for (int j = i; plan->buffers[j].view_of >= 0; j = plan->buffers[j].view_of) {
       struct buffer *whole = &plan->buffers[plan->buffers[j].view_of];

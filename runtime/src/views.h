@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Where a step copies a tensor into a concatenation, the tensor is better made there in the first place. */
+/* If a step copies a tensor into a concatenation, the tensor is computed there in the first place. */
 void make_views(struct plan *plan);
 
 #endif

@@ -19,7 +19,7 @@ int tap_sum(const struct convolution *conv, int output, int row, int column) {
 
 int vectors_of(const struct kernels *kernels, int outputs) { return (outputs + kernels->lanes - 1) / kernels->lanes; }
 
-/* Words of the laid out weights of a tap, for the outputs of a group. */
+/* Words of a tap's laid-out weights for the outputs of a group. */
 static int64_t tap_words(const struct kernels *kernels, int outputs, int words) {
   return (int64_t)vectors_of(kernels, outputs) * kernels->lanes * round_up(words, kernels->cell_words) *
          (kernels->nibbles ? 2 : 1);

@@ -4,7 +4,7 @@
 
 #include "delegate.h"
 
-/* Taps that meet the image in none of the windows are left out, so that borders are never wider than the image,
+/* Taps that do not meet the image in any window are left out, so that borders are never wider than the image,
  * whatever dilation and filter a file asks for. */
 struct axis {
   int out;

@@ -276,7 +276,7 @@ def test_other_ends(error, code, message, ending, monkeypatch):
 def test_exit_codes_are_in_the_help():
     for main in (lce, lqr):
         text = " ".join(CliRunner().invoke(main, ["--help"]).stdout.split())
-        assert "3 if a command fails by a fault of its own" in text
+        assert "3 if a command fails through its own fault" in text
 
 
 def test_names_that_the_terminal_cannot_show(tmp_path):

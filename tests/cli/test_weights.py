@@ -146,7 +146,7 @@ def test_imported_networks_are_converted_and_evaluated(folder, imported, class_f
     path, _ = imported
     assert run("convert", path, "-o", folder / "recu.tflite").exit_code == 0
     result = run("convert", path, "--mirrored-input", "-o", folder / "mirrored.tflite")
-    assert "takes images that are mirrored" in result.stderr
+    assert "takes mirrored images" in result.stderr
     for name in ("recu.tflite", "mirrored.tflite"):
         assert run("verify", path, folder / name, "--random", 1).exit_code == 0
     about = json.loads(run("inspect", folder / "mirrored.tflite", "--json").stdout)

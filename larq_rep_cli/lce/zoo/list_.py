@@ -19,10 +19,10 @@ from larq_rep_cli.errors import InputError, refusing
 @click.option("--dataset", type=click.Choice(list(light.datasets.PUBLISHED)), help="Only forms for this data.")
 @options.json_option
 def list_(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
-    """Lists the networks whose names match PATTERN, whatever the case, in all their published forms.
+    """Lists the networks whose names match PATTERN, ignoring case, in all their published forms.
 
-    Parameters, OPs (FLOPs + BOPs / 64) and size (1 bit for a binary weight, 32 for others) are those at the
-    published image size; the accuracy is the published one. docs/zoo.md has more.
+    Parameters, OPs (FLOPs + BOPs / 64) and size (1 bit for a binary weight, 32 for others) are for the published
+    image size; the accuracy is the published one. docs/zoo.md has more.
     """
     terminal.quiet_tensorflow()
     from larq_rep.zoo import catalog, get_network, list_models
@@ -30,7 +30,7 @@ def list_(pattern: str, family: str | None, dataset: str | None, as_json: bool) 
     with refusing(ValueError):
         names = list_models(pattern, family=family, dataset=dataset)
     if not names:
-        raise InputError(f"No network matches {pattern!r}. `lce zoo list` names all; * stands for any letters.")
+        raise InputError(f"No network matches {pattern!r}. `lce zoo list` names all; * stands for any characters.")
     costs = catalog.stored_costs()
     forms = [
         (get_network(name), variant, costs[catalog.key(name, variant)])

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @click.option("--layers/--no-layers", default=True, help="A line for each layer.  [default: layers]")
 @options.json_option
 def show(name: str, layers: bool, as_json: bool, **options: Any) -> None:
-    """Counts operations, parameters and bits of the network NAME for one image, and tells what was published of it.
+    """Counts operations, parameters and bits of the network NAME for one image, and shows its published results.
 
-    OPs are FLOPs + BOPs / 64. Conventions and sources are in the documentation of larq_rep.cost.
+    OPs are FLOPs + BOPs / 64. For conventions and sources see the documentation of larq_rep.cost.
     """
     terminal.quiet_tensorflow()
     from larq_rep.zoo import list_models
