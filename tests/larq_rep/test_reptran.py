@@ -532,7 +532,7 @@ def test_input_tensor():
     with pytest.raises(ValueError, match="input_tensor must be a Keras tensor, found EagerTensor"):
         reptran(small(), 2, input_tensor=tf.ones((1, 8, 8, 3)))
     two = tf.keras.Model([a := tf.keras.Input((8,)), b := tf.keras.Input((8,))], keras.Dense(4)(a + b), name="two")
-    with pytest.raises(ValueError, match="models of one input, but 'two' has 2"):
+    with pytest.raises(ValueError, match="models with one input, but 'two' has 2"):
         reptran(two, 1, input_tensor=large)
 
 
