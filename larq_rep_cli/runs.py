@@ -41,7 +41,9 @@ def interrupted(folder: Path, how: str = "Interrupted") -> InputError:
 def how_to_go_on(folder: Path) -> str:
     if is_run(folder):
         return f"`lqr resume {folder}` goes on after the last whole epoch."
-    return f"`lqr resume {folder}` goes on only with a run that has begun; this one had not: start the same command again."
+    return (
+        f"`lqr resume {folder}` goes on only with a run that has begun; this one had not: start the same command again."
+    )
 
 
 def config(run: Path, devices: bool = True) -> Config:

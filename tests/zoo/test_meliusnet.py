@@ -4,6 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep import reptran
 from larq_rep.cost import count
@@ -21,7 +22,7 @@ PUBLISHED = [
 REACTNET = {"MeliusNet29": (5.47, 1.29, 2.14), "MeliusNet42": (9.69, 1.74, 3.25), "MeliusNet59": (18.3, 2.45, 5.32)}
 
 
-@pytest.mark.parametrize("name, params, size, ops", PUBLISHED)
+@pytest.mark.parametrize("name, params, size, ops", first_quick(PUBLISHED, 2))
 def test_counts(name, params, size, ops):
     cost = count(zoo.get_model(name))
     assert cost.trainable_params == params

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import others_slow
 
 from larq_rep import cost, zoo
 
@@ -192,7 +193,7 @@ def test_weights_file_reactnet(rep_reactnet, tmp_path):
         zoo.ReActNetA(weights=file, input_shape=(64, 64, 3))
 
 
-@pytest.mark.parametrize("file", ["model.h5", "model.keras", "saved_model"])
+@pytest.mark.parametrize("file", others_slow(["model.h5", "model.keras", "saved_model"], 2))
 def test_saved_model(file, tmp_path):
     model = zoo.RepResNet20(last_layer=2, **TINY)
     model.save(str(tmp_path / file))
