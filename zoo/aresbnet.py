@@ -16,12 +16,13 @@ from typing import Any
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS
 from larq_rep.layers import ChannelShuffle
 from larq_rep.quantizers import AresSign, LeakySign
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, dense, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import ARESB, PRESB
-from larq_rep.zoo.records import CIFAR10_STATISTICS, CIFAR100_STATISTICS, Result, Variant, register
+from larq_rep.zoo.records import Result, Variant, register
 from larq_rep.zoo.weights import Published
 
 _RECORD: dict[str, Any] = {

@@ -7,11 +7,12 @@ from functools import partial
 
 import tensorflow as tf
 
+from larq_rep.datasets import CIFAR10_STATISTICS
 from larq_rep.zoo import bmxnet
 from larq_rep.zoo.binarydensenet import RECORD, reduced, stage
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm
-from larq_rep.zoo.records import CIFAR10_STATISTICS, Result, Variant, choose, register
+from larq_rep.zoo.records import Result, Variant, choose, register
 
 # Reductions of the ablation networks, which leave slightly fewer channels in binary transitions and half in real ones.
 _LOW = (1, 1.4, 1.4)

@@ -20,12 +20,13 @@ from typing import Any
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.datasets import CIFAR100_STATISTICS, IMAGENET_STATISTICS
 from larq_rep.layers import BiasedPReLU, ChannelShuffle, GroupNormShuffle, RPReLU
 from larq_rep.quantizers import LeakyRSign, ScaledSign
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, classifier, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
-from larq_rep.zoo.records import CIFAR100_STATISTICS, IMAGENET_STATISTICS, Result, Variant, choose, register
+from larq_rep.zoo.records import Result, Variant, choose, register
 from larq_rep.zoo.weights import Published
 
 _LEFT_FLOAT = {

@@ -10,10 +10,11 @@ from functools import partial
 import tensorflow as tf
 from typing_extensions import Unpack
 
+from larq_rep.datasets import CIFAR100_STATISTICS
 from larq_rep.zoo.bireal import bireal
 from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.papers import PRESB, REACTNET
-from larq_rep.zoo.records import CIFAR100_STATISTICS, Result, Variant, register, register_rep
+from larq_rep.zoo.records import Result, Variant, register, register_rep
 from larq_rep.zoo.weights import Published
 
 

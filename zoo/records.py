@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import tensorflow as tf
 
 from larq_rep.checks import did_you_mean
-from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_STATISTICS  # noqa: F401  (for the families)
+from larq_rep.datasets import IMAGENET_STATISTICS
 from larq_rep.datasets import PUBLISHED as DATASETS
 from larq_rep.datasets import Statistics as Preprocessing
 from larq_rep.zoo.papers import REPBNN, Paper

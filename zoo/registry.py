@@ -1,10 +1,8 @@
 """The names that this module had in 0.1.0; they are in `larq_rep.zoo.records` now."""
 
+from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_STATISTICS
 from larq_rep.zoo.records import (
-    CIFAR10_STATISTICS,
-    CIFAR100_STATISTICS,
     DATASETS,
-    IMAGENET_STATISTICS,
     Network,
     Preprocessing,
     Result,

@@ -18,11 +18,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from larq_rep.datasets import CIFAR10_STATISTICS
 from larq_rep.zoo import bmxnet
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm
 from larq_rep.zoo.papers import BINARYDENSENET
-from larq_rep.zoo.records import CIFAR10_STATISTICS, Result, Variant, choose, register
+from larq_rep.zoo.records import Result, Variant, choose, register
 
 _RECORD: dict[str, Any] = {
     "family": "resnet_e",
