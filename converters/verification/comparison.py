@@ -10,6 +10,7 @@ from larq_rep.converters import lce, matching, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.inputs import taken
+from larq_rep.converters.verification.amplification import Amplification
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.image import Image
 from larq_rep.converters.verification.integers import compare_integers, integers, pair_integers
@@ -42,6 +43,7 @@ class Comparison:
         self.convolutions = Convolutions.of(graph, flatbuffer)
         self._model = ForcedModel(graph, flatbuffer, self.convolutions)
         self._rounding = Rounding(self._model, self.convolutions)
+        self._amplification = Amplification(flatbuffer)
         self._upstream = Upstream(self._model)
         self._signs = SignComparison(self._model, self.convolutions, self._rounding, self._upstream, result)
         self._outputs = compared_outputs(graph, flatbuffer)
@@ -77,7 +79,7 @@ class Comparison:
         compare_operators(self._flatbuffer, self.convolutions.layers, index, values, result)
         if any(d.stage == "weights" for d in result.differences):
             return  # nothing would agree behind different weights, which are already reported
-        _, for_model = taken(inputs, self._flatbuffer)
+        for_file, for_model = taken(inputs, self._flatbuffer)
         rounded = [model.fake[name].inputs[0] for name in model.stored]
         outputs = [output for output, _ in self._outputs]
         forced = model.run(for_model, values, [*rounded, *outputs, *(x for x, _ in self._rounding.large)])
@@ -86,7 +88,11 @@ class Comparison:
         def noise(tensor: int) -> float:
             return quantized.noise(self._flatbuffer, tensor, known, values) if self._integers else 0.0
 
-        image, flips = Image(index, values, forced, self._rounding.peaks(forced.values), noise), result.flips
+        def moved(tensor: int) -> np.ndarray | float:
+            return self._amplification.moved(for_file).get(tensor, 0.0)
+
+        image = Image(index, values, forced, self._rounding.peaks(forced.values), noise, moved)
+        flips = result.flips
         compare_integers(model, image, self._rounding, self._upstream, result)
         self._signs.compare(image)
         compare_outputs(self._outputs, model, image, self._upstream, result)

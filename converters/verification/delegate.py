@@ -12,14 +12,12 @@ import numpy as np
 from larq_rep.converters import float_weights, lce, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.runtime import needed_runtime
+from larq_rep.converters.verification.amplification import Amplification, is_exact
 from larq_rep.converters.verification.result import Difference, Engine
 
 if TYPE_CHECKING:
     import larq_rep_runtime
 
-# These round the same way in every engine: single products and sums, and copies. Convolutions and means do not.
-_EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
-_SUMS = {"MEAN", "SUM"}
 # Allowed between engines with different builds of TFLite's real-valued operators, as a share of the largest value.
 _ROUNDING = 1e-5
 
@@ -48,7 +46,7 @@ class DelegateComparison:
         self.engine = Engine(
             importlib.metadata.version("larq-rep-runtime"),
             self.whole.implementation,
-            operators=sum(1 for op in self.flatbuffer.operators if _is_exact(self.flatbuffer, op)),
+            operators=sum(1 for op in self.flatbuffer.operators if is_exact(self.flatbuffer, op)),
         )
         self.found: list[tuple[Operator | None, str, int]] = []  # operator, message and run of each difference
         # The tensors of the file whose values in LCE's interpreter it needs.
@@ -83,7 +81,12 @@ class DelegateComparison:
             self.found.append((op or self.flatbuffer.producers[tensor], message, index))
             return
         expected = [known[tensor] for tensor in self.flatbuffer.outputs]
-        error = max(map(_apart, self.whole.invoke(list(inputs)), expected))
+        outputs = self.whole.invoke(list(inputs))
+        error = max(map(_apart, outputs, expected))
+        if not error <= _ROUNDING:
+            moved = self._amplification.moved(inputs)
+            explained = [moved.get(tensor, 0.0) for tensor in self.flatbuffer.outputs]
+            error = max(map(_apart, outputs, expected, explained))
         if error <= _ROUNDING:
             self.engine.output_error = max(self.engine.output_error, error)
         elif self._flips_explain(inputs):
@@ -105,6 +108,10 @@ class DelegateComparison:
         ]
 
     @functools.cached_property
+    def _amplification(self) -> Amplification:
+        return Amplification(self.flatbuffer)
+
+    @functools.cached_property
     def _by_lce(self) -> lce.Interpreter:
         return lce.any_interpreter(self.flatbuffer.with_outputs(self.watched))
 
@@ -124,7 +131,7 @@ class DelegateComparison:
         tensors = [
             t
             for op in self.flatbuffer.operators
-            if _is_exact(self.flatbuffer, op) and op.name != "FILL"
+            if is_exact(self.flatbuffer, op) and op.name != "FILL"
             for t in op.outputs
         ]
         part, *_ = exact_part(self.flatbuffer, tensors)
@@ -139,23 +146,19 @@ class DelegateComparison:
         """
         by_lce, delegated, looked_at, tensors = self._opened
         expected, found = by_lce.interpreter.predict(list(inputs)), delegated.invoke(list(inputs))
-        # A mean may be far smaller than what it is the mean of, whose sum is rounded.
-        summed = dict(zip(tensors, expected, strict=True))
-        rounded = False
-        for op, tensor, a, b in zip(looked_at, tensors, expected, found, strict=False):  # then come those of _SUMS
+        moved, rounded = self._amplification.moved(inputs), False
+        for op, tensor, a, b in zip(looked_at, tensors, expected, found, strict=True):
             if a.dtype.kind != "f":
                 if np.array_equal(a, b):
                     continue
                 if quantized.quantization(self.flatbuffer, tensor) is None:
                     return rounded
                 producer = self.flatbuffer.producers[tensor]
-                return not _is_exact(self.flatbuffer, producer) and int(np.abs(a.astype(int) - b).max()) == 1
+                return not is_exact(self.flatbuffer, producer) and int(np.abs(a.astype(int) - b).max()) == 1
             if op.name != "LceQuantize" and not (np.isfinite(a).all() and np.isfinite(b).all()):
                 return True  # Each engine treats NaN in a real-valued operator as it likes.
             apart = _apart(b, a)
-            if op.name in _SUMS:
-                apart *= min(1.0, np.abs(a).max() / (np.abs(summed[op.inputs[0]]).max() or 1))
-            if not apart <= _ROUNDING:
+            if not (apart <= _ROUNDING or _apart(b, a, moved.get(tensor, 0.0)) <= _ROUNDING):
                 return False
             if op.name != "LceQuantize":
                 rounded = rounded or apart > 0
@@ -167,10 +170,9 @@ class DelegateComparison:
     def _opened(self) -> tuple[lce.Interpreter, larq_rep_runtime.Interpreter, list[Operator], list[int]]:
         """Both engines, with the results of real-valued operators and the values in front of each sign as outputs."""
         looked_at = [
-            op for op in self.flatbuffer.operators if op.name == "LceQuantize" or not _is_exact(self.flatbuffer, op)
+            op for op in self.flatbuffer.operators if op.name == "LceQuantize" or not is_exact(self.flatbuffer, op)
         ]
         tensors = [op.inputs[0] if op.name == "LceQuantize" else op.outputs[0] for op in looked_at]
-        tensors += [op.inputs[0] for op in looked_at if op.name in _SUMS]
         content = self.flatbuffer.with_outputs(tensors)
         return lce.any_interpreter(content), needed_runtime().Interpreter(content), looked_at, tensors
 
@@ -195,12 +197,12 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
         flatbuffer: The file.
         outputs: Tensors to return; by default those that the left-out operators read, and the file's own outputs.
     """
-    exact = [op for op in flatbuffer.operators if _is_exact(flatbuffer, op)]
+    exact = [op for op in flatbuffer.operators if is_exact(flatbuffer, op)]
     written = {tensor for op in exact for tensor in op.outputs}
     computed = set(flatbuffer.producers) | set(flatbuffer.inputs)
     inputs = sorted({tensor for op in exact for tensor in op.inputs if tensor in computed and tensor not in written})
     if outputs is None:
-        left = [t for op in flatbuffer.operators if not _is_exact(flatbuffer, op) for t in op.inputs if t in written]
+        left = [t for op in flatbuffer.operators if not is_exact(flatbuffer, op) for t in op.inputs if t in written]
         outputs = sorted({*left, *(tensor for tensor in flatbuffer.outputs if tensor in written)})
     graph = flatbuffer.subgraph
     saved = graph.operators, graph.inputs
@@ -211,21 +213,15 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
         graph.operators, graph.inputs = saved
 
 
-def _is_exact(flatbuffer: Flatbuffer, op: Operator) -> bool:
-    """Whether an operator has only one right result; each engine rounds 8-bit results as it likes."""
-    if op.name.startswith("Lce"):
-        return True
-    return op.name in _EXACT and quantized.quantization(flatbuffer, op.outputs[0]) is None
-
-
 def _may_be_nan(values: np.ndarray) -> bool:
     return values.dtype.kind == "f"
 
 
-def _apart(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference as a share of the largest value; NaN and infinity are equal to themselves."""
+def _apart(found: np.ndarray, expected: np.ndarray, explained: float | np.ndarray = 0.0) -> float:
+    """Largest difference as a share of the largest value, less what is explained; NaN and infinity equal themselves."""
     found, expected = found.astype(np.float64), expected.astype(np.float64)
     different = ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
     if not different.any():
         return 0.0
-    return float(np.abs(found[different] - expected[different]).max() / (np.nanmax(np.abs(expected)) or 1))
+    difference = np.maximum(np.abs(found - expected) - explained, 0)[different]
+    return float(difference.max() / (np.nanmax(np.abs(expected)) or 1))

@@ -20,6 +20,7 @@ class Image:
         forced: The model with the file's bits.
         peaks: The values that `Rounding.magnitude` needs.
         noise: How far rounding to 8 bits may move a tensor of the file.
+        moved: How far the rounding of sums may move each channel of a tensor of the file.
     """
 
     index: int
@@ -27,3 +28,4 @@ class Image:
     forced: ForcedRun
     peaks: list[float]
     noise: Callable[[int], float]
+    moved: Callable[[int], np.ndarray | float]

@@ -93,12 +93,15 @@ class Rounding:
 
 
 def relative_error(
-    found: np.ndarray, expected: np.ndarray, magnitude: float | None = None
+    found: np.ndarray, expected: np.ndarray, magnitude: float | None = None, explained: float | np.ndarray = 0.0
 ) -> tuple[float, tuple[int, ...]]:
-    """Largest difference as a share of a magnitude (the largest expected one), and where; NaN if not finite."""
+    """Largest difference as a share of a magnitude (the largest expected one), and where; NaN if not finite.
+
+    What is explained otherwise, a number or one for each channel, is taken off the differences.
+    """
     # Some engines turn an overflow into the largest number.
     found, expected = (np.clip(x.astype(np.float64), -_LARGEST, _LARGEST) for x in (found, expected))
-    difference = np.abs(found - expected)
+    difference = np.maximum(np.abs(found - expected) - explained, 0)
     where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
     magnitude = float(np.abs(expected).max()) if magnitude is None else magnitude
     return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)

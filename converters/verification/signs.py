@@ -50,19 +50,20 @@ class SignComparison:
         magnitude = self._rounding.magnitude(sign.compared, image.peaks) + float(np.abs(expected).max())
         magnitude += image.noise(producer.inputs[0]) / TOLERANCE
         found = self._front(sign, producer, image.values)
-        wrong, where = self._apart(found, expected, magnitude)
         negative = matching.unpack(image.values[tensor], expected.shape[-1]) < 0
         flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
         self._result.activations += flipped.size
         self._result.flips += int(flipped.sum())
         if exact := int(np.sum(flipped & (expected == 0))):
             self._note_border(sign, exact)
+        error, where = self._apart(found, expected, flipped, magnitude)
+        if not error <= TOLERANCE and found is not None:
+            moved = image.moved(producer.inputs[0])
+            error, where = self._apart(found, expected, flipped, magnitude, moved)
+        self._result.sign_error = max(self._result.sign_error, error)
+        wrong = not error <= TOLERANCE
         if not wrong and found is not None and np.any(tie := flipped & (expected == 0) & (found == 0)):
             wrong, where = True, tuple(int(i) for i in np.argwhere(tie)[0])
-        if not wrong and flipped.any():
-            size = np.where(flipped, np.abs(expected), 0)
-            where = tuple(int(i) for i in np.unravel_index(int(np.argmax(size)), size.shape))
-            wrong = bool(size[where] > TOLERANCE * magnitude)
         if wrong:
             value = "-1" if found is None and negative[where] else "+1" if found is None else at(found, where)
             message = (
@@ -79,15 +80,26 @@ class SignComparison:
         found = quantized.real(self._model.flatbuffer, producer.inputs[0], values[producer.inputs[0]])
         return -found if sign.negated else found
 
-    def _apart(self, found: Any, expected: np.ndarray, magnitude: float) -> tuple[bool, tuple[int, ...]]:
-        """Whether the values in front of a sign are further apart than rounding explains, and where."""
-        if found is None:
-            return False, ()
-        error, where = relative_error(found, expected, magnitude)
-        if not error <= TOLERANCE:
-            error, where = min((error, where), relative_error(_rescaled(found, expected), expected, magnitude))
-        self._result.sign_error = max(self._result.sign_error, error)
-        return not error <= TOLERANCE, where
+    def _apart(
+        self,
+        found: np.ndarray | None,
+        expected: np.ndarray,
+        flipped: np.ndarray,
+        magnitude: float,
+        moved: float | np.ndarray = 0.0,
+    ) -> tuple[float, tuple[int, ...]]:
+        """How far the values in front of a sign are apart, or those whose sign turned from 0, and where."""
+        error, where = 0.0, tuple[int, ...]()
+        if found is not None:
+            error, where = relative_error(found, expected, magnitude, moved)
+            if not error <= TOLERANCE:
+                rescaled, factors = _rescaled(found, expected)
+                error, where = min((error, where), relative_error(rescaled, expected, magnitude, moved * factors))
+                moved = moved * factors
+        if error <= TOLERANCE and flipped.any():
+            turned = relative_error(np.zeros_like(expected), np.where(flipped, expected, 0), magnitude, moved)
+            error, where = max((error, where), turned)
+        return error, where
 
     def _layers(self, sign: BinaryActivation) -> str:
         graph = self._model.graph
@@ -134,8 +146,10 @@ class SignComparison:
         )
 
 
-def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def _rescaled(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
+
+    Returns the factors, too.
 
     Folding leaves out operations that change no sign: positive factors of a channel, and clipping to [-1, 1]. If a
     value also goes elsewhere, a wrong factor shows there.
@@ -148,4 +162,4 @@ def _rescaled(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     factors = (counted * expected).sum(axis=axes) / np.where(squares > 0, squares, 1)
     # Where all values of a channel are clipped, any large factor shows that they are on the right side.
     factors = np.where(factors > 0, factors, np.where(squares > 0, 0, 1e6))
-    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors
+    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors, factors
