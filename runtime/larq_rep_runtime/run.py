@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import platform
@@ -65,12 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--random", action="store_true", help="normally distributed noise (the default)")
     # Without defaults, to see what was given.
-    each = "one number, or one for each channel"
     parser.add_argument(
-        "--mean", type=_numbers, metavar="R,G,B", help=f"mean of the pixels, in place of the file's: {each}"
+        "--mean",
+        type=_numbers,
+        metavar="R,G,B",
+        help="mean of pixels in 0..1, or in the range that the file says, in place of the file's; one number is for "
+        "all channels",
     )
     parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="the same for the standard deviation")
-    parser.add_argument("--resize", type=int, metavar="N", help="shorter side before the central crop")
+    parser.add_argument(
+        "--resize", type=int, metavar="N", help="shorter side before the central crop, in place of the file's"
+    )
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, in place of the file's")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N of the images, evenly from all classes")
     parser.add_argument("--num_threads", type=int, metavar="N", help="threads [1]")
@@ -85,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split(",")]
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, found {text!r}") from None
 
 
 @contextlib.contextmanager
@@ -265,6 +274,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         141 if nobody reads the output.
     """
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A name may have letters that it cannot encode.
     try:
         result = run(arguments)
         if arguments.json:

@@ -1,5 +1,6 @@
 """The command lce-run."""
 
+import io
 import json
 import os
 import re
@@ -153,6 +154,19 @@ def test_names_of_classes(tmp_path, quarters, capfd):
         [True] * 5,
         [False] * 5,
     ]
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert run.main([str(pooled(tmp_path, classes=["größter"] * 12)), "--num_runs", "1"]) == 0
+    assert sys.stdout.buffer.getvalue().splitlines()[0].endswith(b"  gr\\xf6\\xdfter")
+
+
+def test_numbers_that_are_none(file, capfd):
+    for value in ("", "a", "1;2;3", "1,,2"):
+        with pytest.raises(SystemExit) as stopped:
+            run.main([str(file), "--image", "x.png", "--mean", value])
+        assert stopped.value.code == 2 and "expected numbers with commas" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
