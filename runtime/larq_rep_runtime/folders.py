@@ -20,6 +20,12 @@ _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _BAR = 30  # Characters.
 
 
+def note(message: str) -> None:
+    """Prints a line on standard error, if that is open."""
+    if sys.stderr is not None:  # `print` would take standard output in its place.
+        print(message, file=sys.stderr)
+
+
 def labelled(folder: Path, outputs: int, names: list[str] | None) -> list[tuple[Path, int]]:
     """The image files of a folder of class folders, each with its class.
 
@@ -95,7 +101,7 @@ def _numbered(folder: Path, folders: list[Path], outputs: int, say: bool) -> dic
         )
     if say or len(numbers) == len(folders):
         order = _some([child.name for child in folders])
-        print(f"The folders of {folder} are taken as the classes in alphabetical order: {order}.", file=sys.stderr)
+        note(f"The folders of {folder} are taken as the classes in alphabetical order: {order}.")
     return {child: place for place, child in enumerate(folders)}
 
 

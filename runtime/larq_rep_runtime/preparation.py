@@ -42,6 +42,7 @@ def class_names(interpreter: Interpreter, labels: str | None = None) -> list[str
         DelegateError: If they are not a list of names, or no output has as many numbers for an image.
         OSError: If `labels` cannot be read.
     """
+    names: list[str] | None
     if labels is not None:
         names, place = _read_labels(labels), labels
     else:

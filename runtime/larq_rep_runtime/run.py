@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from larq_rep_runtime.folders import accuracy
+from larq_rep_runtime.folders import accuracy, note
 from larq_rep_runtime.images import Preparation, as_input
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError
@@ -145,10 +145,9 @@ def _preparation(arguments: argparse.Namespace, interpreter: Interpreter) -> Pre
     options = {name: getattr(arguments, name) for name in ("mean", "std", "resize")}
     prepare = preparation(interpreter.metadata, interpreter.inputs[0], **options)
     if prepare.assumed:
-        print(
+        note(
             f"lce-run: {arguments.file} does not say how images are prepared. {prepare.assumed.capitalize()}: "
-            f"{prepare.text}. Change it with --mean, --std and --resize.",
-            file=sys.stderr,
+            f"{prepare.text}. Change it with --mean, --std and --resize."
         )
     return prepare
 
@@ -221,7 +220,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if source == "random":
         return {**result, **_measure(arguments, interpreter, random_inputs(interpreter.inputs), names)}
     prepare = _preparation(arguments, interpreter)
-    result["preparation"] = prepare.text
+    result["preparation"] = f"{prepare.assumed}: {prepare.text}" if prepare.assumed else prepare.text
     if source == "images":
         return {**result, **accuracy(interpreter, prepare, Path(arguments.images), names, arguments.limit)}
     detail = interpreter.inputs[0]

@@ -96,7 +96,9 @@ def test_image_for_a_quantized_input(tmp_path, quarters, capfd):
     np.testing.assert_array_equal(found[:, :, 0], [[127, 127], [-128, -128]])
 
 
-def test_a_file_that_says_nothing_takes_pixels_in_0_to_1_and_the_command_says_so(tmp_path, quarters, capfd):
+def test_a_file_that_says_nothing_takes_pixels_in_0_to_1_and_the_command_says_so(
+    tmp_path, quarters, monkeypatch, capfd
+):
     command = [str(pooled(tmp_path)), "--image", str(quarters), "--num_runs", "1", "--json", "--top", "12"]
     assert run.main(command) == 0
     printed = capfd.readouterr()
@@ -109,6 +111,11 @@ def test_a_file_that_says_nothing_takes_pixels_in_0_to_1_and_the_command_says_so
     printed = capfd.readouterr()
     values = {entry["index"]: entry["value"] for entry in json.loads(printed.out)["top"]}
     assert [values[i] for i in range(3)] == [1, 2, 4] and "less 0.5 0.5 0.5, over 0.5 0.25 0.125" in printed.err
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stderr", None)
+        assert run.main(command) == 0
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["preparation"].startswith("assumed: ") and printed.err == ""
     pooled(tmp_path, input={})
     assert run.main(command) == 0
     printed = capfd.readouterr()
