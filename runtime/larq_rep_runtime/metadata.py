@@ -27,7 +27,7 @@ def read_metadata(content: bytes) -> dict[str, Any]:
                 (index,) = struct.unpack_from("<I", content, _field(content, entry, 1) or len(content))
                 values = json.loads(_bytes(content, _field(content, buffers[index], 0)))
                 return values if isinstance(values, dict) else {}
-    except (struct.error, IndexError, TypeError, ValueError):
+    except (struct.error, IndexError, RecursionError, TypeError, ValueError):
         pass  # Damaged; running the file reports that.
     return {}
 

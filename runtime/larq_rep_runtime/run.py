@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import platform
@@ -20,19 +21,31 @@ from typing import Any
 
 import numpy as np
 
+from larq_rep_runtime.folders import accuracy, note
+from larq_rep_runtime.images import Preparation, as_input
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError
+from larq_rep_runtime.preparation import class_names, preparation
 from larq_rep_runtime.profile import captured_stderr, profile, random_inputs
-
-# Mean and deviation of ImageNet, which the published networks were trained with.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _EXAMPLES = """examples:
   lce-run network.tflite --random
   lce-run network.tflite --image cat.jpg --top 3
+  lce-run network.tflite --image cat.jpg --labels names.txt
+  lce-run network.tflite --images imagenet/val --limit 1000
+  lce-run others.tflite --images mine/test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --resize 256
   lce-run network.tflite --random --num_threads 4 --profile
   lce-run network.tflite --random --json
 """
+
+# The sources that an option has an effect with, if not with all.
+_SOURCES = {
+    **dict.fromkeys(("mean", "std", "resize"), ("image", "images")),
+    **dict.fromkeys(("warmup_runs", "num_runs", "top", "profile"), ("random", "image")),
+    "limit": ("images",),
+}
+# The least value of an option, and its default.
+_NUMBERS = {"num_threads": (1, 1), "warmup_runs": (0, 5), "num_runs": (1, 50), "top": (0, 5), "limit": (1, None)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,16 +57,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("file", metavar="FILE", help="the .tflite file")
     source = parser.add_mutually_exclusive_group()
+    source.add_argument("--image", metavar="PATH", help="an image, prepared as the file says")
     source.add_argument(
-        "--image",
-        metavar="PATH",
-        help="an image: scaled, cropped, normalised as for ImageNet, and mirrored if the file takes mirrored images",
+        "--images",
+        metavar="FOLDER",
+        help="top-1 and top-5 accuracy on a folder that holds a folder of images for each class: named as the class, "
+        "with its number, or in alphabetical order",
     )
     source.add_argument("--random", action="store_true", help="normally distributed noise (the default)")
-    parser.add_argument("--num_threads", type=int, default=1, metavar="N", help="threads [1]")
-    parser.add_argument("--warmup_runs", type=int, default=5, metavar="N", help="runs before the timed ones [5]")
-    parser.add_argument("--num_runs", type=int, default=50, metavar="N", help="timed runs [50]")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="largest outputs to print [5]")
+    # Without defaults, to see what was given.
+    parser.add_argument(
+        "--mean",
+        type=_numbers,
+        metavar="R,G,B",
+        help="mean of pixels in 0..1, or in the range that the file says, in place of the file's; one number is for "
+        "all channels",
+    )
+    parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="the same for the standard deviation")
+    parser.add_argument(
+        "--resize", type=int, metavar="N", help="shorter side before the central crop, in place of the file's"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one a line, in place of the file's")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N of the images, evenly from all classes")
+    parser.add_argument("--num_threads", type=int, metavar="N", help="threads [1]")
+    parser.add_argument("--warmup_runs", type=int, metavar="N", help="runs before the timed ones [5]")
+    parser.add_argument("--num_runs", type=int, metavar="N", help="timed runs [50]")
+    parser.add_argument("--top", type=int, metavar="N", help="largest outputs to print [5]")
     parser.add_argument("--implementation", metavar="NAME", help="instruction set to use instead of the best one")
     parser.add_argument("--no_fuse", action="store_true", help="leave the neighbours of LCE's operators to TFLite")
     parser.add_argument("--profile", action="store_true", help="time of every step of the delegate")
@@ -61,56 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_image(path: str, shape: Sequence[int]) -> np.ndarray:
-    """Reads an image in the form that larq-rep's networks take.
-
-    It is scaled until it covers the input, cropped in the middle, and normalised with ImageNet's means and
-    deviations; grey images stay in [0, 1].
-
-    # Arguments
-        path: The file.
-        shape: `(N, height, width, channels)` with 1 or 3 channels; the image is repeated N times.
-
-    # Raises
-        DelegateError: If the shape differs from that, or the image cannot be read.
-    """
-    if len(shape) != 4 or shape[3] not in (1, 3):
-        raise DelegateError(
-            f"--image needs an input of shape (N, height, width, 1 or 3), the model has {tuple(shape)}."
-        )
+def _numbers(text: str) -> list[float]:
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ModuleNotFoundError:
-        raise DelegateError("--image needs Pillow: pip install pillow.") from None
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("L" if shape[3] == 1 else "RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DelegateError(f"{path} cannot be read as an image: {error}.") from error
-    fitted = ImageOps.fit(upright, (shape[2], shape[1]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(fitted, np.float32)[None].repeat(shape[0], axis=0) / np.float32(255)
-    return pixels[..., None] if shape[3] == 1 else (pixels - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
-
-
-def image_input(path: str, interpreter: Interpreter) -> np.ndarray:
-    """An image as the input of a file: mirrored if the file takes mirrored images, quantized if its input is.
-
-    # Raises
-        DelegateError: If the file does not take an image, or the image cannot be read.
-    """
-    if len(interpreter.inputs) != 1:
-        raise DelegateError(f"--image needs a model of one input, this one has {len(interpreter.inputs)}.")
-    detail = interpreter.inputs[0]
-    x, dtype = read_image(path, [int(d) for d in detail["shape"]]), np.dtype(detail["dtype"])
-    if interpreter.metadata.get("mirrored_input"):
-        x = np.ascontiguousarray(x[:, ::-1, ::-1])
-    if dtype.kind == "f":
-        return x.astype(dtype)
-    scale, zero_point = detail["quantization"]
-    if dtype.kind not in "iu" or scale == 0:
-        raise DelegateError(f"--image needs an input of real numbers or a quantized one, the model's is plain {dtype}.")
-    info = np.iinfo(dtype)
-    return np.clip(np.round(x / np.float32(scale)) + zero_point, info.min, info.max).astype(dtype)
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, found {text!r}") from None
 
 
 @contextlib.contextmanager
@@ -133,28 +117,56 @@ def _quiet() -> Iterator[None]:
         raise
 
 
-def _largest(values: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The `count` largest numbers with their places; empty if the values are not numbers."""
+def _source(arguments: argparse.Namespace) -> str:
+    """Which option says what the file runs on: `random`, `image` or `images`. Fills in the defaults of the others.
+
+    # Raises
+        DelegateError: If a number is too small, or an option has no effect.
+    """
+    source = next((name for name in ("image", "images") if getattr(arguments, name) is not None), "random")
+    for name, sources in _SOURCES.items():
+        value = getattr(arguments, name)
+        if source not in sources and value is not None and value is not False:
+            effective = " and ".join(f"--{other}" for other in sources)
+            raise DelegateError(f"--{name} has no effect with --{source}, only with {effective}: leave it out.")
+    for name, (least, default) in _NUMBERS.items():
+        value = getattr(arguments, name)
+        if value is None:
+            setattr(arguments, name, default)
+        elif value < least:
+            raise DelegateError(f"--{name} should be at least {least}, found {value}.")
+    return source
+
+
+def _preparation(arguments: argparse.Namespace, interpreter: Interpreter) -> Preparation:
+    """The preparation of images. Says so if it is assumed."""
+    if len(interpreter.inputs) != 1:
+        raise DelegateError(f"Images need a model of one input, this one has {len(interpreter.inputs)}.")
+    options = {name: getattr(arguments, name) for name in ("mean", "std", "resize")}
+    prepare = preparation(interpreter.metadata, interpreter.inputs[0], **options)
+    if prepare.assumed:
+        note(
+            f"lce-run: {arguments.file} does not say how images are prepared. {prepare.assumed.capitalize()}: "
+            f"{prepare.text}. Change it with --mean, --std and --resize."
+        )
+    return prepare
+
+
+def _largest(values: np.ndarray, count: int, names: list[str] | None) -> list[dict[str, Any]]:
+    """The `count` largest numbers with their places and names; empty if the values are not numbers."""
     if values.dtype.kind not in "fiub":
         return []
     values = values.reshape(-1).astype(np.float64)
+    named = names if names is not None and len(names) == len(values) else None
     # Stable, so that equal numbers keep their order.
-    return [{"index": int(i), "value": float(values[i])} for i in np.argsort(-values, kind="stable")[:count]]
+    places = np.argsort(-values, kind="stable")[:count]
+    return [{"index": int(i), "value": float(values[i]), **({"class": named[i]} if named else {})} for i in places]
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the command and returns its result as a dictionary."""
-    for name, least in (("num_threads", 1), ("warmup_runs", 0), ("num_runs", 1), ("top", 0)):
-        if getattr(arguments, name) < least:
-            raise DelegateError(f"--{name} should be at least {least}, found {getattr(arguments, name)}.")
-    with _quiet():
-        interpreter = Interpreter(
-            arguments.file,
-            arguments.num_threads,
-            implementation=arguments.implementation,
-            fuse=False if arguments.no_fuse else None,
-        )
-    x = [image_input(arguments.image, interpreter)] if arguments.image else random_inputs(interpreter.inputs)
+def _measure(
+    arguments: argparse.Namespace, interpreter: Interpreter, x: list[np.ndarray], names: list[str] | None
+) -> dict[str, Any]:
+    """The latency and the largest outputs for one input."""
     milliseconds = []
     for _ in range(arguments.warmup_runs + arguments.num_runs):
         start = time.perf_counter()
@@ -164,14 +176,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     images = len(x[0]) if x and x[0].ndim == 4 else 1
     answers = []
     for detail, y in zip(interpreter.outputs, outputs, strict=True):
-        top = _largest(y[0] if y.shape[:1] == (images,) else y, arguments.top)
+        top = _largest(y[0] if y.shape[:1] == (images,) else y, arguments.top, names)
         answers.append({"name": detail["name"], "shape": list(y.shape), "top": top})
     p10, median, p90 = np.percentile(milliseconds[arguments.warmup_runs :], (10, 50, 90))
     result: dict[str, Any] = {
-        "file": arguments.file,
-        "bytes": Path(arguments.file).stat().st_size,
-        "implementation": interpreter.implementation,
-        "num_threads": arguments.num_threads,
         "num_runs": arguments.num_runs,
         "median_ms": float(median),
         "p10_ms": float(p10),
@@ -185,14 +193,46 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 arguments.file,
                 arguments.num_threads,
                 num_runs=arguments.num_runs,
-                x=x if arguments.image else None,
+                x=x if arguments.image is not None else None,
                 implementation=arguments.implementation,
                 fuse=False if arguments.no_fuse else None,
             )
     return result
 
 
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs the command and returns its result as a dictionary."""
+    source = _source(arguments)
+    with _quiet():
+        interpreter = Interpreter(
+            arguments.file,
+            arguments.num_threads,
+            implementation=arguments.implementation,
+            fuse=False if arguments.no_fuse else None,
+        )
+    names = class_names(interpreter, arguments.labels)
+    result: dict[str, Any] = {
+        "file": arguments.file,
+        "bytes": Path(arguments.file).stat().st_size,
+        "implementation": interpreter.implementation,
+        "num_threads": arguments.num_threads,
+    }
+    if source == "random":
+        return {**result, **_measure(arguments, interpreter, random_inputs(interpreter.inputs), names)}
+    prepare = _preparation(arguments, interpreter)
+    result["preparation"] = f"{prepare.assumed}: {prepare.text}" if prepare.assumed else prepare.text
+    if source == "images":
+        return {**result, **accuracy(interpreter, prepare, Path(arguments.images), names, arguments.limit)}
+    detail = interpreter.inputs[0]
+    x = as_input(prepare(arguments.image)[None].repeat(detail["shape"][0], axis=0), detail)
+    return {**result, **_measure(arguments, interpreter, [x], names)}
+
+
 def _print(result: dict[str, Any]) -> None:
+    if "images" in result:
+        top5 = f", top-5 {result['top5']:.2%}" if result["classes"] > 5 else ""
+        print(f"{result['file']}: top-1 {result['top1']:.2%}{top5} of {result['images']} images.")
+        return
     for partition in result.get("profile", []):
         print(f"{'ms':>9} {'best':>9}  operator")
         for step in partition["steps"]:
@@ -203,7 +243,7 @@ def _print(result: dict[str, Any]) -> None:
         if len(result["outputs"]) > 1:
             print(f"{output['name']}, of shape {tuple(output['shape'])}:")
         for entry in output["top"]:
-            print(f"{entry['index']:6d} {entry['value']:12.5g}")
+            print(f"{entry['index']:6d} {entry['value']:12.5g}  {entry.get('class', '')}".rstrip())
     print(
         f"{result['file']}: {result['bytes'] / 1e6:.2f} MB, median {result['median_ms']:.3f} ms "
         f"(p10 {result['p10_ms']:.3f}, p90 {result['p90_ms']:.3f}) of {result['num_runs']} runs, "
@@ -233,6 +273,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         141 if nobody reads the output.
     """
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # A name may have letters that it cannot encode.
     try:
         result = run(arguments)
         if arguments.json:

@@ -13,8 +13,6 @@ from larq_rep_runtime import DelegateError, run
 from larq_rep_runtime.profile import random_inputs
 from PIL import Image
 
-from larq_rep.converters import metadata
-
 
 @pytest.fixture
 def file(tmp_path):
@@ -48,69 +46,10 @@ def test_text_of_an_image(file, tmp_path, capfd):
     assert "LceBconv2d" in "".join(printed) and "network.tflite" in printed[-1] and "of 2 runs" in printed[-1]
 
 
-def pooled(tmp_path, dtype=np.float32, quantization=None, **about):
-    """A file that takes an image of 4x4 and gives the means of its quarters."""
-    graph = graphs.Graph()
-    x = graph.input((1, 4, 4, 3), dtype, quantization)
-    options = graphs.schema.Pool2DOptionsT()
-    options.padding = 1
-    options.strideH = options.strideW = options.filterHeight = options.filterWidth = 2
-    kind = graphs.schema.BuiltinOptions.Pool2DOptions
-    y = graph.add("AVERAGE_POOL_2D", [x], (1, 2, 2, 3), dtype, (kind, options), quantization)
-    path = tmp_path / "pooled.tflite"
-    path.write_bytes(metadata.attach(graph.content(y), about) if about else graph.content(y))
-    return path
-
-
-def answer(path, image, capfd):
-    assert run.main([str(path), "--image", str(image), "--num_runs", "1", "--json", "--top", "12"]) == 0
-    top = json.loads(capfd.readouterr().out)["top"]
-    assert top == sorted(top, key=lambda entry: (-entry["value"], entry["index"]))
-    return np.array([entry["value"] for entry in sorted(top, key=lambda entry: entry["index"])]).reshape(2, 2, 3)
-
-
-@pytest.fixture
-def quarters(tmp_path):
-    """An image whose quarters are white, red, green and black."""
-    pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[:2, :2] = pixels[:2, 2:, 0] = pixels[2:, :2, 1] = 255
-    Image.fromarray(pixels).save(tmp_path / "quarters.png")
-    return tmp_path / "quarters.png"
-
-
-def test_image_for_a_quantized_input(tmp_path, quarters, capfd):
-    real = answer(pooled(tmp_path), quarters, capfd)
-    assert real.min() < -1 and real.max() > 2
-    # The second scale is so small that most values are clipped; -128 is the least of the type.
-    for dtype, scale, zero_point in ((np.int8, 0.025, -14), (np.int8, 0.004, 3)):
-        found = answer(pooled(tmp_path, dtype, (scale, zero_point)), quarters, capfd)
-        np.testing.assert_array_equal(found, np.clip(np.rint(real / scale) + zero_point, -128, 127))
-    assert run.main([str(pooled(tmp_path, np.int8)), "--image", str(quarters)]) == 2
-    assert "plain int8" in capfd.readouterr().err
-
-
-def test_image_for_a_file_that_takes_mirrored_ones(tmp_path, quarters, capfd):
-    expected = answer(pooled(tmp_path), quarters, capfd)
-    found = answer(pooled(tmp_path, mirrored_input=True), quarters, capfd)
-    np.testing.assert_array_equal(found, expected[::-1, ::-1])
-
-
 def test_names_the_implementation_that_runs(file, monkeypatch, capfd):
     monkeypatch.setenv("LARQ_REP_IMPLEMENTATION", "portable")
     assert run.main([str(file), "--num_runs", "1"]) == 0
     assert capfd.readouterr().out.endswith("portable\n")
-
-
-def test_image_is_scaled_cropped_and_normalised(tmp_path):
-    # Left half red, right half blue: the middle square of a wide image sees both.
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, :20, 0] = pixels[:, 20:, 2] = 255
-    Image.fromarray(pixels).save(tmp_path / "halves.png")
-    found = run.read_image(str(tmp_path / "halves.png"), (1, 10, 10, 3))
-    assert found.shape == (1, 10, 10, 3) and found.dtype == np.float32
-    red = [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]
-    np.testing.assert_allclose(found[0, 5, 0], red, rtol=1e-5)
-    assert found[0, 5, 9, 2] == pytest.approx((1 - 0.406) / 0.225, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +60,18 @@ def test_image_is_scaled_cropped_and_normalised(tmp_path):
         (["--num_runs", "0"], "--num_runs should be at least 1"),
         (["--implementation", "mmx"], "found 'mmx'"),
         (["--image", "no.png"], "no.png cannot be read"),
+        (["--image", ""], "cannot be read as an image"),
+        (["--images", "nowhere"], "nowhere is not a folder"),
+        (["--labels", "none.txt"], "none.txt"),
+        (["--mean", "0.5"], "--mean has no effect with --random, only with --image and --images"),
+        (["--random", "--std", "0.5"], "--std has no effect with --random"),
+        (["--resize", "256"], "--resize has no effect with --random"),
+        (["--image", "x.png", "--limit", "3"], "--limit has no effect with --image, only with --images"),
+        (["--images", "x", "--limit", "0"], "--limit should be at least 1"),
+        (["--images", "x", "--warmup_runs", "0"], "--warmup_runs has no effect with --images"),
+        (["--images", "x", "--num_runs", "5"], "--num_runs has no effect with --images"),
+        (["--images", "x", "--top", "5"], "--top has no effect with --images"),
+        (["--images", "x", "--profile"], "--profile has no effect with --images"),
     ],
 )
 def test_says_what_is_wrong(file, arguments, words, capfd):
@@ -173,17 +124,6 @@ def test_several_inputs_and_outputs_of_any_shape(dtype, tmp_path, capfd):
     assert run.main([*arguments, "--profile"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert sum("of shape" in line for line in lines) == 3 and "numbers.tflite" in lines[-1]
-
-
-def test_image_for_a_batch(tmp_path, quarters, capfd):
-    graph = graphs.Graph()
-    graph.content(graph.add("RELU", [graph.input((5, 4, 4, 3))], (5, 4, 4, 3)))
-    (tmp_path / "batch.tflite").write_bytes(graph.content(*graph.graph.outputs))
-    command = [str(tmp_path / "batch.tflite"), "--image", str(quarters), "--num_runs", "1", "--json", "--top", "48"]
-    assert run.main(command) == 0
-    found = sorted(json.loads(capfd.readouterr().out)["top"], key=lambda entry: entry["index"])
-    expected = np.maximum(run.read_image(str(quarters), (1, 4, 4, 3)), 0)
-    np.testing.assert_array_equal(np.float32([entry["value"] for entry in found]), expected.reshape(-1))
 
 
 def test_no_random_text():
