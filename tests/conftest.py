@@ -11,7 +11,7 @@ def pytest_collection_finish():
     """What lives until the end, TensorFlow's modules above all, is not searched for garbage again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)
