@@ -262,10 +262,9 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
     counts as binary if its layer declares a quantizer of precision 1, or if nearly all weights of each output
     channel have one magnitude; if such a kernel cannot be packed, the reason becomes a finding.
     """
-    kernels = graph.run([site.kernel for site in graph.sites])
     candidates = [
         (site, kernel)
-        for site, kernel in zip(graph.sites, kernels, strict=True)
+        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
         if declared_binary(graph, site.node) or matching.two_valued(kernel)
     ]
     # Values are needed only for an input that no known spelling of the sign made.

@@ -17,13 +17,12 @@ def audit_weights(graph: FrozenGraph) -> list[Finding]:
     without epsilon, a negative one, a scale that overflows. Infinity that the code of a layer holds as a constant is
     intended, as in a mask before a softmax or the padding of a maximum; NaN never is.
     """
-    constants = [node.outputs[0] for node in graph.nodes if node.type == "Const" and node.outputs[0].dtype.is_floating]
     found = []
-    for tensor, value in zip(constants, graph.run(constants), strict=True):
-        variable = graph.variables.get(tensor.op.name)
+    for node in _constants(graph):
+        variable, value = graph.variables.get(node.name), graph.constant(node)
         wrong = np.isnan(value) if variable is None else ~np.isfinite(value)
         if wrong.any():
-            found.append(_finding(_readers(graph, tensor.op), variable or "a constant", value, wrong))
+            found.append(_finding(_readers(graph, node), variable or "a constant", value, wrong))
     return found or _audit_computed(graph)
 
 
@@ -36,8 +35,12 @@ def _audit_computed(graph: FrozenGraph) -> list[Finding]:
         for x in node.inputs
         if x.op.name not in graph.data_dependent and x.op.name not in endless and x.dtype.is_floating
     }
+    values = {site.kernel.name: kernel for site, kernel in zip(graph.sites, graph.kernels, strict=True)}
+    others = [x for name, (x, _) in edges.items() if name not in values]
+    values |= zip((x.name for x in others), graph.run(others), strict=True)
     found = []
-    for (_, node), value in zip(edges.values(), graph.run([x for x, _ in edges.values()]), strict=True):
+    for name, (_, node) in edges.items():
+        value = values[name]
         if not np.isfinite(value).all():
             what = "what it computes from its weights"
             found.append(_finding(graph.layer_of(node), what, value, ~np.isfinite(value)))
@@ -48,9 +51,8 @@ def _audit_computed(graph: FrozenGraph) -> list[Finding]:
         and not node.get_attr("is_training")
         and all(x.name in edges for x in node.inputs[1:5])
     ]
-    parameters = iter(graph.run([x for node in norms for x in node.inputs[1:5]]))
     for node in norms:
-        gamma, beta, mean, variance = (next(parameters) for _ in range(4))
+        gamma, beta, mean, variance = (values[x.name] for x in node.inputs[1:5])
         with np.errstate(all="ignore"):
             scale = gamma / np.sqrt(variance + np.float32(node.get_attr("epsilon")))
             wrong = ~np.isfinite(beta - mean * scale)
@@ -62,16 +64,16 @@ def _audit_computed(graph: FrozenGraph) -> list[Finding]:
 
 def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
     """Nodes that read a constant with infinity from the code of a layer."""
-    constants = [
-        node.outputs[0]
-        for node in graph.nodes
-        if node.type == "Const" and node.name not in graph.variables and node.outputs[0].dtype.is_floating
-    ]
-    found = {x.op.name for x, value in zip(constants, graph.run(constants), strict=True) if np.isinf(value).any()}
+    constants = [node for node in _constants(graph) if node.name not in graph.variables]
+    found = {node.name for node in constants if np.isinf(graph.constant(node)).any()}
     for node in graph.nodes if found else []:
         if any(x.op.name in found for x in node.inputs):
             found.add(node.name)
     return found
+
+
+def _constants(graph: FrozenGraph) -> list[tf.Operation]:
+    return [node for node in graph.nodes if node.type == "Const" and node.outputs[0].dtype.is_floating]
 
 
 def audit_constants(flatbuffer: Flatbuffer, graph: FrozenGraph) -> list[Finding]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from larq_rep._keras import frozen
 from larq_rep.converters.control_flow import straighten
@@ -113,6 +114,14 @@ class FrozenGraph:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
         return self._session.run(list(fetches), feeds) if fetches else []
 
+    def constant(self, node: tf.Operation) -> np.ndarray:
+        """The value of a constant node; reading it is far cheaper than `run`."""
+        return tf.make_ndarray(self._constants[node.name])
+
+    @functools.cached_property
+    def _constants(self) -> dict[str, TensorProto]:
+        return {node.name: node.attr["value"].tensor for node in self.definition.node if node.op == "Const"}
+
     def on_noise(self, fetches: Sequence[tf.Tensor]) -> list[np.ndarray]:
         """Values of tensors for inputs of noise."""
         rng = np.random.default_rng(0)
@@ -160,6 +169,11 @@ class FrozenGraph:
                     kind = "1-D convolution"
                 found.append(Site(self.layer_of(node), kind, node, data, kernel))
         return found
+
+    @functools.cached_property
+    def kernels(self) -> list[np.ndarray]:
+        """The kernels of `sites`."""
+        return self.run([site.kernel for site in self.sites])
 
     def layer_of(self, node: tf.Operation) -> str:
         """Path of the Keras layer that made a node, as far as layers have names."""

@@ -44,10 +44,14 @@ def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray) ->
 
 
 def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
-    computed = {site.kernel.name: site.kernel for site in graph.sites if resolve(site.kernel).op.type != "Const"}
+    computed = {
+        site.kernel.name: kernel
+        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
+        if resolve(site.kernel).op.type != "Const"
+    }
     # One constant for each output of a node.
     names = {name: name.replace(":", "/folded_") for name in computed}
-    for name, value in zip(computed, graph.run(list(computed.values())), strict=True):
+    for name, value in computed.items():
         add_constant(graph_def, names[name], value)
     by_name = {node.name: node for node in graph_def.node}
     for site in graph.sites:

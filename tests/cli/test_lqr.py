@@ -67,14 +67,13 @@ def test_evaluate_counts_what_the_run_gets_right(trained, which):
     expected = rows[-1] if which == "last" else max(rows, key=lambda row: row["val_accuracy"])
     assert found["top1"] == pytest.approx(expected["val_accuracy"], abs=1e-6)
     assert found["top5"] == pytest.approx(expected["val_top5"], abs=1e-6)
-    assert f"{found['right']} of 360 images" in _run("evaluate", folder, "--weights", which).stdout
 
 
 def test_evaluate_takes_a_file(trained, tmp_path):
     folder, _ = trained
     runs.load(folder, "last").save(tmp_path / "model.h5")
-    found = json.loads(_run("evaluate", tmp_path / "model.h5", "--data", "digits", "--json").stdout)
-    assert found["top1"] == pytest.approx(training.read_metrics(folder)[-1]["val_accuracy"], abs=1e-6)
+    top1 = training.read_metrics(folder)[-1]["val_accuracy"]
+    assert f"{round(top1 * 360)} of 360 images" in _run("evaluate", tmp_path / "model.h5", "--data", "digits").stdout
 
 
 def test_a_run_is_converted_and_verified(trained, tmp_path):

@@ -38,7 +38,7 @@ def checkpoint(folder):
 @pytest.fixture(scope="module")
 def imported(folder, checkpoint):
     """The imported network and what the command printed."""
-    result = run("import", checkpoint, "-o", folder / "recu.h5")
+    result = run("import", checkpoint, "-o", folder / "recu.h5", "--report")
     assert result.exit_code == 0, result.stderr
     return folder / "recu.h5", result
 
@@ -72,11 +72,16 @@ def test_import_recognises_the_network(imported):
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_report_and_json(folder, checkpoint):
-    result = run("import", checkpoint, "-o", folder / "report.keras", "--report")
-    assert "layer1.0.conv1.alpha" in result.stdout and "OIHW to HWIO, mirrored" in result.stdout
-    assert "unused: a counter" in result.stdout
-    result = json.loads(run("import", checkpoint, "-o", folder / "report.keras", "--force", "--json").stdout)
+def test_report_and_json(folder, checkpoint, imported):
+    """Also that the option `--reader` of 0.1 is taken and has no effect."""
+    printed = imported[1].stdout
+    assert "layer1.0.conv1.alpha" in printed and "OIHW to HWIO, mirrored" in printed
+    assert "unused: a counter" in printed
+    (folder / "report.keras").touch()
+    result = run("import", checkpoint, "-o", folder / "report.keras", "--force", "--json", "--reader", "torch")
+    assert result.exit_code == 0 and "goes with 0.3" in result.stderr
+    assert "--reader" not in run("import", "--help").stdout
+    result = json.loads(result.stdout)
     assert result["network"] == "ResNet20" and result["arguments"] == {"method": "recu"}
     assert len(result["rows"]) == 119 and len(result["unused"]) == 38
     row = next(row for row in result["rows"] if row["weight"] == "conv1/kernel")
@@ -88,16 +93,11 @@ def test_options_of_import(folder):
     assert "either of 2 methods" in refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
     assert not (folder / "rbnn.h5").exists()
     wanted = ("import", folder / "rbnn.pth", "--network", "ResNet20", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
-    assert "ResNet20(method='rbnn')" in run(*wanted).stdout
+    (folder / "rbnn.h5").touch()
     assert "exists already" in refused(*wanted)
-    assert run(*wanted, "--force", "--input-size", "64").exit_code == 0
+    assert (folder / "rbnn.h5").stat().st_size == 0
+    assert "ResNet20(method='rbnn')" in run(*wanted, "--force", "--input-size", "64").stdout
     assert tf.keras.models.load_model(folder / "rbnn.h5", compile=False).input_shape == (None, 64, 64, 3)
-
-
-def test_the_option_reader_has_no_effect(folder, checkpoint):
-    result = run("import", checkpoint, "-o", folder / "reader.h5", "--reader", "torch")
-    assert result.exit_code == 0 and "goes with 0.3" in result.stderr
-    assert "--reader" not in run("import", "--help").stdout
 
 
 def test_first_step(folder):
@@ -149,6 +149,8 @@ def test_imported_networks_are_converted_and_evaluated(folder, imported, class_f
     assert "takes mirrored images" in result.stderr
     for name in ("recu.tflite", "mirrored.tflite"):
         assert run("verify", path, folder / name, "--random", 1).exit_code == 0
+    message = refused("verify", "ResNet20", folder / "mirrored.tflite", "--set", "method=recu", "--random", 1)
+    assert "takes mirrored images, but the model has no Mirror layer" in message
     about = json.loads(run("inspect", folder / "mirrored.tflite", "--json").stdout)
     assert about["metadata"] == {"version": larq_rep.__version__, "network": "ResNet20", "mirrored_input": True}
     assert "STRIDED_SLICE" not in about["operators"]
@@ -182,13 +184,6 @@ def test_top5(folder, imported, class_folders):
     assert result["top1"] == 0 and result["top5"] == pytest.approx(4 / 6)
 
 
-def test_files_for_mirrored_images_need_a_mirror(folder, imported):
-    mirrored = folder / "mirrored.tflite"
-    run("convert", imported[0], "--mirrored-input", "--force", "-o", mirrored)
-    message = refused("verify", "ResNet20", mirrored, "--set", "method=recu", "--random", 1)
-    assert "takes mirrored images, but the model has no Mirror layer" in message
-
-
 def test_evaluate_takes_networks_of_the_zoo(checkpoint, class_folders):
     result = run(
         *("evaluate", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "--images", class_folders, "--json")
@@ -196,8 +191,9 @@ def test_evaluate_takes_networks_of_the_zoo(checkpoint, class_folders):
     assert json.loads(result.stdout)["top1"] == 1.0
 
 
-def test_what_evaluate_refuses(folder, imported, class_folders):
-    path, _ = imported
+def test_what_evaluate_refuses(folder, class_folders):
+    path = folder / "small.h5"
+    zoo.VGGSmall(method="recu", width=2).save(path)
     assert "is not a folder" in refused("evaluate", path, "--images", folder / "none")
     (folder / "empty").mkdir()
     assert "no folders with images" in refused("evaluate", path, "--images", folder / "empty")
@@ -217,7 +213,8 @@ def test_what_evaluate_refuses(folder, imported, class_folders):
 
 
 def test_mirrored_input_is_for_imported_networks(folder):
-    message = refused("convert", "ResNet20", "--mirrored-input", "-o", folder / "x.tflite")
+    network = ("VGGSmall", "--set", "width=4")
+    message = refused("convert", *network, "--mirrored-input", "-o", folder / "x.tflite")
     assert "does not begin with a Mirror layer" in message
 
 

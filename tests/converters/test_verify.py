@@ -7,7 +7,7 @@ import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import bit_output_model, images, one_padded, randomize
+from support import bit_output_model, first_quick, images, one_padded, others_slow, randomize
 
 from larq_rep import layers, zoo
 from larq_rep.converters import convert, executor, float_weights, lce, verify
@@ -52,12 +52,10 @@ def reactnet_block() -> tf.keras.Model:
 # What is right passes
 
 
-@pytest.mark.parametrize("name", ["bits", "rep_resnet", "resnet"])
-@pytest.mark.parametrize("storage", ["float32", "float16"])
-def test_the_delegate_gives_the_same(converted, name, storage):
-    model, content = converted[name]
-    if storage != "float32":
-        content, _ = convert(model, float_weights=storage)
+@pytest.mark.parametrize("name", others_slow(["bits", "rep_resnet", "resnet"], 1))
+def test_the_delegate_gives_the_same_of_float16(converted, name):
+    model, _ = converted[name]
+    content, _ = convert(model, float_weights="float16")
     result = verify(model, content, images(model), runtime="delegate")
     assert result.ok, result.differences
 
@@ -171,20 +169,25 @@ def test_lce_runs_once_an_image(converted, monkeypatch):
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize(
-    "build",
-    [
-        bit_output_model,
-        reactnet_block,
-        lambda: zoo.ResNet20(width=8, input_shape=(16, 16, 3)),
-        lambda: zoo.RepResNet20(width=8, input_shape=(12, 16, 3), beta=4),
-    ],
-    ids=["bits", "block", "ResNet20", "RepResNet20"],
+    "build, trained",
+    first_quick(
+        [
+            (bit_output_model, False),
+            (bit_output_model, True),
+            (reactnet_block, False),
+            (reactnet_block, True),
+            (functools.partial(zoo.ResNet20, width=8, input_shape=(16, 16, 3)), False),
+            (functools.partial(zoo.RepResNet20, width=8, input_shape=(12, 16, 3), beta=4), True),
+            (functools.partial(zoo.ResNet20, width=8, input_shape=(16, 16, 3)), True),
+            (functools.partial(zoo.RepResNet20, width=8, input_shape=(12, 16, 3), beta=4), False),
+        ],
+        6,
+    ),
 )
 def test_correct_conversion_passes(build, trained):
     model = randomize(build(), seed=3) if trained else build()
-    result = verify(model, convert(model)[0], images(model, 3))
+    result = verify(model, convert(model)[0], images(model, 3), runtime="delegate")
     assert result.ok, result.differences
     assert result.images == 3 and result.activations > 0
     assert result.convolutions == sum("conv" in layer.name or "branch" in layer.name for layer in binary(model))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import others_slow
 
 import larq_rep
 
@@ -19,7 +20,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 LOADS = "; import tensorflow as tf; assert tf.keras.Model.__module__.startswith('tf_keras'), tf.keras.Model"
 
 
-@pytest.mark.parametrize("value", [None, "0", "1"])
+@pytest.mark.parametrize("value", others_slow([None, "0", "1"], 2))
 def test_keras_2_is_chosen(value):
     done = run("import larq_rep" + LOADS, **({} if value is None else {"TF_USE_LEGACY_KERAS": value}))
     assert done.returncode == 0, done.stderr

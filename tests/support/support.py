@@ -1,5 +1,6 @@
 """What several tests share: random weights and small models."""
 
+import functools
 import gc
 
 import larq as lq
@@ -9,8 +10,20 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 import larq_rep
+from larq_rep import zoo
 
 keras = tf.keras.layers
+
+
+def built(name: str, **arguments) -> tf.keras.Model:
+    """A network as its constructor leaves it, for tests that do not change it; those of a module share it."""
+    defaults = {key: parameter.default for key, parameter in zoo.get_network(name).parameters.items()}
+    return _built(name, tuple(sorted({**defaults, **arguments}.items())))
+
+
+@functools.cache
+def _built(name: str, arguments: tuple) -> tf.keras.Model:
+    return zoo.get_model(name, **dict(arguments))
 
 
 def forget() -> None:
@@ -19,6 +32,7 @@ def forget() -> None:
     TensorFlow keeps the gradient of each call of a quantizer for ever, and with it the graph that Keras builds
     models in, and the weights of all of them.
     """
+    _built.cache_clear()
     tf.keras.backend.clear_session()
     gradients = ops.gradient_registry._registry
     for name in [name for name in gradients if name.startswith("CustomGradient")]:

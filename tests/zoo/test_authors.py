@@ -71,8 +71,10 @@ def test_counts_and_use(name, monkeypatch):
     [
         "irnet_resnet20",
         "rbnn_resnet20",
-        "fracbnn",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("adambnn", "bireal18", "presb10", "binarydensenet28")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("fracbnn", "adambnn", "bireal18", "presb10", "binarydensenet28")
+        ),
     ],
 )
 def test_every_tensor_shows(name):

@@ -4,7 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import first_quick
+from support import built, first_quick, others_slow
 
 from larq_rep import reptran
 from larq_rep.cost import count
@@ -22,9 +22,9 @@ PUBLISHED = [
 REACTNET = {"MeliusNet29": (5.47, 1.29, 2.14), "MeliusNet42": (9.69, 1.74, 3.25), "MeliusNet59": (18.3, 2.45, 5.32)}
 
 
-@pytest.mark.parametrize("name, params, size, ops", first_quick(PUBLISHED, 2))
+@pytest.mark.parametrize("name, params, size, ops", first_quick(PUBLISHED, 1))
 def test_counts(name, params, size, ops):
-    cost = count(zoo.get_model(name))
+    cost = count(built(name))
     assert cost.trainable_params == params
     assert round(cost.trainable_bits / 8 / 2**20, 2) == size
     assert round((cost.conv_flops + cost.bops / 64) / 1e6, 1) == ops
@@ -37,7 +37,7 @@ def test_counts(name, params, size, ops):
     assert not cost.uncounted
 
 
-@pytest.mark.parametrize("beta", [1, 2])
+@pytest.mark.parametrize("beta", others_slow([1, 2], 1))
 def test_improvement_adds_to_the_newest_channels_only(beta):
     model = MeliusNet22(input_shape=(32, 32, 3), include_top=False)
     model = reptran(model, beta=beta) if beta > 1 else model
@@ -51,7 +51,7 @@ def test_improvement_adds_to_the_newest_channels_only(beta):
 
 
 def test_stem_is_grouped():
-    model = MeliusNet22()
+    model = built("MeliusNet22")
     convs = [model.get_layer(f"stem_conv{number}") for number in (1, 2, 3)]
     assert [(conv.filters, conv.strides[0], conv.groups) for conv in convs] == [(32, 2, 1), (32, 1, 4), (64, 1, 8)]
     assert model.get_layer("stem_pool").output.shape == (None, 56, 56, 64)

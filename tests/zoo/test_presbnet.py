@@ -72,7 +72,7 @@ def published():
 PUBLISHED = list(published())
 
 
-@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 3), ids=str)
+@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 2), ids=str)
 def test_counts(name, arguments, expected):
     cost = count(zoo.get_model(name, **arguments))
     assert {key: getattr(cost, key) for key in expected} == expected
@@ -168,6 +168,7 @@ def test_wrong_options(option, value):
         PresBNet10(**{option: value})
 
 
+@pytest.mark.slow  # The smaller network is converted with the other forms.
 def test_only_the_shortcuts_stay_float(net):
     content, report = convert(net, allow_float=True)
     names = [op.name for op in Flatbuffer(content).operators]

@@ -4,7 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import first_quick, randomize
+from support import first_quick, others_slow, randomize
 
 from larq_rep.cost import count
 from larq_rep.layers import RPReLU
@@ -42,7 +42,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 3), ids=str)
+@pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 2), ids=str)
 def test_counts(name, arguments, expected):
     cost = count(zoo.get_model(name, **arguments))
     assert {key: getattr(cost, key) for key in expected} == expected
@@ -77,7 +77,11 @@ def outputs(model, *layers):
     return [taps[name].numpy() for name in layers]
 
 
-@pytest.mark.parametrize("arguments", [{"sign": "sign"}, {"activation": "prelu"}, {"activation": None}, PLAIN], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    others_slow([{"sign": "sign"}, {"activation": "prelu"}, {"activation": None}, PLAIN], 2),
+    ids=str,
+)
 def test_ablations_are_reactnet_a_without_shifts_and_slopes(arguments):
     ablation, whole = randomize(ReActNetA(**OPTIONS, **arguments)), ReActNetA(**OPTIONS)
     copy_weights(ablation, whole)
@@ -91,7 +95,7 @@ def test_ablations_are_reactnet_a_without_shifts_and_slopes(arguments):
     np.testing.assert_array_equal(*(outputs(model, model.layers[-1].name) for model in (ablation, whole)))
 
 
-@pytest.mark.parametrize("constructor", [ReActNetA, ReActNetC], ids=lambda constructor: constructor.__name__)
+@pytest.mark.parametrize("constructor", others_slow([ReActNetA, ReActNetC], 1), ids=lambda network: network.__name__)
 def test_one_convolution_or_two_differ_by_the_shortcut(constructor):
     two = randomize(constructor(**OPTIONS, downsampling="concat"))
     one = constructor(**OPTIONS, downsampling="conv")

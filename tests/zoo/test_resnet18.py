@@ -4,10 +4,9 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import first_quick
+from support import built, first_quick
 
 from larq_rep.cost import count
-from larq_rep.zoo.registry import get_network
 from larq_rep.zoo.resnet18 import ResNet18
 
 keras = tf.keras.layers
@@ -104,7 +103,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize("name, arguments, expected", first_quick(PUBLISHED, 4), ids=str)
 def test_published_counts(name, arguments, expected):
-    cost = count(get_network(name).constructor(**arguments))
+    cost = count(built(name, **arguments))
     assert {attribute: getattr(cost, attribute) for attribute in expected} == expected
     assert not cost.uncounted
 
@@ -115,7 +114,7 @@ def output_shape(model, layer):
 
 @pytest.mark.parametrize("method", ["irnet", "bnn", "xnor", "real"])
 def test_shapes_for_imagenet(method):
-    model = ResNet18(method=method)
+    model = built("ResNet18", method=method)
     assert model.output_shape == (None, 1000)
     assert output_shape(model, "conv1") == (112, 112, 64)
     assert output_shape(model, "maxpool") == (56, 56, 64)
@@ -124,11 +123,11 @@ def test_shapes_for_imagenet(method):
 
 
 def test_shapes_for_cifar():
-    model = ResNet18(method="rbnn", dataset="cifar10")
+    model = built("ResNet18", method="rbnn", dataset="cifar10")
     assert model.output_shape == (None, 10)
     sizes = [output_shape(model, f"layer{stage}_1_conv2") for stage in (1, 2, 3, 4)]
     assert sizes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
-    assert ResNet18(method="real", dataset="cifar100").output_shape == (None, 100)
+    assert built("ResNet18", method="real", dataset="cifar100").output_shape == (None, 100)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +143,14 @@ def test_shapes_for_cifar():
     ids=str,
 )
 def test_number_of_shortcuts(arguments, shortcuts):
-    model = ResNet18(input_shape=(32, 32, 3), **arguments)
+    model = built("ResNet18", **arguments)
     assert len([layer for layer in model.layers if isinstance(layer, keras.Add)]) == shortcuts
 
 
 def test_the_cifar_stem_of_binary_networks_has_no_activation():
-    model = ResNet18(method="irnet", dataset="cifar10")
+    model = built("ResNet18", method="irnet", dataset="cifar10")
     assert model.get_layer("layer1_0_conv1").input is model.get_layer("bn1").output
-    model = ResNet18(method="real", dataset="cifar10")
+    model = built("ResNet18", method="real", dataset="cifar100")
     assert isinstance(model.get_layer("layer1_0_conv1").input._keras_history.layer, keras.ReLU)
 
 
@@ -167,7 +166,7 @@ def test_the_cifar_stem_of_binary_networks_has_no_activation():
     ids=str,
 )
 def test_initial_gamma(arguments, gamma):
-    model = ResNet18(input_shape=(32, 32, 3), **arguments)
+    model = built("ResNet18", **arguments)
     for norm in (layer for layer in model.layers if isinstance(layer, keras.BatchNormalization)):
         np.testing.assert_allclose(norm.gamma.numpy(), 1 if norm.name == "bn2" else gamma, rtol=1e-6)
 
@@ -184,7 +183,7 @@ def test_initial_gamma(arguments, gamma):
     ids=str,
 )
 def test_initial_weights(arguments, variance):
-    kernel = ResNet18(input_shape=(32, 32, 3), **arguments).get_layer("layer3_0_conv1").kernel.numpy()
+    kernel = built("ResNet18", **arguments).get_layer("layer3_0_conv1").kernel.numpy()
     assert kernel.std() == pytest.approx(np.sqrt(variance), rel=0.05)
 
 

@@ -5,9 +5,9 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import built
 
 from larq_rep.cost import count
-from larq_rep.zoo.registry import get_network
 from larq_rep.zoo.vgg import VGGSmall
 
 OPERATIONS = {"bops": 603979776, "flops": 3620864, "ops": 13058048, "binary_params": 4571136, "bn_flops": 573440}
@@ -29,15 +29,26 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, arguments, expected", PUBLISHED, ids=str)
+# Of the Rep networks one for each solution of the last layer, and one of eight copies; `make test-all` counts all.
+QUICK_REP = [("irnet", 2, 1), ("recu", 2, 2), ("irnet", 2, 3), ("rbnn", 8, 1)]
+
+
+def is_quick(name, arguments):
+    return name == "VGGSmall" or tuple(arguments.values()) in QUICK_REP
+
+
+@pytest.mark.parametrize(
+    "name, arguments, expected",
+    [pytest.param(*row, id=str(row), marks=[] if is_quick(*row[:2]) else [pytest.mark.slow]) for row in PUBLISHED],
+)
 def test_published_counts(name, arguments, expected):
-    cost = count(get_network(name).constructor(**arguments))
+    cost = count(built(name, **arguments))
     assert {attribute: getattr(cost, attribute) for attribute in expected} == expected
     assert not cost.uncounted
 
 
 def test_shapes():
-    model = VGGSmall()
+    model = built("VGGSmall")
     shapes = {
         "bn0": (32, 32, 128),
         "conv1": (32, 32, 128),
@@ -63,7 +74,7 @@ def test_the_classifier_takes_clipped_features():
 
 @pytest.mark.parametrize("method", PARAMETERS)
 def test_initial_weights(method):
-    model = VGGSmall(method=method)
+    model = built("VGGSmall", method=method)
     for name, filters in (("conv0", 128), ("conv2", 256), ("conv5", 512)):
         kernel = model.get_layer(name).kernel.numpy()
         assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * filters)), rel=0.05)
@@ -75,7 +86,7 @@ def test_initial_weights(method):
 
 
 def test_estimators_start_as_published():
-    layers = [layer for layer in VGGSmall().layers if isinstance(layer, lq.layers.QuantConv2D)]
+    layers = [layer for layer in built("VGGSmall").layers if isinstance(layer, lq.layers.QuantConv2D)]
     starts = {float(q.t) for layer in layers for q in (layer.input_quantizer, layer.kernel_quantizer)}
     assert len(layers) == 5
     assert starts == {np.float32(0.1)}

@@ -39,12 +39,12 @@ def assert_repeated_statistics(model, beta, norms):
 
 @pytest.fixture(scope="module")
 def reactnet():
-    return zoo.ReActNetA(input_shape=(64, 64, 3))
+    return zoo.ReActNetA(input_shape=(32, 32, 3))
 
 
 @pytest.fixture(scope="module")
 def rep_reactnet():
-    return zoo.RepReActNetA(input_shape=(64, 64, 3))
+    return zoo.RepReActNetA(input_shape=(32, 32, 3))
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,9 @@ def assert_same_network(base, rep):
     np.testing.assert_array_equal(rep(x), base(x))
 
 
+@pytest.mark.slow
 def test_beta_1_is_reactnet(reactnet):
-    assert_same_network(reactnet, zoo.RepReActNetA(beta=1, input_shape=(64, 64, 3)))
+    assert_same_network(reactnet, zoo.RepReActNetA(beta=1, input_shape=(32, 32, 3)))
 
 
 def test_beta_1_is_resnet20():
@@ -133,7 +134,7 @@ def test_training_step_reactnet(rep_reactnet):
     for layer in rep_reactnet.layers:
         if hasattr(layer, "kernel_quantizer"):
             layer.kernel.assign(rng.uniform(-1, 1, layer.kernel.shape))
-    assert train_one_step(rep_reactnet, (64, 64, 3), 1000) == []
+    assert train_one_step(rep_reactnet, (32, 32, 3), 1000) == []
     norms = [
         layer
         for layer in rep_reactnet.layers
@@ -143,7 +144,7 @@ def test_training_step_reactnet(rep_reactnet):
     assert_repeated_statistics(rep_reactnet, 2, norms)
 
 
-@pytest.mark.parametrize("beta", [1, 2, 4])
+@pytest.mark.parametrize("beta", others_slow([4, 1, 2], 1))
 def test_training_step_resnet20(beta):
     model = zoo.RepResNet20(beta=beta, **TINY)
     assert train_one_step(model, (8, 8, 1), 10) == []
@@ -154,18 +155,17 @@ def test_training_step_resnet20(beta):
 
 def test_without_top():
     assert zoo.ResNet20(include_top=False, **TINY).output_shape == (None, 2, 2, 16)
-    assert zoo.RepResNet20(include_top=False, beta=4, **TINY).output_shape == (None, 2, 2, 64)
-    model = zoo.RepReActNetA(include_top=False, input_shape=(64, 32, 1))
-    assert model.output_shape == (None, 2, 1, 2048)
-    # Without the dense layer, and with one colour instead of three.
-    assert cost.count(model).trainable_params == 30432072 - 2049000 - 2 * 9 * 32
+    model = zoo.RepResNet20(include_top=False, beta=4, input_shape=(16, 8, 1))
+    assert model.output_shape == (None, 4, 2, 256)
+    # Without the dense layer and the normalisation before it, and with one colour instead of three.
+    assert cost.count(model).trainable_params == 276282 - 257 * 10 - 2 * 256 - 2 * 9 * 16
 
 
-@pytest.mark.parametrize("constructor", [zoo.ResNet20, zoo.RepResNet20], ids=["base", "rep"])
+@pytest.mark.parametrize("constructor", [zoo.VGGSmall, zoo.RepVGGSmall], ids=["base", "rep"])
 def test_input_tensor(constructor):
-    image = tf.keras.Input((8, 12, 2))
+    image = tf.keras.Input((8, 16, 2))
     model = constructor(input_tensor=tf.keras.layers.Rescaling(1 / 255)(image), width=4, num_classes=7)
-    assert model.input_shape == (None, 8, 12, 2)
+    assert model.input_shape == (None, 8, 16, 2)
     assert model.output_shape == (None, 7)
     assert model.inputs[0] is image
 
@@ -175,8 +175,8 @@ def assert_same_weights(actual, expected):
         np.testing.assert_array_equal(a, e)
 
 
-@pytest.mark.parametrize("name", ["ResNet20", "RepResNet20"])
-def test_weights_file_resnet20(name, tmp_path):
+@pytest.mark.parametrize("name", ["VGGSmall", "RepVGGSmall"])
+def test_weights_file(name, tmp_path):
     file = str(tmp_path / "weights.h5")
     saved = zoo.get_model(name, **TINY)
     saved.save_weights(file)
@@ -185,15 +185,16 @@ def test_weights_file_resnet20(name, tmp_path):
         zoo.get_model(name, weights=file, **{**TINY, "width": 8})
 
 
+@pytest.mark.slow
 def test_weights_file_reactnet(rep_reactnet, tmp_path):
     file = str(tmp_path / "weights.h5")
     rep_reactnet.save_weights(file)
-    assert_same_weights(zoo.RepReActNetA(weights=file, input_shape=(64, 64, 3)), rep_reactnet)
+    assert_same_weights(zoo.RepReActNetA(weights=file, input_shape=(32, 32, 3)), rep_reactnet)
     with pytest.raises(ValueError, match=r"ReActNetA: the weights in '.*weights.h5' do not fit"):
-        zoo.ReActNetA(weights=file, input_shape=(64, 64, 3))
+        zoo.ReActNetA(weights=file, input_shape=(32, 32, 3))
 
 
-@pytest.mark.parametrize("file", others_slow(["model.h5", "model.keras", "saved_model"], 2))
+@pytest.mark.parametrize("file", others_slow(["model.keras", "model.h5", "saved_model"], 1))
 def test_saved_model(file, tmp_path):
     model = zoo.RepResNet20(last_layer=2, **TINY)
     model.save(str(tmp_path / file))
@@ -225,9 +226,9 @@ def test_weights_file_that_is_none(tmp_path):
         ("RepResNet20", {"last_layer": 4, **TINY}, "last_layer must be one of 1, 2, 3, found 4"),
         ("ResNet20", {"width": 5}, "ResNet20: width must be a positive even number"),
         ("RepReActNetA", {"beta": 3}, "block1_conv3x3.*beta=3 does not divide"),
-        ("RepReActNetA", {"beta": 0}, "beta must be an integer of at least 1"),
-        ("RepResNet20", {"beta": 32}, "layer1_0_conv1.*beta=32"),
-        ("RepResNet20", {"beta": 2.5}, "beta must be an integer"),
+        ("RepVGGSmall", {"beta": 0}, "beta must be an integer of at least 1"),
+        ("RepVGGSmall", {"beta": 32, "width": 16}, "conv1.*beta=32"),
+        ("RepVGGSmall", {"beta": 2.5}, "beta must be an integer"),
     ],
     ids=str,
 )

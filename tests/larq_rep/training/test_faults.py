@@ -13,6 +13,7 @@ import tensorflow as tf
 import torch_files
 from PIL import Image
 from run_files import arrays, metrics
+from support import others_slow
 
 from larq_rep import training, zoo
 from larq_rep.quantizers import EDESign, ReCUSign
@@ -97,20 +98,29 @@ def interrupted(tmp_path_factory):
 # Ended by a callback
 
 
-def test_a_phase_that_a_callback_ended_stays_ended(tmp_path):
-    said = _train(tmp_path / "run", _TWO, callbacks=[_EndAfter(2)])
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ended") / "run"
+    return folder, _train(folder, _TWO, callbacks=[_EndAfter(2)])
+
+
+def test_a_phase_that_a_callback_ended_stays_ended(ended, tmp_path):
+    folder, said = ended
     assert "1-real: ended by a callback after epoch 2 of 4." in said
-    epochs = [(row["phase"], row["epoch"]) for row in metrics(tmp_path / "run")]
+    epochs = [(row["phase"], row["epoch"]) for row in metrics(folder)]
     assert epochs == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    # Neither phase goes on, and an interruption in the second phase changes nothing.
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    # Neither phase goes on.
+    shutil.copytree(folder, tmp_path / "again")
     assert _train(tmp_path / "again", resume=True) == ""
-    _same(tmp_path / "again", tmp_path / "run")
-    for place in (1, 2):  # before and after the first checkpoint of the second phase
-        with pytest.raises(KeyboardInterrupt):
-            _train(tmp_path / str(place), _TWO, callbacks=[_EndAfter(2), _Interrupt(2, place)])
-        _train(tmp_path / str(place), resume=True, callbacks=[_EndAfter(2)])
-        _same(tmp_path / str(place), tmp_path / "run")
+    _same(tmp_path / "again", folder)
+
+
+@pytest.mark.parametrize("place", others_slow([1, 2], 1))  # before and after the first checkpoint of the second phase
+def test_an_interruption_after_a_phase_that_a_callback_ended_changes_nothing(ended, tmp_path, place):
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "run", _TWO, callbacks=[_EndAfter(2), _Interrupt(2, place)])
+    _train(tmp_path / "run", resume=True, callbacks=[_EndAfter(2)])
+    _same(tmp_path / "run", ended[0])
 
 
 # Damaged files

@@ -448,7 +448,7 @@ def _binary_inputs(model, names):
 
 
 # The others have the same layers and take longer to build.
-_SLOW = ("ReActNetA", "RepReActNet18", "Rep fracbnn", "Rep fracbnn_gated")
+_SLOW = ("ReActNetA", "RepReActNetA", "ReActNet18", "fracbnn", "Rep fracbnn", "Rep fracbnn_gated")
 _PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in NETWORKS]
 
 
