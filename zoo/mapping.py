@@ -47,8 +47,8 @@ class ImportReport:
         unused: The keys that have no place in the network, with the reason.
         zeros: Binary convolutions with latent weights that have the sign of exactly 0, and how many. The sign is +1
             here and 0 in PyTorch, where such a weight counts for nothing.
-        close: Binary convolutions with latent weights so close to 0 that rounding may decide their sign, and how
-            many.
+        close: Binary convolutions with latent weights so close to 0 that PyTorch, which computes in float32, may give
+            them another sign than float64 gives them here, and how many.
         arguments: Arguments of the network's constructor, as `larq_rep.zoo.import_checkpoint` recognised or got them.
     """
 
