@@ -20,8 +20,8 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
     rows. Padding that no window reads is therefore cut off here: what is left either equals `SAME` or is
     not symmetric and stays as it is. The function that the graph computes does not change.
 
-    Quantized kernels are computed here and become constants. LCE would compute them too, but in float32 with its own
-    rounding, which may differ where a weight is near its threshold, and some large ones not at all.
+    Quantized kernels are computed here and become constants. LCE would compute them too, but with its own rounding,
+    which may differ where a weight is near its threshold, and some large ones not at all.
     """
     graph_def = graph_pb2.GraphDef()
     graph_def.CopyFrom(graph.definition)

@@ -269,7 +269,8 @@ class Importer:
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))
         for layer, signed in signs:
-            zeros, close = _undecided(signed, self._values[id(layer.kernel)][1])
+            # As the variable holds it: a file of float64 has more digits.
+            zeros, close = _undecided(signed, layer.kernel.numpy())
             report.zeros |= {layer.name: zeros} if zeros else {}
             report.close |= {layer.name: close} if close else {}
         return report

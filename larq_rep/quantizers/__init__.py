@@ -13,8 +13,8 @@ every forward pass is written so that the Larq Compute Engine converter recognis
 **A weight has one sign.** `LibraSign`, `ReCUSign` and `RotatedSign` compute before they take the sign of a weight. In
 float32, one call would round a weight next to the threshold to one side, another call or a converter to the other. So
 they decide in float64 (`LibraSign` its power of two, too) unless Keras says `training=True`; a step of training decides
-in float32, as the authors' code does, and gradients are the same in both. Under a policy of half precision, Keras rounds
-a kernel before any quantizer sees it, and the sign is that of the rounded kernel.
+in float32, as the authors' code does. Under a policy of half precision, Keras rounds a kernel before any quantizer sees
+it, and the sign is that of the rounded kernel.
 
 **A custom quantizer** tells the rest of the library what it needs to know through these members of its class, as ours
 do. An error names a member that is needed but missing; Larq's classes are known.
@@ -22,7 +22,7 @@ do. An error names a member that is needed but missing; Larq's classes are known
 | member | meaning | asked by |
 |---|---|---|
 | `precision` | the bits of its results | cost, statistics, plots, checkpoint import |
-| `value(x)` | the tensor whose sign it takes, of the shape and dtype of `x` | statistics, plots, checkpoint import |
+| `value(x)` | the tensor whose sign it takes, of the shape of `x` | statistics, plots, checkpoint import |
 | `window(x)` | how far from 0 the value may be for gradients to pass; `None` if there is no limit | statistics, plots |
 | `saturated(x)` | where no gradient passes, if the window does not say it | statistics |
 | `zero_is_positive` | `False` if a value of 0 does not become +1, as in PyTorch | checkpoint import |

@@ -217,22 +217,17 @@ def sample_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return centred, tf.reduce_sum(centred**2, axes, keepdims=True) / freedom
 
 
-def decisive(quantizer: Any, x: tf.Tensor, value: tf.Tensor, training: Any) -> tf.Tensor:
-    """What a kernel quantizer that computes before it takes a sign decides by: its value of `x` in float64.
+def decisive(kernel: tf.Tensor, training: Any) -> tf.Tensor:
+    """The latent weights, for a quantizer that computes before it takes their signs: in float64 unless in training.
 
     In float32 the rounding of a weight next to the threshold depends on the order of additions, which differs between
-    an eager call, a compiled one and a converter. Training decides by `value`, which it has computed for the gradient.
+    an eager call, a compiled one and a converter.
 
     # Arguments
-        quantizer: The quantizer, with a method `value`.
-        x: The latent weights.
-        value: Its value of them.
-        training: Whether this is a step of training, as Keras tells the quantizer; in a tensor nothing can be read, so
-            it counts as no.
+        kernel: The latent weights.
+        training: What Keras tells `call`. A tensor, which cannot be read here, counts as no.
     """
-    if not tf.is_tensor(training) and training:
-        return value
-    return quantizer.value(tf.cast(tf.stop_gradient(x), tf.float64))
+    return kernel if not tf.is_tensor(training) and training else tf.cast(kernel, tf.float64)
 
 
 @tf.custom_gradient

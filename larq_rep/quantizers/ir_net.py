@@ -8,12 +8,12 @@ from larq_rep.quantizers.callbacks import EDESchedule
 
 
 @tf.custom_gradient
-def _ede_sign(x, t, decides):
+def _ede_sign(x, t):
     def grad(dy):
         k = tf.maximum(1 / t, 1)
-        return dy * k * t * (1 - tf.tanh(t * x) ** 2), None, None
+        return dy * k * t * (1 - tf.tanh(t * x) ** 2), None
 
-    return tf.cast(lq.math.sign(decides), x.dtype), grad
+    return lq.math.sign(x), grad
 
 
 class _EDEQuantizer(SteepenedQuantizer):
@@ -24,8 +24,8 @@ class _EDEQuantizer(SteepenedQuantizer):
     def __init__(self, t: float = 0.1, **kwargs):
         super().__init__(t, **kwargs)
 
-    def _sign(self, x, decides):
-        return super().call(_ede_sign(x, tf.cast(self.t, x.dtype), decides))
+    def _sign(self, x, dtype):
+        return super().call(tf.cast(_ede_sign(x, tf.cast(self.t, x.dtype)), dtype))
 
 
 @lq.utils.register_alias("ede_sign")
@@ -65,7 +65,7 @@ class EDESign(_EDEQuantizer):
     """
 
     def call(self, inputs):
-        return self._sign(inputs, inputs)
+        return self._sign(inputs, inputs.dtype)
 
     def value(self, x):
         return x
@@ -115,12 +115,10 @@ class LibraSign(_EDEQuantizer):
 
     def call(self, inputs, training=None):
         axes = list(range(inputs.shape.rank - 1))
-        z = self.value(inputs)
-        exact = decisive(self, inputs, z, training)
-        magnitude = tf.reduce_mean(tf.abs(exact), axis=axes)
+        z = self.value(decisive(inputs, training))
         # tf.round rounds halves to even, like the authors' code.
-        exponent = tf.round(tf.math.log(magnitude) / tf.math.log(tf.cast(2, exact.dtype)))
-        return tf.stop_gradient(tf.cast(2.0**exponent, z.dtype)) * self._sign(z, exact)
+        exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
+        return tf.stop_gradient(tf.cast(2.0**exponent, inputs.dtype)) * self._sign(z, inputs.dtype)
 
     def value(self, x):
         return standardized(x)

@@ -18,9 +18,8 @@ def _slope(x, t):
 
 
 @tf.custom_gradient
-def _triangular_sign(x, t, decides):
-    signs = tf.cast(lq.math.sign(decides), x.dtype)
-    return signs, lambda dy: (dy * tf.maximum(1 / t, 1) * _slope(x, t), None, None)
+def _triangular_sign(x, t):
+    return lq.math.sign(x), lambda dy: (dy * tf.maximum(1 / t, 1) * _slope(x, t), None)
 
 
 def _standardized_sign(x, t, crop):
@@ -248,9 +247,9 @@ class RotatedSign(SteepenedQuantizer):
                 f"RotatedSign '{self.name}' has rotations for a kernel of shape {self._kernel_shape}, but was "
                 f"called on shape {tuple(inputs.shape)}: give each convolution a RotatedSign() of its own."
             )
-        u = self.rotated(inputs)
-        exact = decisive(self, inputs, u, training)
-        return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype), exact))
+        u = self.rotated(decisive(inputs, training))
+        signs = _triangular_sign(u, tf.cast(self.t, u.dtype))
+        return self.alpha * super().call(tf.cast(signs, inputs.dtype))
 
     def value(self, x):
         return self.rotated(x)

@@ -14,9 +14,8 @@ _EPSILON = 1e-5
 
 
 @tf.custom_gradient
-def _sign_within(x, limit, decides):
-    signs = tf.cast(lq.math.sign(decides), x.dtype)
-    return signs, lambda dy: (tf.where(tf.abs(x) <= limit, dy, tf.zeros_like(dy)), None, None)
+def _sign_within(x, limit):
+    return lq.math.sign(x), lambda dy: (tf.where(tf.abs(x) <= limit, dy, tf.zeros_like(dy)), None)
 
 
 @lq.utils.register_alias("recu_sign")
@@ -97,9 +96,9 @@ class ReCUSign(QuantizerWithVariables):
                 f"ReCUSign '{self.name}' has scales for {self.alpha.shape[0]} output channels, but was called "
                 f"on a kernel of shape {tuple(inputs.shape)}: give each convolution a ReCUSign() of its own."
             )
-        w1 = self.value(inputs)
-        exact = decisive(self, inputs, w1, training)
-        return self.alpha * super().call(_sign_within(w1, self._limit(w1), exact))
+        w1 = self.value(decisive(inputs, training))
+        signs = _sign_within(w1, self._limit(w1))
+        return self.alpha * super().call(tf.cast(signs, inputs.dtype))
 
     def _limit(self, w1):
         return -tf.reduce_mean(tf.abs(w1)) * tf.math.log(2 - 2 * tf.cast(self.tau, w1.dtype))
