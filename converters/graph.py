@@ -112,7 +112,13 @@ class FrozenGraph:
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
-        return self._session.run(list(fetches), feeds) if fetches else []
+        return self._session.run(list(fetches), {**self._kernels, **(feeds or {})}) if fetches else []
+
+    @functools.cached_property
+    def _kernels(self) -> dict[tf.Tensor, np.ndarray]:
+        """The kernels that quantizers compute, once: some take longer than the rest of a run on one image."""
+        computed = {x.ref(): x for x in (site.kernel for site in self.sites) if resolve(x).op.type != "Const"}
+        return dict(zip(computed.values(), self._session.run(list(computed.values())), strict=True)) if computed else {}
 
     def constant(self, node: tf.Operation) -> np.ndarray:
         """The value of a constant node; reading it is far cheaper than `run`."""

@@ -47,8 +47,8 @@ class ImportReport:
         unused: The keys that have no place in the network, with the reason.
         zeros: Binary convolutions with latent weights that have the sign of exactly 0, and how many. The sign is +1
             here and 0 in PyTorch, where such a weight counts for nothing.
-        close: Binary convolutions with latent weights so close to 0 that rounding may decide their sign, and how
-            many.
+        close: Binary convolutions with latent weights so close to 0 that PyTorch, which computes in float32, may give
+            them another sign than float64 gives them here, and how many.
         arguments: Arguments of the network's constructor, as `larq_rep.zoo.import_checkpoint` recognised or got them.
     """
 
@@ -269,7 +269,8 @@ class Importer:
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))
         for layer, signed in signs:
-            zeros, close = _undecided(signed, self._values[id(layer.kernel)][1])
+            # As the variable holds it: a file of float64 has more digits.
+            zeros, close = _undecided(signed, layer.kernel.numpy())
             report.zeros |= {layer.name: zeros} if zeros else {}
             report.close |= {layer.name: close} if close else {}
         return report

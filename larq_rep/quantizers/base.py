@@ -217,6 +217,19 @@ def sample_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return centred, tf.reduce_sum(centred**2, axes, keepdims=True) / freedom
 
 
+def decisive(kernel: tf.Tensor, training: Any) -> tf.Tensor:
+    """The latent weights, for a quantizer that computes before it takes their signs: in float64 unless in training.
+
+    In float32 the rounding of a weight next to the threshold depends on the order of additions, which differs between
+    an eager call, a compiled one and a converter.
+
+    # Arguments
+        kernel: The latent weights.
+        training: What Keras tells `call`. A tensor, which cannot be read here, counts as no.
+    """
+    return kernel if not tf.is_tensor(training) and training else tf.cast(kernel, tf.float64)
+
+
 @tf.custom_gradient
 def standardized(kernel: tf.Tensor) -> tf.Tensor:
     """Standardises weights: minus the mean, over the (unbiased) deviation, of their output channel (the last axis)."""

@@ -3,7 +3,7 @@
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.quantizers.base import SteepenedQuantizer, standardized
+from larq_rep.quantizers.base import SteepenedQuantizer, decisive, standardized
 from larq_rep.quantizers.callbacks import EDESchedule
 
 
@@ -24,8 +24,8 @@ class _EDEQuantizer(SteepenedQuantizer):
     def __init__(self, t: float = 0.1, **kwargs):
         super().__init__(t, **kwargs)
 
-    def _sign(self, x):
-        return super().call(_ede_sign(x, tf.cast(self.t, x.dtype)))
+    def _sign(self, x, dtype):
+        return super().call(tf.cast(_ede_sign(x, tf.cast(self.t, x.dtype)), dtype))
 
 
 @lq.utils.register_alias("ede_sign")
@@ -65,7 +65,7 @@ class EDESign(_EDEQuantizer):
     """
 
     def call(self, inputs):
-        return self._sign(inputs)
+        return self._sign(inputs, inputs.dtype)
 
     def value(self, x):
         return x
@@ -88,6 +88,7 @@ class LibraSign(_EDEQuantizer):
     Mean and (unbiased) standard deviation are those of an output channel. The gradient passes through the
     standardisation; the sign has the gradient of `EDESign` at \\(z\\), and \\(s_o\\) is a constant. Larq Compute
     Engine evaluates all of it at conversion: a binary kernel and a positive scale per output channel remain.
+    Signs and scales are decided in float64, except in training: see `larq_rep.quantizers`.
 
     A channel whose weights are all equal has no standard deviation and gives NaN, as in the authors' code.
     Quantizing quantized weights again can give another scale: save the latent weights, not (in
@@ -112,12 +113,12 @@ class LibraSign(_EDEQuantizer):
             Networks](https://arxiv.org/abs/1909.10788)
     """
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         axes = list(range(inputs.shape.rank - 1))
-        z = self.value(inputs)
+        z = self.value(decisive(inputs, training))
         # tf.round rounds halves to even, like the authors' code.
         exponent = tf.round(tf.math.log(tf.reduce_mean(tf.abs(z), axis=axes)) / tf.math.log(tf.cast(2, z.dtype)))
-        return tf.stop_gradient(2.0**exponent) * self._sign(z)
+        return tf.stop_gradient(tf.cast(2.0**exponent, inputs.dtype)) * self._sign(z, inputs.dtype)
 
     def value(self, x):
         return standardized(x)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import larq as lq
 import tensorflow as tf
 
-from larq_rep.quantizers.base import SteepenedQuantizer, sample_moments, standardized
+from larq_rep.quantizers.base import SteepenedQuantizer, decisive, sample_moments, standardized
 from larq_rep.quantizers.callbacks import RBNNSchedule
 
 _RIGHT_ANGLE = tf.keras.initializers.Constant(math.pi / 2)
@@ -144,7 +144,8 @@ class RotatedSign(SteepenedQuantizer):
     and the orthogonal `R1` \\((a, a)\\) and `R2` \\((b, b)\\), which only `update_rotations` changes: the
     authors do that before the first batch of every epoch. `t` grows during training; as in
     `StandardizedSign` it is a variable, not a weight. Larq Compute Engine evaluates all of it at conversion: a binary
-    kernel and a scale per output channel, which may be negative, remain.
+    kernel and a scale per output channel, which may be negative, remain. Signs are decided in float64, except in
+    training: see `larq_rep.quantizers`.
 
     `rotate` starts at \\(\pi / 2\\) as in the authors' code. There \\(\left|\sin \theta\right|\\) is exactly 1
     and the kernel's gradient exactly 0, until weight decay has moved `rotate`: add it to the loss, or choose
@@ -240,14 +241,15 @@ class RotatedSign(SteepenedQuantizer):
         r = self._kernel(tf.matmul(tf.matmul(r1, self._matrices(z), transpose_a=True), r2))
         return z + tf.abs(tf.sin(rotate)) * (tf.stop_gradient(r) - z)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         if tuple(inputs.shape) != self._kernel_shape:
             raise ValueError(
                 f"RotatedSign '{self.name}' has rotations for a kernel of shape {self._kernel_shape}, but was "
                 f"called on shape {tuple(inputs.shape)}: give each convolution a RotatedSign() of its own."
             )
-        u = self.rotated(inputs)
-        return self.alpha * super().call(_triangular_sign(u, tf.cast(self.t, u.dtype)))
+        u = self.rotated(decisive(inputs, training))
+        signs = _triangular_sign(u, tf.cast(self.t, u.dtype))
+        return self.alpha * super().call(tf.cast(signs, inputs.dtype))
 
     def value(self, x):
         return self.rotated(x)

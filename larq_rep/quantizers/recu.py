@@ -7,7 +7,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.base import QuantizerWithVariables, sample_moments
+from larq_rep.quantizers.base import QuantizerWithVariables, decisive, sample_moments
 from larq_rep.quantizers.callbacks import ReCUSchedule
 
 _EPSILON = 1e-5
@@ -38,7 +38,8 @@ class ReCUSign(QuantizerWithVariables):
     Mean and (unbiased) variance are taken over an output channel, the mean in \\(Q\\) over the whole
     kernel. \\(Q\\) is a constant in the backward pass, which passes through the standardisation and to
     \\(\alpha\\), the weight `alpha` of shape `(channels,)`. Larq Compute Engine evaluates all of it at
-    conversion: a binary kernel and a scale per output channel, which may be negative, remain.
+    conversion: a binary kernel and a scale per output channel, which may be negative, remain. Signs are decided in
+    float64, except in training: see `larq_rep.quantizers`.
 
     \\(\tau\\) grows during training, from 0.85 to 0.99 in the paper. It is a scalar variable that a callback
     sets, `quantizer.tau.assign(0.9)`, to \\(\tau(e) = A \exp(e / E) + B\\) before epoch \\(e\\) of \\(E\\), with
@@ -89,14 +90,15 @@ class ReCUSign(QuantizerWithVariables):
         )
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         if inputs.shape[-1] != self.alpha.shape[0]:
             raise ValueError(
                 f"ReCUSign '{self.name}' has scales for {self.alpha.shape[0]} output channels, but was called "
                 f"on a kernel of shape {tuple(inputs.shape)}: give each convolution a ReCUSign() of its own."
             )
-        w1 = self.value(inputs)
-        return self.alpha * super().call(_sign_within(w1, self._limit(w1)))
+        w1 = self.value(decisive(inputs, training))
+        signs = _sign_within(w1, self._limit(w1))
+        return self.alpha * super().call(tf.cast(signs, inputs.dtype))
 
     def _limit(self, w1):
         return -tf.reduce_mean(tf.abs(w1)) * tf.math.log(2 - 2 * tf.cast(self.tau, w1.dtype))

@@ -123,7 +123,7 @@ def _notes(report: ImportReport) -> list[str]:
         )
     if report.close:
         lines.append(
-            f"Weights so close to 0 that rounding decides their sign, which may differ in PyTorch: "
+            f"Weights so close to 0 that float32's rounding may give them another sign in PyTorch than float64 here: "
             f"{sum(report.close.values())} ({_counts(report.close)})."
         )
     return lines

@@ -159,7 +159,7 @@ def test_initial_values():
     kernel = tf.random.stateless_normal((3, 3, 16, 5), (0, 1))
     with tf.GradientTape() as tape:
         tape.watch(kernel)
-        loss = tf.reduce_sum(quantizer(kernel) ** 2 + quantizer(kernel))
+        loss = tf.reduce_sum(quantizer(kernel, training=True) ** 2 + quantizer(kernel, training=True))
     # Weights uniform within 1 / sqrt(144) have the mean magnitude 1 / 24.
     np.testing.assert_allclose(quantizer.alpha, np.full(5, 1 / 24), rtol=1e-6)
     np.testing.assert_allclose(quantizer.rotate, np.full(5, np.pi / 2), rtol=1e-6)
