@@ -112,13 +112,18 @@ class FrozenGraph:
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
-        return self._session.run(list(fetches), {**self._kernels, **(feeds or {})}) if fetches else []
+        return self._session.run(list(fetches), {**self._computed_kernels, **(feeds or {})}) if fetches else []
 
     @functools.cached_property
-    def _kernels(self) -> dict[tf.Tensor, np.ndarray]:
-        """The kernels that quantizers compute, once: some take longer than the rest of a run on one image."""
-        computed = {x.ref(): x for x in (site.kernel for site in self.sites) if resolve(x).op.type != "Const"}
-        return dict(zip(computed.values(), self._session.run(list(computed.values())), strict=True)) if computed else {}
+    def kernels(self) -> list[np.ndarray]:
+        """The kernels of `sites`."""
+        return self._session.run([site.kernel for site in self.sites]) if self.sites else []
+
+    @functools.cached_property
+    def _computed_kernels(self) -> dict[tf.Tensor, np.ndarray]:
+        """Those that quantizers compute: for some that takes longer than the rest of a run on one image."""
+        pairs = ((site.kernel, kernel) for site, kernel in zip(self.sites, self.kernels, strict=True))
+        return {x: kernel for x, kernel in pairs if resolve(x).op.type != "Const"}
 
     def constant(self, node: tf.Operation) -> np.ndarray:
         """The value of a constant node; reading it is far cheaper than `run`."""
@@ -175,11 +180,6 @@ class FrozenGraph:
                     kind = "1-D convolution"
                 found.append(Site(self.layer_of(node), kind, node, data, kernel))
         return found
-
-    @functools.cached_property
-    def kernels(self) -> list[np.ndarray]:
-        """The kernels of `sites`."""
-        return self.run([site.kernel for site in self.sites])
 
     def layer_of(self, node: tf.Operation) -> str:
         """Path of the Keras layer that made a node, as far as layers have names."""
