@@ -135,6 +135,17 @@ def test_multiply_accumulates(name, monkeypatch):
             "module.feature.3.binary_3x3.weight": (64, 256, 3, 3),
             "module.fc.weight": (1000, 2048),
         },
+        "presb10": {
+            "module.feature.0.conv.weight": (128, 3, 3, 3),
+            "module.feature.0.bn.running_mean": (128,),
+            "module.feature.1.Grouped3x3.conv_list.1.weight": (32, 64, 3, 3),
+            "module.feature.1.Grouped3x3.leanable.0.bias": (1, 32, 1, 1),
+            "module.feature.4.Grouped1x1.conv_list.0.weight": (256, 512, 3, 3),
+            "module.feature.4.res_layer.1.weight": (1024, 512, 1, 1),
+            "module.fc.weight": (100, 1024),
+        },
+        "presb18_cifar10": {"module.feature.8.bn_bottom.weight": (1024,), "module.fc.weight": (10, 1024)},
+        "presb34": {"module.feature.16.act_bias2.bias": (1, 512, 1, 1), "module.fc.bias": (100,)},
         "bireal50": {"module.layers.0.down_conv1x1.weight": (64, 16, 1, 1)},
         "rbnn_resnet18_cifar": {
             "layer4.0.conv1.alpha": (512, 1, 1),
