@@ -1,8 +1,9 @@
 """PresB-Net and AresB-Net.
 
 Source: specs/presbnet.md, sections 1 and 2. It names the tensors of the blocks. Around them PresB-Net's code has
-`feature.0.conv`, `feature.0.bn`, all blocks in one list from `feature.1` on, and `fc`. AresB-Net's names there (`conv1`,
-`bn1`, `layer1.0`, `linear`, and `bn2` for ImageNet) are the usual ones of code of this kind, not the specification's.
+`feature.0.conv`, `feature.0.bn`, all blocks in one list from `feature.1` on, and `fc`. AresB-Net's names there
+(`conv1`, `bn1`, `layer1.0`, `linear`, and `bn2` for ImageNet) are the usual ones of code of this kind, not the
+specification's.
 """
 
 from functools import partial
