@@ -49,6 +49,7 @@ from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
 from larq_rep.zoo.records import get_model, get_network, list_models
+from larq_rep.zoo.recu import ReCUResNet18, ReCUResNet34, RepReCUResNet18, RepReCUResNet34
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
@@ -87,6 +88,8 @@ __all__ = [
     "ReActNetA",
     "ReActNetB",
     "ReActNetC",
+    "ReCUResNet18",
+    "ReCUResNet34",
     "RealToBinaryNet",
     "RepBiRealNet18",
     "RepBiRealNet34",
@@ -95,6 +98,8 @@ __all__ = [
     "RepReActNetA",
     "RepReActNetB",
     "RepReActNetC",
+    "RepReCUResNet18",
+    "RepReCUResNet34",
     "RepResNet18",
     "RepResNet20",
     "RepVGGSmall",

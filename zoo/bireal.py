@@ -66,14 +66,21 @@ def bireal(image, num_classes, depth, sign="sign", activation=None, dataset="ima
     choose(name, "activation", activation, ACTIVATIONS)
     if not isinstance(width, int) or width < 1:
         raise ValueError(f"{name}: width must be a positive number of channels, found {width!r}.")
+
+    def conv(x, filters, strides, name):
+        return binary_conv(SIGNS[sign](name=f"{name}_{sign}")(x), filters, 3, f"{name}_binary_conv", strides)
+
+    return one_convolution_blocks(image, num_classes, depth, conv, activation, dataset, shortcut, width)
+
+
+def one_convolution_blocks(image, num_classes, depth, conv, activation, dataset="imagenet", shortcut="real", width=64):
+    """A ResNet whose blocks are one binary convolution, `conv(x, filters, strides, name of the block)`."""
     x = _stem(image, dataset, width)
     for stage, blocks in enumerate(_BLOCKS[depth], start=1):
         for block in range(blocks):
             filters, strides = width * 2 ** (stage - 1), 2 if stage > 1 and block == 0 else 1
             name = f"layer{stage}_{block}"
-            y = SIGNS[sign](name=f"{name}_{sign}")(x)
-            y = binary_conv(y, filters, 3, f"{name}_binary_conv", strides)
-            y = batch_norm(y, f"{name}_bn1")
+            y = batch_norm(conv(x, filters, strides, name), f"{name}_bn1")
             if strides == 2:
                 x = _downsample(x, filters, strides, f"{name}_downsample", shortcut == "binary")
             x = tf.keras.layers.Add(name=f"{name}_add")([y, x])

@@ -18,6 +18,7 @@ _COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "traina
 _TITLES = {
     "reactnet": "ReActNet",
     "bireal": "Bi-Real-Net",
+    "recu": "ReCU's ResNets of two stages",
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
     "resnet18": "ResNet-18",

@@ -79,7 +79,7 @@ def import_checkpoint(
     if step == 1:
         from larq_rep.training.phases import with_real_weights  # Training is not loaded with the zoo.
 
-        model = with_real_weights(model)
+        model = with_real_weights(model, left_behind=get_network(network).left_behind)
     with naming(file):
         report = load_state_dict(model, arrays)
     report.arguments = arguments

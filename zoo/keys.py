@@ -52,9 +52,9 @@ class Keys:
         kernel = self.shape("fc.weight") or self.shape("linear.weight")
         return int(kernel[0]) if kernel else None
 
-    def dataset(self) -> str:
+    def dataset(self, stem: str = "conv1") -> str:
         """The data set of a network with one stem for ImageNet and one for CIFAR."""
-        if self.shape("conv1.weight")[2:] == (7, 7):
+        if self.shape(f"{stem}.weight")[2:] == (7, 7):
             return "imagenet"
         return "cifar10" if self.classes == 10 else "cifar100"
 

@@ -69,6 +69,8 @@ class Network:
         variants: The published forms, the first one with the defaults of the constructor.
         multiple: Height and width of the image must be multiples of this.
         cifar_multiple: The same for the forms for CIFAR, if they differ.
+        left_behind: Regular expressions for names of weights that its first training phase, with real weights, does
+            without, as in `larq_rep.training.with_real_weights`.
         base: For a Rep network, the network that is repeated.
     """
 
@@ -78,6 +80,7 @@ class Network:
     variants: tuple[Variant, ...]
     multiple: int = 1
     cifar_multiple: int | None = None
+    left_behind: tuple[str, ...] = ()
     base: "Network | None" = None
 
     @property
@@ -130,11 +133,12 @@ def register(
     preprocessing: Preprocessing = IMAGENET_STATISTICS,
     variants: tuple[Variant, ...] = (Variant(),),
     left_float: Mapping[str, str] | None = None,
+    left_behind: tuple[str, ...] = (),
 ) -> Callable[[_Constructor], _Constructor]:
     """Lists a constructor: a decorator that returns it unchanged.
 
     # Arguments
-        family, multiple, cifar_multiple, variants: See `Network`.
+        family, multiple, cifar_multiple, variants, left_behind: See `Network`.
         paper, dataset, source, preprocessing, left_float: See `Variant`; each of `variants` may have its own.
     """
     common = Variant({}, dataset, (), (), paper, preprocessing, source, left_float or {})
@@ -142,7 +146,7 @@ def register(
     def list_(constructor: _Constructor) -> _Constructor:
         name = constructor.__name__
         completed = tuple(_completed(variant, common) for variant in variants)
-        _NETWORKS[name] = Network(name, family, constructor, completed, multiple, cifar_multiple)
+        _NETWORKS[name] = Network(name, family, constructor, completed, multiple, cifar_multiple, left_behind)
         return constructor
 
     return list_
@@ -182,7 +186,8 @@ def register_rep(
 
     def list_(constructor: _Constructor) -> _Constructor:
         name = constructor.__name__
-        _NETWORKS[name] = Network(name, network.family, constructor, published, base=network)
+        left_behind = network.left_behind
+        _NETWORKS[name] = Network(name, network.family, constructor, published, left_behind=left_behind, base=network)
         return constructor
 
     return list_

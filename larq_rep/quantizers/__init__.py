@@ -40,7 +40,7 @@ from larq_rep.quantizers.ir_net import EDESign, LibraSign
 from larq_rep.quantizers.presb import AresSign, LeakyRSign, LeakySign
 from larq_rep.quantizers.rbnn import RotatedSign, StandardizedSign
 from larq_rep.quantizers.reactnet import RSign, ScaledSign
-from larq_rep.quantizers.recu import ReCUInputSign, ReCUSign
+from larq_rep.quantizers.recu import ReCUInputSign, ReCURSign, ReCUSign
 from larq_rep.quantizers.xnor import CentredClip, DoReFaSign, XNORSign
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "QuantSign",
     "RSign",
     "ReCUInputSign",
+    "ReCURSign",
     "ReCUSign",
     "RotatedSign",
     "ScaledSign",

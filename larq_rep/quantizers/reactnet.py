@@ -67,6 +67,8 @@ class RSign(QuantizerWithVariables):
             Functions](https://arxiv.org/abs/2003.03488), equations 3, 5 and 6
     """
 
+    _sign = staticmethod(_approx_sign)
+
     def __init__(self, shift_initializer="zeros", shift_regularizer=None, **kwargs):
         super().__init__(**kwargs)
         self.shift_initializer = tf.keras.initializers.get(shift_initializer)
@@ -92,7 +94,7 @@ class RSign(QuantizerWithVariables):
                 f"an input of shape {tuple(inputs.shape)}: give each convolution one of its own."
             )
         # The gradient of bias_add is a faster sum than the gradient of +.
-        return super().call(_approx_sign(tf.nn.bias_add(inputs, self.bias)))
+        return super().call(self._sign(tf.nn.bias_add(inputs, self.bias)))
 
     def value(self, x):
         return x + tf.cast(self.bias, x.dtype)

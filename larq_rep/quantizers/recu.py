@@ -9,6 +9,7 @@ import tensorflow as tf
 from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables, decisive, sample_moments
 from larq_rep.quantizers.callbacks import ReCUSchedule
+from larq_rep.quantizers.reactnet import RSign
 
 _EPSILON = 1e-5
 
@@ -179,3 +180,44 @@ class ReCUInputSign(BaseQuantizer):
 
     def window(self, x):
         return 1.0
+
+
+@lq.utils.register_alias("recu_r_sign")
+@lq.utils.register_keras_custom_object
+class ReCURSign(RSign):
+    r"""Sign of the input shifted by one learnable number per channel, with the gradient of `ReCUInputSign`.
+
+    \\[
+    q(x) = \begin{cases}
+      -1 & x + b_c < 0 \\\
+      1 & x + b_c \geq 0
+    \end{cases}
+    \\]
+
+    It is `ReCUInputSign` of \\(x + b\\): the deviation that the gradient divides by is that of the shifted sample.
+    Everything else is as in `RSign`: the gradient of `bias` \\(b\\), shape `(channels,)`, is the gradient of the
+    input summed over all axes except the channels.
+
+    # Arguments
+        shift_initializer: Initializer of `bias`.
+        shift_regularizer: Regularizer of `bias`.
+        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
+
+    # Input shape
+        `(batch, ..., channels)`, usually NHWC.
+
+    # Output shape
+        Same as the input.
+
+    # Raises
+        ValueError: if the number of channels is unknown, or differs from that of an earlier call.
+
+    # References
+        - [ReCU: Reviving the Dead Weights in Binary Neural Networks](https://arxiv.org/abs/2103.12369), the code of
+            its training in two stages
+    """
+
+    _sign = staticmethod(_scaled_approx_sign)
+
+    def value(self, x):
+        return ReCUInputSign.value(self, RSign.value(self, x))

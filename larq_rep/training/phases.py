@@ -3,7 +3,7 @@
 import contextlib
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import larq as lq
 import tensorflow as tf
@@ -18,28 +18,35 @@ _UNIFORM_FAN_IN = {
 
 
 def with_real_weights(
-    model: tf.keras.Model, initializer: str | None = None, given: Collection[str] = ()
+    model: tf.keras.Model,
+    initializer: str | None = None,
+    given: Collection[str] = (),
+    left_behind: Sequence[str] = (),
 ) -> tf.keras.Model:
     """Makes the network of the first phase: activations stay binary, latent weights are used as they are.
 
-    The result is a new model with the same layers and weights, in which no layer has a kernel quantizer.
+    The result is a new model with the same layers and weights, in which no layer has a kernel quantizer or the weights
+    of one.
 
     # Arguments
         model: A functional model.
         initializer: `"uniform_fan_in"` gives kernels that had a quantizer new values between
             \\(\\pm 1 / \\sqrt{\\text{fan in}}\\), as in PyTorch's real convolutions; with `None` they keep theirs.
         given: Names of layers whose kernels keep their values in any case.
+        left_behind: Regular expressions for names of weights of the quantizers that the next phase learns from their
+            initial values, as in `transfer`.
 
     # Raises
-        ValueError: If no layer has a kernel quantizer, or a quantizer has its own weights, which a network without it
-            could not learn.
+        ValueError: If no layer has a kernel quantizer, or a quantizer has other weights of its own, which a network
+            without it could not learn.
     """
     quantized = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
     if not quantized:
         raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
     for layer in quantized:
         # A quantizer that is a function has no weights.
-        if weights := getattr(layer.kernel_quantizer, "weights", []):
+        weights = getattr(layer.kernel_quantizer, "weights", [])
+        if _unexpected([_numberless(weight.name) for weight in weights], left_behind):
             raise ValueError(
                 f"with_real_weights: the kernel quantizer of '{layer.name}', {type(layer.kernel_quantizer).__name__}, "
                 f"has weights of its own ({', '.join(weight.name for weight in weights)}), which a network without it "
@@ -103,11 +110,16 @@ def rebuilt(
     for layer in model.layers:
         copy = result.get_layer(layer.name)
         kernel = copy.kernel.name if layer.name in anew else None
-        for old, new in zip(layer.weights, copy.weights, strict=True):
+        quantizers = {name: value for name, value in vars(layer).items() if isinstance(value, lq.quantizers.Quantizer)}
+        gone = {
+            id(weight) for name, value in quantizers.items() if getattr(copy, name) is None for weight in value.weights
+        }
+        kept = [weight for weight in layer.weights if id(weight) not in gone]
+        for old, new in zip(kept, copy.weights, strict=True):
             if new.name != kernel:
                 new.assign(old)
-        for name, quantizer in vars(layer).items():
-            if isinstance(quantizer, lq.quantizers.Quantizer) and getattr(copy, name) is not None:
+        for name, quantizer in quantizers.items():
+            if getattr(copy, name) is not None:
                 _copy_numbers(quantizer, getattr(copy, name))
         _copy_numbers(layer, copy)
     return recorded(result, getattr(model, "record", None))
@@ -149,12 +161,8 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
         ValueError: If any other weight exists in only one of them, or the shapes differ; all such weights are named.
     """
     old, new = _by_name(source), _by_name(target)
-
-    def unexpected(names):
-        return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in left_behind)]
-
-    problems = [f"{name} is in '{source.name}' only" for name in unexpected(old.keys() - new.keys())]
-    problems += [f"{name} is in '{target.name}' only" for name in unexpected(new.keys() - old.keys())]
+    problems = [f"{name} is in '{source.name}' only" for name in _unexpected(old.keys() - new.keys(), left_behind)]
+    problems += [f"{name} is in '{target.name}' only" for name in _unexpected(new.keys() - old.keys(), left_behind)]
     problems += [
         f"{name} has shape {tuple(old[name].shape)} in '{source.name}', {tuple(new[name].shape)} in '{target.name}'"
         for name in new
@@ -169,12 +177,21 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
             weight.assign(old[name])
 
 
+def _unexpected(names: Iterable[str], left_behind: Sequence[str]) -> list[str]:
+    return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in left_behind)]
+
+
+def _numberless(name: str) -> str:
+    """The name of a weight without the number that Keras gives to the quantizer within its layer."""
+    layer, slash, rest = name.partition("/")
+    return layer + slash + re.sub(r"_\d+(?=/)", "", rest)
+
+
 def _by_name(model: tf.keras.Model) -> dict[str, tf.Variable]:
     """Maps names to weights, without the numbers that Keras gives to the quantizers within layers."""
     named = {}
     for weight in model.weights:
-        layer, slash, rest = weight.name.partition("/")
-        name = layer + slash + re.sub(r"_\d+(?=/)", "", rest)
+        name = _numberless(weight.name)
         if name in named:
             raise ValueError(f"transfer: '{model.name}' has two weights named {name}. Give its layers names.")
         named[name] = weight

@@ -171,6 +171,16 @@ _FRACBNN_PHASE: dict[str, Any] = {
     "best": "later",
 }
 _RECU_IMAGENET = replace(_RESIZED, scale=(0.08, 1.25))
+_RECU_STAGE: dict[str, Any] = {
+    "epochs": 256,
+    "batch_size": 512,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "schedule": Cosine(warmup=5, offset=4, length=-4),
+    "teacher": _RESNET34,
+    # The scales of binary weights.
+    "left_behind": (r".*/re_cu_sign/alpha:0",),
+}
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -277,6 +287,22 @@ RECIPES: dict[str, Recipe] = {
                     schedule=Cosine(warmup=5, offset=4, length=-4),
                 ),
             ),
+        ),
+        Recipe(
+            "recu-two-stage",
+            "ReCUResNet18, ReCUResNet34",
+            "imagenet2012",
+            "inferred",
+            _RECU,
+            replace(_RECU_IMAGENET, lighting="truncated"),
+            (
+                Phase(weights="real", initializer="uniform_fan_in", **_RECU_STAGE),
+                Phase(**_RECU_STAGE),
+            ),
+            "The authors' script is that of the second stage; it takes the file of the first. It names a linear and a "
+            "cosine schedule, of which the last one, the cosine, counts. Inferred: the first stage, which has binary "
+            "activations and real weights as in ReActNet, is trained like the second, which starts with its last "
+            "epoch. The images are those of the training in one stage.",
         ),
         _cifar(
             "fracbnn",

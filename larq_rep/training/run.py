@@ -168,7 +168,7 @@ def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Co
         # A network that comes with weights to train further keeps them.
         kernels = {layer.name: getattr(layer, "kernel", None) for layer in network.layers}
         given = [name for name, kernel in kernels.items() if kernel is not None and not is_initial(kernel)]
-        network = with_real_weights(network, phase.initializer, given)
+        network = with_real_weights(network, phase.initializer, given, phase.left_behind)
     if config.sync_batch_norm:
         network = with_synchronized_norms(network)
     return network

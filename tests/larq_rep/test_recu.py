@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from larq_rep.converters import convert, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.quantizers import ReCUInputSign, ReCUSign
+from larq_rep.quantizers import ReCUInputSign, ReCURSign, ReCUSign
 
 
 def conv_model(**quantizer):
@@ -80,29 +80,37 @@ def test_kernel_quantizer_matches_formula(tau, factor):
     np.testing.assert_allclose(dw, (g - g.mean((0, 1, 2)) - along) / std, rtol=1e-9, atol=1e-12)
 
 
-def test_input_quantizer_matches_formula():
+@pytest.mark.parametrize("shift", [None, [0.5, -1.0, 2.0]])
+def test_input_quantizer_matches_formula(shift):
     """The gradient against central differences of the integral of 2 - 2|x|, which is clipped x (2 - |x|)."""
     rng = np.random.default_rng(3)
     x, dy = rng.normal(0.3, 2, size=(2, 2, 3, 3)), rng.normal(size=(2, 2, 3, 3))
-    x[0, 0, 0, 0] = 0.0
+    x[0, 0, 0, 0] = -0.5 if shift else 0.0
+    quantizer = ReCURSign(dtype="float64") if shift else ReCUInputSign(dtype="float64")
     inputs = tf.constant(x)
+    quantizer(inputs)
+    quantizer.set_weights([np.array(shift)] if shift else [])
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = ReCUInputSign(dtype="float64")(inputs)
+        y = quantizer(inputs)
         loss = tf.reduce_sum(y * dy)
+    dx, *dshift = tape.gradient(loss, [inputs, *quantizer.trainable_weights])
 
     def smooth(x):
         z = x / np.sqrt(x.var((1, 2, 3), ddof=1, keepdims=True) + 1e-5)
         z = np.clip(z, -1, 1)
         return (z * (2 - np.abs(z)) * dy).sum()
 
+    x += shift or 0
     np.testing.assert_array_equal(y, np.where(x >= 0, 1, -1))
     expected = np.zeros_like(x)
     for index in np.ndindex(*x.shape):
         step = np.zeros_like(x)
         step[index] = 1e-6
         expected[index] = (smooth(x + step) - smooth(x - step)) / 2e-6
-    np.testing.assert_allclose(tape.gradient(loss, inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(dx, expected, atol=1e-5)
+    for gradient in dshift:
+        np.testing.assert_allclose(gradient, expected.sum((0, 1, 2)), atol=1e-4)
 
 
 def test_alpha_starts_between_0_and_1_differently_in_each_layer():

@@ -126,6 +126,7 @@ CASES = {
     "RSign": Case({"shift_regularizer": L2}, trained=[(8,)], alias="r_sign"),
     "RSign-input": inputs("r_sign", {}, (8,)),
     "ReCUInputSign": inputs("recu_input_sign", {}),
+    "ReCURSign": inputs("recu_r_sign", {"shift_regularizer": L2}, (8,)),
     "ReCUSign": kernel("recu_sign", {"tau": 0.9, "alpha_regularizer": L2}, (4,)),
     "RotatedSign": kernel(
         "rotated_sign", {"t": 0.3, "regularizer": L2, "alpha_initializer": "ones"}, (4,), (4,), state=[(8, 8), (9, 9)]

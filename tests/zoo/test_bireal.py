@@ -17,6 +17,9 @@ from larq_rep.zoo import BiRealNet18, BiRealNet50, ReActNet10, ReActNet18
 # 18 and 34 layers on ImageNet, Bi-Real-Net and ReActNet alike.
 OPS18 = {"binary_params": 10985472, "bops": 1676279808, "flops": 137793536, "ops": 163985408}
 OPS34 = {"binary_params": 21086208, "bops": 3525967872, "flops": 137793536, "ops": 192886784}
+# One scale for each filter of ReCU's binary convolutions, of which each stage has so many.
+SCALES18 = 4 * (64 + 128 + 256 + 512)
+SCALES34 = 6 * 64 + 8 * 128 + 12 * 256 + 6 * 512
 CIFAR10, CIFAR100 = {"dataset": "cifar10"}, {"dataset": "cifar100"}
 BINARY = {"shortcut": "binary"}
 # Of the PresB paper: binary 3x3 weights, and the real parameters for 10, 100 and 1000 classes without the 172032
@@ -71,6 +74,16 @@ PUBLISHED = [
         {},
         {"binary_params": 10985472, "bops": 1676279808, "trainable_params": 12240808, "ops": 164497408},
     ),
+    # The parameters of ReActNet, and the scales. Half of the filters are left where beta is 2.
+    ("ReCUResNet18", {}, {**OPS18, "trainable_params": 11704424 + SCALES18}),
+    ("ReCUResNet34", {}, {**OPS34, "trainable_params": 21827432 + SCALES34}),
+    ("RepReCUResNet18", {}, {"trainable_params": 12240808 + SCALES18 // 2, "ops": 164497408}),
+    # ReActNet-34 has more than Bi-Real-Net-34 in its channels, of which there are twice as many.
+    (
+        "RepReCUResNet34",
+        {},
+        {"trainable_params": 22326568 + 2 * (21827432 - 21797672) + SCALES34 // 2, "ops": 193398784},
+    ),
 ]
 
 
@@ -79,6 +92,15 @@ def test_counts(name, arguments, expected):
     cost = count(built(name, **arguments))
     assert {key: getattr(cost, key) for key in expected} == expected
     assert not cost.uncounted
+
+
+@pytest.mark.parametrize(
+    "name, parameters, printed",
+    first_quick([("ReCUResNet18", 11704424 + SCALES18, 11708264), ("ReCUResNet34", 21827432 + SCALES34, 21834984)], 1),
+)
+def test_parameters_of_recu(name, parameters, printed):
+    model = zoo.get_model(name, input_shape=(32, 32, 3))
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == parameters == printed
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_outputs_are_those_of_the_authors(name, zeros):
     try:
         image = Mirror(name="mirror")(tf.keras.Input((size, size, 3)))
         model = zoo.get_model(network.constructor, input_tensor=image, **network.arguments)
-        model = with_real_weights(model) if name.endswith("step1") else model
+        if name.endswith("step1"):
+            model = with_real_weights(model, left_behind=zoo.get_network(network.constructor).left_behind)
     finally:
         tf.keras.backend.set_floatx("float32")
     report = load_state_dict(model, state)
@@ -96,6 +97,37 @@ def test_identify_does_not_take_a_bottleneck_for_aresbnet():
 def test_identify_knows_the_old_networks_of_recu(name):
     with pytest.raises(CheckpointError, match="ReCU's code before 2021-08-08"):
         identify(OLD_RECU_STATES[name]())
+
+
+def few_blocks(state, prefix):
+    return {key: array for key, array in state.items() if not key.removeprefix("module.").startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "name, prefix, message",
+    [
+        ("presb10", "feature.4.", "a PresB-Net with 3 blocks, expected 4, 8, 16"),
+        ("recu_two_stage18", "layer4.3.", r"a ResNet of ReCU with \(4, 4, 4, 3\) binary convolutions.*\(6, 8, 12, 6\)"),
+    ],
+)
+def test_identify_counts_blocks(name, prefix, message):
+    with pytest.raises(CheckpointError, match=message):
+        identify(few_blocks(authors.NETWORKS[name].state_dict(), prefix))
+
+
+@pytest.mark.parametrize("scales", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_first_stage_of_recu(tmp_path, scales):
+    """Whether its file has the parameters of binary convolutions, which it does not use, is not known."""
+    first = authors.NETWORKS["recu_two_stage18_step1"]
+    state = first.state_dict(seed=1, scales=scales, classes=10)
+    (tmp_path / "stage1.pth.tar").write_bytes(checkpoint(state))
+    model, report = zoo.import_checkpoint(tmp_path / "stage1.pth.tar", step=1, input_shape=(32, 32, 3))
+    assert (report.network, report.arguments) == ("ReCUResNet18", {"num_classes": 10})
+    assert ("layer1.0.conv.alpha" in report.unused) == scales
+    images = authors.images("recu_two_stage18", batch=2, size=32)
+    expected = first.forward(state, images)
+    found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 # What is refused, with the smallest network.

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from larq_rep.zoo.keys import RESIDUAL, Keys
+from larq_rep.zoo.checkpoint import CheckpointError
+from larq_rep.zoo.keys import NAME_IT, RESIDUAL, Keys
 from larq_rep.zoo.mapping import Importer
 
 NETWORKS = ("PresBNet10", "PresBNet18", "PresBNet34")
+# The blocks of all stages stand in one list.
+_DEPTHS = {sum(blocks): depth for blocks, depth in RESIDUAL.items()}
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
-    depth = RESIDUAL.get(keys.blocks())
-    if depth is None or not keys.has(r"layer1\.0\.Grouped3x3\..*"):
+    blocks = len({key.split(".")[1] for key in keys if re.match(r"feature\.\d+\.Grouped3x3\.", key)})
+    if not blocks:
         return None
-    return f"PresBNet{depth}", {"dataset": keys.dataset()}
+    if blocks not in _DEPTHS:
+        raise CheckpointError(
+            f"it is a PresB-Net with {blocks} blocks, expected {', '.join(map(str, _DEPTHS))}. {NAME_IT}."
+        )
+    return f"PresBNet{_DEPTHS[blocks]}", {"dataset": keys.dataset("feature.0.conv")}
 
 
 def port(weights: Importer) -> dict[str, str]:
-    weights.conv("conv1", "conv1")
-    weights.norm("bn1", "bn1")
-    for block, key in weights.blocks():
+    weights.conv("conv1", "feature.0.conv")
+    weights.norm("bn1", "feature.0.bn")
+    for position, (block, _) in enumerate(weights.blocks(), start=1):
+        key = f"feature.{position}"
         for unit, number, order in (("Grouped3x3", 1, 1), ("Grouped1x1", 3, 2)):
             for group in (0, 1):
                 conv = f"{block}_{unit}_conv_list_{group}"
@@ -39,6 +48,6 @@ def port(weights: Importer) -> dict[str, str]:
             weights.norm(f"{block}_res_layer_2", f"{key}.res_layer.2")
         weights.norm(f"{block}_bn_bottom", f"{key}.bn_bottom")
     return {
-        r"layer\d\.\d+\.(bn0|bn_mid|move5_1|move5_2|prelu5)\..*": "never used",
-        **weights.classifier("fc", "linear"),
+        r"feature\.\d+\.(bn0|bn_mid|move5_1|move5_2|prelu5)\..*": "never used",
+        **weights.classifier("fc"),
     }

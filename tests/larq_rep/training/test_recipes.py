@@ -10,7 +10,8 @@ import support
 import tensorflow as tf
 
 from larq_rep import zoo
-from larq_rep.quantizers import LeakyRSign
+from larq_rep.layers import RPReLU
+from larq_rep.quantizers import LeakyRSign, ReCURSign, ReCUSign
 from larq_rep.training import Config
 from larq_rep.training.folder import in_common
 from larq_rep.training.phases import transfer, with_real_weights
@@ -81,6 +82,7 @@ _OF_ALL = {
     "best": "earlier",
 }
 _TEACHER = {"teacher": "ResNet-34 of torchvision with its ImageNet V1 weights"}
+_ALPHA = (r".*/re_cu_sign/alpha:0",)
 _SMOOTHED = {"label_smoothing": 0.1}
 _REACT_128, _REACT_256 = _linear(1.25e-3, 128), _linear(1.25e-3, 256)
 _FINAL = [_adam(256, _steps(1e-3, 120, (100, 110), 0.1))]
@@ -108,6 +110,11 @@ PHASES = {
     "rbnn-imagenet": [_sgd(512, _cosine(0.1, 150), 1e-4)],
     "recu": [_sgd(256, _warm_cosine(600, 4), 5e-4)],
     "recu-imagenet": [_sgd(512, _warm_cosine(200, 4), 1e-4, decayed="conv_and_fc")],
+    # Adam's rate is a hundredth of that of SGD above.
+    "recu-two-stage": [
+        _adam(512, 0.01 * np.array(_warm_cosine(256, 4)), **phase, **_TEACHER, left_behind=_ALPHA)
+        for phase in ({"weights": "real", "initializer": "uniform_fan_in"}, {"start": "last"})
+    ],
     "fracbnn": [
         _adam(128, [1e-3 * (1 - epoch / 250) for epoch in range(250)], 1e-5, weights="real", decayed="all", **_FRACBNN),
         _adam(128, _steps(1e-3, 250, (100, 150, 200), 0.1), start="best", **_FRACBNN),
@@ -159,7 +166,7 @@ IMAGES = {
     **dict.fromkeys(("irnet", "irnet-vgg", "rbnn", "recu", "resnet20"), _IRNET),
     "irnet-imagenet": _images("imagenet2012", _IMAGENET, jitter=(0.2, 0.2, 0.2, 0.1)),
     "rbnn-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25)),
-    "recu-imagenet": _RECU,
+    **dict.fromkeys(("recu-imagenet", "recu-two-stage"), _RECU),
     "fracbnn": _images("cifar10", None),
     "presbnet": _images("cifar100", _CIFAR100),
     "presbnet-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.446, 0.875)),
@@ -169,7 +176,8 @@ IMAGES = {
     **dict.fromkeys([name for name in PHASES if name.startswith(("binarydensenet", "resnete", "meliusnet"))], _XNOR),
     **dict.fromkeys(("binarydensenet-cifar10", "resnete-cifar10"), _images("cifar10", _CIFAR10)),
 }
-SOURCES = {"reactnet-paper": "paper", "presbnet-imagenet": "inferred", "meliusnet": "inferred"}
+_INFERRED = ("presbnet-imagenet", "recu-two-stage", "meliusnet")
+SOURCES = {"reactnet-paper": "paper", **dict.fromkeys(_INFERRED, "inferred")}
 
 
 def _rates(phase):
@@ -240,6 +248,7 @@ def test_rates_are_finite_and_not_negative(name):
         ("recu", "ResNet18", {"method": "recu", "dataset": "cifar10"}),
         ("rbnn", "VGGSmall", {"method": "rbnn"}),
         ("recu-imagenet", "ResNet18", {"method": "recu"}),
+        ("recu-two-stage", "ReCUResNet18", {}),
         ("fracbnn", "ResNet20", {"method": "fracbnn"}),
         ("adambnn", "ReActNetA", {}),
         ("presbnet", "PresBNet18", {}),
@@ -502,6 +511,65 @@ def test_a_kernel_quantizer_with_weights_has_no_real_form(method):
     first = _kernels(model)[0]
     with pytest.raises(ValueError, match=f"kernel quantizer of '{first.name}'.*alpha.*one phase"):
         with_real_weights(model)
+
+
+def _recu_convolutions():
+    """Two of the convolutions of ReCU's networks of two stages, with the names of their layers."""
+    x = image = tf.keras.Input((4, 4, 3))
+    for block in ("layer1_0", "layer1_1"):
+        x = lq.layers.QuantConv2D(
+            4,
+            3,
+            padding="same",
+            input_quantizer=ReCURSign(),
+            kernel_quantizer=ReCUSign(),
+            use_bias=False,
+            name=f"{block}_conv",
+        )(x)
+        x = RPReLU(name=f"{block}_rprelu")(x)
+    return tf.keras.Model(image, x, name="net")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        _recu_convolutions,
+        pytest.param(lambda: zoo.ReCUResNet18(**_SMALL), marks=pytest.mark.slow),
+        pytest.param(lambda: zoo.RepReCUResNet18(**_SMALL), marks=pytest.mark.slow),
+        pytest.param(lambda: zoo.RepReCUResNet34(**_SMALL), marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_stage_of_recu_is_without_scales(build):
+    model, again = build(), build()
+    first, second = get_recipe("recu-two-stage").phases
+    with pytest.raises(ValueError, match="alpha.*one phase"):
+        with_real_weights(model)
+    real = with_real_weights(model, first.initializer, (), first.left_behind)
+    assert not _kernels(real)
+    names = [layer.name for layer in _kernels(model)]
+    assert len(real.weights) == len(model.weights) - len(names)
+    assert _binary_inputs(real, names) == names
+
+    rng = np.random.default_rng(1)
+    for weight in real.weights:
+        weight.assign(rng.random(weight.shape, np.float32))
+    kept = [layer.kernel_quantizer.alpha.numpy() for layer in _kernels(again)]
+    with pytest.raises(ValueError, match="_conv/.*/re_cu_sign/alpha:0 is in"):
+        transfer(real, again)
+    transfer(real, again, second.left_behind)
+    scales = [layer.kernel_quantizer.alpha for layer in _kernels(again)]
+    for scale, value in zip(scales, kept, strict=True):
+        np.testing.assert_array_equal(scale, value)
+    for layer in real.layers[1:]:
+        weights = [weight for weight in again.get_layer(layer.name).weights if not any(weight is s for s in scales)]
+        for old, new in zip(layer.weights, weights, strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["ReCUResNet18", "ReCUResNet34", "RepReCUResNet18", "RepReCUResNet34"])
+def test_recipe_and_zoo_agree_what_the_first_stage_lacks(name):
+    left_behind = {phase.left_behind for phase in get_recipe("recu-two-stage").phases}
+    assert left_behind == {zoo.get_network(name).left_behind}
 
 
 def test_a_real_network_has_no_real_form():

@@ -2,7 +2,9 @@
 
 import csv
 import fcntl
+import functools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +21,11 @@ from run_files import arrays, metrics
 from support import others_slow
 
 from larq_rep import training
-from larq_rep.quantizers import EDESign, LibraSign
+from larq_rep.quantizers import EDESign, LibraSign, ReCURSign, ReCUSign
 from larq_rep.training import folder as folder_module
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.phases import with_real_weights
+from larq_rep.training.published import RECIPES
 from larq_rep.training.schedules import Linear, Steps
 
 _PHASE = training.Phase(epochs=3, batch_size=512, optimizer="adam", learning_rate=0.01, schedule=Steps((1, 2), 0.5))
@@ -41,13 +44,14 @@ _RECIPE = training.Recipe(
 CONFIG = training.Config("tiny", "digits", _RECIPE, seed=3)
 
 
-def tiny(config, broken=False):
+def tiny(config, broken=False, quantizers=(EDESign, LibraSign)):
     """All that a checkpoint has to hold: quantizers with schedules, statistics, random masks."""
     inputs = tf.keras.Input((8, 8, 1))
     x = tf.keras.layers.Conv2D(6, 3, strides=2, use_bias=False, name="stem")(inputs)
     x = tf.keras.layers.BatchNormalization(name="bn1")(x)
+    of_inputs, of_kernels = quantizers
     x = lq.layers.QuantConv2D(
-        8, 3, input_quantizer=EDESign(), kernel_quantizer=LibraSign(), use_bias=False, name="conv"
+        8, 3, input_quantizer=of_inputs(), kernel_quantizer=of_kernels(), use_bias=False, name="conv"
     )(x)
     x = tf.keras.layers.BatchNormalization(name="bn2")(x)
     x = tf.keras.layers.Dropout(0.3, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
@@ -262,15 +266,23 @@ def test_a_damaged_configuration_is_refused(uninterrupted, tmp_path):
             training.Config.read(tmp_path)
 
 
-def test_second_phase_begins_with_the_weights_of_the_first(tmp_path):
+@pytest.mark.parametrize("recipe", ["of irnet", "recu-two-stage"])
+def test_second_phase_begins_with_the_weights_of_the_first(tmp_path, recipe):
     """With a learning rate of 0 the second phase ends where it began, but for its statistics."""
-    phases = (_RECIPE.phases[0], replace(_RECIPE.phases[1], epochs=1, learning_rate=0.0, start="best"))
-    model = training.train(tiny, tmp_path / "run", replace(CONFIG, recipe=replace(_RECIPE, phases=phases)))
-    first = with_real_weights(tiny(replace(CONFIG, num_classes=10)))
+    left_behind, build = (), tiny
+    if recipe in RECIPES:
+        # The scales are learned in the second phase alone.
+        left_behind = RECIPES[recipe].phases[0].left_behind
+        build = functools.partial(tiny, quantizers=(ReCURSign, ReCUSign))
+    first, second = (replace(phase, left_behind=left_behind) for phase in _RECIPE.phases)
+    phases = replace(first, epochs=1), replace(second, epochs=1, learning_rate=0.0, start="best")
+    model = training.train(build, tmp_path / "run", replace(CONFIG, recipe=replace(_RECIPE, phases=phases)))
+    first = with_real_weights(build(replace(CONFIG, num_classes=10)), left_behind=left_behind)
     first.load_weights(tmp_path / "run" / "1-real" / "best.h5")
+    found = {re.sub(r"_\d+/", "/", weight.name): weight for weight in model.trainable_weights}
     for weight in first.trainable_weights:
-        [same] = [other for other in model.trainable_weights if other.name == weight.name]
-        np.testing.assert_array_equal(weight, same)
+        np.testing.assert_array_equal(weight, found.pop(re.sub(r"_\d+/", "/", weight.name)))
+    assert all(name.endswith("/alpha:0") for name in found)
 
 
 class _Seen(tf.keras.callbacks.Callback):

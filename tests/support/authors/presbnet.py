@@ -1,8 +1,9 @@
 """PresB-Net and AresB-Net.
 
-Source: specs/presbnet.md, sections 1 and 2. It names the tensors of the blocks; the names outside of them (`conv1`,
-`bn1`, `layer1.0`, `linear`, and AresB-Net's `bn2` for ImageNet) and the prefix `module.` are the usual ones of code of
-this kind, not the specification's.
+Source: specs/presbnet.md, sections 1 and 2. It names the tensors of the blocks. Around them PresB-Net's code has
+`feature.0.conv`, `feature.0.bn`, all blocks in one list from `feature.1` on, and `fc`. AresB-Net's names there
+(`conv1`, `bn1`, `layer1.0`, `linear`, and `bn2` for ImageNet) are the usual ones of code of this kind, not the
+specification's.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from .network import CIFAR, IMAGENET, Network
 from .tensors import Tensors, Writer
 
 BLOCKS = {10: [1, 1, 1, 1], 18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
-PRESB_UNUSED = r"layer\d\.\d\.(bn0\..*|bn_mid\..*|move5_[12]\.bias|prelu5\.weight)"
+PRESB_UNUSED = r"feature\.\d+\.(bn0\..*|bn_mid\..*|move5_[12]\.bias|prelu5\.weight)"
 UNITS = ["Grouped3x3", "Grouped1x1"]
 
 
@@ -38,15 +39,15 @@ def binary_kernel(kernel):
 
 def presb_state(layers, classes=100, seed=0, zeros=False, module=True):
     w = Writer(seed, zeros)
-    w.conv("conv1", 128, 3, 3, 3)
-    w.norm("bn1", 128)
-    inputs = 128
+    w.conv("feature.0.conv", 128, 3, 3, 3)
+    w.norm("feature.0.bn", 128)
+    inputs, number = 128, 0
     for stage, blocks in enumerate(BLOCKS[layers]):
-        for j in range(blocks):
-            outputs = 128 * 2**stage
-            _presb_block(w, f"layer{stage + 1}.{j}", inputs, outputs)
+        for _ in range(blocks):
+            outputs, number = 128 * 2**stage, number + 1
+            _presb_block(w, f"feature.{number}", inputs, outputs)
             inputs = outputs
-    w.linear("linear", classes, inputs)
+    w.linear("fc", classes, inputs)
     return w.done(module)
 
 
@@ -81,11 +82,12 @@ def _presb_block(w, block, inputs, outputs):
 
 def presb_forward(state, images):
     net = Tensors(state)
-    x = p.batch_norm(p.conv2d(images, net["conv1.weight"], padding=1), net.at("bn1"))
-    for stage in range(1, 5):
-        for j, block in enumerate(net.children(f"layer{stage}")):
-            x = presb_block(x, block, stride=2 if stage > 1 and j == 0 else 1)
-    return p.linear(p.global_average(x), net.at("linear"))
+    stem, *blocks = net.children("feature")
+    x = p.batch_norm(p.conv2d(images, stem["conv.weight"], padding=1), stem.at("bn"))
+    for block in blocks:
+        # The first block of stages 2 to 4 has a shortcut of its own.
+        x = presb_block(x, block, stride=2 if "res_layer.1.weight" in block else 1)
+    return p.linear(p.global_average(x), net.at("fc"))
 
 
 def presb_block(x, block, stride):
