@@ -85,9 +85,11 @@ def test_report_and_json(folder, checkpoint):
 
 def test_options_of_import(folder):
     write(folder / "rbnn.pth", "rbnn_resnet20")
-    assert "either of 2 methods" in refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
+    message = refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
+    assert "those of 2 forms of ResNet20" in message
+    assert "--set method=rbnn " in message and "--set method=rbnn_bireal " in message
     assert not (folder / "rbnn.h5").exists()
-    wanted = ("import", folder / "rbnn.pth", "--network", "ResNet20", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
+    wanted = ("import", folder / "rbnn.pth", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
     assert "ResNet20(method='rbnn')" in run(*wanted).stdout
     assert "exists already" in refused(*wanted)
     assert run(*wanted, "--force", "--input-size", "64").exit_code == 0
@@ -103,12 +105,16 @@ def test_the_option_reader_has_no_effect(folder, checkpoint):
 def test_first_step(folder):
     """The network of the first phase has real weights, and is no binary network."""
     path = write(folder / "step1.pth.tar", "react_resnet18_cifar100")
+    message = refused("import", path, "-o", folder / "step1.h5")
+    for options in ("--step 1 ", "--step 2 --set shortcut=real ", "--step 2 --set shortcut=binary "):
+        assert f"  {options}" in message
+    assert not (folder / "step1.h5").exists()
     assert run("import", path, "--step", "1", "-o", folder / "step1.h5").exit_code == 0
     model = tf.keras.models.load_model(folder / "step1.h5", compile=False)
     assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
     real = write(folder / "real.pth", "resnet20")
     wanted = ("--network", "ResNet20", "--set", "method=real", "--step", "1", "-o", folder / "x.h5")
-    assert "no layer of model 'ResNet20' has a kernel quantizer" in refused("import", real, *wanted)
+    assert "ResNet20 is trained in one phase. There is no step 1" in refused("import", real, *wanted)
 
 
 def test_parameters_of_bmxnet(folder):
