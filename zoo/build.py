@@ -200,11 +200,13 @@ def _finished(model: tf.keras.Model, file: Path | None, checkpoint: _Checkpoint 
             quantizer: Any = getattr(layer, "kernel_quantizer", None)
             if hasattr(quantizer, "mirrored"):
                 quantizer.mirrored = True
-    if file is not None and checkpoint is None:
+    if file is None:
+        return model
+    if checkpoint is None:
         load_weights(model, file)
-    elif file is not None:
-        with naming(file):
-            load_state_dict(model, checkpoint.arrays)
-            if checkpoint.question:
-                raise CheckpointError(checkpoint.question)
+        return model
+    with naming(file):
+        load_state_dict(model, checkpoint.arrays)
+        if checkpoint.question:
+            raise CheckpointError(checkpoint.question)
     return model

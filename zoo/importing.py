@@ -221,10 +221,10 @@ def _question(network: str, options: Sequence[tuple[dict[str, Any], str]]) -> st
     ]
     width = max(map(len, added))
     lines = "\n".join(f"  {text:{width}}  {words}" for text, (_, words) in zip(added, options, strict=True))
-    example = ", ".join(f"{key}={value!r}" for key, value in options[0][0].items())
+    python = [", ".join(f"{key}={value!r}" for key, value in said.items()) for said, _ in options]
     return (
         f"its keys and shapes are those of {len(options)} forms of {network}, and do not tell which. Add one of\n"
-        f"{lines}\n(in Python: larq_rep.zoo.import_checkpoint(file, {example}), and so on)."
+        f"{lines}\nIn Python: larq_rep.zoo.import_checkpoint(file, ...) with {' or with '.join(python)}."
     )
 
 

@@ -197,7 +197,9 @@ def test_constructors_do_not_guess_a_method(tmp_path):
         file = tmp_path / f"{method}.pth"
         file.write_bytes(torch_files.checkpoint(authors.NETWORKS[f"{method}_resnet20"].state_dict()))
         for weights in (file, f"{tmp_path}/./{method}.pth"):
-            with pytest.raises(CheckpointError, match=rf"zoo\.import_checkpoint\(file, method='{method}'\)") as error:
+            with pytest.raises(
+                CheckpointError, match=rf"zoo\.import_checkpoint\(.* with method='{method}' or with"
+            ) as error:
                 zoo.ResNet20(weights=weights)
             assert choices(error) == [f"--set method={other}" for other in others]
     assert zoo.ResNet20(method="rbnn_bireal", weights=file).record.arguments["method"] == "rbnn_bireal"
@@ -207,7 +209,9 @@ def test_constructors_do_not_guess_a_phase(tmp_path, monkeypatch):
     """Whatever arguments they are given: none says the phase. Published weights by their name are of the last."""
     (tmp_path / "fracbnn.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["fracbnn_1bit"].state_dict()))
     for constructor in (zoo.ResNet20, functools.partial(zoo.RepResNet20, beta=1)):
-        with pytest.raises(CheckpointError, match=r"zoo\.import_checkpoint\(file, step=1\)") as error:
+        with pytest.raises(
+            CheckpointError, match=r"zoo\.import_checkpoint\(file, \.\.\.\) with step=1 or with step=2\."
+        ) as error:
             constructor(method="fracbnn", weights=tmp_path / "fracbnn.pth")
         assert choices(error) == ["--step 1", "--step 2"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
