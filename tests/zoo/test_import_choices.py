@@ -230,7 +230,5 @@ def test_keys_of_no_known_network_are_not_guessed_either(tmp_path):
     with pytest.raises(CheckpointError) as error:
         zoo.import_checkpoint(tmp_path / "plain.pth", "ReActNet18", **arguments)
     assert choices(error) == ["--step 1", "--step 2"]
-    model, _ = zoo.import_checkpoint(tmp_path / "plain.pth", "ReActNet18", step=1, **arguments)
-    assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
-    _, report = zoo.import_checkpoint(tmp_path / "plain.pth", input_shape=(32, 32, 3))
-    assert report.network == "BiRealNet18"
+    assert decide(state, "ReActNet18", arguments, step=1)[2:] == (1, "")
+    assert decide(state, None, {})[:1] == ("BiRealNet18",)

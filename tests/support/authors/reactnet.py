@@ -264,7 +264,7 @@ def networks():
     )
     yield (
         "react_resnet18_cifar100",
-        cifar(partial(resnet_forward, cifar=True), small=True, said={"step": 2, "shortcut": "real"}),
+        cifar(partial(resnet_forward, cifar=True), said={"step": 2, "shortcut": "real"}),
     )
     yield (
         "react_resnet18_cifar100_binary_shortcut",
