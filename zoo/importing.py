@@ -223,8 +223,9 @@ def _question(network: str, options: Sequence[tuple[dict[str, Any], str]]) -> st
     lines = "\n".join(f"  {text:{width}}  {words}" for text, (_, words) in zip(added, options, strict=True))
     python = [", ".join(f"{key}={value!r}" for key, value in said.items()) for said, _ in options]
     return (
-        f"its keys and shapes are those of {len(options)} forms of {network}, and do not tell which. Add one of\n"
-        f"{lines}\nIn Python: larq_rep.zoo.import_checkpoint(file, ...) with {' or with '.join(python)}."
+        f"its keys and shapes are those of {len(options)} forms of {network}, and do not tell which. Add one of these "
+        f"to lce import:\n{lines}\nIn Python: larq_rep.zoo.import_checkpoint(file, ...) with "
+        f"{' or with '.join(python)}."
     )
 
 

@@ -230,16 +230,19 @@ def test_mirrored_input_is_for_imported_networks(folder):
 def test_weights_option_takes_checkpoints(folder, checkpoint):
     output = folder / "direct.tflite"
     assert run("convert", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "-o", output).exit_code == 0
+    file = write(folder / "fracbnn.pth", "fracbnn_1bit")
+    command = ("convert", "ResNet20", "--set", "method=fracbnn", "--weights", file, "-o", folder / "fracbnn.tflite")
+    assert "Add one of these to lce import:" in refused(*command)
 
 
 @pytest.mark.slow
 def test_the_example_of_the_readme(folder):
     path = write(folder / "model_best_rep.pth.tar", "rep_adambnn")
-    result = run("import", path, "--network", "RepReActNetA", "-o", folder / "rep_reactnet.h5")
+    result = run("import", path, "--step", 2, "-o", folder / "rep_reactnet.h5")
     assert "RepReActNetA(beta=2), 266 weights, 32 keys unused" in result.stdout
     result = run("convert", folder / "rep_reactnet.h5", "-o", folder / "rep.tflite")
     assert "31 of 31 binary convolutions bitpacked" in result.stdout
-    model = zoo.RepReActNetA(weights=path)
+    model, _ = zoo.import_checkpoint(path, step=2)
     images = authors.images("rep_adambnn", batch=1)
     expected = authors.NETWORKS["rep_adambnn"].forward(authors.NETWORKS["rep_adambnn"].state_dict(seed=2), images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
