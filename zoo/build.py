@@ -7,17 +7,26 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from typing_extensions import TypedDict
 
 from larq_rep.layers import Mirror
 from larq_rep.record import Record, RecordedModel
 from larq_rep.reptran import reptran
+from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint.tensors import naming
+from larq_rep.zoo.families import load_state_dict
+from larq_rep.zoo.importing import decide
 from larq_rep.zoo.records import DATASETS, Network, choose, get_network
-from larq_rep.zoo.weights import is_mirrored, load_weights, weights_file
+from larq_rep.zoo.weights import is_checkpoint, is_mirrored, load_weights, weights_file
 
 Shape = tuple[int, int, int]
 Weights = str | os.PathLike[str]
+
+
+class Default(str):
+    """The default of an argument that a checkpoint may leave open; equal to what a caller may say on purpose."""
 
 
 class Common(NamedTuple):
@@ -54,7 +63,10 @@ def build(name: str, layers: Callable[..., tf.Tensor], common: Common, **options
     network = get_network(name)
     key = choose(name, "dataset", options.get("dataset", network.variants[0].dataset), DATASETS)
     multiple = network.multiple if key == "imagenet" else network.cifar_multiple or network.multiple
+    said = {key: value for key, value in options.items() if not isinstance(value, Default)}
+    options = {key: str(value) if isinstance(value, Default) else value for key, value in options.items()}
     file = _find_weights(network, common.weights, options)
+    checkpoint = _checkpoint(name, common.weights, file, said)
     image = _image_input(name, common, DATASETS[key].input_shape, multiple)
     classes = (common.num_classes or DATASETS[key].num_classes) if common.include_top else None
     with _quiet_larq():
@@ -62,7 +74,7 @@ def build(name: str, layers: Callable[..., tf.Tensor], common: Common, **options
     model = RecordedModel(tf.keras.utils.get_source_inputs(image), outputs, name=name)
     size = {"input_shape": tuple(image.shape[1:]), "include_top": common.include_top, "num_classes": classes}
     model.record = Record(name, {**options, **size})
-    return _finished(model, file)
+    return _finished(model, file, checkpoint)
 
 
 def build_rep(
@@ -92,17 +104,18 @@ def build_rep(
     assert network.base is not None
     if input_tensor is not None:
         arguments = {"input_shape": tuple(input_tensor.shape[1:]), **arguments}
+    own = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn}
     file = _find_weights(network, weights, arguments)
+    checkpoint = _checkpoint(name, weights, file, arguments | own)
     with _quiet_larq():
         model = network.base.constructor(**arguments)
-        own = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn}
         record = Record(name, {**own, **model.record.arguments})
         if file is not None:
             image = tf.keras.Input(model.input_shape[1:], name="image") if input_tensor is None else input_tensor
             input_tensor = _mirrored(image, file)
         model = reptran(model, beta, last_layer=last_layer, stem=stem, bn=bn, input_tensor=input_tensor, name=name)
     model.record = record
-    return _finished(model, file)
+    return _finished(model, file, checkpoint)
 
 
 @contextlib.contextmanager
@@ -153,13 +166,47 @@ def _mirrored(image: tf.Tensor, weights: Path | None) -> tf.Tensor:
     return Mirror(name="mirror")(image) if weights is not None and is_mirrored(weights) else image
 
 
-def _finished(model: tf.keras.Model, weights: Path | None) -> tf.keras.Model:
+class _Checkpoint(NamedTuple):
+    """The arrays of a file, and what to ask if they fit."""
+
+    arrays: Mapping[str, np.ndarray]
+    question: str
+
+
+def _checkpoint(name: str, weights: Weights | None, file: Path | None, said: Mapping[str, Any]) -> _Checkpoint | None:
+    """A checkpoint that a caller gave as a file, if it did.
+
+    Published weights, which `weights` calls by their name, are those of the network and not of a phase before it.
+
+    # Arguments
+        name: Name of the network.
+        weights, file: The argument, and the file that it is or names.
+        said: The arguments that the caller gave.
+
+    # Raises
+        CheckpointError: If several forms or phases of the network have its keys and shapes.
+    """
+    if weights is None or file is None or Path(weights) != file or not is_checkpoint(file):
+        return None
+    arrays = read_state_dict(file)
+    with naming(file):
+        return _Checkpoint(arrays, decide(arrays, name, said).question)
+
+
+def _finished(model: tf.keras.Model, file: Path | None, checkpoint: _Checkpoint | None) -> tf.keras.Model:
     """The network with its weights, and quantizers that know whether their kernels are mirrored."""
     if any(isinstance(layer, Mirror) for layer in model.layers):
         for layer in model.layers:
             quantizer: Any = getattr(layer, "kernel_quantizer", None)
             if hasattr(quantizer, "mirrored"):
                 quantizer.mirrored = True
-    if weights is not None:
-        load_weights(model, weights)
+    if file is None:
+        return model
+    if checkpoint is None:
+        load_weights(model, file)
+        return model
+    with naming(file):
+        load_state_dict(model, checkpoint.arrays)
+        if checkpoint.question:
+            raise CheckpointError(checkpoint.question)
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,20 @@ NAME_IT = "Name its network: network='...' (lce import: --network NAME)"
 
 # Depth of a network by the blocks of its four stages.
 RESIDUAL: dict[tuple[int, ...], int] = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+
+
+class Choice(NamedTuple):
+    """The values of an argument that give networks with the same keys and shapes, which only a person can choose.
+
+    # Attributes
+        values: What each value builds, in words.
+        of_kernels: Whether they differ only in which kernels are binary, so that none of them is in a first phase.
+        also: Other names of a value.
+    """
+
+    values: Mapping[str, str]
+    of_kernels: bool = False
+    also: Mapping[str, str] = {}
 
 
 class Keys:
@@ -45,6 +59,16 @@ class Keys:
         found = [re.match(r"layer(\d+)\.(\d+)\.", key) for key in self._shapes]
         pairs = {(int(match[1]), int(match[2])) for match in found if match}
         return tuple(sum(stage == s for s, _ in pairs) for stage in sorted({stage for stage, _ in pairs}))
+
+    @property
+    def step(self) -> tuple[int, str] | None:
+        """The phase of a training in two phases that the keys tell, and by what; `None` if they may be of both."""
+        for key, shape in self._shapes.items():
+            if key.endswith(".weights") or (key.endswith(".weight") and len(shape) == 2 and shape[1] == 1):
+                return 2, "binary kernels in it are called 'weights' or are columns"
+        if self.has(r"layer1\.0\.nonlinear\..*") and not self.has(r".*\.alpha"):
+            return 1, "its kernels have no scales 'alpha'"
+        return None
 
     @property
     def classes(self) -> int | None:

@@ -79,6 +79,9 @@ METHODS = {
     "real": Method(activation=relu),
 }
 
+# Why convolutions with binary weights may stay float in a flatbuffer.
+REAL_INPUT = "Their input is real: only their weights are binary."
+
 # Replaces the identity where a stage of a ResNet begins: (x, filters, name of the block, method) -> the shortcut of
 # half the size and `filters` channels.
 Shortcut = Callable[[tf.Tensor, int, str, Method], tf.Tensor]

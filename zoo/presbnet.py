@@ -42,6 +42,7 @@ _RECORD: dict[str, Any] = {
     "cifar_multiple": 8,
     "preprocessing": CIFAR100_STATISTICS,
     "left_float": _LEFT_FLOAT,
+    "first_phase": "real weights",
 }
 _WEIGHTS = Published("https://github.com/SHINJUNGWOO/PresB-Net")
 # Blocks of each stage.

@@ -113,6 +113,7 @@ def _row(top1, source="paper", cross_entropy=None, **arguments):
     dataset="imagenet",
     source="code",
     multiple=32,
+    first_phase="real weights",
     variants=(
         Variant(
             results=(
@@ -224,6 +225,7 @@ def RepReActNetA(
     dataset="imagenet",
     source="inferred",
     multiple=32,
+    first_phase="real weights",
     variants=(Variant(results=(Result(70.1, None, "ReActNet, Table 1"),)),),
 )
 def ReActNetB(
@@ -259,6 +261,7 @@ def ReActNetB(
     dataset="imagenet",
     source="inferred",
     multiple=32,
+    first_phase="real weights",
     variants=(Variant(results=(Result(71.4, None, "ReActNet, Table 1"),)),),
 )
 def ReActNetC(

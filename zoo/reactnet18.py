@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from larq_rep.datasets import CIFAR100_STATISTICS
 from larq_rep.zoo.bireal import bireal
-from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
+from larq_rep.zoo.build import Common, CommonArguments, Default, Shape, Weights, build, build_rep
 from larq_rep.zoo.papers import PRESB, REACTNET
 from larq_rep.zoo.records import Result, Variant, register, register_rep
 from larq_rep.zoo.weights import Published
@@ -36,6 +36,7 @@ def _presb(top1, top5, source):
     dataset="imagenet",
     source="code",
     multiple=32,
+    first_phase="real weights",
     cifar_multiple=8,
     variants=(
         Variant(
@@ -52,7 +53,7 @@ def _presb(top1, top5, source):
 def ReActNet18(
     *,
     dataset: str = "imagenet",
-    shortcut: str = "real",
+    shortcut: str = Default("real"),
     sign: str = "rsign",
     activation: str | None = "rprelu",
     width: int = 64,
@@ -144,13 +145,14 @@ def RepReActNet18(
     dataset="imagenet",
     source="code",
     multiple=32,
+    first_phase="real weights",
     cifar_multiple=8,
     variants=(Variant(), *_presb(70.89, 89.24, "inferred")),
 )
 def ReActNet34(
     *,
     dataset: str = "imagenet",
-    shortcut: str = "real",
+    shortcut: str = Default("real"),
     sign: str = "rsign",
     activation: str | None = "rprelu",
     width: int = 64,
@@ -189,13 +191,14 @@ def ReActNet34(
     dataset="imagenet",
     source="inferred",
     multiple=32,
+    first_phase="real weights",
     cifar_multiple=8,
     variants=(Variant(), *_presb(66.69, 85.83, "inferred")),
 )
 def ReActNet10(
     *,
     dataset: str = "imagenet",
-    shortcut: str = "real",
+    shortcut: str = Default("real"),
     sign: str = "rsign",
     activation: str | None = "rprelu",
     width: int = 64,

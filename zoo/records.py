@@ -41,6 +41,8 @@ class Variant:
         left_float: Regular expressions of the names of convolutions that have binary weights and stay float
             in a flatbuffer, with the reason.
         weights: Published weights. The argument `weights` calls them by the name of the data set.
+        first_phase: What its network has in a first phase of the authors' training, `"real weights"`; empty if they
+            train it in one phase.
     """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Variant:
     source: str = ""
     left_float: Mapping[str, str] = field(default_factory=dict)
     weights: Published | None = None
+    first_phase: str = ""
 
     @property
     def label(self) -> str:
@@ -118,6 +121,15 @@ class Network:
             if all(form.arguments.get(key, defaults[key]) == value for key, value in wanted.items())
         ]
 
+    def first_phase(self, arguments: Mapping[str, Any]) -> str:
+        """What a first phase of the training has that these arguments of the constructor do not build, see `Variant`.
+
+        Arguments of no published form have the phases of the other forms.
+        """
+        network = self.base or self
+        forms = network.forms(arguments) or network.variants
+        return next((form.first_phase for form in forms if form.first_phase), "")
+
 
 _NETWORKS: dict[str, Network] = {}
 
@@ -134,14 +146,16 @@ def register(
     variants: tuple[Variant, ...] = (Variant(),),
     left_float: Mapping[str, str] | None = None,
     left_behind: tuple[str, ...] = (),
+    first_phase: str = "",
 ) -> Callable[[_Constructor], _Constructor]:
     """Lists a constructor: a decorator that returns it unchanged.
 
     # Arguments
         family, multiple, cifar_multiple, variants, left_behind: See `Network`.
-        paper, dataset, source, preprocessing, left_float: See `Variant`; each of `variants` may have its own.
+        paper, dataset, source, preprocessing, left_float, first_phase: See `Variant`; each of `variants` may have its
+            own.
     """
-    common = Variant({}, dataset, (), (), paper, preprocessing, source, left_float or {})
+    common = Variant({}, dataset, (), (), paper, preprocessing, source, left_float or {}, None, first_phase)
 
     def list_(constructor: _Constructor) -> _Constructor:
         name = constructor.__name__

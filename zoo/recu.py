@@ -25,6 +25,7 @@ _RECORD: dict[str, Any] = {
     "dataset": "imagenet",
     "source": "code",
     "multiple": 32,
+    "first_phase": "real weights",
     # The first stage has no quantizer that could scale.
     "left_behind": (r".*/re_cu_sign/alpha:0",),
 }

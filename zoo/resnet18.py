@@ -20,6 +20,7 @@ of each convolution:
 doubles (ReCU for CIFAR: average pooling, and zeros for the new channels).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,10 +31,11 @@ from typing_extensions import Unpack
 
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
-from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
-from larq_rep.zoo.common import batch_norm, dense, logits_dtype, uniform_fan_in
+from larq_rep.zoo.build import Common, CommonArguments, Default, Shape, Weights, build, build_rep
+from larq_rep.zoo.common import batch_norm, dense, hard_tanh, logits_dtype, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
+    REAL_INPUT,
     Method,
     Shortcut,
     conv_shortcut,
@@ -56,8 +58,8 @@ class _Form(NamedTuple):
     bireal: bool = False
     # Batch normalisation before the classifier.
     norm: bool = True
-    # The activation also stands behind the stem.
-    stem_activation: bool = True
+    # Behind the stem.
+    stem_activation: Callable[[tf.Tensor], tf.Tensor] | None = hard_tanh
 
 
 def _he_normal_fan_out():
@@ -74,17 +76,26 @@ def _rbnn_shortcut(x, filters, name, method):
     return method.norm(method.conv(x, filters, 1, f"{name}_shortcut_0", strides=2), f"{name}_shortcut_1")
 
 
+def _real_activations(method):
+    return replace(method, input_quantizer=None, activation=relu)
+
+
 _CIFAR = {
-    "irnet": _Form(_DEFAULTS["irnet"], _SHORTCUT, stem_activation=False),
-    "rbnn": _Form(_DEFAULTS["rbnn"], _rbnn_shortcut, stem_activation=False),
-    "recu": _Form(METHODS["recu"], pooled_shortcut, stem_activation=False),
-    "real": _Form(_DEFAULTS["real"], _SHORTCUT, norm=False),
+    "irnet": _Form(_DEFAULTS["irnet"], _SHORTCUT, stem_activation=None),
+    "irnet_1w32a": _Form(_real_activations(_DEFAULTS["irnet"]), _SHORTCUT, stem_activation=None),
+    "rbnn": _Form(_DEFAULTS["rbnn"], _rbnn_shortcut, stem_activation=None),
+    "recu": _Form(METHODS["recu"], pooled_shortcut, stem_activation=None),
+    "real": _Form(_DEFAULTS["real"], _SHORTCUT, norm=False, stem_activation=relu),
 }
+_IR_NET = replace(METHODS["irnet"], kernel_initializer=_he_normal_fan_out)
 _IMAGENET = {
-    "irnet": _Form(replace(METHODS["irnet"], kernel_initializer=_he_normal_fan_out), conv_shortcut, bireal=True),
+    "irnet": _Form(_IR_NET, conv_shortcut, bireal=True),
+    "irnet_1w32a": _Form(_real_activations(_IR_NET), conv_shortcut),
     "rbnn": _Form(replace(METHODS["rbnn"], gamma=1e-8), conv_shortcut, bireal=True),
     "recu": _Form(replace(METHODS["recu"], gamma=1e-8), conv_shortcut, bireal=True),
-    "real": _Form(replace(METHODS["real"], kernel_initializer=_he_normal_fan_out), conv_shortcut, norm=False),
+    "real": _Form(
+        replace(METHODS["real"], kernel_initializer=_he_normal_fan_out), conv_shortcut, norm=False, stem_activation=relu
+    ),
 }
 
 
@@ -153,6 +164,7 @@ def _xnor(image, num_classes, scale):
 
 _WIDTHS = (64, 128, 256, 512)
 _LEFT_FLOAT = {"conv1": "its input is the real image", "fc": "Larq Compute Engine has no binary dense layer"}
+_REAL_INPUTS = {r"layer\d_\d_conv\d": REAL_INPUT}
 _INFERRED: dict[str, Any] = dict(source="inferred")
 
 
@@ -171,7 +183,7 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
     kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
     x = form.method.norm(form.method.real_conv(image, 64, kernel_size, "conv1", strides), "bn1")
     if form.stem_activation:
-        x = form.method.activation(x)
+        x = form.stem_activation(x)
     if dataset == "imagenet":
         x = _imagenet_pool(x)
     block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
@@ -212,6 +224,8 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
         Variant({"method": "xnor"}, paper=XNOR_NET, **_INFERRED),
         Variant({"method": "real"}, paper=RESNET, results=(Result(69.3, 89.2, "PresB-Net, Table 4"),)),
         Variant({"method": "irnet", "dataset": "cifar10"}),
+        Variant({"method": "irnet_1w32a"}, left_float=_REAL_INPUTS, **_INFERRED),
+        Variant({"method": "irnet_1w32a", "dataset": "cifar10"}, left_float=_REAL_INPUTS, **_INFERRED),
         Variant(
             {"method": "rbnn", "dataset": "cifar10"},
             paper=RBNN,
@@ -236,7 +250,7 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
 )
 def ResNet18(
     *,
-    method: str = "irnet",
+    method: str = Default("irnet"),
     dataset: str = "imagenet",
     scale: bool = False,
     binary_classifier: bool = False,
@@ -260,6 +274,10 @@ def ResNet18(
     use (`bn3`, 2000 parameters); it is not built. The outputs of IR-Net's models are the logarithms of the softmax of
     these logits.
 
+    `"irnet_1w32a"` is IR-Net's network with real activations: 1-bit weights, real inputs, ReLU, and a shortcut around
+    each two convolutions; 1814073344 FLOPs for ImageNet. That its stem, its shortcuts and its tail are those of
+    `"irnet"` is our reading.
+
     Their authors published no ResNet-18 for BNN and XNOR-Net. BNN follows the intent of its ImageNet code, where the
     stem also has binary weights; a real classifier, which accounts of its operations assume, is the default. XNOR-Net
     has a real stem with ReLU, real shortcut convolutions and no other ReLU.
@@ -269,7 +287,7 @@ def ResNet18(
     mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
 
     # Arguments
-        method: `"irnet"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"` and `"xnor"`.
+        method: `"irnet"`, `"irnet_1w32a"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"` and `"xnor"`.
         dataset: `"imagenet"`, `"cifar10"` or `"cifar100"`: stem, blocks, default input and classes.
         scale: Whether XNOR-Net multiplies with the scales K of its inputs, as its paper but not its code does.
         binary_classifier: Whether the classifier of BNN is binary, with a batch normalisation behind it.

@@ -26,14 +26,16 @@ from typing_extensions import Unpack
 
 from larq_rep.layers import PrecisionGate, RPReLU, ThermometerEncoding
 from larq_rep.quantizers import EDESign, LibraSign, LowBitSign, QuantSign
-from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
-from larq_rep.zoo.common import batch_norm, he_normal, uniform_fan_in
+from larq_rep.zoo.build import Common, CommonArguments, Default, Shape, Weights, build, build_rep
+from larq_rep.zoo.common import batch_norm, hard_tanh, he_normal, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
+    REAL_INPUT,
     Method,
     Shortcut,
     head,
     pooled_shortcut,
+    relu,
     residual_block,
     sampled_shortcut,
     stages,
@@ -51,18 +53,24 @@ class _Form(NamedTuple):
     # Batch normalisation before the classifier.
     norm: bool
     classifier_initializer: Callable[[], tf.keras.initializers.Initializer] = he_normal
+    # Behind the stem, if it is not that of the blocks.
+    stem_activation: Callable[[tf.Tensor], tf.Tensor] | None = None
 
 
 # IR-Net trains ResNet-20 with an estimator that starts at this sharpness.
 _IR_NET = replace(
     METHODS["irnet"], input_quantizer=partial(EDESign, t=1e-3), kernel_quantizer=partial(LibraSign, t=1e-3)
 )
+# Its other ResNet-20s have the stem and the tail of the binary one.
+_IR_NET_REAL = partial(_Form, shortcut=sampled_shortcut, bireal=False, norm=True, stem_activation=hard_tanh)
 _RBNN = replace(METHODS["rbnn"], gamma=1e-8)
 _FRACBNN = replace(METHODS["fracbnn"], kernel_initializer=uniform_fan_in)
 # The input is binary already.
 _OF_BITS = replace(_FRACBNN, input_quantizer=partial(lq.quantizers.NoOp, precision=1))
 _FORMS = {
     "irnet": _Form(_IR_NET, sampled_shortcut, bireal=True, norm=True),
+    "irnet_1w32a": _IR_NET_REAL(replace(_IR_NET, input_quantizer=None, activation=relu)),
+    "irnet_real": _IR_NET_REAL(METHODS["real"]),
     "rbnn": _Form(_RBNN, sampled_shortcut, bireal=False, norm=True),
     "rbnn_bireal": _Form(_RBNN, sampled_shortcut, bireal=True, norm=True),
     "recu": _Form(METHODS["recu"], pooled_shortcut, bireal=True, norm=True, classifier_initializer=uniform_fan_in),
@@ -107,7 +115,7 @@ def _resnet20(image, num_classes, method, width):
         form = _FORMS[method]
         x = form.method.norm(form.method.real_conv(image, width, 3, "conv1"), "bn1")
         block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
-        x = stages(form.method.activation(x), block, widths, 3)
+        x = stages((form.stem_activation or form.method.activation)(x), block, widths, 3)
         return head(x, num_classes, "linear", norm=form.norm, kernel_initializer=form.classifier_initializer())
     x = ThermometerEncoding(name="encoder")(image)
     x = batch_norm(_OF_BITS.conv(x, width, 3, "conv1"), "bn1")
@@ -135,6 +143,12 @@ def _resnet20(image, num_classes, method, width):
                 Result(82.74, None, 'RepBNN, Table 4, bn="before"'),
             ),
         ),
+        Variant(
+            {"method": "irnet_1w32a"},
+            source="inferred",
+            left_float={r"layer\d_\d_conv\d": REAL_INPUT},
+        ),
+        Variant({"method": "irnet_real"}, source="inferred"),
         Variant(
             {"method": "rbnn"},
             paper=RBNN,
@@ -170,12 +184,14 @@ def _resnet20(image, num_classes, method, width):
             preprocessing=_NOT_NORMALISED,
             # The authors' code has only the gated network.
             source="inferred",
+            first_phase="real weights",
             results=(Result(87.2, None, "RepBNN, Table 7"),),
             rep_results=(Result(87.6, None, "RepBNN, Table 7"),),
         ),
         Variant(
             {"method": "fracbnn_gated"},
             paper=FRACBNN,
+            first_phase="real weights",
             preprocessing=_NOT_NORMALISED,
             results=(Result(89.1, None, "FracBNN"),),
             weights=Published("https://github.com/cornell-zhang/FracBNN"),
@@ -198,7 +214,7 @@ def _resnet20(image, num_classes, method, width):
 )
 def ResNet20(
     *,
-    method: str = "irnet",
+    method: str = Default("irnet"),
     width: int = 16,
     input_shape: Shape | None = None,
     input_tensor: tf.Tensor | None = None,
@@ -209,11 +225,13 @@ def ResNet20(
     """ResNet-20: a stem and three stages of three blocks of two 3x3 convolutions.
 
     269850 trainable parameters, 267264 of them binary; at 32 x 32: 40108032 BOPs, 443008 FLOPs, 1069696 OPs.
-    `"rbnn"`, `"rbnn_bireal"` (271194 parameters) and `"recu"` (270522) have the same operations.
+    `"rbnn"`, `"rbnn_bireal"` (271194 parameters) and `"recu"` (270522) have the same operations. `"irnet_1w32a"` has
+    the same parameters, but real activations, so 40551040 FLOPs; in `"irnet_real"` the weights are real, too.
 
     | method | shortcut around | where channels double | activation | stem |
     |---|---|---|---|---|
     | `irnet`, `rbnn_bireal` | each convolution | every second pixel, zeros on both sides | hard tanh | real |
+    | `irnet_1w32a`, `irnet_real` | two | the same | ReLU, hard tanh behind the stem | real |
     | `rbnn` | two | the same | hard tanh | real |
     | `recu` | each | 2x2 average, zeros on both sides | hard tanh | real |
     | `fracbnn`, `fracbnn_gated` | each | 2x2 average, twice | RPReLU | binary, on the thermometer code |
@@ -222,16 +240,19 @@ def ResNet20(
     Zeros on both sides: half of the new channels in front, half behind. With `"fracbnn_gated"` the convolutions are
     fractional; `"fracbnn"` is the network with only one bit, for which the authors published no code. The code of
     `"real_bireal"` is not published either; ReLU stands behind the additions as hard tanh does. All but the two of
-    FracBNN and the real ones have a batch normalisation between pooling and classifier. FracBNN takes images in 0..1
-    that are not normalised.
+    FracBNN, `"real"` and `"real_bireal"` have a batch normalisation between pooling and classifier. FracBNN takes
+    images in 0..1 that are not normalised.
+
+    IR-Net's code has three networks whose weights have the same shapes: `"irnet"`, `"irnet_1w32a"` with real
+    activations, and `"irnet_real"`. That the other two share stem and tail with `"irnet"` is our reading.
 
     Structure, names and initial values follow the authors' code. Our choices: TensorFlow's alignment of
     `"same"` padding in the two strided convolutions (the authors' PyTorch code pads the other side; mirrored
     images and kernels make the two equal) and sign(0) = +1 (there 0).
 
     # Arguments
-        method: `"irnet"`, `"rbnn"`, `"rbnn_bireal"`, `"recu"`, `"fracbnn"`, `"fracbnn_gated"`, `"real"` or
-            `"real_bireal"`.
+        method: `"irnet"`, `"irnet_1w32a"`, `"irnet_real"`, `"rbnn"`, `"rbnn_bireal"`, `"recu"`, `"fracbnn"`,
+            `"fracbnn_gated"`, `"real"` or `"real_bireal"`.
         width: Channels of the first stage, even. The second and third have two and four times as many.
         input_shape: `(height, width, channels)`, by default `(32, 32, 3)`; height and width are multiples of 4.
         input_tensor: A Keras tensor to begin with instead of an input of its own.

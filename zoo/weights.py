@@ -146,7 +146,8 @@ def load_weights(
     # Arguments
         model: A network of the zoo. For a PyTorch checkpoint, or a file that was saved after the import of one, its
             first layer must be a `larq_rep.layers.Mirror` named `mirror`: the constructors take care of it if they
-            get the file, `RepReActNetA(weights=file)`.
+            get the file, `RepReActNetA(weights=file)`. Where several networks or phases of a training have the keys of
+            a checkpoint, it is taken for one of this model; the constructors and `larq_rep.zoo.import_checkpoint` ask.
         weights: A file that Keras' `model.save_weights` or `model.save` wrote (`.h5`, `.keras`), or a checkpoint of
             the network's authors (`.pth`, `.pth.tar`, `.safetensors`, ...), in which nothing is executed.
         reader: Deprecated and without effect, see `larq_rep.zoo.checkpoint.read_state_dict`.

@@ -209,10 +209,10 @@ RECIPES: dict[str, Recipe] = {
         _bireal("bireal-50", "Bi-Real-Net-50", 5e-4, 256),
         _cifar(
             "irnet",
-            "ResNet-20 (method irnet)",
+            "ResNet-20 (methods irnet, irnet_1w32a, irnet_real)",
             _IR_NET,
             Phase(epochs=400, drop_last=True, learning_rate=0.1, weight_decay=1e-4),
-            _LAST_BATCH,
+            f"{_LAST_BATCH} It is the recipe of the binary network; that the other two are trained by it is inferred.",
         ),
         _cifar(
             "irnet-vgg",
@@ -223,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             "irnet-imagenet",
-            "ResNet-18 (method irnet)",
+            "ResNet-18 (methods irnet, irnet_1w32a)",
             "imagenet2012",
             "code",
             _IR_NET,

@@ -20,8 +20,9 @@ _SUFFIXES = (".h5", ".keras")
 @click.command(
     "import",
     epilog=options.examples(
-        "lce import model_best.pth.tar -o rep_reactnet.h5",
-        "lce import rbnn.pth --network ResNet20 --set method=rbnn_bireal -o rbnn.h5",
+        "lce import recu.pth -o recu.h5",
+        "lce import model_best.pth.tar --step 2 -o rep_reactnet.h5",
+        "lce import rbnn.pth --set method=rbnn_bireal -o rbnn.h5",
         "lce import checkpoint.pth.tar --step 1 -o step1.h5 --report",
         "lce convert rep_reactnet.h5 -o rep.tflite",
     ),
@@ -33,9 +34,8 @@ _SUFFIXES = (".h5", ".keras")
 @click.option(
     "--step",
     type=click.IntRange(1, 2),
-    default=2,
-    show_default=True,
-    help="Phase of a two-phase training: after the first one the weights are real.",
+    help="Phase of a two-phase training that FILE is from: after the first one the weights are real. Asked for if keys "
+    "and shapes of both are the same.",
 )
 @click.option(
     "--reader",
@@ -55,7 +55,7 @@ def import_(
     keywords: tuple[tuple[str, Any], ...],
     input_size: tuple[int, int, int] | None,
     num_classes: int | None,
-    step: int,
+    step: int | None,
     whole: bool,
     force: bool,
     as_json: bool,
@@ -63,7 +63,8 @@ def import_(
     """Imports FILE, a PyTorch checkpoint of a network's authors, as a Keras model.
 
     Every key of FILE must have a place in the network or be known to be unused; otherwise nothing is written and every
-    key that does not fit is listed. Nothing in FILE is executed. The model gives the same outputs as the authors' code,
+    key that does not fit is listed. If FILE fits several networks or phases, the options to choose one of them are
+    listed (--step, --set). Nothing in FILE is executed. The model gives the same outputs as the authors' code,
     except that the sign of exactly 0 is +1.
 
     Ends with one line: file, network, weights, size, seconds.

@@ -90,9 +90,11 @@ def test_report_and_json(folder, checkpoint, imported):
 
 def test_options_of_import(folder):
     write(folder / "rbnn.pth", "rbnn_resnet20")
-    assert "either of 2 methods" in refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
+    message = refused("import", folder / "rbnn.pth", "-o", folder / "rbnn.h5")
+    assert "those of 2 forms of ResNet20" in message
+    assert "--set method=rbnn " in message and "--set method=rbnn_bireal " in message
     assert not (folder / "rbnn.h5").exists()
-    wanted = ("import", folder / "rbnn.pth", "--network", "ResNet20", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
+    wanted = ("import", folder / "rbnn.pth", "--set", "method=rbnn", "-o", folder / "rbnn.h5")
     (folder / "rbnn.h5").touch()
     assert "exists already" in refused(*wanted)
     assert (folder / "rbnn.h5").stat().st_size == 0
@@ -103,12 +105,16 @@ def test_options_of_import(folder):
 def test_first_step(folder):
     """The network of the first phase has real weights, and is no binary network."""
     path = write(folder / "step1.pth.tar", "react_resnet18_cifar100")
+    message = refused("import", path, "-o", folder / "step1.h5")
+    for options in ("--step 1 ", "--step 2 --set shortcut=real ", "--step 2 --set shortcut=binary "):
+        assert f"  {options}" in message
+    assert not (folder / "step1.h5").exists()
     assert run("import", path, "--step", "1", "-o", folder / "step1.h5").exit_code == 0
     model = tf.keras.models.load_model(folder / "step1.h5", compile=False)
     assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
     real = write(folder / "real.pth", "resnet20")
     wanted = ("--network", "ResNet20", "--set", "method=real", "--step", "1", "-o", folder / "x.h5")
-    assert "no layer of model 'ResNet20' has a kernel quantizer" in refused("import", real, *wanted)
+    assert "ResNet20 is trained in one phase. There is no step 1" in refused("import", real, *wanted)
 
 
 def test_parameters_of_bmxnet(folder):
@@ -221,16 +227,19 @@ def test_mirrored_input_is_for_imported_networks(folder):
 def test_weights_option_takes_checkpoints(folder, checkpoint):
     output = folder / "direct.tflite"
     assert run("convert", "ResNet20", "--set", "method=recu", "--weights", checkpoint, "-o", output).exit_code == 0
+    file = write(folder / "fracbnn.pth", "fracbnn_1bit")
+    command = ("convert", "ResNet20", "--set", "method=fracbnn", "--weights", file, "-o", folder / "fracbnn.tflite")
+    assert "Add one of these to lce import:" in refused(*command)
 
 
 @pytest.mark.slow
 def test_the_example_of_the_readme(folder):
     path = write(folder / "model_best_rep.pth.tar", "rep_adambnn")
-    result = run("import", path, "--network", "RepReActNetA", "-o", folder / "rep_reactnet.h5")
+    result = run("import", path, "--step", 2, "-o", folder / "rep_reactnet.h5")
     assert "RepReActNetA(beta=2), 266 weights, 32 keys unused" in result.stdout
     result = run("convert", folder / "rep_reactnet.h5", "-o", folder / "rep.tflite")
     assert "31 of 31 binary convolutions bitpacked" in result.stdout
-    model = zoo.RepReActNetA(weights=path)
+    model, _ = zoo.import_checkpoint(path, step=2)
     images = authors.images("rep_adambnn", batch=1)
     expected = authors.NETWORKS["rep_adambnn"].forward(authors.NETWORKS["rep_adambnn"].state_dict(seed=2), images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)

@@ -166,3 +166,14 @@ def legacy_parts(content, system=None, version=1001):
 
 def legacy_file(content, **kwargs):
     return b"".join(legacy_parts(content, **kwargs))
+
+
+def checkpoint(arrays, legacy=False):
+    """The file that a training script of ReActNet writes."""
+    tensors = {key: tensor(array, str(i)) for i, (key, array) in enumerate(arrays.items())}
+    content = {
+        "epoch": 127,
+        "state_dict": state_dict(tensors),
+        "optimizer": {"state": {}, "param_groups": []},
+    }
+    return (legacy_file if legacy else zip_file)(content)

@@ -21,7 +21,7 @@ from mxnet_files import params
 from larq_rep import zoo
 from larq_rep.layers import Mirror
 from larq_rep.quantizers import XNORSign
-from larq_rep.training.phases import with_real_weights
+from larq_rep.zoo import importing
 from larq_rep.zoo.checkpoint import CheckpointError, mxnet, read_state_dict
 from larq_rep.zoo.families import families, load_state_dict, recognise
 from larq_rep.zoo.importing import identify
@@ -31,26 +31,22 @@ from larq_rep.zoo.registry import DATASETS
 FILES = Path(__file__).parent / "files"
 
 
-SMALL_FIRST = [
-    name if network.small else pytest.param(name, marks=pytest.mark.slow) for name, network in authors.NETWORKS.items()
-]
-
-
 @pytest.mark.parametrize("zeros", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("name", SMALL_FIRST)
-def test_outputs_are_those_of_the_authors(name, zeros):
+@pytest.mark.parametrize("name", authors.small_first())
+def test_outputs_are_those_of_the_authors(name, zeros, monkeypatch):
     network = authors.NETWORKS[name]
     state = network.state_dict(seed=1, zeros=zeros)
     size = min(network.input_shape[1], 64)
+    # Read from a file are numbers of the tests below.
+    monkeypatch.setattr(importing, "read_state_dict", lambda file, max_bytes: state)
+    told = network.said if not network.untold else {"network": network.constructor, **network.arguments}
     tf.keras.backend.set_floatx("float64")
     try:
-        image = Mirror(name="mirror")(tf.keras.Input((size, size, 3)))
-        model = zoo.get_model(network.constructor, input_tensor=image, **network.arguments)
-        if name.endswith("step1"):
-            model = with_real_weights(model, left_behind=zoo.get_network(network.constructor).left_behind)
+        model, report = zoo.import_checkpoint("the.pth", input_shape=(size, size, 3), **told)
     finally:
         tf.keras.backend.set_floatx("float32")
-    report = load_state_dict(model, state)
+    assert report.network == network.constructor
+    assert report.arguments.items() >= network.arguments.items()
 
     images = authors.images(name, batch=2, size=size)
     expected = network.forward(state, images)
@@ -59,9 +55,11 @@ def test_outputs_are_those_of_the_authors(name, zeros):
     keys = [key for row in report.rows for key in row.keys]
     assert sorted({*keys, *report.unused}) == sorted(pytorch_key(key) for key in state)
     binary = any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+    real = network.said.get("step") == 1 or network.arguments.get("method") in ("real", "irnet_real")
+    assert binary != real
     assert bool(report.zeros) or not (zeros and binary)
     # Too large to wait for the end of the module.
-    del model, image
+    del model
     support.forget()
 
 
@@ -69,20 +67,10 @@ def pytorch_key(key):
     return key.removeprefix("module.").replace(".gamma", ".weight").replace(".beta", ".bias")
 
 
-@pytest.mark.parametrize("name", SMALL_FIRST)
-def test_identify(name):
-    network = authors.NETWORKS[name]
-    if network.untold:
-        with pytest.raises(CheckpointError, match=network.untold):
-            identify(network.state_dict())
-    else:
-        assert identify(network.state_dict()) == (network.constructor, network.arguments)
-
-
 @pytest.mark.parametrize("classes", [7, 100])
 def test_identify_tells_the_number_of_classes(classes):
-    state = {**irnet(), "linear.weight": np.zeros((classes, 64), np.float32)}
-    assert identify(state) == ("ResNet20", {"method": "irnet", "num_classes": classes})
+    state = {**authors.NETWORKS["recu_resnet20"].state_dict(), "linear.weight": np.zeros((classes, 64), np.float32)}
+    assert identify(state) == ("ResNet20", {"method": "recu", "num_classes": classes})
 
 
 def test_identify_does_not_take_a_bottleneck_for_aresbnet():
@@ -120,7 +108,7 @@ def test_first_stage_of_recu(tmp_path, scales):
     """Whether its file has the parameters of binary convolutions, which it does not use, is not known."""
     first = authors.NETWORKS["recu_two_stage18_step1"]
     state = first.state_dict(seed=1, scales=scales, classes=10)
-    (tmp_path / "stage1.pth.tar").write_bytes(checkpoint(state))
+    (tmp_path / "stage1.pth.tar").write_bytes(torch_files.checkpoint(state))
     model, report = zoo.import_checkpoint(tmp_path / "stage1.pth.tar", step=1, input_shape=(32, 32, 3))
     assert (report.network, report.arguments) == ("ReCUResNet18", {"num_classes": 10})
     assert ("layer1.0.conv.alpha" in report.unused) == scales
@@ -312,17 +300,6 @@ def test_a_sign_of_your_own_says_what_it_is_taken_of(resnet20):
 # Files.
 
 
-def checkpoint(arrays, legacy=False):
-    """The file that a training script of ReActNet writes."""
-    tensors = {key: torch_files.tensor(array, str(i)) for i, (key, array) in enumerate(arrays.items())}
-    content = {
-        "epoch": 127,
-        "state_dict": torch_files.state_dict(tensors),
-        "optimizer": {"state": {}, "param_groups": []},
-    }
-    return (torch_files.legacy_file if legacy else torch_files.zip_file)(content)
-
-
 @pytest.mark.parametrize("name", ["torch-2.15-zip.pth.tar", "torch-2.15-legacy.pth.tar"])
 def test_files_that_pytorch_wrote(name):
     """PyTorch 2.15 saved both files, with the state of an optimizer after a step, and printed the numbers."""
@@ -337,8 +314,8 @@ def test_files_that_pytorch_wrote(name):
 def test_constructors_take_checkpoints(tmp_path, legacy):
     state = irnet(seed=3)
     file = tmp_path / "model_best.pth.tar"
-    file.write_bytes(checkpoint(state, legacy))
-    model = zoo.ResNet20(weights=file)
+    file.write_bytes(torch_files.checkpoint(state, legacy))
+    model = zoo.ResNet20(method="irnet", weights=file)
     images = authors.images("irnet_resnet20", batch=2)
     expected = authors.NETWORKS["irnet_resnet20"].forward(state, images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
@@ -347,18 +324,16 @@ def test_constructors_take_checkpoints(tmp_path, legacy):
 
 def test_import_checkpoint(tmp_path):
     """It recognises the network as far as keys and shapes decide, and does the rest as it is told."""
-    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet(seed=3)))
-    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth")
-    assert (report.network, report.arguments) == ("ResNet20", {"method": "irnet"})
-    known = zoo.ResNet20(weights=tmp_path / "irnet.pth")
+    (tmp_path / "recu.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["recu_resnet20"].state_dict(seed=3)))
+    model, report = zoo.import_checkpoint(tmp_path / "recu.pth")
+    assert (report.network, report.arguments) == ("ResNet20", {"method": "recu"})
+    known = zoo.ResNet20(method="recu", weights=tmp_path / "recu.pth")
     for found, expected in zip(model.get_weights(), known.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
-    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", input_shape=(64, 64, 3), include_top=False)
+    model, report = zoo.import_checkpoint(tmp_path / "recu.pth", input_shape=(64, 64, 3), include_top=False)
     assert model.input_shape == (None, 64, 64, 3) and "include_top=False" in report.unused["linear.weight"]
-    model, report = zoo.import_checkpoint(tmp_path / "irnet.pth", "RepResNet20", beta=1)
-    assert (report.network, report.arguments) == ("RepResNet20", {"beta": 1})
-    model, _ = zoo.import_checkpoint(tmp_path / "irnet.pth", step=1)
-    assert not any(getattr(layer, "kernel_quantizer", None) for layer in model.layers)
+    model, report = zoo.import_checkpoint(tmp_path / "recu.pth", "RepResNet20", beta=1)
+    assert (report.network, report.arguments) == ("RepResNet20", {"method": "recu", "beta": 1})
 
 
 @pytest.mark.parametrize(
@@ -369,21 +344,22 @@ def test_import_checkpoint(tmp_path):
         (None, {"weights": "x"}, TypeError, "found weights"),
         (None, {"input_tensor": 3}, TypeError, "found input_tensor"),
         (None, {"step": 3}, ValueError, "step must be 1 or 2, found 3"),
+        (None, {"method": "irnet", "step": 1}, CheckpointError, "ResNet20 is trained in one phase"),
         (None, {"max_bytes": 10}, CheckpointError, "max_bytes=10"),
         (None, {"metod": 3}, TypeError, "has no argument 'metod'"),
     ],
 )
 def test_what_import_checkpoint_refuses(tmp_path, network, arguments, error, message):
-    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    (tmp_path / "irnet.pth").write_bytes(torch_files.checkpoint(irnet()))
     with pytest.raises(error, match=message):
         zoo.import_checkpoint(tmp_path / "irnet.pth", network, **arguments)
 
 
 def test_import_checkpoint_wants_a_network_that_the_keys_tell(tmp_path):
-    (tmp_path / "rbnn.pth").write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict()))
-    with pytest.raises(CheckpointError, match=r"rbnn\.pth: its keys .* either of 2 methods"):
+    (tmp_path / "rbnn.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict()))
+    with pytest.raises(CheckpointError, match=r"rbnn\.pth: its keys .* 2 forms of ResNet20"):
         zoo.import_checkpoint(tmp_path / "rbnn.pth")
-    _, report = zoo.import_checkpoint(tmp_path / "rbnn.pth", "ResNet20", method="rbnn")
+    _, report = zoo.import_checkpoint(tmp_path / "rbnn.pth", method="rbnn")
     assert report.arguments == {"method": "rbnn"}
 
 
@@ -407,7 +383,7 @@ def test_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     state = irnet(seed=3)
     safetensors.save_file(state, tmp_path / "model.safetensors")
-    model = zoo.ResNet20(weights=tmp_path / "model.safetensors")
+    model = zoo.ResNet20(method="irnet", weights=tmp_path / "model.safetensors")
     key = next(key for key in state if key.endswith("conv1.weight"))
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
 
@@ -416,7 +392,7 @@ def test_safetensors(tmp_path):
 def rbnn(tmp_path_factory):
     """RBNN's checkpoint, imported, the network without one, and what the import computes."""
     file = tmp_path_factory.mktemp("rbnn") / "rbnn.pth"
-    file.write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    file.write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
     images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
     models = {}
     for rep, constructor in enumerate([zoo.ResNet20, functools.partial(zoo.RepResNet20, beta=1)]):
@@ -454,7 +430,7 @@ def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
 
 
 def test_load_weights_warns_of_its_argument_reader(tmp_path, resnet20):
-    (tmp_path / "irnet.pth").write_bytes(checkpoint(irnet()))
+    (tmp_path / "irnet.pth").write_bytes(torch_files.checkpoint(irnet()))
     with pytest.warns(DeprecationWarning, match="load_weights: the argument reader has no effect"):
         assert zoo.load_weights(resnet20, tmp_path / "irnet.pth", reader="torch").network == "ResNet20"
 
@@ -467,7 +443,7 @@ def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):
 
 def test_rotations_know_of_the_mirror_before_the_first_prediction(tmp_path):
     """A network that has predicted already computes the same with weights that come later."""
-    (tmp_path / "rbnn.pth").write_bytes(checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    (tmp_path / "rbnn.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
     images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
     model = zoo.ResNet20(method="rbnn", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
     model.predict(images, verbose=0)
@@ -526,7 +502,7 @@ def test_published_weights(tmp_path, monkeypatch):
 
     state = authors.NETWORKS["rbnn_resnet20"].state_dict()
     folder.mkdir(parents=True)
-    (folder / "ResNet20-rbnn-cifar10.pth.tar").write_bytes(checkpoint(state))
+    (folder / "ResNet20-rbnn-cifar10.pth.tar").write_bytes(torch_files.checkpoint(state))
     model = zoo.ResNet20(method="rbnn", weights="cifar10")
     with pytest.raises(FileNotFoundError, match="ResNet20-rbnn_bireal-cifar10.pth.tar"):
         zoo.ResNet20(method="rbnn_bireal", weights="cifar10")

@@ -21,6 +21,8 @@ IMAGENET = {
 DEAD = 2000
 PARAMETERS = {
     ("irnet", "imagenet"): (11692536 - DEAD, 12215160 - DEAD, 11702136 - DEAD, 11445624 - DEAD, 13260408 - DEAD, None),
+    ("irnet_1w32a", "imagenet"): (11692536 - DEAD, *[None] * 5),
+    ("irnet_1w32a", "cifar10"): (11174986, *[None] * 5),
     ("rbnn", "imagenet"): (11700216 - DEAD, 12219000 - DEAD, 11705976 - DEAD, 11449464 - DEAD, 13262328 - DEAD, None),
     ("recu", "imagenet"): (11694376, 12215080, 11702056, 11445544, 13259368, None),
     ("irnet", "cifar10"): (11174986, 11190730, 11184586, 11181514, 11222218, 11285194),
@@ -95,6 +97,13 @@ PUBLISHED = [
             "trainable_params": STEM + CONVS + SHORTCUTS + CLASSIFIER + 10624 + 2000,
         },
     ),
+    # IR-Net's with real activations: the operations of the real network, the weights of the binary one.
+    (
+        "ResNet18",
+        {"method": "irnet_1w32a"},
+        {"bops": 0, "flops": 1676279808 + 137793536, "ops": 1676279808 + 137793536, "binary_params": 10985472},
+    ),
+    ("ResNet18", {"method": "irnet_1w32a", "dataset": "cifar10"}, {"bops": 0, "flops": 547356672 + 8066048}),
     # torchvision's resnet18 has as many, and the same without its bn2.
     ("ResNet18", {"method": "real"}, {"trainable_params": 11689512, "bops": 0, "flops": 1814073344}),
     ("ResNet18", {"method": "real", "dataset": "cifar100"}, {"trainable_params": 11220132, "bops": 0}),
@@ -136,6 +145,7 @@ def test_shapes_for_cifar():
         ({}, 16),
         ({"method": "real"}, 8),
         ({"method": "bnn"}, 8),
+        ({"method": "irnet_1w32a"}, 8),
         ({"method": "xnor"}, 8),
         ({"dataset": "cifar10"}, 8),
         ({"method": "recu", "dataset": "cifar10"}, 8),

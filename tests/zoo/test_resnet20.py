@@ -16,6 +16,8 @@ FRACBNN = {"bops": 54263808, "flops": 640, "ops": 848512, "binary_params": 28108
 # Trainable parameters: as it is; Rep with beta = 2 and solutions 1, 2 and 3 of the last layer, beta = 4 and 8.
 PARAMETERS = {
     "irnet": (269850, 271994, 271226, 270842, 276282, 284858),
+    # The same weights, and those of a real network with a batch normalisation more.
+    **dict.fromkeys(("irnet_1w32a", "irnet_real"), (269850, 271994, 271226, 270842, 276282, 284858)),
     "rbnn": (271194, 272666, 271898, 271514, 276618, 285026),
     "rbnn_bireal": (271194, 272666, 271898, 271514, 276618, 285026),
     "recu": (270522, 272330, 271562, 271178, 276450, 284942),
@@ -40,6 +42,10 @@ TABLE_2 = {
 }
 OPS = {
     "irnet": TABLE_2,
+    **{
+        method: {solution: ops - 1069696 + 40551040 for solution, ops in TABLE_2.items()}
+        for method in ("irnet_1w32a", "irnet_real")
+    },
     "fracbnn": {solution: ops - 1069696 + 848512 for solution, ops in TABLE_2.items()},
     "fracbnn_gated": {solution: ops - 1069696 + 640 + 94371840 // 64 for solution, ops in TABLE_2.items()},
     "real": {solution: ops - 1069696 + 40551040 for solution, ops in TABLE_2.items()},
@@ -65,6 +71,12 @@ PUBLISHED = [
         {"method": "fracbnn_gated"},
         {"trainable_params": 287146, "binary_params": 281088, "bops": 94371840, "flops": 640},
     ),
+    (
+        "ResNet20",
+        {"method": "irnet_1w32a"},
+        {"trainable_params": 269850, **REAL, "binary_params": 267264, "bn_flops": 376960},
+    ),
+    ("ResNet20", {"method": "irnet_real"}, {"trainable_params": 269850, **REAL, "bn_flops": 376960}),
     ("ResNet20", {"method": "real"}, {"trainable_params": 269722, **REAL}),
     ("ResNet20", {"method": "real_bireal"}, {"trainable_params": 269722, **REAL}),
     *[
@@ -108,9 +120,10 @@ def adds(model):
 @pytest.mark.parametrize("method", PARAMETERS)
 def test_shortcuts(method):
     model = built("ResNet20", method=method, width=4)
-    assert len(adds(model)) == (9 if method in ("rbnn", "real") else 18)
+    around_two = method in ("irnet_1w32a", "irnet_real", "rbnn", "real")
+    assert len(adds(model)) == (9 if around_two else 18)
     # Where the first convolution of a stage has its shortcut, it doubles the channels.
-    name = "layer2_0_add2" if method in ("rbnn", "real") else "layer2_0_add1"
+    name = "layer2_0_add2" if around_two else "layer2_0_add1"
     assert model.get_layer(name).output.shape[1:] == (16, 16, 8)
 
 
@@ -191,7 +204,7 @@ def test_estimators_start_as_published():
     "arguments, message",
     [
         ({"width": 5}, "ResNet20: width must be a positive even number of channels, found 5"),
-        ({"method": "xnor"}, "ResNet20: method must be one of 'irnet', 'rbnn', .*found 'xnor'"),
+        ({"method": "xnor"}, "ResNet20: method must be one of 'irnet', 'irnet_1w32a', .*found 'xnor'"),
         ({"input_shape": (32, 30, 3)}, "multiples of 4"),
     ],
     ids=str,

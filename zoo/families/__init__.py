@@ -4,7 +4,7 @@ A family is a module of this folder, which has
 
 - `NETWORKS`, the names of the networks whose layers it knows; a Rep network has the layers of its base,
 - `recognises(keys)`, which returns the network and the arguments of its constructor that the keys and shapes of a
-  file belong to, or `None` if they are none of this family's,
+  file belong to, with a `Choice` for an argument that they leave open, or `None` if they are none of this family's,
 - `port(weights)`, which names the key of every layer and returns regular expressions of the keys that have no place
   in the network, with the reason.
 """

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from larq_rep.zoo.checkpoint import CheckpointError
-from larq_rep.zoo.keys import NAME_IT, Keys, rep
+from larq_rep.zoo.keys import NAME_IT, Choice, Keys, rep
 from larq_rep.zoo.mapping import Importer
 
 NETWORKS = ("BiRealNet18", "BiRealNet34", "ReActNet10", "ReActNet18", "ReActNet34")
 # By the binary convolutions of the four stages.
 _DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 10, (4, 4, 4, 4): 18, (6, 8, 12, 6): 34}
+
+# The code for CIFAR is that of PresB-Net's authors, which has both.
+_SHORTCUTS = Choice({"real": "real shortcut convolutions", "binary": "binary ones"}, of_kernels=True)
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
@@ -25,7 +28,10 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
             f"it is a Bi-Real-Net with {keys.blocks()} binary convolutions in its stages, expected one for ImageNet "
             f"with {' or '.join(map(str, list(_DEPTHS)[1:]))}. {NAME_IT}."
         )
-    return rep(f"{'ReActNet' if react else 'BiRealNet'}{depth}", beta, **({"dataset": dataset} if react else {}))
+    if not react:
+        return rep(f"BiRealNet{depth}", beta)
+    cifar = {"shortcut": _SHORTCUTS} if dataset != "imagenet" else {}
+    return rep(f"ReActNet{depth}", beta, dataset=dataset, **cifar)
 
 
 def port(weights: Importer) -> dict[str, str]:

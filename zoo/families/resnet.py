@@ -6,10 +6,16 @@ from typing import Any
 
 from larq_rep.zoo.checkpoint import CheckpointError
 from larq_rep.zoo.families import aresbnet
-from larq_rep.zoo.keys import Keys, rep
+from larq_rep.zoo.keys import Choice, Keys, rep
 from larq_rep.zoo.mapping import Importer
 
 NETWORKS = ("ResNet18", "ResNet20")
+
+_TWO, _EACH = "a shortcut around each two convolutions", "a shortcut around each convolution"
+_RBNN = Choice({"rbnn": _TWO, "rbnn_bireal": _EACH})
+_REAL = Choice({"real": _TWO, "real_bireal": _EACH})
+_IR_NET = {"irnet": "binary weights and activations", "irnet_1w32a": "binary weights, real activations"}
+_IR_NET20 = Choice({**_IR_NET, "irnet_real": "real weights and activations"}, also={"real": "irnet_real"})
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
@@ -24,8 +30,9 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
     if keys.blocks() == (3, 3, 3):
         return rep("ResNet20", keys.width("layer1.0.bn1.weight") // 16, method=_method20(keys))
     if keys.blocks() == (2, 2, 2, 2) and len(kernel) == 4 and kernel[2:] == (3, 3):
-        kind = method(keys, "layer1.0.conv1") if keys.has(r"bn2\.weight") else "real"
-        return rep("ResNet18", keys.width("layer1.0.bn1.weight") // 64, method=kind, dataset=keys.dataset())
+        kind = method(keys, "layer1.0.conv1") if "bn2.weight" in keys else "real"
+        known = Choice(_IR_NET) if kind == "irnet" else kind
+        return rep("ResNet18", keys.width("layer1.0.bn1.weight") // 64, method=known, dataset=keys.dataset())
     raise keys.unknown_resnet()
 
 
@@ -36,23 +43,13 @@ def method(keys: Keys, conv: str) -> str:
     return "recu" if f"{conv}.alpha" in keys else "irnet"
 
 
-def _method20(keys: Keys) -> str:
+def _method20(keys: Keys) -> str | Choice:
     if keys.has(r"layer1\.0\.rprelu1\..*"):
         return "fracbnn_gated" if "layer1.0.conv1.threshold" in keys else "fracbnn"
     if "bn2.weight" not in keys:
-        raise _undecided("real", "real_bireal")
-    if method(keys, "layer1.0.conv1") == "rbnn":
-        raise _undecided("rbnn", "rbnn_bireal")
-    return method(keys, "layer1.0.conv1")
-
-
-def _undecided(*methods: str) -> CheckpointError:
-    either = " or ".join(f"method={name!r}" for name in methods)
-    options = " or ".join(f"--set method={name}" for name in methods)
-    return CheckpointError(
-        f"its keys are those of ResNet20 with either of {len(methods)} methods, which have the same weights. Say which "
-        f"it is: network='ResNet20' and {either} (lce import: --network ResNet20 and {options})."
-    )
+        return _REAL
+    kind = method(keys, "layer1.0.conv1")
+    return {"rbnn": _RBNN, "irnet": _IR_NET20}.get(kind, kind)
 
 
 def port(weights: Importer) -> dict[str, str]:

@@ -285,7 +285,7 @@ def test_weights_of_an_imported_checkpoint_are_kept(tmp_path):
     (tmp_path / "best.pth.tar").write_bytes(torch_files.zip_file({"state_dict": torch_files.state_dict(tensors)}))
 
     def imported(config):
-        return zoo.ResNet20(weights=tmp_path / "best.pth.tar")
+        return zoo.ResNet20(method="irnet", weights=tmp_path / "best.pth.tar")
 
     phase = replace(_PHASE, weights="real", initializer="uniform_fan_in")
     network, expected = _network(imported, phase, CONFIG), imported(CONFIG)

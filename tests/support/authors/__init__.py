@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import pytest
 
 from . import cifar
 from .network import Network
@@ -25,6 +26,11 @@ OLD_RECU_STATES: dict[str, Callable[..., dict[str, np.ndarray]]] = {
     "recu_resnet20": partial(cifar.resnet_state, cifar.ReCU, [16, 32, 64], 3, prelu=True),
     "recu_resnet18_cifar": partial(cifar.resnet_state, cifar.ReCU, [64, 128, 256, 512], 2, shortcut=("shortcut", True)),
 }
+
+
+def small_first() -> list:
+    """The names of all networks, the large ones for the slow tests."""
+    return [name if network.small else pytest.param(name, marks=pytest.mark.slow) for name, network in NETWORKS.items()]
 
 
 def images(name: str, batch: int = 1, size: int | None = None, seed: int = 0) -> np.ndarray:

@@ -25,9 +25,12 @@ class IRNet:
 
     @staticmethod
     def conv(x, tensors, stride=1, padding=1):
+        return p.conv2d(p.sign(x), IRNet.kernel(tensors), stride, padding)
+
+    @staticmethod
+    def kernel(tensors):
         z = standardised(tensors["weight"])
-        scale = 2.0 ** np.rint(np.log2(np.abs(z).mean(axis=(1, 2, 3), keepdims=True)))
-        return p.conv2d(p.sign(x), scale * p.sign(z), stride, padding)
+        return 2.0 ** np.rint(np.log2(np.abs(z).mean(axis=(1, 2, 3), keepdims=True))) * p.sign(z)
 
 
 class RBNN:
@@ -142,7 +145,7 @@ def resnet_state(
             block = f"layer{stage}.{j}"
             for i, depth in enumerate((inputs, outputs), start=1):
                 method.write(w, f"{block}.conv{i}", outputs, depth, 3, 3)
-                w.norm(f"{block}.bn{i}", outputs, pairs=1 if method is Real else 9 * depth)
+                w.norm(f"{block}.bn{i}", outputs, pairs=1 if issubclass(method, Real) else 9 * depth)
             if prelu:
                 w.prelu(f"{block}.prelu", outputs)
             if shortcut and inputs != outputs:
@@ -159,13 +162,13 @@ def resnet_state(
     return w.done(module)
 
 
-def two_convolutions(method, shortcut):
+def two_convolutions(method, shortcut, activation=p.hardtanh):
     """One residual for two convolutions."""
 
     def block(x, tensors, stride):
-        y = p.hardtanh(p.batch_norm(method.conv(x, tensors.at("conv1"), stride), tensors.at("bn1")))
+        y = activation(p.batch_norm(method.conv(x, tensors.at("conv1"), stride), tensors.at("bn1")))
         y = p.batch_norm(method.conv(y, tensors.at("conv2")), tensors.at("bn2"))
-        return p.hardtanh(y + (x if stride == 1 else shortcut(x, tensors)))
+        return activation(y + (x if stride == 1 else shortcut(x, tensors)))
 
     return block
 
@@ -238,17 +241,16 @@ class Real:
     def write(w, name, *shape):
         w.conv(name, *shape)
 
-
-def real_block(x, tensors, stride):
-    y = p.relu(p.batch_norm(p.conv2d(x, tensors["conv1.weight"], stride, 1), tensors.at("bn1")))
-    y = p.batch_norm(p.conv2d(y, tensors["conv2.weight"], 1, 1), tensors.at("bn2"))
-    return p.relu(y + (x if stride == 1 else subsample(x)))
+    @staticmethod
+    def conv(x, tensors, stride=1, padding=1):
+        return p.conv2d(x, tensors["weight"], stride, padding)
 
 
 def real_forward(state, images):
     net = Tensors(state)
     x = p.relu(p.batch_norm(p.conv2d(images, net["conv1.weight"], padding=1), net.at("bn1")))
-    return p.linear(p.global_average(stages(x, net, real_block)), net.at("linear"))
+    x = stages(x, net, two_convolutions(Real, option_a, p.relu))
+    return p.linear(p.global_average(x), net.at("linear"))
 
 
 def networks():
@@ -272,6 +274,10 @@ def _vggs():
         )
 
 
+def asked(*names):
+    return tuple(f"--set method={name}" for name in names)
+
+
 def _resnets20():
     def resnet20(state, block, parameters, method, **more):
         forward = partial(resnet20_forward, block)
@@ -279,12 +285,17 @@ def _resnets20():
         return Network(state, forward, CIFAR, "ResNet20", parameters, {"method": method}, **more)
 
     widths = [16, 32, 64], 3
-    macs, undecided = 40108032 + 442368, "either of 2 methods"
-    state = partial(resnet_state, IRNet, *widths)
-    yield "irnet_resnet20", resnet20(state, each_convolution(IRNet, option_a), 269850, "irnet", entries=121, macs=macs)
-    state, rbnn = partial(resnet_state, RBNN, *widths), {"entries": 193, "untold": undecided}
-    yield "rbnn_resnet20", resnet20(state, two_convolutions(RBNN, option_a), 271194, "rbnn", macs=macs, **rbnn)
-    yield "rbnn_resnet20_bireal", resnet20(state, each_convolution(RBNN, option_a), 271194, "rbnn_bireal", **rbnn)
+    macs = 40108032 + 442368
+    state, irnet = partial(resnet_state, IRNet, *widths), {"asked": asked("irnet", "irnet_1w32a", "irnet_real")}
+    network = resnet20(state, each_convolution(IRNet, option_a), 269850, "irnet", entries=121, macs=macs, **irnet)
+    yield "irnet_resnet20", network._replace(said={"method": "irnet"})
+    state, rbnn = partial(resnet_state, RBNN, *widths), {"entries": 193, "asked": asked("rbnn", "rbnn_bireal")}
+    for name, block in (
+        ("rbnn", two_convolutions(RBNN, option_a)),
+        ("rbnn_bireal", each_convolution(RBNN, option_a)),
+    ):
+        record = resnet20(state, block, 271194, name, macs=macs, **rbnn)
+        yield name.replace("rbnn", "rbnn_resnet20"), record._replace(said={"method": name})
     state = partial(resnet_state, ReCU, *widths)
     yield "recu_resnet20", resnet20(state, each_convolution(ReCU, recu_shortcut), 270522, "recu", entries=157)
     state = partial(resnet_state, Real, *widths, module=True)
@@ -292,7 +303,7 @@ def _resnets20():
         "resnet20",
         Network(
             state, real_forward, CIFAR, "ResNet20", 269722, {"method": "real"},
-            untold=undecided, macs=40551040 - 640, small=True, fast=True,
+            asked=asked("real", "real_bireal"), said={"method": "real"}, macs=40551040 - 640, small=True, fast=True,
         ),
     )  # fmt: skip
 
@@ -301,8 +312,9 @@ def _resnets18():
     wide = [64, 128, 256, 512], 2
     never = {"unused": r"bn3\..*"}
     small = {"small": True, "fast": True}
+    irnet = {"asked": asked("irnet", "irnet_1w32a"), "said": {"method": "irnet"}}
     for name, method, path, shortcut, parameters, entries, macs, more in (
-        ("irnet", IRNet, real_conv_shortcut("shortcut"), False, 11174986, 127, 547356672 + 8066048, {}),
+        ("irnet", IRNet, real_conv_shortcut("shortcut"), False, 11174986, 127, 547356672 + 8066048, irnet),
         ("rbnn", RBNN, rbnn_shortcut, True, 11184458, 203, 553648128 + 1774592, small),
         ("recu", ReCU, recu_shortcut, None, 11005002, 141, 547356672 + 1774592, {}),
     ):
@@ -315,7 +327,7 @@ def _resnets18():
         yield f"{name}_resnet18_cifar", record._replace(**more)
     options = dict(head="fc", classes=1000, shortcut=("downsample", False), stem=7)
     for name, method, parameters, entries, dead, more in (
-        ("irnet", IRNet, 11692536, 132, {"dead": True}, {**never, "fast": True}),
+        ("irnet", IRNet, 11692536, 132, {"dead": True}, {**never, **irnet, "fast": True}),
         ("rbnn", RBNN, 11700216, 196, {"dead": True}, never),
         ("recu", ReCU, 11694376, 159, {}, {"macs": 1676279808 + 137793536 - 512000}),
     ):

@@ -6,10 +6,11 @@ Source: specs/cifar-bnns.md, sections 1 to 3.
 from functools import partial
 
 import numpy as np
+import pytest
 
 from . import primitives as p
 from .cifar import stages
-from .network import CIFAR, Network
+from .network import CIFAR, FIRST, SECOND, Network
 from .tensors import Tensors, Writer
 
 
@@ -87,11 +88,25 @@ def forward(conv, state, images):
     return p.linear(p.global_average(stages(x, net, block(conv))), net.at("linear"))
 
 
+def first_phase(conv, state, images):
+    """Real kernels; the activations are binary, or of two bits and gated, all the same."""
+
+    def real_conv(x, tensors, stride=1):
+        return p.conv2d(x, tensors["weight"], stride, 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{__name__}.binary_weight_conv", real_conv)
+        return forward(conv, state, images)
+
+
 def networks():
     """The records of these networks by name."""
     common = partial(Network, input_shape=CIFAR, constructor="ResNet20", small=True, fast=True)
     common = partial(common, unused=r"encoder\.placeholder")
-    gated = common(state, partial(forward, gated_conv), parameters=287146, macs=94371840)
-    yield "fracbnn", gated._replace(arguments={"method": "fracbnn_gated"}, entries=279)
-    one_bit = partial(common, partial(state, gated=False), partial(forward, one_bit_conv))
-    yield "fracbnn_1bit", one_bit(arguments={"method": "fracbnn"}, parameters=286474, macs=54263808)
+    gated = common(state, partial(forward, gated_conv), parameters=287146, macs=94371840, **SECOND)
+    gated = gated._replace(arguments={"method": "fracbnn_gated"}, entries=279)
+    yield "fracbnn", gated
+    one_bit = partial(common, partial(state, gated=False), arguments={"method": "fracbnn"}, parameters=286474)
+    yield "fracbnn_1bit", one_bit(partial(forward, one_bit_conv), macs=54263808, **SECOND)
+    yield "fracbnn_1bit_step1", one_bit(partial(first_phase, one_bit_conv), **FIRST)
+    yield "fracbnn_step1", gated._replace(forward=partial(first_phase, gated_conv), small=False, fast=False, **FIRST)

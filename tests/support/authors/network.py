@@ -7,6 +7,9 @@ import numpy as np
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 
+STEPS = ("--step 1", "--step 2")
+FIRST, SECOND = {"asked": STEPS, "said": {"step": 1}}, {"asked": STEPS, "said": {"step": 2}}
+
 
 class Network(NamedTuple):
     """What the authors' code has, and what is printed of it.
@@ -17,7 +20,9 @@ class Network(NamedTuple):
         input_shape: The full size (C, H, W).
         constructor: The network of the zoo.
         arguments: Its arguments.
-        untold: What the error says if keys and shapes do not tell constructor and arguments.
+        untold: What the error says if keys and shapes do not tell the constructor.
+        asked: The options, one of which the command asks for, since keys and shapes do not tell the phase or the form.
+        said: The answer that this network is.
         parameters: Trained parameters, all of them or, `without_unused`, those that the forward reads.
         unused_parameters: How many it does not read, where that is printed and `parameters` is without them.
         unused: Regular expression of the keys that it does not read, but for counters.
@@ -34,6 +39,8 @@ class Network(NamedTuple):
     parameters: int
     arguments: dict[str, Any] = {}  # noqa: RUF012
     untold: str = ""
+    asked: tuple[str, ...] = ()
+    said: dict[str, Any] = {}  # noqa: RUF012
     without_unused: bool = False
     unused_parameters: int | None = None
     unused: str = ""

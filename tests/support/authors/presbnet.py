@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from . import primitives as p
-from .network import CIFAR, IMAGENET, Network
+from .network import CIFAR, FIRST, IMAGENET, SECOND, Network
 from .tensors import Tensors, Writer
 
 BLOCKS = {10: [1, 1, 1, 1], 18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
@@ -121,6 +121,13 @@ def grouped_unit(x, unit, stride):
     return np.concatenate(out, axis=1)
 
 
+def presb_first_phase(state, images):
+    """Real kernels, binary activations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{__name__}.binary_kernel", lambda kernel: kernel)
+        return presb_forward(state, images)
+
+
 # AresB-Net.
 
 
@@ -192,14 +199,16 @@ def networks():
         (34, 22019172, 21086208 + 688128 + 152586, None, 1151.34e6),
     ):
         presb = partial(Network, forward=presb_forward, input_shape=CIFAR, constructor=f"PresBNet{layers}")
-        presb = partial(presb, without_unused=True, unused_parameters=dead, unused=PRESB_UNUSED)
+        presb = partial(presb, without_unused=True, unused_parameters=dead, unused=PRESB_UNUSED, **SECOND)
         state, kind = partial(presb_state, layers), {"small": layers == 10, "fast": layers == 10}
         macs = pytest.approx(binary + 25.17e6 + 3538944, abs=1e4)
         yield (
             f"presb{layers}",
             presb(state, arguments={"dataset": "cifar100"}, parameters=parameters, macs=macs, **kind),
         )
-        yield f"presb{layers}_cifar10", presb(partial(state, 10), arguments={"dataset": "cifar10"}, parameters=cifar10)
+        cifar = presb(partial(state, 10), arguments={"dataset": "cifar10"}, parameters=cifar10)
+        yield f"presb{layers}_cifar10", cifar
+        yield f"presb{layers}_cifar10_step1", cifar._replace(forward=presb_first_phase, small=layers == 10, **FIRST)
     for layers, binary, norms, norms10, norms_imagenet, macs, macs_imagenet in (
         (10, 4718592, 60964, 14794, 530472, None, 751.4e6),
         (18, 10985472, 68644, 22474, 538152, pytest.approx(547.4e6 + 1769472, abs=1e5), 1676.3e6),

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from . import primitives as p
-from .network import CIFAR, IMAGENET, Network
+from .network import CIFAR, FIRST, IMAGENET, SECOND, Network
 from .tensors import Tensors, Writer
 
 WIDTHS = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
@@ -230,14 +230,14 @@ def networks():
     real = partial(mobilenet_forward, binary=False)
     a = partial(Network, input_shape=IMAGENET, constructor="ReActNetA", parameters=29343592, entries=298)
     macs = 4816896000 + 10838016
-    yield "reactnet_a_step1", a(mobilenet_state, real)
+    yield "reactnet_a_step1", a(mobilenet_state, real, **FIRST)
     yield "reactnet_a_step2", a(partial(mobilenet_state, flat=True), mobilenet_forward, small=True, fast=True)
-    yield "adambnn_step1", a(mobilenet_state, real)
-    yield "adambnn", a(mobilenet_state, mobilenet_forward, macs=macs)
+    yield "adambnn_step1", a(mobilenet_state, real, **FIRST)
+    yield "adambnn", a(mobilenet_state, mobilenet_forward, macs=macs, **SECOND)
     rep = partial(a, partial(mobilenet_state, beta=2), constructor="RepReActNetA", arguments={"beta": 2})
     rep = partial(rep, parameters=30432072)
-    yield "rep_adambnn_step1", rep(real)
-    yield "rep_adambnn", rep(mobilenet_forward, macs=macs, small=True, fast=True)
+    yield "rep_adambnn_step1", rep(real, **FIRST)
+    yield "rep_adambnn", rep(mobilenet_forward, macs=macs, small=True, fast=True, **SECOND)
     yield from _resnets()
     yield (
         "bireal50",
@@ -253,17 +253,24 @@ def networks():
             fast=True,
         ),
     )
+    cifar = partial(
+        Network,
+        partial(resnet_state, 18, cifar=True, classes=100),
+        input_shape=CIFAR,
+        constructor="ReActNet18",
+        parameters=10985472 + 172032 + 77540,
+        arguments={"dataset": "cifar100"},
+        asked=("--step 1", "--step 2 --set shortcut=real", "--step 2 --set shortcut=binary"),
+    )
     yield (
         "react_resnet18_cifar100",
-        Network(
-            partial(resnet_state, 18, cifar=True, classes=100),
-            partial(resnet_forward, cifar=True),
-            CIFAR,
-            "ReActNet18",
-            10985472 + 172032 + 77540,
-            {"dataset": "cifar100"},
-        ),
+        cifar(partial(resnet_forward, cifar=True), said={"step": 2, "shortcut": "real"}),
     )
+    yield (
+        "react_resnet18_cifar100_binary_shortcut",
+        cifar(partial(resnet_forward, cifar=True, binary_shortcut=True), said={"step": 2, "shortcut": "binary"}),
+    )
+    yield "react_resnet18_cifar100_step1", cifar(partial(resnet_forward, cifar=True, binary=False), said={"step": 1})
 
 
 def _resnets():
@@ -274,8 +281,8 @@ def _resnets():
         state = partial(resnet_state, layers)
         react = partial(Network, state, input_shape=IMAGENET, constructor=f"ReActNet{layers}", parameters=parameters)
         react = partial(react, arguments={"dataset": "imagenet"}, entries=entries)
-        yield f"react_resnet{layers}_step1", react(partial(resnet_forward, binary=False), small=layers == 18)
-        yield f"react_resnet{layers}", react(resnet_forward, macs=macs, fast=layers == 18)
+        yield f"react_resnet{layers}_step1", react(partial(resnet_forward, binary=False), small=layers == 18, **FIRST)
+        yield f"react_resnet{layers}", react(resnet_forward, macs=macs, fast=layers == 18, **SECOND)
         yield (
             f"bireal{layers}",
             Network(

@@ -8,7 +8,7 @@ from functools import partial
 
 from . import primitives as p
 from .cifar import ReCU
-from .network import IMAGENET, Network
+from .network import IMAGENET, SECOND, Network
 from .reactnet import rprelu
 from .tensors import Tensors, Writer
 
@@ -68,7 +68,7 @@ def networks():
         small = {"small": layers == 18, "fast": layers == 18, "macs": bops + 137793536 - 512000}
         yield (
             f"recu_two_stage{layers}",
-            network(partial(resnet_state, layers), resnet_forward, parameters=parameters + filters, **small),
+            network(partial(resnet_state, layers), resnet_forward, parameters=parameters + filters, **small, **SECOND),
         )
         first = partial(resnet_state, layers, scales=False), partial(resnet_forward, conv=real_conv)
         yield f"recu_two_stage{layers}_step1", network(*first, parameters=parameters)
