@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from larq_rep.datasets import Dataset
 from larq_rep.layers import Mirror
-from larq_rep.zoo.checkpoint import MAX_BYTES, CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint import MAX_BYTES, CheckpointError
 from larq_rep.zoo.checkpoint.tensors import naming
 from larq_rep.zoo.families import load_state_dict, recognise
 from larq_rep.zoo.keys import Keys
 from larq_rep.zoo.mapping import ImportReport
 from larq_rep.zoo.registry import DATASETS, choose, get_model, get_network
+from larq_rep.zoo.wrapped import read_weights
 
 
 def import_checkpoint(
@@ -25,6 +26,8 @@ def import_checkpoint(
     *,
     input_shape: tuple[int, int, int] | None = None,
     step: int = 2,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
     **arguments: Any,
 ) -> tuple[tf.keras.Model, ImportReport]:
@@ -48,6 +51,8 @@ def import_checkpoint(
         network: Name of the network; by default the one that keys and shapes belong to.
         input_shape: `(height, width, channels)` of the images, by default those of the data set.
         step: Phase of a training in two phases: after phase 1 the weights are real.
+        key: Name of the dictionary of the weights in the file, `a.b` for `b` in `a`, if it has several.
+        ignore: Shell patterns of keys to leave out, as the file has them or without a prefix that all share.
         max_bytes: Largest file, and most bytes of all arrays together.
         **arguments: Arguments of the network's constructor (`num_classes`, `dataset`, `beta`, `method`, ...), in
             addition to or instead of those that keys and shapes tell.
@@ -71,7 +76,8 @@ def import_checkpoint(
             raise TypeError(
                 f"import_checkpoint: found {name}, but the weights are those of the file, and the size is input_shape."
             )
-    arrays = read_state_dict(file, max_bytes=max_bytes)
+    contents = read_weights(file, key=key, ignore=ignore, max_bytes=max_bytes)
+    arrays = contents.arrays
     with naming(file):
         network, arguments = _choose(arrays, network, arguments)
     image = tf.keras.Input(input_shape or _dataset(network, arguments).input_shape, name="image")
@@ -81,8 +87,8 @@ def import_checkpoint(
 
         model = with_real_weights(model)
     with naming(file):
-        report = load_state_dict(model, arrays)
-    report.arguments = arguments
+        report = load_state_dict(model, arrays, contents.ignored)
+    report.arguments, report.notes = arguments, contents.notes
     return model, report
 
 
