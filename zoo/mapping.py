@@ -263,11 +263,12 @@ class Importer:
             return Problem("wrong type", key, f" {array.dtype}, expected numbers with a fraction")
         return None if np.isfinite(array).all() else Problem("not finite", key, " has NaN or infinite numbers")
 
-    def finish(self, unused: Mapping[str, str]) -> ImportReport:
+    def finish(self, unused: Mapping[str, str], another: Callable[[], list[str]] = list) -> ImportReport:
         """Assigns all weights.
 
         # Arguments
             unused: Regular expressions of the keys that have no place in the network, with the reason.
+            another: Returns what to say if the keys are those of another network.
 
         # Raises
             CheckpointError: With every key that is missing, left over or does not fit, and every weight of the
@@ -291,7 +292,7 @@ class Importer:
             ]
         if self._problems:
             first = f"it does not fit {self.model.name}, nothing was loaded:"
-            raise CheckpointError(refusal(first, self._problems, self._used, self._ignored, self._heads))
+            raise CheckpointError(refusal(first, another(), self._problems, self._used, self._ignored, self._heads))
         for weight, value in self._values.values():
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))

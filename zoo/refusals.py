@@ -64,19 +64,26 @@ def groups(keys: Iterable[str]) -> dict[str, list[str]]:
 
 
 def refusal(
-    first: str, problems: Collection[Problem], used: Collection[str], ignored: Mapping[str, str], heads: Sequence[Head]
+    first: str,
+    another: Sequence[str],
+    problems: Collection[Problem],
+    used: Collection[str],
+    ignored: Mapping[str, str],
+    heads: Sequence[Head],
 ) -> str:
     """The message of an error: its first line, what to do, and what is wrong, in at most `LINES` lines.
 
     # Arguments
         first: The first line.
+        another: The line that names the network whose keys these are, if it is another.
         problems: What is wrong.
         used: The keys that the network has.
         ignored: The keys that were left out on demand, with their patterns.
         heads: The dense layers.
     """
-    remedies = _remedies(problems, used, ignored, heads)
-    room = LINES - 2 - len(remedies)  # One more line may name another network.
+    # What is left over of another network is not to be left out.
+    remedies = [*another, *_remedies(problems, used, ignored, heads, not another)]
+    room = LINES - 1 - len(remedies)
     known = {key.partition(".")[0] for key in used}
     left = [problem for problem in problems if problem.kind == _LEFT]
     names = {key: name for name, keys in groups(problem.key for problem in left).items() for key in keys}
@@ -120,7 +127,11 @@ def _shares(wanted: list[int], room: int) -> list[int]:
 
 
 def _remedies(
-    problems: Collection[Problem], used: Collection[str], ignored: Mapping[str, str], heads: Sequence[Head]
+    problems: Collection[Problem],
+    used: Collection[str],
+    ignored: Mapping[str, str],
+    heads: Sequence[Head],
+    leave_out: bool,
 ) -> list[str]:
     """What to do, where the problems tell."""
     kinds: dict[str, list[str]] = {}
@@ -140,7 +151,7 @@ def _remedies(
             option = f"num_classes={classes} (lce import: --num-classes {classes})"
             lines.append(f"It has {classes} classes, the network {head.classes}: {option}.")
     left = [key for key in kinds.get(_LEFT, []) if key.partition(".")[0] not in [head.key for head in without]]
-    patterns = _patterns(left, used) if kinds.keys() == {_LEFT} or without else []
+    patterns = _patterns(left, used) if leave_out and (kinds.keys() == {_LEFT} or without) else []
     if patterns:
         lines.append(f"Leave out what the network does not need: {ignoring(patterns)}.")
     return lines

@@ -210,6 +210,12 @@ def test_another_network_is_named_first_and_the_rest_is_short(resnet20):
     lines = refused(other, irnet(), "Its keys are those of ResNet20. If it is that: network='ResNet20'", "left over")
     assert lines[1].startswith("Its keys are those of ResNet20.")
     assert any(line.startswith("  missing: layer4.0.conv1.weight") or "missing: ... and" in line for line in lines)
+    # What is left over are the scales of another method, which are not to be ignored.
+    recu = authors.NETWORKS["recu_resnet20"].state_dict()
+    lines = refused(
+        resnet20, recu, "Its keys are those of ResNet20 with method='recu'", "left over: layer1.0.conv1.alpha"
+    )
+    assert "(lce import: --set method=recu)" in lines[1] and "--ignore" not in "".join(lines)
     strange = {f"p{i}.q{j}": np.ones(1) for i in range(60) for j in range(3)}
     refused(resnet20, {**strange, "a\nb\nc" * 50: np.ones(1)}, "left over: ... and", "missing: ... and")
 

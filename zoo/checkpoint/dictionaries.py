@@ -144,7 +144,7 @@ def _plain(found: list[Dictionary]) -> Dictionary:
     choices = [f"  {option(x.key)}: {len(x.content)} entries" for x in found if x.path and len(x.key) <= _LONG]
     more = [f"  ... and {len(choices) - _LISTED} more"] if len(choices) > _LISTED else []
     listed = "\n".join([*choices[:_LISTED], *more])
-    raise CheckpointError(f"it has {len(found)} dictionaries with weights. Say which:\n{listed}\n")
+    raise CheckpointError(f"it has {len(found)} dictionaries with weights. Say which:\n{listed}")
 
 
 def _notes(chosen: Dictionary, found: list[Dictionary]) -> list[str]:
@@ -158,12 +158,7 @@ def _notes(chosen: Dictionary, found: list[Dictionary]) -> list[str]:
 
 
 def _no_weights(content: dict[Any, Any], where: tuple[str, ...]) -> CheckpointError:
-    objects = [key for key, value in content.items() if isinstance(value, (Inert, Global))]
     place = f"its {'.'.join(where)!r}" if where else "it"
-    # Under a name of weights rather than of a loss or a date.
-    first = next((key for key in objects if key in STATE_DICT_KEYS), None)
-    if first is not None:
-        return CheckpointError(f"{place} has {short(first)}: {_what(content[first])}. {_CLASS}. {RESAVE}")
     return CheckpointError(f"{place} has no dictionary of tensors, found {_listed(content)}. {RESAVE}")
 
 
@@ -193,4 +188,8 @@ def _remedy(value: Any) -> str:
 
 def _listed(content: dict[Any, Any]) -> str:
     more = [f"and {len(content) - _LISTED} more"] if len(content) > _LISTED else []
-    return ", ".join([*(short(key) for key in list(content)[:_LISTED]), *more])
+    return ", ".join([*(_entry(key, value) for key, value in list(content.items())[:_LISTED]), *more])
+
+
+def _entry(key: Any, value: Any) -> str:
+    return f"{short(key)}: {_what(value)}" if isinstance(value, (Inert, Global)) else short(key)

@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Collection
 from pathlib import Path
@@ -144,7 +145,8 @@ def _gzip(name: str, head: bytes) -> str:
     if re.match(rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]", inner):
         return f"it is a web page, compressed, {EXPECTED}. Open the link in a browser: the file is behind a button"
     if inner.startswith((b"PK\x03\x04", LEGACY_MAGIC, MAGIC)):
-        return f"it is a checkpoint compressed with gzip, expected it as it was. Unpack it: gunzip {short(name)}"
+        command = f"gunzip -c {shlex.quote(name)} > checkpoint.pth"
+        return f"it is a checkpoint compressed with gzip, expected it as it was. Unpack it: {command}"
     return f"it is a compressed archive, {EXPECTED}. Unpack it first: tar xf FILE"
 
 

@@ -87,10 +87,10 @@ def load_state_dict(
     try:
         family = _family(model)
         weights = Importer(model, arrays, ignored)
-        return weights.finish(COUNTERS | family.port(weights))
+        unused = family.port(weights)
     except CheckpointError as error:
-        first, *rest = str(error).split("\n")
-        raise CheckpointError("\n".join([first, *_of_another(model.name, arrays), *rest])) from error
+        raise CheckpointError("\n".join([str(error), *_of_another(model, arrays)])) from error
+    return weights.finish(COUNTERS | unused, lambda: _of_another(model, arrays))
 
 
 def _family(model: tf.keras.Model) -> Family:
@@ -110,12 +110,20 @@ def _family(model: tf.keras.Model) -> Family:
     return family
 
 
-def _of_another(network: str, arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """A line that names the network whose keys these are, if it is not the one that they were meant for."""
+def _of_another(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """A line that names the network or form whose keys these are, if it is not the one that they were meant for."""
     try:
-        name, _ = recognise(Keys(arrays))
+        name, known = recognise(Keys(arrays))
     except CheckpointError:
         return []
-    if name == network:
+    if name != model.name:
+        return [f"Its keys are those of {name}. If it is that: network={name!r} (lce import: --network {name})."]
+    built = model.record.arguments if getattr(model, "record", None) else {}
+    # The data set of small images is a guess by the number of classes.
+    other = {key: value for key, value in known.items() if key != "dataset" and isinstance(value, str | int)}
+    other = {key: value for key, value in other.items() if built.get(key, value) != value}
+    if not other:
         return []
-    return [f"Its keys are those of {name}. If it is that: network={name!r} (lce import: --network {name})."]
+    words = ", ".join(f"{key}={value!r}" for key, value in other.items())
+    options = " ".join(f"--set {key}={value}" for key, value in other.items())
+    return [f"Its keys are those of {name} with {words}. If it is that: {words} (lce import: {options})."]
