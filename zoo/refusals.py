@@ -107,7 +107,7 @@ def _together(left: Sequence[Problem], names: dict[str, str], known: Collection[
     for problem in sorted(left):
         together = problem.key.partition(".")[0] not in known
         by_name.setdefault(names[problem.key] if together else problem.key, []).append(problem)
-    lines = []
+    lines: list[str] = []
     for name, each in by_name.items():
         if len(each) < _TOGETHER:
             lines += map(str, each)
@@ -137,7 +137,7 @@ def _remedies(
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem.key)
-    lines = []
+    lines: list[str] = []
     if "ignored" in kinds:
         taking = list(dict.fromkeys(ignored[key] for key in kinds["ignored"]))
         lines.append(f"The network needs keys that {ignoring(taking[:_PATTERNS])} takes. Mend the pattern.")

@@ -91,8 +91,9 @@ def import_(
     from larq_rep import zoo
 
     with refusing(ValueError, TypeError, ImportError), terminal.working(f"importing {file}"):
-        options = {"input_shape": input_size, "step": step, "key": key, "ignore": ignore}
-        model, report = zoo.import_checkpoint(file, network, **options, **given)
+        model, report = zoo.import_checkpoint(
+            file, network, input_shape=input_size, step=step, key=key, ignore=ignore, **given
+        )
     with terminal.working(f"writing {output}"), files.replacing(output) as unfinished:
         model.save(unfinished)
     _print(report, file, output, time.perf_counter() - start, whole, as_json)
