@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from typing_extensions import TypedDict
 
 from larq_rep.layers import Mirror
 from larq_rep.record import Record, RecordedModel
 from larq_rep.reptran import reptran
-from larq_rep.zoo.checkpoint import CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint import CheckpointError, Contents
 from larq_rep.zoo.checkpoint.tensors import naming
 from larq_rep.zoo.families import load_state_dict
 from larq_rep.zoo.importing import decide
 from larq_rep.zoo.records import DATASETS, Network, choose, get_network
 from larq_rep.zoo.weights import is_checkpoint, is_mirrored, load_weights, weights_file
+from larq_rep.zoo.wrapped import read_weights
 
 Shape = tuple[int, int, int]
 Weights = str | os.PathLike[str]
@@ -167,9 +167,9 @@ def _mirrored(image: tf.Tensor, weights: Path | None) -> tf.Tensor:
 
 
 class _Checkpoint(NamedTuple):
-    """The arrays of a file, and what to ask if they fit."""
+    """The weights of a file, and what to ask if they fit."""
 
-    arrays: Mapping[str, np.ndarray]
+    contents: Contents
     question: str
 
 
@@ -188,9 +188,9 @@ def _checkpoint(name: str, weights: Weights | None, file: Path | None, said: Map
     """
     if weights is None or file is None or Path(weights) != file or not is_checkpoint(file):
         return None
-    arrays = read_state_dict(file)
+    contents = read_weights(file)
     with naming(file):
-        return _Checkpoint(arrays, decide(arrays, name, said).question)
+        return _Checkpoint(contents, decide(contents.arrays, name, said).question)
 
 
 def _finished(model: tf.keras.Model, file: Path | None, checkpoint: _Checkpoint | None) -> tf.keras.Model:
@@ -206,7 +206,7 @@ def _finished(model: tf.keras.Model, file: Path | None, checkpoint: _Checkpoint 
         load_weights(model, file)
         return model
     with naming(file):
-        load_state_dict(model, checkpoint.arrays)
+        load_state_dict(model, checkpoint.contents.arrays, checkpoint.contents.ignored)
         if checkpoint.question:
             raise CheckpointError(checkpoint.question)
     return model

@@ -12,18 +12,21 @@ import tensorflow as tf
 
 from larq_rep.datasets import Dataset
 from larq_rep.layers import Mirror
-from larq_rep.zoo.checkpoint import MAX_BYTES, CheckpointError, read_state_dict
+from larq_rep.zoo.checkpoint import MAX_BYTES, CheckpointError
 from larq_rep.zoo.checkpoint.tensors import naming
 from larq_rep.zoo.families import load_state_dict, recognise
 from larq_rep.zoo.keys import Choice, Keys
 from larq_rep.zoo.mapping import ImportReport
 from larq_rep.zoo.registry import DATASETS, choose, get_model, get_network
+from larq_rep.zoo.wrapped import read_weights
 
 
 def import_checkpoint(
     file: str | os.PathLike[str],
     network: str | None = None,
     step: int | None = None,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
     *,
     input_shape: tuple[int, int, int] | None = None,
     max_bytes: int = MAX_BYTES,
@@ -50,6 +53,8 @@ def import_checkpoint(
         network: Name of the network; by default the one that keys and shapes belong to.
         step: Phase of a training in two phases, after which the file was written: 1, after which the weights are real,
             or 2. To be given if both have the same keys and shapes.
+        key: Name of the dictionary of the weights in the file, `a.b` for `b` in `a`, if it has several.
+        ignore: Shell patterns of keys to leave out, as the file has them or without a prefix that all share.
         input_shape: `(height, width, channels)` of the images, by default those of the data set.
         max_bytes: Largest file, and most bytes of all arrays together.
         **arguments: Arguments of the network's constructor (`num_classes`, `dataset`, `beta`, `method`, ...), in
@@ -76,7 +81,8 @@ def import_checkpoint(
             raise TypeError(
                 f"import_checkpoint: found {name}, but the weights are those of the file, and the size is input_shape."
             )
-    arrays = read_state_dict(file, max_bytes=max_bytes)
+    contents = read_weights(file, key=key, ignore=ignore, max_bytes=max_bytes)
+    arrays = contents.arrays
     with naming(file):
         name, arguments, step, question = decide(arrays, network, arguments, step)
     image = tf.keras.Input(input_shape or _dataset(name, arguments).input_shape, name="image")
@@ -86,10 +92,10 @@ def import_checkpoint(
 
         model = with_real_weights(model, left_behind=get_network(name).left_behind)
     with naming(file):
-        report = load_state_dict(model, arrays)
+        report = load_state_dict(model, arrays, contents.ignored)
         if question:
             raise CheckpointError(question)
-    report.arguments = arguments
+    report.arguments, report.notes = arguments, contents.notes
     return model, report
 
 

@@ -92,3 +92,16 @@ class Keys:
 def rep(name: str, beta: int, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """A network, or for beta > 1 its Rep network, with the arguments of its constructor."""
     return (f"Rep{name}", {"beta": beta, **arguments}) if beta > 1 else (name, arguments)
+
+
+# Keys that no network needs, in the files of any.
+COUNTERS = {
+    r"(.*\.)?num_batches_tracked": "a counter that only PyTorch's training uses",
+    r"(.*\.)?total_(ops|params)": "a count of a profiler (thop)",
+    r"n_averaged": "the number of weights that were averaged",
+}
+
+
+def counted(key: str) -> bool:
+    """Whether a key is one that no network needs."""
+    return any(re.fullmatch(pattern, key) for pattern in COUNTERS)

@@ -13,6 +13,8 @@ import tensorflow as tf
 from larq_rep.layers import Mirror
 from larq_rep.quantizers.base import binarizes, precision_of, value_of, zero_is_positive
 from larq_rep.zoo.checkpoint.tensors import CheckpointError
+from larq_rep.zoo.keys import counted
+from larq_rep.zoo.refusals import Head, Problem, refusal
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 # MXNet's names for a normalisation's parameters, which PyTorch calls weight and bias.
@@ -50,6 +52,7 @@ class ImportReport:
         close: Binary convolutions with latent weights so close to 0 that PyTorch, which computes in float32, may give
             them another sign than float64 gives them here, and how many.
         arguments: Arguments of the network's constructor, as `larq_rep.zoo.import_checkpoint` recognised or got them.
+        notes: Which dictionary of the file was read, which stand beside, and what was taken off the keys.
     """
 
     network: str
@@ -58,6 +61,7 @@ class ImportReport:
     zeros: dict[str, int] = field(default_factory=dict)
     close: dict[str, int] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "rows": [row._asdict() for row in self.rows]}
@@ -66,18 +70,23 @@ class ImportReport:
 class Importer:
     """A state dict whose arrays are taken one by one; the methods are named after the layers.
 
-    Nothing is assigned before `finish`, or at all if there is a problem.
+    Nothing is assigned before `finish`, or at all if there is a problem. `ignored` are keys that were left out on
+    demand, with the pattern that each has.
     """
 
-    def __init__(self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray]):
+    def __init__(
+        self, model: tf.keras.Model, arrays: Mapping[str, np.ndarray], ignored: Mapping[str, str] | None = None
+    ):
         self.model = model
-        self._problems: list[str] = []
+        self._problems: list[Problem] = []
+        self._ignored = {_pytorch_key(key): pattern for key, pattern in (ignored or {}).items()}
+        self._heads: list[Head] = []
         self._arrays: dict[str, np.ndarray] = {}
         names: dict[str, str] = {}
         for key, array in arrays.items():
             name = _pytorch_key(key)
-            if name in names:
-                self._problems.append(f"twice: {names[name]} and {key}")
+            if name in names and not counted(name):
+                self._problems.append(Problem("twice", names[name], f" and {key}"))
             names[name], self._arrays[name] = key, array
         self._layers = {layer.name: layer for layer in model.layers}
         self._values: dict[int, tuple[tf.Variable, np.ndarray]] = {}
@@ -129,8 +138,13 @@ class Importer:
         conv = self.layer(layer)
         height, width, inputs, outputs = conv.kernel.shape
         shape = (outputs, inputs, height, width) if half is None else (2 * outputs, inputs, height, width)
-        flat = f"{key}.weights" in self._arrays
-        expected = {f"{key}.weights" if flat else f"{key}.weight": (int(np.prod(shape)), 1) if flat else shape}
+        name = f"{key}.weights" if f"{key}.weights" in self._arrays else f"{key}.weight"
+        count = int(np.prod(shape))
+        usual = (count, 1) if name.endswith("s") else shape
+        found = self._arrays[name].shape if name in self._arrays else usual
+        column = int(np.prod(found)) == count and sum(size > 1 for size in found) <= 1
+        expected = {name: found if column or found == shape else usual}
+        binary = getattr(conv, "kernel_quantizer", None) is not None
 
         def convert(kernel: np.ndarray) -> np.ndarray:
             kernel = kernel.reshape(shape)
@@ -139,7 +153,8 @@ class Importer:
             return kernel.transpose(2, 3, 1, 0)[::-1, ::-1]
 
         how = "OIHW to HWIO" + (", mirrored" if max(height, width) > 1 else "")
-        self._take(layer, conv.kernel, expected, convert, how if half is None else f"{how}, half {half + 1} of 2")
+        how = how if half is None else f"{how}, half {half + 1} of 2"
+        self._take(layer, conv.kernel, expected, convert, how, signs=binary)
         for weight in getattr(getattr(conv, "kernel_quantizer", None), "weights", []):
             name = f"{key}.{_name(weight)}"
             if weight.shape.rank == 1:
@@ -169,6 +184,7 @@ class Importer:
         """Dense layer. Behind a flattened feature map of the size `image` its inputs are in a different order."""
         dense = self.layer(layer)
         inputs, outputs = dense.kernel.shape
+        self._heads.append(Head(key, outputs, self._arrays.get(f"{key}.weight", np.zeros(0)).shape, key in self))
 
         def convert(kernel: np.ndarray) -> np.ndarray:
             if image is not None:
@@ -214,43 +230,55 @@ class Importer:
         expected: Mapping[str, tuple[int, ...]],
         convert: Callable[..., np.ndarray],
         how: str,
+        signs: bool = False,
     ) -> None:
-        """Notes the arrays that a weight is made of, of the expected shapes, which may have more axes of size 1."""
+        """Notes the arrays that a weight is made of, of the expected shapes, which may have more axes of size 1.
+
+        With `signs` they may also be integers that are +1 and -1.
+        """
         name = f"{layer}/{_name(weight)}"
         self._used.update(expected)
-        good = True
-        for key, shape in expected.items():
-            if key not in self._arrays:
-                self._problems.append(f"missing: {key} {shape}, for {name}")
-            elif not _fits(self._arrays[key].shape, shape):
-                self._problems.append(f"wrong shape: {key} {self._arrays[key].shape}, expected {shape} for {name}")
-            elif self._arrays[key].dtype.kind != "f":
-                self._problems.append(f"wrong type: {key} {self._arrays[key].dtype}, expected numbers with a fraction")
-            elif not np.isfinite(self._arrays[key]).all():
-                self._problems.append(f"not finite: {key} has NaN or infinite numbers")
-            else:
-                continue
-            good = False
+        problems = [self._problem(key, shape, name, signs) for key, shape in expected.items()]
+        self._problems += filter(None, problems)
         arrays = [self._arrays[key] for key in expected if key in self._arrays]
         self._rows.append(Row(name, tuple(weight.shape), tuple(expected), tuple(a.shape for a in arrays), how))
-        if good:
+        if not any(problems):
+            arrays = [array.astype(np.float32) if array.dtype == np.int8 else array for array in arrays]
             self._values[id(weight)] = (weight, convert(*arrays).reshape(weight.shape))
 
-    def finish(self, unused: Mapping[str, str]) -> ImportReport:
+    def _problem(self, key: str, shape: tuple[int, ...], name: str, signs: bool) -> Problem | None:
+        """What is wrong with the array that a weight of this name is made of."""
+        array = self._arrays.get(key)
+        if array is None:
+            if key in self._ignored:
+                return Problem("ignored", key, f" by {self._ignored[key]!r}, but {name} needs it")
+            return Problem("missing", key, f" {shape}, for {name}")
+        if not _fits(array.shape, shape):
+            return Problem("wrong shape", key, f" {array.shape}, expected {shape} for {name}")
+        if array.dtype == np.int8 and signs:
+            other = array[np.abs(array) != 1]
+            text = f" int8 with {other.flat[0]}, expected numbers with a fraction, or +1 and -1" if other.size else ""
+            return Problem("wrong type", key, text) if text else None
+        if array.dtype.kind != "f":
+            return Problem("wrong type", key, f" {array.dtype}, expected numbers with a fraction")
+        return None if np.isfinite(array).all() else Problem("not finite", key, " has NaN or infinite numbers")
+
+    def finish(self, unused: Mapping[str, str], another: Callable[[], list[str]] = list) -> ImportReport:
         """Assigns all weights.
 
         # Arguments
             unused: Regular expressions of the keys that have no place in the network, with the reason.
+            another: Returns what to say if the keys are those of another network.
 
         # Raises
             CheckpointError: With every key that is missing, left over or does not fit, and every weight of the
                 model that nothing was taken for.
         """
-        left = {}
+        left = {key: f"ignored by {pattern!r}" for key, pattern in self._ignored.items()}
         for key in self._arrays.keys() - self._used:
             reason = next((reason for pattern, reason in unused.items() if re.fullmatch(pattern, key)), None)
             if reason is None:
-                self._problems.append(f"left over: {key} {self._arrays[key].shape}")
+                self._problems.append(Problem("left over", key, f" {self._arrays[key].shape}"))
             else:
                 left[key] = reason
         signs = self._signs()
@@ -258,13 +286,13 @@ class Importer:
             known = set(self._values)
             flags = {id(w) for layer in self.model.layers if isinstance(layer, Mirror) for w in layer.weights}
             self._problems += [
-                f"without a key: {weight.name} {tuple(weight.shape)} of the model"
+                Problem("without a key", weight.name, f" {tuple(weight.shape)} of the model")
                 for weight in self.model.weights
                 if id(weight) not in known and id(weight) not in flags
             ]
         if self._problems:
-            listed = "\n  ".join(sorted(self._problems))
-            raise CheckpointError(f"it does not fit {self.model.name}, nothing was loaded:\n  {listed}")
+            first = f"it does not fit {self.model.name}, nothing was loaded:"
+            raise CheckpointError(refusal(first, another(), self._problems, self._used, self._ignored, self._heads))
         for weight, value in self._values.values():
             weight.assign(value)
         report = ImportReport(self.model.name, self._rows, dict(sorted(left.items())))
@@ -284,7 +312,8 @@ class Importer:
                 if quantizer is not None and precision_of(quantizer) and binarizes(quantizer):
                     found += [(layer, value_of(quantizer))] if zero_is_positive(quantizer) else []
             except ValueError as error:
-                self._problems.append(f"unknown sign: kernel quantizer of {layer.name}: {error}")
+                text = f"kernel quantizer of {layer.name}"
+                self._problems.append(Problem("unknown sign", text, f": {error}"))
         return found
 
 

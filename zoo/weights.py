@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from larq_rep.checks import require_model
 from larq_rep.layers import Mirror
-from larq_rep.zoo.checkpoint import check_reader, read_state_dict
+from larq_rep.zoo.checkpoint import check_reader, kinds
 from larq_rep.zoo.checkpoint.tensors import naming
 from larq_rep.zoo.families import load_state_dict
 from larq_rep.zoo.mapping import ImportReport
+from larq_rep.zoo.wrapped import read_weights
 
 _KERAS = (".h5", ".hdf5", ".keras")
 _LARGEST_CONFIG = 10**8
@@ -63,6 +64,10 @@ def weights_file(network: str, weights: str | os.PathLike[str], published: Mappi
     name = _path(network, weights)
     if name not in published:
         if not os.path.isfile(name):
+            if os.path.isdir(name):
+                raise FileNotFoundError(f"{network}: {name}: {kinds.folder(name)}.")
+            if address := kinds.url(name):
+                raise FileNotFoundError(f"{network}: {kinds.address(address)}")
             known = f", or {' or '.join(map(repr, published))}" if published else ""
             raise FileNotFoundError(
                 f"{network}: there is no weights file {name!r}. Expected a file that Keras' `model.save_weights` or "
@@ -139,7 +144,12 @@ def _count(content: h5py.File) -> int:
 
 
 def load_weights(
-    model: tf.keras.Model, weights: str | os.PathLike[str], *, reader: str | None = None
+    model: tf.keras.Model,
+    weights: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+    reader: str | None = None,
 ) -> ImportReport | None:
     """Loads weights from a file into a network of the zoo: all of them, or none and an error that lists what is wrong.
 
@@ -150,6 +160,8 @@ def load_weights(
             a checkpoint, it is taken for one of this model; the constructors and `larq_rep.zoo.import_checkpoint` ask.
         weights: A file that Keras' `model.save_weights` or `model.save` wrote (`.h5`, `.keras`), or a checkpoint of
             the network's authors (`.pth`, `.pth.tar`, `.safetensors`, ...), in which nothing is executed.
+        key: Name of the dictionary of the weights in a checkpoint, `a.b` for `b` in `a`, if it has several.
+        ignore: Shell patterns of keys of a checkpoint to leave out.
         reader: Deprecated and without effect, see `larq_rep.zoo.checkpoint.read_state_dict`.
 
     # Returns
@@ -164,8 +176,7 @@ def load_weights(
     require_model("load_weights", model)
     check_reader("load_weights", reader)
     file = _path(model.name, weights)
-    if not os.path.isfile(file):
-        raise FileNotFoundError(f"{model.name}: there is no weights file {file!r}.")
+    weights_file(model.name, file, {})
     mirrors = any(isinstance(layer, Mirror) for layer in model.layers)
     if is_mirrored(file) != mirrors:
         raise ValueError(
@@ -174,9 +185,11 @@ def load_weights(
             "constructor, which builds the one that fits: weights=..."
         )
     if is_checkpoint(file):
-        arrays = read_state_dict(file)
+        contents = read_weights(file, key=key, ignore=ignore)
         with naming(file):
-            return load_state_dict(model, arrays)
+            report = load_state_dict(model, contents.arrays, contents.ignored)
+        report.notes = contents.notes
+        return report
     advice = (
         f"{model.name}: the weights in {file!r} do not fit the network. The file must come from the same constructor "
         "with the same arguments (beta, num_classes, include_top, ...): "

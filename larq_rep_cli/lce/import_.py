@@ -27,7 +27,7 @@ _SUFFIXES = (".h5", ".keras")
         "lce convert rep_reactnet.h5 -o rep.tflite",
     ),
 )
-@click.argument("file", type=options.PATH)
+@click.argument("file", type=click.Path())  # Not a Path, which takes a slash from an address.
 @options.output_option("The .h5 or .keras file to write.")
 @click.option("--network", help="Name of the network.  [default: the one that the keys of FILE belong to]")
 @options.size_options
@@ -36,6 +36,15 @@ _SUFFIXES = (".h5", ".keras")
     type=click.IntRange(1, 2),
     help="Phase of a two-phase training that FILE is from: after the first one the weights are real. Asked for if keys "
     "and shapes of both are the same.",
+)
+@click.option(
+    "--key", metavar="NAME", help="Dictionary of FILE that has the weights; a.b for b in a.  [default: the only one]"
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out the keys of FILE with this shell pattern, such as 'teacher.*'; may be repeated.",
 )
 @click.option(
     "--reader",
@@ -48,7 +57,7 @@ _SUFFIXES = (".h5", ".keras")
 @options.force_option
 @options.json_option
 def import_(
-    file: Path,
+    file: str,
     output: Path,
     network: str | None,
     beta: int | None,
@@ -56,6 +65,8 @@ def import_(
     input_size: tuple[int, int, int] | None,
     num_classes: int | None,
     step: int | None,
+    key: str | None,
+    ignore: tuple[str, ...],
     whole: bool,
     force: bool,
     as_json: bool,
@@ -74,23 +85,25 @@ def import_(
     files.check_output(output, force)
     start = time.perf_counter()
     given = dict(keywords)
-    for key in {"input_shape", "input_tensor", "weights"} & set(given):
-        raise InputError(f"--set {key}={given[key]!r}: the weights come from FILE, the size from --input-size.")
+    for name in {"input_shape", "input_tensor", "weights"} & set(given):
+        raise InputError(f"--set {name}={given[name]!r}: the weights come from FILE, the size from --input-size.")
     given = {key: value for key, value in (("beta", beta), ("num_classes", num_classes)) if value is not None} | given
     terminal.quiet_tensorflow()
     from larq_rep import zoo
 
     with refusing(ValueError, TypeError, ImportError), terminal.working(f"importing {file}"):
-        model, report = zoo.import_checkpoint(file, network, input_shape=input_size, step=step, **given)
+        model, report = zoo.import_checkpoint(
+            file, network, input_shape=input_size, step=step, key=key, ignore=ignore, **given
+        )
     with terminal.working(f"writing {output}"), files.replacing(output) as unfinished:
         model.save(unfinished)
     _print(report, file, output, time.perf_counter() - start, whole, as_json)
 
 
-def _print(report: ImportReport, file: Path, output: Path, seconds: float, whole: bool, as_json: bool) -> None:
+def _print(report: ImportReport, file: str, output: Path, seconds: float, whole: bool, as_json: bool) -> None:
     size = output.stat().st_size
     if as_json:
-        about = {"source": str(file), "file": str(output), "size": size, "seconds": seconds}
+        about = {"source": file, "file": str(output), "size": size, "seconds": seconds}
         terminal.print_json({**about, **report.to_dict()})
         return
     if whole:
@@ -116,7 +129,7 @@ def _print_rows(report: ImportReport) -> None:
 
 
 def _notes(report: ImportReport) -> list[str]:
-    lines = []
+    lines = list(report.notes)
     if report.zeros:
         lines.append(
             f"Latent weights that are exactly 0, whose sign is +1 here, but which PyTorch leaves out: "

@@ -178,13 +178,17 @@ def test_file_of_python_2(tmp_path):
 # What is refused
 
 OTHER_CONTENTS = {
-    "neither": ({"epoch": 1, "weights": weights()}, "no state dict under 'state_dict'.*found 'epoch', 'weights'"),
-    "two": ({"net": weights(), "model": weights(first=9)}, "'model' and 'net', expected one"),
-    "empty": ({"state_dict": {}}, "'state_dict' has no tensor"),
+    "neither": ({"epoch": 1, "loss": [0.5]}, "has no dictionary of tensors, found 'epoch', 'loss'"),
+    "two": ({"net": weights(), "model": weights(first=9)}, r"(?s)2 dictionaries.*lce import: --key net.*--key model"),
+    "empty": ({"state_dict": {}}, "no dictionary of tensors, found 'state_dict'"),
     "nothing": ({}, "has no tensor"),
     "list": ([weights()], "holds a list"),
-    "tensor": (tensor(np.ones(2), "0"), "holds a Tensor"),
-    "number": ({"model": {"w": tensor(np.ones(2), "0"), "k": 3}}, "'model' has 'k': 3, expected a tensor"),
+    "tensor": (tensor(np.ones(2), "0"), r"holds a tensor of shape \(2,\), expected a dictionary"),
+    "number": ({"model": {"w": tensor(np.ones(2), "0"), "k": 3}}, "has no dictionary of tensors, found 'model'"),
+    "number among weights": (
+        {"model": {"a.weight": tensor(np.ones(2), "0"), "k": 3}},
+        r"has 'k': 3, expected a tensor.*lce import: --ignore k\)",
+    ),
     "number as name": ({3: tensor(np.ones(2), "0")}, "found 3"),
 }
 
@@ -213,10 +217,10 @@ def calls(marker):
     system = b"cposix\nsystem\n"
     argument = b"X" + struct.pack("<I", len(command)) + command.encode()
     return {
-        "system": (pickle.dumps(Evil(os.system, command), 2), "'posix.system'.*Nothing was executed"),
-        "eval": (pickle.dumps(Evil(eval, program), 2), "'__builtin__.eval'.*Nothing was executed"),
-        "exec": (pickle.dumps(Evil(exec, program), 2), "'__builtin__.exec'.*Nothing was executed"),
-        "open": (pickle.dumps(Evil(open, str(marker), "w"), 2), r"'io.open'.*Nothing was executed"),
+        "system": (pickle.dumps(Evil(os.system, command), 2), "'posix.system'.*nothing was executed"),
+        "eval": (pickle.dumps(Evil(eval, program), 2), "'__builtin__.eval'.*nothing was executed"),
+        "exec": (pickle.dumps(Evil(exec, program), 2), "'__builtin__.exec'.*nothing was executed"),
+        "open": (pickle.dumps(Evil(open, str(marker), "w"), 2), r"'io.open'.*nothing was executed"),
         "Popen": (pickle.dumps(Evil(subprocess.check_call, ["touch", str(marker)]), 2), "'commands.check_call'"),
         "getattr": (
             b"\x80\x02c__builtin__\ngetattr\n(c__builtin__\n__import__\nU\x02os\x85RU\x06systemtR"
@@ -224,35 +228,42 @@ def calls(marker):
             + b"\x85R.",
             "'__builtin__.getattr'",
         ),
-        "nested": (pickle.dumps({"state_dict": [Evil(os.system, command)]}, 2), "'posix.system'"),
+        "nested": (pickle.dumps({"state_dict": Evil(os.system, command)}, 2), "'posix.system'"),
         "INST": (b"\x80\x02(" + argument + b"iposix\nsystem\n.", "opcode INST.*Nothing was executed"),
-        "OBJ": (b"\x80\x02(" + system + argument + b"o.", "'posix.system'"),
+        "OBJ": (b"\x80\x02(" + system + argument + b"o.", "opcode OBJ.*Nothing was executed"),
         "STACK_GLOBAL": (
             b"\x80\x02X\x05\x00\x00\x00posixX\x06\x00\x00\x00system\x93" + argument + b"\x85R.",
-            "STACK_G",
+            "'posix.system'",
         ),
-        "popped": (b"\x80\x02" + system + argument + b"\x85R0}.", "'posix.system'"),
-        "protocol 0": (pickle.dumps(Evil(os.system, command), 0), "'posix.system'"),
-        "protocol 4": (pickle.dumps(Evil(os.system, command), 4), "pickle has protocol 4"),
+        "popped": (b"\x80\x02" + system + argument + b"\x85R0}.", "has no tensor"),
+        "protocol 0": (pickle.dumps(Evil(os.system, command), 0), "opcode PUT.*Nothing was executed"),
+        **{
+            f"protocol {n}": (pickle.dumps(Evil(os.system, command), n), "'posix.system'.*nothing was executed")
+            for n in (3, 4, 5)
+        },
     }
 
 
 def containers(pickled):
     """A pickle in each place where a file has one."""
-    parts = torch_files.legacy_parts(weights())
+    parts = {i: torch_files.legacy_parts({} if i == 3 else weights()) for i in range(1, 5)}
     members = torch_files.members(weights())
     return {
         "zip": torch_files.zipped({**members, "archive/data.pkl": pickled}),
-        **{f"legacy {i}": b"".join([*parts[:i], pickled, *parts[i + 1 :]]) for i in range(1, 5)},
+        **{f"legacy {i}": b"".join([*part[:i], pickled, *part[i + 1 :]]) for i, part in parts.items()},
     }
+
+
+# What is said where a legacy file has its version, its system and its list of storages.
+ENVELOPE = "protocol version is|byte order is not|list of storages is not"
 
 
 @pytest.mark.parametrize("name", calls(""))
 def test_nothing_is_called(tmp_path, name):
     marker = tmp_path / "called"
     pickled, message = calls(marker)[name]
-    for content in containers(pickled).values():
-        refuse(tmp_path, content, message)
+    for place, content in containers(pickled).items():
+        refuse(tmp_path, content, message if place in ("zip", "legacy 3") else f"{message}|{ENVELOPE}")
     refuse(tmp_path, pickled, "pickle, but not one of torch.save|a text that begins")
     # The other way round: Python's own reader does make the file.
     result = pickle.loads(pickled)
@@ -268,7 +279,7 @@ def test_nothing_is_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(library))
     pickled = b"\x80\x02chostile_module\nthing\n."
     for content in containers(pickled).values():
-        with pytest.raises(CheckpointError, match=r"'hostile_module\.thing'.*Nothing was executed"):
+        with pytest.raises(CheckpointError, match=rf"'hostile_module\.thing'.*nothing was executed|{ENVELOPE}"):
             read_state_dict(save(tmp_path, content))
     assert not (tmp_path / "imported").exists()
     assert pickle.loads(pickled) == 1
@@ -292,8 +303,8 @@ def test_no_object_gets_attributes(tmp_path):
 
 
 BROKEN = {
-    "call of a number": (b"K\x01)R", "has 1 where a known name"),
-    "call of a storage type": (b"ctorch\nFloatStorage\n)R", "calls 'torch FloatStorage'"),
+    "call of a number": (b"K\x01)R", "has 1 where a function or class"),
+    "call of a storage type": (b"ctorch\nFloatStorage\n)R", "holds an object of 'torch.FloatStorage'"),
     "call with a list": (b"ccollections\nOrderedDict\n]R", r"has \[\] where a tuple"),
     "pairs that are none": (b"ccollections\nOrderedDict\nK\x05\x85R", "has 5 where a list of pairs"),
     "parameter of a number": (b"ctorch._utils\n_rebuild_parameter\nK\x01\x85R", "has 1 where a tensor"),
@@ -308,20 +319,23 @@ BROKEN = {
     "string of no text": (b"X\x01\x00\x00\x00\xff", "broken at byte 2"),
     "key without value": (b"}(K\x01u", "key without a value"),
     "entry of a list": (b"]K\x01K\x02s", r"has \[\] where a dictionary"),
-    "list in a dictionary": (b"}]K\x01s", r"has a dictionary with key \[\]"),
-    "key of 70 bits": (b"}\x8a\x09" + b"\xff" * 8 + b"\x01K\x01s", "expected a string or a number"),
+    "list as a key": (b"}]K\x01s", "no dictionary of tensors, found an object of 'builtins.list'"),
+    "key of 70 bits": (b"}\x8a\x09" + b"\xff" * 8 + b"\x01K\x01s", "found an object of 'builtins.int'"),
     "element of a dictionary": (b"}K\x01a", r"has \{\} where a list"),
     "two values": (b"}}", "ends with 2 values"),
     "open mark": (b"(}", "ends with 1 values"),
-    "object of the reader": (b"csys\nmodules\n", "asks for 'sys.modules'"),
-    "dotted name": (b"ccollections\nOrderedDict.__init__\n", "asks for"),
-    "name with a space": (b"ctorch._utils _rebuild_tensor_v2\nx\n", "asks for"),
-    "PROTO 5": (b"\x80\x05}", "protocol 5, expected 2"),
+    "object of the reader": (b"csys\nmodules\n", "holds the name 'sys.modules'"),
+    "dotted name": (b"ccollections\nOrderedDict.__init__\n", "holds the name"),
+    "name with a space": (b"ctorch._utils _rebuild_tensor_v2\nx\n", "holds the name"),
+    "PROTO 6": (b"\x80\x06}", "protocol 6, expected 2 to 5"),
+    "name of numbers": (b"K\x01K\x02\x93", "has 1 where the name of a module"),
+    "memo of nothing": (b"\x94", "broken at byte 2"),
+    "mark popped twice": (b"(11", "broken at byte 2"),
     "EXT1": (b"\x82\x01", "opcode EXT1"),
     "no opcode": (b"\xfe", "opcode 0xfe"),
-    "whole model": (b"(X\x06\x00\x00\x00moduleK\x01K\x02K\x03tQ", "holds a whole model"),
+    "whole model": (b"(X\x06\x00\x00\x00moduleK\x01K\x02K\x03tQ", "holds an object of 'persistent_id'"),
     "class of a model": (b"cmodels.reactnet\nReActNet\n)\x81", "'models.reactnet.ReActNet'.*state_dict"),
-    "storage of nothing": (b"K\x01Q", "expected type, key and size"),
+    "storage of nothing": (b"K\x01Q", "holds an object of 'persistent_id'"),
     "storage of nothing known": (b"(X\x07\x00\x00\x00storageK\x01X\x01\x00\x00\x000NK\x02tQ", "expected type, key and"),
     "nested lists": (b"]" * 100_000 + b"a" * 99_999, "nested over 32 deep"),
     "nested tuples": (b")" + b"\x85" * 100_000, "nested over 32 deep"),
@@ -331,7 +345,7 @@ BROKEN = {
         "where its storage",
     ),
     "nested marks": (b"(" * 100_000 + b"}", "ends with 1 values"),
-    "a million opcodes": (b"}" + b"N0" * 500_000, "opcode POP"),
+    "a million opcodes": (b"}" + b"N0" * 500_000, "over 1,000,000 opcodes"),
     "another million": (b"]" + b"(Ne" * 400_000, "over 1,000,000 opcodes"),
 }
 
@@ -339,8 +353,9 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_pickles(tmp_path, name):
     middle, message = BROKEN[name]
-    for content in list(containers(b"\x80\x02" + middle + b".").values())[:2]:
-        refuse(tmp_path, content, message.replace("byte 2", "byte [0-9]+"))
+    found = containers(b"\x80\x02" + middle + b".")
+    for place in ("zip", "legacy 3"):
+        refuse(tmp_path, found[place], message.replace("byte 2", "byte [0-9]+"))
 
 
 def test_list_of_itself(tmp_path):
@@ -480,7 +495,11 @@ ARCHIVES = {
     "backslash": (torch_files.zipped(changed_members(**{"..\\x": b""})), "path that may lead out"),
     "drive": (torch_files.zipped({**changed_members(), "C:x": b""}), "path that may lead out"),
     "two pickles": (torch_files.zipped({**changed_members(), "b/data.pkl": b"N."}), "2 members NAME/data.pkl"),
-    "no pickle": (torch_files.zipped({"model_best.pth.tar": b"x"}), "0 members NAME/data.pkl.*unpack that first"),
+    "no pickle": (
+        torch_files.zipped({"model_best.pth.tar": b"x"}),
+        "zip archive.*Unpack it first, and give 'model_best",
+    ),
+    "something else": (torch_files.zipped({"a.txt": b"x"}), "0 members NAME/data.pkl.*unpack that first"),
     "big-endian": (torch_files.zipped(changed_members(byteorder=b"bigbig")), "byte order"),
     "wrong byte order": (torch_files.zipped(changed_members(byteorder=b"big")), "byteorder' should have 6 bytes"),
     "TorchScript": (torch_files.zipped(changed_members(**{"constants.pkl": b")."})), "TorchScript"),
@@ -552,7 +571,7 @@ NO_CHECKPOINTS = {
     "text": (b"Too many users have viewed this file recently.", "it is a text that begins 'Too many"),
     "tar": (bytes(257) + b"ustar\x0000" + bytes(500), "it is a tar archive.*torch.load"),
     "gzip": (b"\x1f\x8b\x08" + bytes(50), "compressed archive"),
-    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "model.load_weights"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "file of Keras.*model.load_weights"),
     "empty zip": (b"PK\x05\x06" + bytes(18), "empty or divided zip"),
     "pickle": (pickle.dumps({"a": 1}, 2), "pickle, but not one of torch.save"),
     "zeros": (bytes(100), "begins with the bytes 00 00"),

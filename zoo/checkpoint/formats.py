@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-import pickle
 import re
 import struct
 import zipfile
 from typing import Any
 
+from larq_rep.zoo.checkpoint import kinds
 from larq_rep.zoo.checkpoint.tensors import (
     BFLOAT16,
     BOOL,
     DAMAGED,
     DTYPES,
+    LEGACY_MAGIC,
     RESAVE,
     CheckpointError,
     ReadStorage,
@@ -23,8 +24,6 @@ from larq_rep.zoo.checkpoint.tensors import (
 )
 from larq_rep.zoo.checkpoint.unpickle import MAX_PICKLE, unpickle
 
-# The first pickle of a file of PyTorch before 1.6, with a number that nothing else begins with.
-LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _LEGACY_VERSION = 1001
 
 _MAX_DIRECTORY = 4 * 2**20  # A real file has a thousand members of 100 bytes each.
@@ -81,7 +80,10 @@ def open_zip(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
     except _ZIP_ERRORS as error:
         raise CheckpointError(f"it is not a complete zip archive: {error}. {DAMAGED}") from error
     file.limit = size
-    members = _check_members(archive.infolist(), size)
+    infos = archive.infolist()
+    if other := kinds.archive([info.orig_filename for info in infos]):
+        raise CheckpointError(other)
+    members = _check_members(infos, size)
     pickles = [name for name in members if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise CheckpointError(
@@ -89,8 +91,6 @@ def open_zip(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
             "in the archive, unpack that first"
         )
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in members:
-        raise CheckpointError(f"it is a TorchScript program, expected weights. {RESAVE}")
 
     def read(name: str, length: int) -> bytes:
         info = members.get(name)
@@ -129,7 +129,7 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise CheckpointError(
                 f"{what} is compressed, expected it stored, as torch.save writes it. If the checkpoint is a file in "
-                "the archive, unpack that first"
+                f"the archive, unpack that first; if it was unpacked and packed again: {kinds.UNPACKED}"
             )
         members[name] = info
     # Overlapping members can make a small archive expand to any size.
@@ -158,6 +158,8 @@ def open_legacy(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
     position = stream.tell()
     for key in keys:
         storage = storages[key]
+        if storage.kind not in DTYPES:
+            raise CheckpointError(f"its storage {short(key)} has type {short(storage.kind)}, of unknown size. {RESAVE}")
         file.seek(position)
         numel = file.read(8)
         if numel != storage.numel.to_bytes(8, "little") or position + 8 + storage.bytes > size:
@@ -174,6 +176,11 @@ def open_legacy(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:
         return file.read(storage.bytes)
 
     return content, read
+
+
+def is_safetensors(head: bytes, size: int) -> bool:
+    """Whether a file begins as safetensors do: the length of a JSON object, and the object."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
 def open_safetensors(file: LimitedFile, size: int) -> tuple[Any, ReadStorage]:

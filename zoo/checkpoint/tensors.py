@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ DAMAGED = "The file is damaged, or its download stopped early: get it again and 
 RESAVE = (
     "In PyTorch, where the file loads and if you trust it, save the weights alone: torch.save(model.state_dict(), path)"
 )
+
+# The first pickle of a file of PyTorch before 1.6, with a number that nothing else begins with.
+LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 BFLOAT16 = "torch BFloat16Storage"
 BOOL = "torch BoolStorage"
@@ -32,6 +36,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "torch CharStorage": np.dtype("i1"),
     "torch ByteStorage": np.dtype("u1"),
     BOOL: np.dtype("u1"),
+    "torch ComplexFloatStorage": np.dtype("<c8"),
+    "torch ComplexDoubleStorage": np.dtype("<c16"),
 }
 _MAX_RANK = 32  # numpy's
 
@@ -76,6 +82,9 @@ class Storage:
     def bytes(self) -> int:
         return self.numel * DTYPES[self.kind].itemsize
 
+    def __repr__(self) -> str:
+        return f"a storage of {self.numel:,} numbers"
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -85,6 +94,9 @@ class Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"a tensor of shape {short(self.shape)}"
 
 
 ReadStorage = Callable[[Storage], bytes]

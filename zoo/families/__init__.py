@@ -22,10 +22,8 @@ import tensorflow as tf
 
 from larq_rep.layers import Mirror
 from larq_rep.zoo.checkpoint import CheckpointError
-from larq_rep.zoo.keys import NAME_IT, Keys
+from larq_rep.zoo.keys import COUNTERS, NAME_IT, Keys
 from larq_rep.zoo.mapping import Importer, ImportReport
-
-_COUNTER = {r".*\.num_batches_tracked": "a counter that only PyTorch's training uses"}
 
 
 class Family(Protocol):
@@ -67,7 +65,9 @@ def recognise(keys: Keys) -> tuple[str, dict[str, Any]]:
     raise CheckpointError(f"its keys, such as {listed}, are those of no network here. {NAME_IT}.")
 
 
-def load_state_dict(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> ImportReport:
+def load_state_dict(
+    model: tf.keras.Model, arrays: Mapping[str, np.ndarray], ignored: Mapping[str, str] | None = None
+) -> ImportReport:
     """Gives a network of the zoo the weights of a state dict: all of them, or none.
 
     # Arguments
@@ -75,6 +75,7 @@ def load_state_dict(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> 
             mirrored. Its weights may be its latent weights (`larq_rep.training.with_real_weights`), as in a first
             training phase.
         arrays: What `read_state_dict` returns.
+        ignored: Keys that were left out on demand, with the pattern that each has.
 
     # Returns
         What became of each key.
@@ -85,10 +86,11 @@ def load_state_dict(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> 
     """
     try:
         family = _family(model)
-        weights = Importer(model, arrays)
-        return weights.finish(_COUNTER | family.port(weights))
+        weights = Importer(model, arrays, ignored)
+        unused = family.port(weights)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}{_of_another(model.name, arrays)}") from error
+        raise CheckpointError("\n".join([str(error), *_of_another(model, arrays)])) from error
+    return weights.finish(COUNTERS | unused, lambda: _of_another(model, arrays))
 
 
 def _family(model: tf.keras.Model) -> Family:
@@ -108,10 +110,20 @@ def _family(model: tf.keras.Model) -> Family:
     return family
 
 
-def _of_another(network: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """A line that names the network whose keys these are, if it is not the one that they were meant for."""
+def _of_another(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """A line that names the network or form whose keys these are, if it is not the one that they were meant for."""
     try:
-        name, _ = recognise(Keys(arrays))
+        name, known = recognise(Keys(arrays))
     except CheckpointError:
-        return ""
-    return "" if name == network else f"\nIts keys are those of {name}."
+        return []
+    if name != model.name:
+        return [f"Its keys are those of {name}. If it is that: network={name!r} (lce import: --network {name})."]
+    built = model.record.arguments if getattr(model, "record", None) else {}
+    # The data set of small images is a guess by the number of classes.
+    other = {key: value for key, value in known.items() if key != "dataset" and isinstance(value, str | int)}
+    other = {key: value for key, value in other.items() if built.get(key, value) != value}
+    if not other:
+        return []
+    words = ", ".join(f"{key}={value!r}" for key, value in other.items())
+    options = " ".join(f"--set {key}={value}" for key, value in other.items())
+    return [f"Its keys are those of {name} with {words}. If it is that: {words} (lce import: {options})."]
