@@ -35,6 +35,9 @@ def labelled(
         raise InputError(f"--images: {folder} is not a folder. Expected a folder that holds one folder for each class.")
     folders = folders_in(folder)
     found = {child: images_in(child) for child in folders}
+    numbered = all(child.name.isdecimal() for child in folders)
+    if numbered and not (names and certain) and len({int(child.name) for child in folders}) < len(folders):
+        raise InputError(f"--images: {folder} has two folders with the same number. Expected one for each class.")
     if not any(found.values()):
         raise InputError(f"--images: {folder} has no folders with images. Expected one for each class.")
     used = [child for child in folders if found[child]]
@@ -97,8 +100,6 @@ def _named(
 def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> dict[Path, int]:
     """The class of each folder: its name if all names are class numbers, otherwise its place."""
     numbered = all(child.name.isdecimal() for child in folders)
-    if numbered and len({int(child.name) for child in folders}) < len(folders):
-        raise InputError(f"--images: {folder} has two folders with the same number. Expected one for each class.")
     if numbered and max(int(child.name) for child in folders) < classes:
         return {child: int(child.name) for child in folders}
     if len(folders) != classes:

@@ -169,7 +169,8 @@ def test_a_run_and_its_file_agree(trained):
         found = json.loads(run("evaluate", source, "--images", images, "--json").stdout)
         assert (found["images"], found["top1"]) == (32, expected["top1"])
         assert found["preparation"].endswith("in 0..1")
-    result = run("verify", trained / "run", trained / "run.tflite", "--images", images, "--json", "--runtime", "lce")
+    options = ("--json", "--runtime", "lce", "--proof-images", 1)
+    result = run("verify", trained / "run", trained / "run.tflite", "--images", images, *options)
     found = json.loads(result.stdout)
     assert found["accuracy"] == {"keras": expected["top1"], "tflite": expected["top1"]}
     assert found["preparation"].endswith("in 0..1") and not found["disagreements"]
@@ -198,7 +199,7 @@ def test_a_damaged_preparation_is_named(trained, tmp_path):
 
 def test_older_files_are_read(tmp_path, pictures):
     """Of 0.2: the name of the network and `mirrored_input` are all that they say."""
-    model = zoo.ResNet20(method="fracbnn", width=4, input_shape=(SIZE, SIZE, 3), num_classes=3)
+    model = zoo.ResNet20(method="fracbnn", width=4, input_shape=(12, 12, 3), num_classes=3)
     content, _ = larq_rep.converters.convert(tf.keras.Model(model.input, model.output, name="ResNet20"))
     (tmp_path / "old.tflite").write_bytes(content)
     result = run("evaluate", tmp_path / "old.tflite", "--images", pictures[3] / "test")
