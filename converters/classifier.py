@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Classifier:
         range: Smallest and largest value of an integer input.
         takes_levels: Whether its first layer scales the levels 0 to 255.
         model: The Keras model, if it is one.
+        about: The metadata of a file, see `larq_rep.converters.metadata`.
     """
 
     network: str | None
@@ -44,6 +45,7 @@ class Classifier:
     range: tuple[float, float] | None = None
     takes_levels: bool = False
     model: tf.keras.Model | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """A number for each class, `(images, classes)`, of prepared images, at most `batch` of them."""
@@ -92,7 +94,6 @@ def of_model(source: str, model: tf.keras.Model) -> Classifier:
     inputs, outputs = model.inputs or [], model.outputs or []
     shape, classes, batch = _sizes(source, [tuple(x.shape) for x in inputs], [tuple(y.shape) for y in outputs])
     dtype = inputs[0].dtype.as_numpy_dtype
-    layers = tf.keras.layers
     record = getattr(model, "record", None)
     return Classifier(
         network=record.network if record else model.name,
@@ -101,12 +102,18 @@ def of_model(source: str, model: tf.keras.Model) -> Classifier:
         predict=lambda images: tf.nest.flatten(model.predict_on_batch(images.astype(dtype)))[0],
         batch=batch,
         range=(0.0, 255.0) if np.dtype(dtype).kind in "iu" else None,
-        takes_levels=any(
-            (isinstance(layer, layers.Rescaling) and np.max(layer.scale) < _FACTOR)
-            or (isinstance(layer, layers.Normalization) and np.max(getattr(layer, "mean", 0)) > _OFFSET)
-            for layer in model.submodules
-        ),
+        takes_levels=takes_levels(model),
         model=model,
+    )
+
+
+def takes_levels(model: tf.keras.Model) -> bool:
+    """Whether a layer of the model scales levels 0 to 255 to about 1."""
+    layers = tf.keras.layers
+    return any(
+        (isinstance(layer, layers.Rescaling) and np.max(layer.scale) < _FACTOR)
+        or (isinstance(layer, layers.Normalization) and np.max(getattr(layer, "mean", 0)) > _OFFSET)
+        for layer in model.submodules
     )
 
 
@@ -137,6 +144,7 @@ def of_file(source: str, content: bytes) -> Classifier:
         predict=lambda images: engine.interpreter.predict([metadata.as_taken(about, images).astype(dtype)])[0],
         batch=batch,
         takes_levels=_scales_levels(flatbuffer),
+        about=about,
     )
     return classifier if dtype.kind == "f" else _quantized(classifier, engine, dtype)
 

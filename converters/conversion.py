@@ -14,8 +14,7 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
-from larq_rep import __version__
-from larq_rep.converters import constants, finite, interface, lce, loading, metadata, reasons
+from larq_rep.converters import constants, finite, interface, lce, loading, metadata, reasons, standard_metadata
 from larq_rep.converters import float_weights as storage
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.control_flow import needed_for
@@ -24,7 +23,9 @@ from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.lce_graph import definition_for_lce, unknown_padding
 from larq_rep.converters.unpacked import audit_unpacked
+from larq_rep.images import Preparation
 from larq_rep.layers import Mirror
+from larq_rep.record import known_images
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
 
@@ -82,6 +83,8 @@ def convert(
     float_weights: str = "float32",
     mirrored_input: bool = False,
     fold: bool = True,
+    preparation: Preparation | None = None,
+    classes: Sequence[str] | None = None,
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
@@ -105,13 +108,17 @@ def convert(
             takes images that are mirrored already, top to bottom and left to right, which a camera may do at no cost.
             The file says so in its metadata.
         fold: Fold constants; `False` keeps the operators of LCE's converter.
+        preparation: How images are prepared for the model, which the file then says; by default as the model's record
+            tells, and nothing without one.
+        classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
+            `()` the file names none.
 
     # Returns
         The bytes of the `.tflite` file and a `Report`.
 
     # Raises
-        ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, or a file cannot be loaded
-            (`LoadingError`).
+        ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, `preparation` or `classes`
+            do not fit the model, or a file cannot be loaded (`LoadingError`).
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
@@ -121,7 +128,8 @@ def convert(
     model = loading.load(model)
     if findings := audit_model(model):
         raise ConversionError(findings)
-    names = interface.Interface.of(model)
+    names, network = interface.Interface.of(model), model.name
+    preparation, classes = _known_images(model, preparation, classes)
     if mirrored_input:
         model = without_mirror(model)
     graph = _traced(model)
@@ -148,8 +156,8 @@ def convert(
     findings += _kept_float32(stored)
     unpacked = audit_unpacked(graph, binary, stored)
     content = interface.attach(content, names)
-    about = {"version": __version__, "network": model.name, "mirrored_input": mirrored_input}
-    content = metadata.attach(content, about)
+    content = metadata.attach(content, metadata.of_network(network, preparation, classes, mirrored_input))
+    content = standard_metadata.attach(content, network, preparation, classes)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
@@ -166,6 +174,21 @@ def convert(
         findings=findings + unpacked.findings,
     )
     return content, report
+
+
+def _known_images(
+    model: tf.keras.Model, preparation: Preparation | None, classes: Sequence[str] | None
+) -> tuple[Preparation | None, Sequence[str] | None]:
+    """What the file says of its images: what the caller says, or else the model's record."""
+    if preparation is not None and [tuple(x.shape[1:]) for x in model.inputs] != [
+        (*preparation.size, preparation.channels)
+    ]:
+        shape = (*preparation.size, preparation.channels)
+        raise ValueError(f"preparation: it is for images of {shape}, but {model.name} takes {model.input_shape}.")
+    if classes and [y.shape[-1] for y in model.outputs] != [len(classes)]:
+        raise ValueError(f"classes: there are {len(classes)} names, but {model.name} gives {model.output_shape}.")
+    by_record = known_images(model)
+    return preparation or by_record[0], by_record[1] if classes is None else classes or None
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:

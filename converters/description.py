@@ -89,8 +89,9 @@ class Description:
         binary_convolutions: The binary convolutions in execution order.
         real_operators: The real-valued convolutions and dense layers in execution order.
         metadata: What `larq_rep.converters.convert` recorded about the file: the `version` of this package that
-            converted it (0.1.0 did not say so), the `network` it comes from, and whether it takes mirrored images
-            (`mirrored_input`). Empty for files that others made.
+            converted it (0.1.0 did not say so), the `network` it comes from, how images are prepared (`input`) and
+            what its `classes` are called, where that is known, and `mirrored_input` if it takes mirrored images. Empty
+            for files that others made.
     """
 
     size: int

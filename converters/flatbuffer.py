@@ -12,6 +12,8 @@ import numpy as np
 from flatbuffers import flexbuffers
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
+from larq_rep.converters import associated
+
 _FILE_IDENTIFIER = b"TFL3"
 _DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
@@ -84,6 +86,11 @@ class Flatbuffer:
     # Arguments
         content: The bytes of a `.tflite` file.
 
+    # Attributes
+        model: The objects of TFLite's schema.
+        size: Bytes of the file.
+        files: Files that it carries, which `pack` appends again.
+
     # Raises
         TypeError: If `content` is not bytes.
         InvalidFlatbufferError: If the bytes are not a TFLite model with exactly one subgraph.
@@ -109,6 +116,7 @@ class Flatbuffer:
                 "(control flow is not supported)."
             )
         self.size = len(content)
+        self.files = associated.read(bytes(content))
         try:
             self._check()
         except InvalidFlatbufferError:
@@ -264,7 +272,7 @@ class Flatbuffer:
         """The bytes of a `.tflite` file."""
         builder = _Builder(self.size + 1024)
         builder.Finish(self.model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
-        return bytes(builder.Output())
+        return associated.append(bytes(builder.Output()), self.files)
 
     def add_tensor(self, like: int, suffix: str) -> int:
         """Appends a tensor of the type and shape of another one, and returns its index."""
@@ -323,6 +331,7 @@ class Flatbuffer:
         """Empties the buffers that no tensor reads any more, so that `pack` leaves their data out."""
         used = {tensor.buffer for tensor in self.subgraph.tensors}
         used |= {metadata.buffer for metadata in self.model.metadata or []}
+        used |= {int(index) for index in ([] if self.model.metadataBuffer is None else self.model.metadataBuffer)}
         for index, buffer in enumerate(self.model.buffers):
             if index not in used:
                 buffer.data = None

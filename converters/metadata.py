@@ -7,25 +7,53 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
+from larq_rep import __version__
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.images import Preparation
 
 _NAME = b"larq_rep"
 
 
+def of_network(
+    network: str, preparation: Preparation | None, classes: Sequence[str] | None, mirrored: bool
+) -> dict[str, Any]:
+    """The values for the file of a network; what is not known is left out.
+
+    # Arguments
+        network: Its name.
+        preparation: How its images are prepared.
+        classes: The names of its classes.
+        mirrored: Whether the file takes mirrored images.
+    """
+    values: dict[str, Any] = {"version": __version__, "network": network}
+    if preparation is not None:
+        values["input"] = {**preparation.to_dict(), "mirrored": mirrored}
+    if classes is not None:
+        values["classes"] = list(classes)
+    # Where versions before 0.3 look for it.
+    return {**values, "mirrored_input": True} if mirrored else values
+
+
 def attach(content: bytes, values: dict[str, Any]) -> bytes:
     """The file with these values, as JSON in a metadata buffer named `larq_rep`."""
-    model = (flatbuffer := Flatbuffer(content)).model
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(json.dumps(values).encode(), np.uint8)
-    model.buffers.append(buffer)
-    entry.name, entry.buffer = _NAME, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    flatbuffer = Flatbuffer(content)
+    add(flatbuffer, _NAME, json.dumps(values).encode())
     return flatbuffer.pack()
+
+
+def add(flatbuffer: Flatbuffer, name: bytes, data: bytes) -> None:
+    """Adds a metadata buffer."""
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    flatbuffer.model.buffers.append(buffer)
+    entry.name, entry.buffer = name, len(flatbuffer.model.buffers) - 1
+    flatbuffer.model.metadata = [*(flatbuffer.model.metadata or []), entry]
 
 
 def read(content: bytes) -> dict[str, Any]:
@@ -41,6 +69,38 @@ def read(content: bytes) -> dict[str, Any]:
     return {}
 
 
+def is_mirrored(values: dict[str, Any]) -> bool:
+    """Whether the file takes images that are mirrored, top to bottom and left to right."""
+    images = values.get("input")
+    return bool(values.get("mirrored_input") or (isinstance(images, dict) and images.get("mirrored")))
+
+
 def as_taken(values: dict[str, Any], images: np.ndarray) -> np.ndarray:
-    """Images as the file takes them: mirrored, top to bottom and left to right, if it says so."""
-    return np.ascontiguousarray(images[:, ::-1, ::-1]) if values.get("mirrored_input") else images
+    """Images as the file takes them, which says whether it wants them mirrored."""
+    return np.ascontiguousarray(images[:, ::-1, ::-1]) if is_mirrored(values) else images
+
+
+def preparation(values: dict[str, Any], shape: tuple[int, ...]) -> Preparation | None:
+    """The preparation of images that the file says; `None` if it says none.
+
+    # Arguments
+        values: What `read` returns.
+        shape: Height, width and channels of the file's input.
+
+    # Raises
+        ValueError: If it is not a preparation for this input.
+    """
+    if "input" not in values:
+        return None
+    found = Preparation.from_dict(values["input"])
+    if (*found.size, found.channels) != tuple(shape):
+        raise ValueError(f"preparation: it is for {(*found.size, found.channels)}, the input is {tuple(shape)}.")
+    return found
+
+
+def classes(values: dict[str, Any], count: int) -> tuple[str, ...] | None:
+    """The names of the classes that the file says; `None` if it does not, or there are not `count` of them."""
+    names = values.get("classes")
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)

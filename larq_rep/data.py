@@ -14,14 +14,23 @@ import numpy as np
 import tensorflow as tf
 
 from larq_rep.datasets import IMAGENET_STATISTICS
-from larq_rep.images import SUFFIXES, Size, folders_in, height_width, images_in, normalised, open_upright
+from larq_rep.images import (
+    MODES,
+    SUFFIXES,
+    Preparation,
+    Size,
+    folders_in,
+    height_width,
+    images_in,
+    normalised,
+    open_upright,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGENET_MEAN, IMAGENET_STD = IMAGENET_STATISTICS
 
-_MODES = {1: "L", 3: "RGB"}
 _HELD_OUT_DIGITS = 360
 
 
@@ -58,7 +67,7 @@ def digits(split: str = "train", size: Size = 8) -> tuple[np.ndarray, np.ndarray
 
 
 def image_folder(
-    path: str | os.PathLike[str], size: Size, channels: int = 3
+    path: str | os.PathLike[str], size: Size, channels: int = 3, preparation: Preparation | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Reads a folder of images, or a folder with one folder of images per class.
 
@@ -70,6 +79,7 @@ def image_folder(
             begin with a dot are skipped.
         size: Height and width of the result, or `(height, width)`.
         channels: 3 for RGB, normalised, or 1 for grey, in [0, 1].
+        preparation: Another preparation, for this size and these channels.
 
     # Returns
         Images of shape `(N, height, width, channels)`; labels of shape `(N,)`, which are the positions of the
@@ -81,7 +91,7 @@ def image_folder(
             or if `channels` is not 1 or 3.
         NotADirectoryError: If `path` is not a folder.
     """
-    if channels not in _MODES:
+    if channels not in MODES:
         raise ValueError(f"image_folder: channels should be 1 (grey) or 3 (RGB), found {channels}.")
     root = Path(path)
     if not root.is_dir():
@@ -97,7 +107,10 @@ def image_folder(
     files = flat or [file for file, _ in labelled]
     if not files:
         raise ValueError(f"{root} holds no images, nor do the folders in it. Expected {', '.join(SUFFIXES)}.")
-    images = np.stack([_read(file, height_width(size), channels) for file in files])
+    if preparation is not None:
+        images = np.concatenate([preparation([open_upright(file, MODES[channels])]) for file in files])
+    else:
+        images = np.stack([_read(file, height_width(size), channels) for file in files])
     labels = np.array([label for _, label in labelled]) if labelled else None
     return images, labels, [file.relative_to(root).as_posix() for file in files]
 
@@ -136,7 +149,7 @@ def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:
 def _read(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    return _to_array(ImageOps.fit(open_upright(file, _MODES[channels]), size[::-1], Image.Resampling.BILINEAR))
+    return _to_array(ImageOps.fit(open_upright(file, MODES[channels]), size[::-1], Image.Resampling.BILINEAR))
 
 
 def _to_array(image: Image.Image) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 if TYPE_CHECKING:
+    from larq_rep.images import Preparation
     from larq_rep.zoo.records import Variant
 
 
@@ -69,6 +70,13 @@ def recorded(model: tf.keras.Model, record: Record | None) -> tf.keras.Model:
         model = RecordedModel(model.input, model.output, name=model.name)
     model.record = record
     return model
+
+
+def known_images(model: tf.keras.Model) -> tuple[Preparation | None, tuple[str, ...] | None]:
+    """The preparation of images and the names of classes that the record of a model tells; `None` what it does not."""
+    import larq_rep
+
+    return larq_rep.zoo.preprocess.known(model), larq_rep.zoo.predictions.known(model)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,9 @@
-"""Reads a folder that holds one folder of images for each class, for `lce evaluate`."""
+"""Reads a folder that holds one folder of images for each class."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from larq_rep_cli import terminal
@@ -12,7 +14,9 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def labelled(folder: Path, source: str, classes: int, names: list[str] | None) -> tuple[list[Path], list[int]]:
+def labelled(
+    folder: Path, source: str, classes: int, names: Sequence[str] | None, certain: bool = True
+) -> tuple[list[Path], list[int]]:
     """Image files and their classes.
 
     # Arguments
@@ -20,6 +24,7 @@ def labelled(folder: Path, source: str, classes: int, names: list[str] | None) -
         source: The name of the evaluated model, for messages.
         classes: The number of its classes.
         names: The names of its classes, if they have names.
+        certain: Whether it was trained on these names.
 
     # Raises
         InputError: If the folders do not match the classes.
@@ -31,23 +36,65 @@ def labelled(folder: Path, source: str, classes: int, names: list[str] | None) -
     folders = folders_in(folder)
     found = {child: images_in(child) for child in folders}
     numbered = all(child.name.isdecimal() for child in folders)
-    if numbered and not names and len({int(child.name) for child in folders}) < len(folders):
+    if numbered and not (names and certain) and len({int(child.name) for child in folders}) < len(folders):
         raise InputError(f"--images: {folder} has two folders with the same number. Expected one for each class.")
     if not any(found.values()):
         raise InputError(f"--images: {folder} has no folders with images. Expected one for each class.")
-    if names:
-        strange = [child.name for child in folders if child.name not in names and found[child]]
-        if strange:
-            raise InputError(
-                f"--images: {folder} has the folder {strange[0]!r} ({len(strange)} such), but {source} was trained on "
-                f"the classes {_some(names)}."
-            )
-        number = {child: names.index(child.name) for child in folders if child.name in names}
-    else:
-        number = _numbers(folder, folders, source, classes)
-    labelled = [(file, number[child]) for child in folders for file in found[child]]
+    used = [child for child in folders if found[child]]
+    number = _named(folder, used, source, names, certain) or _numbers(folder, folders, source, classes)
+    labelled = [(file, number[child]) for child in used for file in found[child]]
     files, labels = zip(*labelled, strict=True)
     return list(files), list(labels)
+
+
+def numbers(
+    folder: Path, source: str, classes: int, names: Sequence[str] | None, certain: bool = True
+) -> dict[str, int]:
+    """The class of each folder by its name, as `labelled`, but there may be fewer folders than classes."""
+    from larq_rep.images import images_in
+
+    folders = folders_in(folder)
+    number = _named(folder, [child for child in folders if images_in(child)], source, names, certain)
+    if number is None and _are_numbers(folders, classes):
+        number = {child: int(child.name) for child in folders}
+    return (
+        {child.name: place for place, child in enumerate(folders)}
+        if number is None
+        else {child.name: place for child, place in number.items()}
+    )
+
+
+def _are_numbers(folders: list[Path], classes: int) -> bool:
+    """Whether the names of the folders are numbers of classes, each once."""
+    names = [child.name for child in folders]
+    return all(name.isdecimal() for name in names) and max(map(int, names)) < classes
+
+
+def _named(
+    folder: Path, folders: list[Path], source: str, names: Sequence[str] | None, certain: bool
+) -> dict[Path, int] | None:
+    """The class of each folder by its name; `None` if the folders do not have the names of the classes."""
+    if not names:
+        return None
+    strange = [child.name for child in folders if child.name not in names]
+    # Numbers of classes, or ImageNet's own names of its classes.
+    coded = all(re.fullmatch(r"\d+|n\d{8}", child.name) for child in folders)
+    if strange and coded and not any(name.isdecimal() for name in names):
+        return None
+    if strange and not certain:
+        terminal.note(f"{folder} has the folder {strange[0]!r}, which is none of {_some(names)}: names do not count.")
+        return None
+    if strange:
+        raise InputError(
+            f"--images: {folder} has the folder {strange[0]!r} ({len(strange)} such), but {source} was trained on the "
+            f"classes {_some(names)}."
+        )
+    names = list(names)
+    if twice := [child.name for child in folders if names.count(child.name) > 1]:
+        raise InputError(
+            f"--images: {source} has several classes {twice[0]!r}. Number the folders of {folder} instead."
+        )
+    return {child: names.index(child.name) for child in folders}
 
 
 def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> dict[Path, int]:
@@ -69,5 +116,5 @@ def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> di
     return {child: place for place, child in enumerate(folders)}
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join([*names[:8], *["..."] * (len(names) > 8)])

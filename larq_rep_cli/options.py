@@ -91,6 +91,36 @@ def model_options(function: _F) -> _F:
     return click.option("--weights", type=PATH, help=text)(size_options(function))
 
 
+class Numbers(click.ParamType):
+    """A number for each channel: `R,G,B`, or one number for grey images."""
+
+    name = "R,G,B"
+
+    def convert(self, value, param, ctx) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            self.fail(f"{value!r} is not a number a channel. Expected R,G,B, or one for grey images.", param, ctx)
+        return numbers
+
+
+def image_options(function: _F) -> _F:
+    """The options that change how images are prepared and what classes are called; `preparing` takes them."""
+    options = [
+        click.option("--mean", type=Numbers(), help="Mean that is taken from the pixels in 0..1, R,G,B or one number."),
+        click.option("--std", type=Numbers(), help="Standard deviation by which they are divided then."),
+        click.option("--resize", type=click.IntRange(min=1), metavar="N", help="Shorter side before the central crop."),
+        click.option("--labels", type=PATH, help="A text file of the names of the classes, one a line, from class 0."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def seed_option(function: _F) -> _F:
     text = "Seed of everything random, including the initial values of a network without --weights."
     return click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help=text)(function)

@@ -1,14 +1,9 @@
-"""Prepares images for a model of which only the input range is known."""
+"""The preparation of images for a network of which only the input range is known."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import tensorflow as tf
-
 from larq_rep.datasets import IMAGENET_STATISTICS
-from larq_rep.images import Evaluation
-from larq_rep.zoo.preprocess import Preparation, by_recipe
+from larq_rep.images import Evaluation, Preparation
 
 
 def by_range(shape: tuple[int, int, int], low: float, high: float) -> Preparation:
@@ -18,20 +13,12 @@ def by_range(shape: tuple[int, int, int], low: float, high: float) -> Preparatio
         shape: Height, width and channels.
         low, high: The range of the input.
     """
-    plain = by_recipe(Evaluation(), shape)
+    height, width, channels = shape
     ways = {
-        (0.0, 1.0): plain,
-        (-1.0, 1.0): replace(
-            plain, one=lambda image: 2 * plain.one(image) - 1, text=plain.text.replace("in 0..1", "in -1..1")
-        ),
-        (0.0, 255.0): replace(
-            # The levels are whole numbers, which a division and a product in float32 need not preserve.
-            plain,
-            one=lambda image: tf.round(255 * plain.one(image)),
-            text=plain.text.replace("in 0..1", "in 0..255"),
-        ),
+        values: Preparation(size=(height, width), channels=channels, range=values)
+        for values in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
     }
-    if shape[2] == 3:
-        ways[-2.1, 2.6] = by_recipe(Evaluation(**IMAGENET_STATISTICS._asdict()), shape)
+    if channels == 3:
+        ways[-2.1, 2.6] = Evaluation(**IMAGENET_STATISTICS._asdict()).at((height, width), channels)
     nearest = min(ways, key=lambda way: abs(low - way[0]) + abs(high - way[1]))
     return ways[nearest]

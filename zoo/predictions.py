@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from larq_rep.checks import require_model
+from larq_rep.datasets import Dataset
 from larq_rep.zoo.records import DATASETS, Network, get_network
 
 
@@ -75,6 +78,36 @@ def _names(model: tf.keras.Model, network: str | Network | None) -> Sequence[str
             f"trained on {dataset.name}. Give the names of its own data: classes=[...]."
         )
     return dataset.classes or _imagenet()
+
+
+def known(model: tf.keras.Model) -> tuple[str, ...] | None:
+    """The names of the classes of a model that carries a record, without a download; `None` if they are not known.
+
+    They are those of the record's data set, if images and outputs are as many as it has.
+    """
+    if (record := getattr(model, "record", None)) is None:
+        return None
+    outputs = model.output_shape
+    try:
+        dataset = DATASETS[record.arguments.get("dataset") or get_network(record.network).variants[0].dataset]
+    except (ValueError, KeyError):  # The record of another version.
+        return None
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+        return None
+    if (model.input_shape[-1], outputs[-1]) != (dataset.input_shape[-1], dataset.num_classes):
+        return None
+    return names_of(dataset)
+
+
+def names_of(dataset: Dataset) -> tuple[str, ...] | None:
+    """The names of the classes of a data set, without a download: ImageNet's only if Keras already has them."""
+    if dataset.classes or dataset.name != "imagenet":
+        return dataset.classes or None
+    try:
+        names = json.loads((Path.home() / ".keras" / "models" / "imagenet_class_index.json").read_text("utf-8"))
+        return tuple(names[str(number)][1] for number in range(dataset.num_classes))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _imagenet() -> Sequence[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_rep.checks import require_model
-from larq_rep.images import Evaluation, evaluation_image
+from larq_rep.images import Evaluation, Preparation
 from larq_rep.zoo.records import DATASETS, Network, Variant, get_network
 
 
@@ -60,29 +61,6 @@ def preprocess_input(
         return preparation(model, arguments)(images)
     require_model("preprocess_input, without the name of a network", model)
     return preparation_of(model, arguments, network)(images)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """The preparation of images for a network.
-
-    # Attributes
-        one: Maps one uint8 image `(height, width, channels)` to float32.
-        channels: Number of channels of the images.
-        text: What it does, in words.
-        others: Labels of the published forms of the network that are prepared differently, if nothing says which form
-            it is and the first one was assumed.
-    """
-
-    one: Callable[[tf.Tensor], tf.Tensor]
-    channels: int
-    text: str
-    others: tuple[str, ...] = ()
-
-    def __call__(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
-        if len(images) == 0:
-            raise ValueError("preprocess_input: expected at least one image.")
-        return np.stack([self.one(tf.constant(_pixels(image, self.channels))).numpy() for image in images])
 
 
 def preparation_of(
@@ -146,26 +124,42 @@ def preparation(
             f"constructor: {choices}."
         )
     if network.family == "larq_zoo" and channels == 3:
-        way = _larq_zoo(network.name, (height, width))
-        return Preparation(way, channels, "prepared by larq_zoo", others)
+        return _larq_zoo(network.name, (height, width), others)
     normalisation, test_resize = forms[0].preprocessing, DATASETS[forms[0].dataset].test_resize
     assert normalisation is not None
     evaluation = Evaluation(**normalisation._asdict(), test_resize=test_resize)
-    return by_recipe(evaluation, (height, width, channels), others)
+    return replace(evaluation.at((height, width), channels), others=others)
 
 
-def by_recipe(evaluation: Evaluation, shape: tuple[int, int, int], others: tuple[str, ...] = ()) -> Preparation:
-    """The preparation of a recipe (its `Augmentation`) in evaluation, for a network that takes images of this shape."""
-    height, width, channels = shape
-    share = evaluation.resize_share
-    text = f"resized to cover {round(height * share)}x{round(width * share)}, cropped to {height}x{width}, in 0..1"
-    if evaluation.mean is not None and channels == 3:
-        text += f", less {_listed(evaluation.mean)}, over {_listed(evaluation.std)}"
-    return Preparation(lambda image: evaluation_image(image, evaluation, (height, width)), channels, text, others)
+def known(model: tf.keras.Model) -> Preparation | None:
+    """The preparation of a model that carries a record; `None` where the record does not tell it.
+
+    That is so if published forms differ and none is recorded, or if layers in front of the network scale the images;
+    and for the networks of larq_zoo, whose way is not one that `Preparation` can say.
+    """
+    record = getattr(model, "record", None)
+    scales = (tf.keras.layers.Rescaling, tf.keras.layers.Normalization)
+    if record is None or any(isinstance(layer, scales) for layer in model.layers):
+        return None
+    try:
+        found = preparation_of(model, {})
+    except (ValueError, ImportError):
+        return None
+    return None if isinstance(found, _ByLarqZoo) else found
 
 
-def _listed(values: Sequence[float] | None) -> str:
-    return " ".join(f"{value:g}" for value in values or ())
+@dataclass(frozen=True, kw_only=True)
+class _ByLarqZoo(Preparation):
+    """The preparation of larq_zoo: first the crop of 224/256 of the shorter side, then a bicubic resize."""
+
+    way: Callable[[tf.Tensor], tf.Tensor]
+
+    @property
+    def text(self) -> str:
+        return "prepared by larq_zoo"
+
+    def one(self, image: tf.Tensor) -> tf.Tensor:
+        return self.way(image)
 
 
 def _base(network: Network) -> Network:
@@ -203,7 +197,7 @@ def _label(form: Variant) -> str:
     return form.label or f"dataset={form.dataset!r}"
 
 
-def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tensor]:
+def _larq_zoo(name: str, size: tuple[int, int], others: tuple[str, ...]) -> Preparation:
     if size[0] != size[1]:
         raise ValueError(f"preprocess_input: larq_zoo prepares square images only, but {name} takes {size}.")
     try:
@@ -213,17 +207,5 @@ def _larq_zoo(name: str, size: tuple[int, int]) -> Callable[[tf.Tensor], tf.Tens
             f"preprocess_input: the images of {name} are prepared by larq_zoo, which cannot be imported: pip install "
             "'larq-rep[zoo]'."
         ) from error
-    return lambda image: data.preprocess_image_tensor(image, image_size=size[0])
-
-
-def _pixels(image: Any, channels: int) -> np.ndarray:
-    pixels = np.asarray(image)
-    if channels == 1 and pixels.ndim == 2:  # PIL's grey images
-        pixels = pixels[:, :, None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != channels:
-        mode = "L" if channels == 1 else "RGB"
-        raise ValueError(
-            f"preprocess_input: expected uint8 images (height, width, {channels}) with pixels from 0 to 255, found "
-            f"{pixels.dtype} {pixels.shape}. Convert it, with PIL by image.convert({mode!r})."
-        )
-    return pixels
+    way = functools.partial(data.preprocess_image_tensor, image_size=size[0])
+    return _ByLarqZoo(size=size, channels=3, others=others, way=way)

@@ -94,7 +94,7 @@ def verify(
         _, missing = _attempt(lambda: needed_runtime().delegate_path(), insist)
     given = model = loading.load(model)
     about = metadata.read(content)
-    if about.get("mirrored_input"):
+    if metadata.is_mirrored(about):
         try:
             model = without_mirror(model)
         except ValueError as error:

@@ -1,5 +1,6 @@
 """Loads the data sets of `larq_rep.datasets` by name, and folders of images."""
 
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import tensorflow as tf
 from larq_rep.checks import did_you_mean
 from larq_rep.data import digits
 from larq_rep.datasets import Dataset, find, names
-from larq_rep.images import check_image, folders_in, images_in, open_upright
+from larq_rep.images import MODES, check_image, folders_in, images_in, open_upright
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.folder import RunError
 from larq_rep.training.monitor import PipelineMonitor
@@ -25,7 +26,7 @@ _MANY_FILES = 20_000
 _NAMED_FILES = 10
 
 
-def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
+def load(name: str, data_dir: str | os.PathLike[str] | None = None, channels: int = 3) -> Source:
     """Loads a data set by name, or a folder of images. Nothing is ever downloaded.
 
     # Arguments
@@ -33,6 +34,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
             `tensorflow_datasets`, or `"digits"`, see `larq_rep.data.digits`; or the path of a folder that holds the
             folders `train` and `test` (or `val`), each with one folder of images for each class.
         data_dir: The folder of `tensorflow_datasets`. By default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        channels: 3 or 1, whether the images of a folder are read as RGB or grey.
 
     # Returns
         A `Source`. Small images are kept in memory; the files of ImageNet and of folders are opened when needed.
@@ -47,7 +49,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Source:
     if record := find(name):
         return load_prepared(name, record, data_dir) if record.builder else _digits(record)
     if Path(name).is_dir():
-        return _folder(Path(name))
+        return _folder(Path(name), channels)
     hint = f" {did_you_mean(name, names())}".rstrip()
     raise ValueError(
         f"There is no data set and no folder {name!r}.{hint} Expected {', '.join(names())} or the path of a folder "
@@ -89,7 +91,7 @@ def _digits(record: Dataset) -> Source:
     return in_memory(splits, decode=tf.identity, channels=record.input_shape[2], **known)
 
 
-def _folder(root: Path) -> Source:
+def _folder(root: Path, channels: int) -> Source:
     folders_in(root)  # raises on broken links
     folders = {"train": root / "train", "test": root / "test"}
     if not folders["test"].is_dir():
@@ -121,9 +123,9 @@ def _folder(root: Path) -> Source:
         {split: (files[split], labels[split]) for split in folders},
         name=os.fspath(root),
         num_classes=len(classes["train"]),
-        channels=3,
+        channels=channels,
         mirrors=True,
-        decode=_picture,
+        decode=functools.partial(_picture, channels=channels),
         files=tuple(file for split in folders for file in files[split].tolist()),
     )
 
@@ -135,11 +137,12 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _picture(file: tf.Tensor) -> tf.Tensor:
-    image = tf.numpy_function(_read, [file], tf.uint8, stateful=False)
-    return tf.ensure_shape(image, (None, None, 3))
+def _picture(file: tf.Tensor, channels: int) -> tf.Tensor:
+    read = functools.partial(_read, mode=MODES[channels])
+    image = tf.numpy_function(read, [file], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, (None, None, channels))
 
 
-def _read(file: bytes) -> np.ndarray:
+def _read(file: bytes, mode: str) -> np.ndarray:
     """Reads with PIL, as `larq_rep.data.image_folder` does: all its formats, and upright."""
-    return np.asarray(open_upright(os.fsdecode(file)))
+    return np.atleast_3d(np.asarray(open_upright(os.fsdecode(file), mode)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.images import Size, evaluation_image, height_width
+from larq_rep.images import Preparation, Size, height_width
 from larq_rep.training.augmentation import Augmentation, training_image
 
 
@@ -85,7 +85,7 @@ def steps_per_epoch(source: Source, batch_size: int, drop_last: bool = False) ->
 
 def batches(
     source: Source,
-    augmentation: Augmentation,
+    augmentation: Augmentation | Preparation,
     size: Size,
     batch_size: int,
     *,
@@ -105,7 +105,8 @@ def batches(
 
     # Arguments
         source: See `larq_rep.training.datasets.load`.
-        augmentation: What is done to the images. They are not flipped if the source's `mirrors` is false.
+        augmentation: What is done to the images. They are not flipped if the source's `mirrors` is false. For test
+            images it may be a `Preparation` of that size.
         size: Height and width of the images, or `(height, width)`.
         batch_size: Images in a global batch, over all replicas. The last batch of an epoch may be smaller.
         training: Whether to shuffle and augment the training images, or to go through the test images once.
@@ -143,10 +144,12 @@ def batches(
         )
 
     if training:
+        assert isinstance(augmentation, Augmentation)
         changes = replace(augmentation, flip=augmentation.flip and source.mirrors)
         dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
     else:
-        dataset = batched(source.examples("test", None), lambda image, _: evaluation_image(image, augmentation, size))
+        preparation = augmentation if isinstance(augmentation, Preparation) else augmentation.at(size, source.channels)
+        dataset = batched(source.examples("test", None), lambda image, _: preparation.one(image))
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import files, models, options, tables, terminal
+from larq_rep_cli import files, models, options, preparing, tables, terminal
 from larq_rep_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def convert(
     a network of `lce zoo list`. A network without --weights is untrained, with initial values that --seed determines;
     verify builds the same ones.
 
+    The file says how images are prepared and what its classes are called, as far as the run, or the network of the zoo,
+    tells.
+
     Ends with one line: file, size, bitpacked convolutions, seconds.
     """
     write_tflite(
@@ -93,7 +96,9 @@ def write_tflite(
     files.check_suffix(output, "--output", ".tflite")
     files.check_output(output, force)
     start = time.perf_counter()
-    content, report = _converted(source, load(), float_weights=float_weights, mirrored_input=mirrored_input, **how)
+    model = load()
+    options = {**how, **preparing.of_run(source, model)}
+    content, report = _converted(source, model, float_weights=float_weights, mirrored_input=mirrored_input, **options)
     with files.replacing(output) as unfinished:
         unfinished.write_bytes(content)
     for finding in report.findings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import class_folders, files, light, models, options, runs, terminal
+from larq_rep_cli import class_folders, files, models, options, preparing, terminal
 from larq_rep_cli.errors import InputError, refusing
 
 if TYPE_CHECKING:
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from larq_rep.accuracy import Accuracy
     from larq_rep.converters.classifier import Classifier
-    from larq_rep.training import Config
-    from larq_rep.zoo.preprocess import Preparation
-
-_MODES = {1: "L", 3: "RGB"}
+    from larq_rep.images import Preparation
 
 
 @click.command(
@@ -28,8 +25,8 @@ _MODES = {1: "L", 3: "RGB"}
         "lce evaluate runs/mine --images mine/test",
         "lce evaluate rep.tflite --images imagenet/val --limit 1000 --json",
         "lce evaluate RepReActNetA --weights model_best.pth.tar --images imagenet/val",
-        "lce evaluate fracbnn.tflite --set method=fracbnn_gated --images cifar10/test",
-        "lce evaluate my_own.tflite --network ReActNetA --images imagenet/val",
+        "lce evaluate my_own.tflite --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 --labels classes.txt --images mine/test",
+        "lce evaluate other.tflite --network ReActNetA --images imagenet/val",
     )
 )
 @click.argument("source")
@@ -42,6 +39,7 @@ _MODES = {1: "L", 3: "RGB"}
 @click.option("--network", help="Network of the zoo whose images SOURCE takes.  [default: what SOURCE says]")
 @options.model_options
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many images, evenly from all classes.")
+@options.image_options
 @options.count_option("--batch-size", default=32, text="Images at a time; a model with a fixed batch uses its own.")
 @options.json_option
 def evaluate(
@@ -52,6 +50,10 @@ def evaluate(
     batch_size: int,
     as_json: bool,
     keywords: tuple[tuple[str, Any], ...],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: int | None,
+    labels: Path | None,
     **options: Any,
 ) -> None:
     """Classifies a folder of class folders with SOURCE and prints top-1 and top-5 accuracy.
@@ -59,24 +61,26 @@ def evaluate(
     SOURCE is a .tflite file, a Keras file, a run of lqr train or a network of `lce zoo list`. Images become grey for a
     network of one channel and RGB for one of three, and are quantized if a file takes integers.
 
-    They are resized, cropped and normalised as in the evaluation of the run's recipe or of the network of the zoo. If
-    published forms of that network differ and nothing says which it is, the first one is assumed; --set chooses one.
+    They are resized, cropped and normalised as the .tflite file, the recipe of the run, or the network of the zoo says.
+    If published forms of that network differ and nothing says which it is, the first one is assumed; --set chooses one.
     The images of other models are scaled to 0..1, or as their input requires: to a quantized range, or for a first
-    layer that scales. The preparation is printed.
+    layer that scales. --mean, --std and --resize change it. The preparation is printed.
 
-    The classes are the folders in alphabetical order, as for ImageNet's numbers, or the classes of the folder that a
-    run was trained on; if all names are numbers, they are the class numbers and some may be missing.
+    The folders are the classes that --labels, the run or SOURCE names. Otherwise they are the classes in alphabetical
+    order, as for ImageNet's numbers; if all names are numbers, they are the class numbers and some may be missing.
     """
     terminal.quiet_tensorflow()
     classifier = _classifier(source, keywords, options)
-    config = _config(source)
-    prepare, basis = _preparation(source, classifier, config, network, keywords)
-    paths, labels = class_folders.labelled(images, source, classifier.classes, _class_names(config))
+    changes = preparing.Changes(mean, std, resize, labels)
+    of = preparing.of_classifier(source, classifier)
+    prepare, basis = preparing.preparation(of, changes, network, keywords)
+    names, certain = preparing.class_names(of, changes)
+    paths, truth = class_folders.labelled(images, source, classifier.classes, names, certain)
     if limit and limit < len(paths):
         kept = [i * len(paths) // limit for i in range(limit)]
-        paths, labels = [paths[i] for i in kept], [labels[i] for i in kept]
+        paths, truth = [paths[i] for i in kept], [truth[i] for i in kept]
     terminal.note(f"Images: {basis}: {prepare.text}.")
-    found = _accuracy(classifier, prepare, paths, labels, batch_size)
+    found = _accuracy(classifier, prepare, paths, truth, batch_size)
     if as_json:
         result: dict[str, Any] = {"source": source, "network": network or classifier.network, "images": found.images}
         result |= {"top1": found.top1, "top5": found.top5, "preparation": f"{basis}: {prepare.text}"}
@@ -92,7 +96,7 @@ def _accuracy(
     import numpy as np
 
     from larq_rep import accuracy
-    from larq_rep.images import open_upright
+    from larq_rep.images import MODES, open_upright
 
     batch_size = classifier.batch or batch_size
     steps = range(0, len(paths), batch_size)
@@ -101,27 +105,10 @@ def _accuracy(
         for first in terminal.track(steps, "classifying", len(steps)):
             part = slice(first, first + batch_size)
             with refusing(ValueError):
-                images = prepare([open_upright(path, _MODES[prepare.channels]) for path in paths[part]])
+                images = prepare([open_upright(path, MODES[prepare.channels]) for path in paths[part]])
             yield classifier.scores(images), np.array(labels[part])
 
     return accuracy.measure(batches())
-
-
-def _config(source: str) -> Config | None:
-    """The configuration of a run; `None` for another source."""
-    from larq_rep import zoo
-    from larq_rep.training import Config
-
-    return Config.read(source) if source not in zoo.list_models() and runs.is_run(source) else None
-
-
-def _class_names(config: Config | None) -> list[str] | None:
-    """The names of the classes of a run, if it was trained on a folder that is still there."""
-    from larq_rep.images import images_in
-
-    if config is None or light.datasets.find(config.data) or not Path(config.data, "train").is_dir():
-        return None
-    return sorted(child.name for child in class_folders.folders_in(Path(config.data, "train")) if images_in(child))
 
 
 def _classifier(source: str, keywords: tuple[tuple[str, Any], ...], options: dict[str, Any]) -> Classifier:
@@ -154,51 +141,3 @@ def _is_flatbuffer(path: Path) -> bool:
         return path.suffix == ".tflite"
     with refusing(OSError, prefix=f"{path} cannot be read: "), path.open("rb") as file:
         return file.read(8)[4:] == b"TFL3"
-
-
-def _preparation(
-    source: str,
-    classifier: Classifier,
-    config: Config | None,
-    network: str | None,
-    keywords: tuple[tuple[str, Any], ...],
-) -> tuple[Preparation, str]:
-    """The preparation of the images, and the reason for it."""
-    from larq_rep import zoo
-    from larq_rep.zoo.preprocess import by_recipe, preparation, preparation_of
-
-    asked = network is not None or bool(keywords)
-    if config is not None and not asked:
-        basis = f"as the recipe {config.recipe.name} of the run prepares them"
-        return by_recipe(config.recipe.augmentation, classifier.shape), basis
-    name = network or classifier.network
-    if not asked and name not in zoo.list_models():
-        return _assumed(source, classifier)
-    if name is None:
-        raise InputError(f"{source} does not say which network it is, so --set needs --network NAME.")
-    with refusing(ValueError, ImportError):
-        if network is None and getattr(classifier.model, "record", None) is not None:
-            found = preparation_of(classifier.model, dict(keywords), assume=True)
-        else:
-            found = preparation(name, dict(keywords), classifier.shape, classifier.classes, assume=True)
-    if found.others:
-        basis = (
-            f"assumed to be those of {name} in its first published form, as {source} does not say which it is (--set "
-            f"chooses one; other images have {', '.join(found.others)})"
-        )
-        return found, basis
-    return found, f"those of {name}"
-
-
-def _assumed(source: str, classifier: Classifier) -> tuple[Preparation, str]:
-    """The preparation of images that is known only from the model's input."""
-    from larq_rep.zoo.by_range import by_range
-
-    low, high = (0.0, 255.0) if classifier.takes_levels else classifier.range or (0.0, 1.0)
-    if classifier.takes_levels:
-        reason = "from its first layer, which scales them"
-    elif classifier.range:
-        reason = f"from the range of its input, {low:.3g} to {high:.3g}"
-    else:
-        reason = f"as {source} does not say more (--network NAME: those of a network of the zoo)"
-    return by_range(classifier.shape, low, high), f"assumed, {reason}"

@@ -52,8 +52,7 @@ def _print(file: Path, about: Description) -> None:
             click.echo(f"{what} {tensor.name}: {tables.times(tensor.shape)} {tensor.dtype}")
     if states_version(about.metadata):
         click.echo(f"Converted by larq-rep {about.metadata['version']}.")
-    if about.metadata.get("mirrored_input"):
-        click.echo("It takes mirrored images, top to bottom and left to right.")
+    _print_images(about)
     out = terminal.console()
     out.print(tables.table("Operators", ["operator", "count"], about.operators.items()))
     rest = about.size - sum(about.constants.values())
@@ -66,6 +65,23 @@ def _print(file: Path, about: Description) -> None:
     if about.real_operators:
         _print_real(about.real_operators)
     click.echo(f"Multiply-accumulates: {about.binary_macs:,} binary, {about.real_macs:,} real")
+
+
+def _print_images(about: Description) -> None:
+    from larq_rep.converters import metadata
+
+    said = about.metadata
+    if metadata.is_mirrored(said):
+        click.echo("It takes mirrored images, top to bottom and left to right.")
+    try:
+        preparation = metadata.preparation(said, about.inputs[0].shape[1:])
+    except ValueError as error:
+        click.echo(f"What it says of its images is damaged: {error}")
+        return
+    if preparation is not None:
+        click.echo(f"Images: {preparation.text}.")
+    if names := metadata.classes(said, about.outputs[0].shape[-1] if about.outputs[0].shape else 0):
+        click.echo(f"Classes: {len(names)}, {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}.")
 
 
 def _print_binary(convolutions: Sequence[BinaryConvolution]) -> None:

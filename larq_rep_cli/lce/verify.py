@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from larq_rep_cli import files, models, options, terminal
+from larq_rep_cli import class_folders, files, models, options, preparing, terminal
 from larq_rep_cli.errors import InputError, refusing
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     text="How many of --images or --digits the proof uses; answers are compared on all of them.",
 )
 @options.model_options
+@options.image_options
 @options.seed_option
 @options.json_option
 def verify(
@@ -57,6 +58,10 @@ def verify(
     proof_images: int,
     seed: int,
     as_json: bool,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: int | None,
+    labels: Path | None,
     **options: Any,
 ) -> None:
     """Proves that FILE computes what MODEL computes, and exits with 1 if it does not.
@@ -70,9 +75,14 @@ def verify(
 
     If MODEL is untrained, its outputs may differ from predict's although FILE is right: a line then says why.
 
-    Images are cropped and resized to the input of the model, scaled to [0, 1] and, if they are RGB, normalised
-    with the mean and standard deviation of ImageNet.
+    Images are prepared as FILE says, or else the run's recipe or the network of the zoo; otherwise they are scaled to
+    0..1, or to 0..255 for a first layer that scales. --mean, --std and --resize change it. The preparation is printed.
+    The class folders are those that --labels, FILE or the run names; if all names are numbers, they are the class
+    numbers; otherwise they count in alphabetical order.
     """
+    changes = preparing.Changes(mean, std, resize, labels)
+    if images is None and any(value is not None for value in changes):
+        raise click.UsageError("--mean, --std, --resize and --labels are for --images: give a folder.")
     if (images is not None) + digits + (random is not None) > 1:
         raise click.UsageError("--images, --digits and --random exclude each other: give one of them.")
     content = files.read_file(file)
@@ -86,7 +96,7 @@ def verify(
     pictures = None
     proof: np.ndarray | list[np.ndarray]
     if images is not None or digits:
-        pictures = _pictures(network, images)
+        pictures = _digits(network) if images is None else _pictures(model, network, content, images, changes)
         batch = network.input_shape[0] or 1
         proof = pictures.pixels[: max(proof_images // batch, 1) * batch]
         runs = len(proof) // batch
@@ -95,6 +105,8 @@ def verify(
         proof = _random_inputs(network, flatbuffer, runs, seed, cannot)
     result = _verified(network, content, proof, runtime, runs, cannot)
     answers = _compare_answers(network, content, pictures) if pictures else {}
+    if pictures and pictures.preparation:
+        answers["preparation"] = pictures.preparation
     if as_json:
         terminal.print_json({"model": model, "file": str(file), **result.to_dict(), **answers})
     else:
@@ -109,11 +121,13 @@ class _Pictures(NamedTuple):
         pixels: Whole batches if the network has a fixed batch size, filled up with the last image.
         labels: Their classes, if they are known.
         names: Their names.
+        preparation: How they are prepared, and where that is said.
     """
 
     pixels: np.ndarray
     labels: np.ndarray | None
     names: list[str]
+    preparation: str = ""
 
 
 def _check_binary(network: tf.keras.Model, cannot: str) -> None:
@@ -162,12 +176,7 @@ def _random_inputs(
         return random_inputs(flatbuffer, runs, seed, [np.dtype(x.dtype.as_numpy_dtype) for x in takes])
 
 
-def _pictures(network: tf.keras.Model, folder: Path | None) -> _Pictures:
-    """Images of a folder, or the digits without one."""
-    import numpy as np
-
-    from larq_rep import data
-
+def _image_shape(network: tf.keras.Model) -> tuple[int, int, int]:
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or not network.inputs[0].dtype.is_floating:
         inputs = ", ".join(f"{x.dtype.name} {tuple(x.shape)}" for x in network.inputs)
@@ -175,20 +184,52 @@ def _pictures(network: tf.keras.Model, folder: Path | None) -> _Pictures:
             f"{network.name} takes {inputs}. --images and --digits need a network of one input of real-valued images, "
             "(batch, height, width, channels): give --random N, or arrays in Python, larq_rep.converters.verify."
         )
-    if folder is None:
-        if shape[3] != 1:
-            raise InputError(
-                f"--digits are grey images, but {network.name} takes {shape[3]} channels. Take a model with one "
-                "channel, for a network of the zoo --input-size HxWx1."
-            )
-        labels: np.ndarray | None
-        pixels, labels = data.digits("test", shape[1:3])
-        names = [str(i) for i in range(len(pixels))]
-    else:
-        with refusing(ValueError, NotADirectoryError, prefix="--images: "):
-            pixels, labels, names = data.image_folder(folder, shape[1:3], shape[3])
-    missing = -len(names) % (shape[0] or 1)
-    return _Pictures(np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]), labels, names)
+    return shape[1:]
+
+
+def _digits(network: tf.keras.Model) -> _Pictures:
+    from larq_rep import data
+
+    height, width, channels = _image_shape(network)
+    if channels != 1:
+        raise InputError(
+            f"--digits are grey images, but {network.name} takes {channels} channels. Take a model with one channel, "
+            "for a network of the zoo --input-size HxWx1."
+        )
+    pixels, labels = data.digits("test", (height, width))
+    return _whole_batches(network, _Pictures(pixels, labels, [str(i) for i in range(len(pixels))]))
+
+
+def _pictures(
+    model: str, network: tf.keras.Model, content: bytes, folder: Path, changes: preparing.Changes
+) -> _Pictures:
+    """The images of a folder."""
+    import numpy as np
+
+    from larq_rep import data
+    from larq_rep.converters import metadata
+
+    shape = _image_shape(network)
+    source = preparing.of_network(model, network, preparing.run_config(model), metadata.read(content))
+    prepare, basis = preparing.preparation(source, changes)
+    with refusing(ValueError, NotADirectoryError, prefix="--images: "):
+        pixels, labels, names = data.image_folder(folder, shape[:2], shape[2], prepare)
+    if labels is not None and source.classes:
+        known, certain = preparing.class_names(source, changes)
+        number = class_folders.numbers(folder, model, source.classes, known, certain)
+        labels = np.array([number[Path(name).parts[0]] for name in names])
+    said = f"{basis}: {prepare.text}"
+    terminal.note(f"Images: {said}.")
+    return _whole_batches(network, _Pictures(pixels, labels, names, said))
+
+
+def _whole_batches(network: tf.keras.Model, pictures: _Pictures) -> _Pictures:
+    """Fills the last batch up with the last image if the network has a fixed batch size."""
+    import numpy as np
+
+    missing = -len(pictures.names) % (network.input_shape[0] or 1)
+    pixels = np.concatenate([pictures.pixels, np.repeat(pictures.pixels[-1:], missing, axis=0)])
+    return pictures._replace(pixels=pixels)
 
 
 def _compare_answers(network: tf.keras.Model, content: bytes, pictures: _Pictures) -> dict[str, Any]:
@@ -198,7 +239,7 @@ def _compare_answers(network: tf.keras.Model, content: bytes, pictures: _Picture
     from larq_rep import accuracy
     from larq_rep.converters import answers
 
-    pixels, labels, names = pictures
+    pixels, labels, names, _ = pictures
     shape = network.output_shape
     if not isinstance(shape, tuple) or len(shape) != 2:
         terminal.note(f"{network.name} has the output shape {shape}: it gives no class of an image to compare.")
@@ -206,7 +247,7 @@ def _compare_answers(network: tf.keras.Model, content: bytes, pictures: _Picture
     if labels is not None and labels.max() >= shape[1]:
         raise InputError(
             f"The images have {labels.max() + 1} classes, but {network.name} knows {shape[1]}. Expected a folder for "
-            "each class of the model, in the alphabetical order of its outputs."
+            "each class of the model, in the alphabetical order of its outputs, or --labels with their names."
         )
     both = answers.scores(network, content, pixels, progress=lambda x: terminal.track(x, "comparing answers", len(x)))
     scores = {engine: found[: len(names)] for engine, found in zip(("keras", "tflite"), both, strict=True)}
@@ -239,7 +280,7 @@ def _print(model: str, file: Path, result: Verification, answers: dict[str, Any]
 def _print_answers(answers: dict[str, Any], result: Verification) -> None:
     if accuracy := answers.get("accuracy"):
         click.echo(f"Accuracy: Keras {accuracy['keras']:.2%}, TFLite {accuracy['tflite']:.2%}.")
-    if answers:
+    if "disagreements" in answers:
         click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
         for answer in answers["disagreements"]:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")

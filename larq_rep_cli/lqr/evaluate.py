@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from larq_rep_cli import models, options, runs, terminal
+from larq_rep_cli import models, options, preparing, runs, terminal
 from larq_rep_cli.errors import InputError, refusing
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--data", help="As for lqr train.  [default: the run's data, or digits]")
 @options.data_dir_option
-@click.option("--recipe", help="Recipe that prepares the images for a file.  [default: images in 0..1]")
+@click.option(
+    "--recipe", help="Recipe that prepares the images for a file.  [default: as MODEL says, else images in 0..1]"
+)
 @options.weights_option
 @options.count_option("--batch-size", default=128)
 @options.json_option
@@ -47,20 +49,26 @@ def evaluate(
 
     with refusing(ValueError, FileNotFoundError, ImportError):
         chosen = training.get_recipe(recipe) if recipe else None
-        augmentation = datasets.Augmentation()
+        config = None
         if runs.is_run(model):
             config = training.Config.read(model)
-            augmentation = config.recipe.augmentation
             data, data_dir = data or config.data, data_dir or (Path(config.data_dir) if config.data_dir else None)
             network = runs.load(model, weights)
         else:
             data = data or "digits"
             network = models.load_model(model)
-        if chosen:
-            augmentation = chosen.on(data).augmentation
-        source = datasets.load(data, data_dir)
+        shape = network.input_shape
+        grey = isinstance(shape, tuple) and len(shape) == 4 and shape[3] == 1
+        source = datasets.load(data, data_dir, 1 if grey else 3)
         _check_shapes(model, network, data, source)
-        batches = datasets.batches(source, augmentation, network.input_shape[1:3], batch_size, training=False)
+        if chosen:
+            preparation = chosen.on(data).augmentation.at(shape[1:3], shape[3])
+        else:
+            preparation, basis = preparing.preparation(
+                preparing.of_network(model, network, config), preparing.Changes()
+            )
+            terminal.note(f"Images: {basis}: {preparation.text}.")
+        batches = datasets.batches(source, preparation, preparation.size, batch_size, training=False)
     found = _accuracy(network, batches, -(-source.test_size // batch_size))
     if as_json:
         counts = {"images": found.images, "right": found.right, "top1": found.top1, "top5": found.top5}

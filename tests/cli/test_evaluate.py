@@ -247,10 +247,10 @@ def test_a_run_and_its_file_need_no_options(trained):
 
 @pytest.mark.slow
 def test_the_file_of_a_run_needs_no_options(trained):
-    """It says what network it is, whose first published form is assumed; its classes are the folders."""
+    """It says how images are prepared, and the names of the classes."""
     assert run("convert", trained / "run", "-o", trained / "run.tflite").exit_code == 0
     found = evaluated(trained / "run.tflite", "--images", trained / "data" / "train")
-    assert "method='fracbnn'" in found["preparation"] and "less 0.485" in found["preparation"]
+    assert "run.tflite says" in found["preparation"] and "less 0.485" in found["preparation"]
     # In this folder lqr evaluate tests on the images that were trained on.
     (trained / "again").mkdir()
     for split in ("train", "test"):
