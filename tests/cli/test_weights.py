@@ -155,13 +155,13 @@ def test_options_for_keys(folder):
     tensors = {name: torch_files.tensor(arrays[key], str(i)) for i, (name, key) in enumerate(names.items())}
     path, output = folder / "two.pth", folder / "two.h5"
     path.write_bytes(torch_files.zip_file({"weights": tensors, "ema": torch_files.state_dict(tensors)}))
-    wanted = ("import", path, "-o", output)
+    wanted, method = ("import", path, "-o", output), ("--set", "method=irnet")
     assert "--ignore 'teacher.*'" in refused(*wanted)
     assert "nothing under 'eam'" in refused(*wanted, "--key", "eam")
     assert "no key for ignore='tacher.*'" in refused(*wanted, "--ignore", "tacher.*")
-    assert "Mend the pattern" in refused(*wanted, "--ignore", "teacher.*", "--ignore", "conv1.weight")
+    assert "Mend the pattern" in refused(*wanted, "--ignore", "teacher.*", "--ignore", "conv1.weight", *method)
     assert not output.exists()
-    result = run(*wanted, "--key", "ema", "--ignore", "teacher.*", "--json")
+    result = run(*wanted, "--key", "ema", "--ignore", "teacher.*", "--json", *method)
     found = json.loads(result.stdout)
     assert (
         found["network"] == "ResNet20" and found["notes"][-1] == "All keys begin with 'student.', which was left out."
