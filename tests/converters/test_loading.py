@@ -150,7 +150,7 @@ def test_layers_of_unknown_classes(name, way, tmp_path, capsys):
     assert not [finding for finding in report.findings if finding.rule != "kept-float32"]
     values = tf.nest.flatten(expected)
     for found, y in zip(interpreter(content).interpreter.predict(x), values, strict=True):
-        np.testing.assert_allclose(found, y, atol=2e-4)
+        np.testing.assert_allclose(found, y, rtol=4e-6, atol=2e-4)
 
 
 @pytest.mark.slow
@@ -163,7 +163,7 @@ def test_signatures_of_every_model(name, way, tmp_path, capsys):
     assert (report.bitpacked, report.binary) == (MODELS[name][1],) * 2
     values = tf.nest.flatten(expected)
     for found, y in zip(interpreter(content).interpreter.predict(x), values, strict=True):
-        np.testing.assert_allclose(found, y, atol=2e-4)
+        np.testing.assert_allclose(found, y, rtol=4e-6, atol=2e-4)
 
 
 def test_verify_proves_what_was_loaded(tmp_path, capsys):
@@ -183,7 +183,7 @@ def test_subclassed_model_in_memory():
     expected = model(x)
     found = interpreter(convert(model)[0]).predict(x)
     for y, name in zip(found, ("logits", "map"), strict=True):
-        np.testing.assert_allclose(y, expected[name], atol=2e-4)
+        np.testing.assert_allclose(y, expected[name], rtol=4e-6, atol=2e-4)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ""])
