@@ -36,7 +36,7 @@ def of_network(
         values["input"] = {**preparation.to_dict(), "mirrored": mirrored}
     if classes is not None:
         values["classes"] = list(classes)
-    # Where versions before 0.3 look for it.
+    # Where versions before 0.2 look for it.
     return {**values, "mirrored_input": True} if mirrored else values
 
 

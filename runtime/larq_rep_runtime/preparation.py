@@ -25,7 +25,7 @@ _Rules = dict[str, tuple[str, Callable[[Any], bool]]]
 _BOOLEAN = ("true or false", lambda value: isinstance(value, bool))
 _RULES: _Rules = {
     "input": ("an object", lambda value: isinstance(value, dict)),
-    "mirrored_input": _BOOLEAN,  # Files of larq-rep 0.1 and 0.2 say no more of their input.
+    "mirrored_input": _BOOLEAN,  # Files of larq-rep 0.1 say no more of their input.
     "classes": ("a list of names", lambda value: isinstance(value, list) and all(isinstance(n, str) for n in value)),
 }
 _OPTIONS = {"classes": "--labels", "mean": "--mean", "std": "--std", "resize": "--resize"}

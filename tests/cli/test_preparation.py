@@ -196,9 +196,9 @@ def test_a_damaged_preparation_is_named(trained, tmp_path):
 
 
 def test_older_files_are_read(tmp_path, pictures):
-    """Of 0.2: the name of the network and `mirrored_input` are all that they say."""
+    """Of 0.1: the name of the network and `mirrored_input` are all that they say."""
     content = tf.lite.TFLiteConverter.from_keras_model(linear(3)).convert()
-    (tmp_path / "old.tflite").write_bytes(metadata.attach(content, {"version": "0.2.0", "network": "ResNet20"}))
+    (tmp_path / "old.tflite").write_bytes(metadata.attach(content, {"network": "ResNet20"}))
     result = run("evaluate", tmp_path / "old.tflite", "--images", pictures[3] / "test")
     assert result.exit_code == 0 and "assumed to be those of ResNet20 in its first published form" in result.stderr
     assert metadata.is_mirrored({"mirrored_input": True}) and metadata.is_mirrored({"input": {"mirrored": True}})

@@ -96,7 +96,7 @@ def test_a_record_says_preparation_and_classes(converted):
     _, content = converted
     said = metadata.read(content)
     assert said["network"] == "ResNet20" and said["input"] == EXPECTED and said["classes"] == CIFAR10
-    assert "mirrored_input" not in said  # which is for versions before 0.3
+    assert "mirrored_input" not in said  # which is for versions before 0.2
     assert metadata.preparation(said, (32, 32, 3)).to_dict() == {k: v for k, v in EXPECTED.items() if k != "mirrored"}
     assert larq_rep_runtime.metadata.read_metadata(content) == said
 
