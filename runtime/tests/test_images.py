@@ -31,11 +31,11 @@ def levels(rng, height, width, kind):
 
 
 def same_pixels(path, size, channels, test_resize):
-    """Compares with TensorFlow, in levels. `resize` is unrounded as in `Evaluation.resize_share`."""
+    """Compares what a file says, with the pixels of TensorFlow, in levels."""
     evaluation = Evaluation(test_resize=test_resize)
     pixels = np.asarray(open_upright(path, "L" if channels == 1 else "RGB"))
     expected = evaluation_image(tf.constant(pixels.reshape(*pixels.shape[:2], channels)), evaluation, size).numpy()
-    said = {"input": {"resize": min(size) * evaluation.resize_share}}
+    said = {"input": json.loads(json.dumps(evaluation.at(size, channels).to_dict()))}
     found = preparation(said, detail((1, *size, channels)))(str(path))
     assert found.shape == expected.shape == (*size, channels) and found.dtype == np.float32
     levels = np.abs(found - expected) * 255
