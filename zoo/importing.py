@@ -84,7 +84,7 @@ def import_checkpoint(
     contents = read_weights(file, key=key, ignore=ignore, max_bytes=max_bytes)
     arrays = contents.arrays
     with naming(file):
-        name, arguments, step, question = decide(arrays, network, arguments, step)
+        name, arguments, step, question, _ = decide(arrays, network, arguments, step)
     image = tf.keras.Input(input_shape or _dataset(name, arguments).input_shape, name="image")
     model = get_model(name, input_tensor=Mirror(name="mirror")(image), **arguments)
     if step == 1:
@@ -126,12 +126,14 @@ class Decision(NamedTuple):
         arguments: Those of the constructor.
         step: The phase after which it was written, if the network is trained in two.
         question: What to say if several forms or phases have these keys and shapes; empty if it is all known.
+        recognised: Whether keys and shapes tell this network or its base.
     """
 
     network: str
     arguments: dict[str, Any]
     step: int | None
     question: str
+    recognised: bool
 
 
 def decide(
@@ -146,12 +148,11 @@ def decide(
         step: The phase, if it is given.
 
     # Returns
-        The decision, with a question if there is one and the keys are not known as those of this network: then they
-        have to be compared first.
+        The decision. Its question is to be asked if all keys have a place.
 
     # Raises
-        CheckpointError: With the question, if the keys are those of this network; if they do not tell the network and
-            it is not given; or if the network does not have this phase or they contradict it.
+        CheckpointError: If the keys do not tell the network and it is not given; or if the network does not have this
+            phase or they contradict it.
         TypeError: If the network does not have one of the arguments.
     """
     name, arguments, recognised = _merged(arrays, network, given)
@@ -162,9 +163,7 @@ def decide(
     steps = _steps(name, bool(record.first_phase(arguments)), Keys(arrays).step, step)
     options = [option for phase in steps for option in _options(phase if len(steps) > 1 else None, phase, choices)]
     question = _question(name, options) if len(options) > 1 else ""
-    if question and recognised:
-        raise CheckpointError(question)
-    return Decision(name, arguments, steps[-1], question)
+    return Decision(name, arguments, steps[-1], question, recognised)
 
 
 def _merged(

@@ -30,7 +30,8 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
         )
     if not react:
         return rep(f"BiRealNet{depth}", beta)
-    cifar = {"shortcut": _SHORTCUTS} if dataset != "imagenet" else {}
+    shortcut = "binary" if keys.signs(r"layer\d\.0\.downsample\.1\.weights?") else _SHORTCUTS
+    cifar = {"shortcut": shortcut} if dataset != "imagenet" else {}
     return rep(f"ReActNet{depth}", beta, dataset=dataset, **cifar)
 
 
