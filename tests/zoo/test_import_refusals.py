@@ -216,6 +216,10 @@ def test_another_network_is_named_first_and_the_rest_is_short(resnet20):
         resnet20, recu, "Its keys are those of ResNet20 with method='recu'", "left over: layer1.0.conv1.alpha"
     )
     assert "(lce import: --set method=recu)" in lines[1] and "--ignore" not in "".join(lines)
+    # Of several forms that it may be, each is named.
+    lines = refused(resnet20, authors.NETWORKS["rbnn_resnet20"].state_dict(), "with method='rbnn' or method='rbnn_bi")
+    assert "(lce import: --set method=rbnn or --set method=rbnn_bireal)" in lines[1]
+    assert "--ignore" not in "".join(lines)
     strange = {f"p{i}.q{j}": np.ones(1) for i in range(60) for j in range(3)}
     refused(resnet20, {**strange, "a\nb\nc" * 50: np.ones(1)}, "left over: ... and", "missing: ... and")
 
