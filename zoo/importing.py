@@ -71,7 +71,7 @@ def import_checkpoint(
             and these are not given, with the choices; if the network does not have this phase or the file contradicts
             it; or with every key that is missing, left over, has another shape or is not finite. It is a `ValueError`.
         ValueError: If there is no such network, or an argument does not suit it.
-        TypeError: If the network has no such argument.
+        TypeError: If the network has no such argument, or a name or pattern is not a string.
         ImportError: If the network is one of larq_zoo, which is not installed.
     """
     if step not in (None, 1, 2):
@@ -81,6 +81,8 @@ def import_checkpoint(
             raise TypeError(
                 f"import_checkpoint: found {name}, but the weights are those of the file, and the size is input_shape."
             )
+    if network is not None:
+        get_network(network)
     contents = read_weights(file, key=key, ignore=ignore, max_bytes=max_bytes)
     arrays = contents.arrays
     with naming(file):
@@ -126,7 +128,7 @@ class Decision(NamedTuple):
         arguments: Those of the constructor.
         step: The phase after which it was written, if the network is trained in two.
         question: What to say if several forms or phases have these keys and shapes; empty if it is all known.
-        recognised: Whether keys and shapes tell this network or its base.
+        recognised: Whether the keys are those of this network.
     """
 
     network: str
@@ -169,7 +171,7 @@ def decide(
 def _merged(
     arrays: Mapping[str, np.ndarray], network: str | None, given: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any], bool]:
-    """The network, its arguments, and whether they are also from keys and shapes, which tell it or its base."""
+    """The network, its arguments, and whether the keys are its own; those of its base or Rep network tell a part."""
     try:
         guess, known = identify(arrays)
     except CheckpointError:
@@ -184,7 +186,7 @@ def _merged(
     for key, value in given.items():
         choice = known.get(key)
         known[key] = choice.also.get(str(value), value) if isinstance(choice, Choice) else value
-    return network, known, True
+    return network, known, network == guess or given.get("beta") == 1
 
 
 def _steps(network: str, two_phases: bool, told: tuple[int, str] | None, step: int | None) -> Sequence[int | None]:

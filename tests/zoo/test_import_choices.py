@@ -264,3 +264,28 @@ def test_kernels_of_signs_are_of_a_second_phase():
         decision = decide(signs, None, {})
         assert choices(decision.question) == [f"--set shortcut={value}" for value in asked]
     assert decision.arguments["shortcut"] == "binary" and decision.step == 2
+
+
+def test_a_rep_network_is_not_its_base(tmp_path):
+    """Neither has the keys of the other, so the answer to a question would be of no use."""
+    for name, network in (("rep_adambnn", "ReActNetA"), ("adambnn", "RepReActNetA")):
+        assert not decide(authors.NETWORKS[name].state_dict(), network, {}).recognised
+    assert decide(authors.NETWORKS["adambnn"].state_dict(), "RepReActNetA", {"beta": 1}).recognised
+    (tmp_path / "base.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["irnet_resnet20"].state_dict()))
+    with pytest.raises(CheckpointError, match="Its keys are those of ResNet20"):
+        zoo.RepResNet20(weights=tmp_path / "base.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["net.h5", "net.keras"])
+def test_constructors_know_a_checkpoint_by_its_content(tmp_path, name, legacy):
+    state = authors.NETWORKS["irnet_resnet20"].state_dict()
+    (tmp_path / name).write_bytes(torch_files.checkpoint(state, legacy=legacy))
+    with pytest.raises(CheckpointError, match="3 forms of ResNet20"):
+        zoo.ResNet20(weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("wrong", [{"network": 3}, {"key": 3}, {"ignore": [3]}, {"key": b"a"}])
+def test_names_are_strings(tmp_path, wrong):
+    with pytest.raises(TypeError, match="expected the name of a network|key should be a name and ignore"):
+        zoo.import_checkpoint(tmp_path / "net.pth", **wrong)
