@@ -204,6 +204,15 @@ def test_surplus_keys_at_every_level_are_grouped(resnet20):
     assert len(lines) == 3
 
 
+def test_every_refusal_has_a_remedy(resnet20):
+    lost = {key: array for key, array in irnet().items() if "layer2.0.bn1" not in key}
+    refused(resnet20, lost, "the arguments that it was trained with (lce import: --set", "missing: layer2.0.bn1.bias")
+    holes = {**irnet(), "linear.bias": np.full(10, np.nan, "f4")}
+    refused(resnet20, holes, "Take a checkpoint from before", "not finite: linear.bias")
+    integers = {**irnet(), "linear.bias": np.ones(10, "i4")}
+    refused(resnet20, integers, "from before its weights were made integers", "wrong type: linear.bias int32")
+
+
 def test_another_network_is_named_first_and_the_rest_is_short(resnet20):
     image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
     other = zoo.ResNet18(method="irnet", dataset="cifar10", input_tensor=image)

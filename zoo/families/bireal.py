@@ -13,7 +13,7 @@ NETWORKS = ("BiRealNet18", "BiRealNet34", "ReActNet10", "ReActNet18", "ReActNet3
 _DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 10, (4, 4, 4, 4): 18, (6, 8, 12, 6): 34}
 
 # The code for CIFAR is that of PresB-Net's authors, which has both.
-_SHORTCUTS = Choice({"real": "real shortcut convolutions", "binary": "binary ones"}, of_kernels=True)
+_SHORTCUTS = Choice({"real": "real shortcut convolutions", "binary": "binary shortcut convolutions"}, of_kernels=True)
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
