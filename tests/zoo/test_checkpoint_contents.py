@@ -182,6 +182,12 @@ def test_random_states_and_meters_are_no_weights(tmp_path):
     assert value(save(tmp_path, {"rng": noise, "weights": weights()})) == 1
 
 
+@pytest.mark.parametrize("name", ["class_weights", "loss_weight", "ema_running_mean"])
+@pytest.mark.parametrize("place", ["state_dict", "net_g", "net.g"])
+def test_tensors_beside_the_weights_are_no_weights(tmp_path, name, place):
+    assert value(save(tmp_path, {name: tensor(np.ones(3, "f4"), "beside"), place: weights()})) == 1
+
+
 def test_entries_that_are_no_tensors(tmp_path):
     path = save(tmp_path, {**weights(), "epoch": 3, "fc._extra_state": None})
     refused(path, "'epoch': 3, expected a tensor", "ignore=['epoch'] (lce import: --ignore epoch)")

@@ -103,7 +103,8 @@ def _search(found: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[Dicti
         if isinstance(key, (str, int)) and not _OPTIMIZER.fullmatch(str(key).lower()):
             inner += _search(value, (*path, str(key)), seen)
     tensors = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)]
-    likely = any(_WEIGHT.fullmatch(key) for key in tensors)
+    # Beside other dictionaries `class_weight` is no weight of a network, whose names have points.
+    likely = any(_WEIGHT.fullmatch(key) and ("." in key or not inner) for key in tensors)
     if tensors and (likely or len(tensors) == len(content)):
         yield Dictionary(path, content, likely)
     yield from inner
