@@ -158,12 +158,14 @@ def _remedies(
         if len(head.found) == 2 and (classes := head.found[0]) != head.classes:
             option = f"num_classes={classes} (lce import: --num-classes {classes})"
             lines.append(f"It has {classes} classes, the network {head.classes}: {option}.")
-    lines += [remedy for kind, remedy in _BY_KIND.items() if kind in kinds]
+    lines += [remedy for kind, remedy in _BY_KIND.items() if kinds.keys() == {kind}]
     left = [key for key in kinds.get(_LEFT, []) if key.partition(".")[0] not in [head.key for head in without]]
     patterns = _patterns(left, used) if leave_out and (kinds.keys() == {_LEFT} or without) else []
     if patterns:
         lines.append(f"Leave out what the network does not need: {ignoring(patterns)}.")
-    return lines or ([_OTHER_ARGUMENTS] if leave_out else [])
+    if not lines and leave_out and kinds.keys() <= {"missing", "wrong shape"}:
+        lines.append(_OTHER_ARGUMENTS)
+    return lines
 
 
 def _patterns(keys: Iterable[str], used: Collection[str]) -> list[str]:

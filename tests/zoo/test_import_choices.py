@@ -30,7 +30,8 @@ def test_what_a_checkpoint_tells_and_what_is_asked(name):
     assert decision.network == network.constructor and not decision.question
     shortcut = {"shortcut": "real"} if "shortcut" in str(network.asked) else {}
     assert decision.arguments == shortcut | network.arguments | said
-    assert decision.step == (step or {"reactnet_a_step2": 2, "recu_two_stage18_step1": 1}.get(name))
+    told = {"reactnet_a_step2": 2, "recu_two_stage18_step1": 1, "recu_two_stage34_step1": 1}
+    assert decision.step == (step or told.get(name))
 
 
 def choices(message):

@@ -204,7 +204,7 @@ def test_surplus_keys_at_every_level_are_grouped(resnet20):
     assert len(lines) == 3
 
 
-def test_every_refusal_has_a_remedy(resnet20):
+def test_problems_of_one_kind_have_a_remedy(resnet20):
     lost = {key: array for key, array in irnet().items() if "layer2.0.bn1" not in key}
     refused(resnet20, lost, "the arguments that it was trained with (lce import: --set", "missing: layer2.0.bn1.bias")
     holes = {**irnet(), "linear.bias": np.full(10, np.nan, "f4")}
