@@ -190,7 +190,11 @@ def _checkpoint(name: str, weights: Weights | None, file: Path | None, said: Map
         return None
     contents = read_weights(file)
     with naming(file):
-        return _Checkpoint(contents, decide(contents.arrays, name, said).question)
+        decision = decide(contents.arrays, name, said)
+        # The arguments of the caller need not be those of the file, whose keys can then not be compared.
+        if decision.question and decision.recognised:
+            raise CheckpointError(decision.question)
+        return _Checkpoint(contents, decision.question)
 
 
 def _finished(model: tf.keras.Model, file: Path | None, checkpoint: _Checkpoint | None) -> tf.keras.Model:

@@ -71,7 +71,7 @@ def import_checkpoint(
             and these are not given, with the choices; if the network does not have this phase or the file contradicts
             it; or with every key that is missing, left over, has another shape or is not finite. It is a `ValueError`.
         ValueError: If there is no such network, or an argument does not suit it.
-        TypeError: If the network has no such argument.
+        TypeError: If the network has no such argument, or a name or pattern is not a string.
         ImportError: If the network is one of larq_zoo, which is not installed.
     """
     if step not in (None, 1, 2):
@@ -81,10 +81,12 @@ def import_checkpoint(
             raise TypeError(
                 f"import_checkpoint: found {name}, but the weights are those of the file, and the size is input_shape."
             )
+    if network is not None:
+        get_network(network)
     contents = read_weights(file, key=key, ignore=ignore, max_bytes=max_bytes)
     arrays = contents.arrays
     with naming(file):
-        name, arguments, step, question = decide(arrays, network, arguments, step)
+        name, arguments, step, question, _ = decide(arrays, network, arguments, step)
     image = tf.keras.Input(input_shape or _dataset(name, arguments).input_shape, name="image")
     model = get_model(name, input_tensor=Mirror(name="mirror")(image), **arguments)
     if step == 1:
@@ -126,12 +128,14 @@ class Decision(NamedTuple):
         arguments: Those of the constructor.
         step: The phase after which it was written, if the network is trained in two.
         question: What to say if several forms or phases have these keys and shapes; empty if it is all known.
+        recognised: Whether the keys are those of this network.
     """
 
     network: str
     arguments: dict[str, Any]
     step: int | None
     question: str
+    recognised: bool
 
 
 def decide(
@@ -146,12 +150,11 @@ def decide(
         step: The phase, if it is given.
 
     # Returns
-        The decision, with a question if there is one and the keys are not known as those of this network: then they
-        have to be compared first.
+        The decision. Its question is to be asked if all keys have a place.
 
     # Raises
-        CheckpointError: With the question, if the keys are those of this network; if they do not tell the network and
-            it is not given; or if the network does not have this phase or they contradict it.
+        CheckpointError: If the keys do not tell the network and it is not given; or if the network does not have this
+            phase or they contradict it.
         TypeError: If the network does not have one of the arguments.
     """
     name, arguments, recognised = _merged(arrays, network, given)
@@ -162,15 +165,13 @@ def decide(
     steps = _steps(name, bool(record.first_phase(arguments)), Keys(arrays).step, step)
     options = [option for phase in steps for option in _options(phase if len(steps) > 1 else None, phase, choices)]
     question = _question(name, options) if len(options) > 1 else ""
-    if question and recognised:
-        raise CheckpointError(question)
-    return Decision(name, arguments, steps[-1], question)
+    return Decision(name, arguments, steps[-1], question, recognised)
 
 
 def _merged(
     arrays: Mapping[str, np.ndarray], network: str | None, given: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any], bool]:
-    """The network, its arguments, and whether they are also from keys and shapes, which tell it or its base."""
+    """The network, its arguments, and whether the keys are its own; those of its base or Rep network tell a part."""
     try:
         guess, known = identify(arrays)
     except CheckpointError:
@@ -185,7 +186,7 @@ def _merged(
     for key, value in given.items():
         choice = known.get(key)
         known[key] = choice.also.get(str(value), value) if isinstance(choice, Choice) else value
-    return network, known, True
+    return network, known, network == guess or given.get("beta") == 1
 
 
 def _steps(network: str, two_phases: bool, told: tuple[int, str] | None, step: int | None) -> Sequence[int | None]:

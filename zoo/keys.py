@@ -35,6 +35,7 @@ class Keys:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self._shapes = {key.removeprefix("module."): array.shape for key, array in arrays.items()}
+        self._signs = {key.removeprefix("module.") for key, array in arrays.items() if array.dtype == np.int8}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -49,6 +50,10 @@ class Keys:
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of a key, `()` if there is none."""
         return self._shapes.get(key, ())
+
+    def signs(self, pattern: str) -> bool:
+        """Whether a regular expression matches the key of a kernel of +1 and -1, which are int8."""
+        return any(re.fullmatch(pattern, key) for key in self._signs)
 
     def width(self, key: str) -> int:
         """The number of channels of a vector, whatever its axes; 0 if there is no such key."""
@@ -66,6 +71,8 @@ class Keys:
         for key, shape in self._shapes.items():
             if key.endswith(".weights") or (key.endswith(".weight") and len(shape) == 2 and shape[1] == 1):
                 return 2, "binary kernels in it are called 'weights' or are columns"
+        if self.signs(r".*\.weights?"):
+            return 2, "binary kernels in it are signs, int8"
         if self.has(r"layer1\.0\.nonlinear\..*") and not self.has(r".*\.alpha"):
             return 1, "its kernels have no scales 'alpha'"
         return None

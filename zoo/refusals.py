@@ -14,6 +14,14 @@ LINES = 25
 _TOGETHER = 3  # So many keys without a place become one line.
 _LEFT = "left over"
 _PATTERNS = 6
+_BY_KIND = {
+    "wrong type": "Take the checkpoint from before its weights were made integers: their scale is not known.",
+    "not finite": "Take a checkpoint from before the training diverged.",
+}
+_OTHER_ARGUMENTS = (
+    "Give the arguments that it was trained with (lce import: --set NAME=VALUE), or take a checkpoint of the whole "
+    "network."
+)
 
 
 class Problem(NamedTuple):
@@ -150,10 +158,13 @@ def _remedies(
         if len(head.found) == 2 and (classes := head.found[0]) != head.classes:
             option = f"num_classes={classes} (lce import: --num-classes {classes})"
             lines.append(f"It has {classes} classes, the network {head.classes}: {option}.")
+    lines += [remedy for kind, remedy in _BY_KIND.items() if kinds.keys() == {kind}]
     left = [key for key in kinds.get(_LEFT, []) if key.partition(".")[0] not in [head.key for head in without]]
     patterns = _patterns(left, used) if leave_out and (kinds.keys() == {_LEFT} or without) else []
     if patterns:
         lines.append(f"Leave out what the network does not need: {ignoring(patterns)}.")
+    if not lines and leave_out and kinds.keys() <= {"missing", "wrong shape"}:
+        lines.append(_OTHER_ARGUMENTS)
     return lines
 
 

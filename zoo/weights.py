@@ -16,7 +16,7 @@ import tensorflow as tf
 from larq_rep.checks import require_model
 from larq_rep.layers import Mirror
 from larq_rep.zoo.checkpoint import check_reader, kinds
-from larq_rep.zoo.checkpoint.tensors import naming
+from larq_rep.zoo.checkpoint.tensors import LEGACY_MAGIC, naming
 from larq_rep.zoo.families import load_state_dict
 from larq_rep.zoo.mapping import ImportReport
 from larq_rep.zoo.wrapped import read_weights
@@ -104,8 +104,16 @@ def _sha256(file: Path) -> str:
 
 
 def is_checkpoint(file: str | os.PathLike[str]) -> bool:
-    """Whether a file is not a Keras file, by its suffix or, for HDF5, its content."""
-    return Path(file).suffix.lower() not in _KERAS and not h5py.is_hdf5(file)
+    """Whether a file is not a Keras file, by its content or, where that is of neither, its suffix."""
+    if Path(file).suffix.lower() not in _KERAS:
+        return not h5py.is_hdf5(file)
+    with open(file, "rb") as content:
+        legacy = content.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return legacy
 
 
 def is_mirrored(file: str | os.PathLike[str]) -> bool:

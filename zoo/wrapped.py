@@ -39,8 +39,11 @@ def read_weights(
     # Raises
         CheckpointError: If the file cannot be read, several networks stand side by side in it, or a pattern has no
             key.
+        TypeError: If `key` or a pattern is not a string.
     """
-    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore or ())
+    if not isinstance(key, str | None) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"key should be a name and ignore shell patterns, found key={key!r} and ignore={ignore!r}.")
     contents = read(file, key=key, ignore=patterns, max_bytes=max_bytes)
     with naming(file):
         return _unwrapped(contents, patterns)

@@ -10,6 +10,7 @@ import gzip
 import io
 import pathlib
 import pickle
+import re
 import sys
 import tarfile
 import types
@@ -139,6 +140,24 @@ def test_several_networks_are_a_choice(tmp_path, content):
     assert value(path, key=names[1]) == 2 if len(content) < 40 else 1
 
 
+@pytest.mark.parametrize(
+    "content, key",
+    [
+        ({"models": [weights()], "epoch": 3}, "models.0"),
+        ({"model": (3, weights())}, "model.1"),
+        ({"a": [[{"epoch": 3}], ({"state_dict": weights()}, optimizer())]}, "a.1.0.state_dict"),
+        (collections.defaultdict(list, {"net_g": collections.defaultdict(list, weights())}), "net_g"),
+        ({"net_g": weights(), "optimizer": {"exp_avg": weights(2.0), "fp32": [weights(2.0)]}}, "net_g"),
+        ({"net_g": weights(), "exp_avg": weights(2.0), "momentum_buffer": weights(2.0)}, "net_g"),
+    ],
+)
+def test_weights_in_lists_and_beside_an_optimizer(tmp_path, content, key):
+    path = save(tmp_path, content)
+    assert value(path) == value(path, key=key) == 1
+    assert checkpoint.read(path).notes == [f"The weights are those under {key!r}."]
+    refused(save(tmp_path, {"nets": [weights(1.0), weights(2.0)]}, "two.pth"), "--key nets.0", "--key nets.1")
+
+
 def test_key_names_what_is_there(tmp_path):
     path = save(tmp_path, {"epoch": 3, "a": {"b.c": weights(1.0)}, "loss": torch_files.Call(datetime.date, 2020, 1, 2)})
     assert value(path, key="a.b.c") == value(path, key="a") == 1
@@ -161,6 +180,12 @@ def test_one_dictionary_under_two_names(tmp_path):
 def test_random_states_and_meters_are_no_weights(tmp_path):
     noise = {"torch": tensor(np.zeros(8, "u1"), "r"), "cuda": tensor(np.zeros(8, "u1"), "c")}
     assert value(save(tmp_path, {"rng": noise, "weights": weights()})) == 1
+
+
+@pytest.mark.parametrize("name", ["class_weights", "loss_weight", "ema_running_mean"])
+@pytest.mark.parametrize("place", ["state_dict", "net_g", "net.g"])
+def test_tensors_beside_the_weights_are_no_weights(tmp_path, name, place):
+    assert value(save(tmp_path, {name: tensor(np.ones(3, "f4"), "beside"), place: weights()})) == 1
 
 
 def test_entries_that_are_no_tensors(tmp_path):
@@ -366,6 +391,9 @@ KINDS = {
     "data": ("model.ckpt.data-00000-of-00001", bytes(50), "checkpoint of TensorFlow", "model.save"),
     "checkpoint": ("checkpoint", b'model_checkpoint_path: "model.ckpt"\n', "checkpoint of TensorFlow", "model.save"),
     "LFS": ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "Git LFS", "lfs pull"),
+    "PDF": ("a.pth", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF document", "right file"),
+    "PNG": ("a.pth", b"\x89PNG\r\n\x1a\n" + bytes(50), "an image", "right file"),
+    "gzip of something": ("a.bin.gz", gzip.compress(b"\xff" * 50), "compressed archive", "gunzip -c"),
     "text": ("a.pth", "Zu viele Anfragen für diese Datei".encode(), "text that begins 'Zu viele", "link"),
     "empty": ("a.safetensors", b"", "it is empty", "compare the sizes"),
 }
@@ -389,16 +417,35 @@ def test_files_are_known_by_their_content(tmp_path):
         assert value(save(tmp_path, weights(), "named.safetensors", write)) == 1
 
 
-@pytest.mark.parametrize("address", ["https://example.org/a.pth", "s3://bucket/a.pth", "hf://a/b"])
+ADDRESSES = [
+    "https://example.org/a.pth",
+    "s3://bucket/a.pth",
+    "hf://a/b",
+    "www.example.org/a.pth",
+    "ftp://a/b//c?d=1&e",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("kind", [str, pathlib.Path])
 def test_addresses(address, kind):
-    with pytest.raises(CheckpointError, match=rf"^{address}: it is an address, expected a file. Download it"):
+    address = address if kind is str else address.replace("b//c", "b/c")
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(address)}: it is an address, expected a file. Download"):
         read_state_dict(kind(address))
 
 
-@pytest.mark.parametrize("place", [".", "archive", "archive/data.pkl"])
+def test_addresses_of_files():
+    with pytest.raises(CheckpointError, match=r"^file:///nowhere/x\.pth: it is an address"):
+        read_state_dict("file:///nowhere/x.pth")
+
+
+MEMBERS_OF_FOLDERS = ("data.pkl", "version", "byteorder", "data", "data/0", ".data/serialization_id")
+UNPACKED = [".", "archive", *(f"archive/{name}" for name in MEMBERS_OF_FOLDERS)]
+
+
+@pytest.mark.parametrize("place", UNPACKED)
 def test_unpacked_checkpoints(tmp_path, place):
-    zipfile.ZipFile(save(tmp_path, weights())).extractall(tmp_path / "out")
+    zipfile.ZipFile(save(tmp_path, {"a.weight": tensor(np.ones(9), "0")})).extractall(tmp_path / "out")
     refused(tmp_path / "out" / place, "unpacked", "Give the file as it was downloaded", "do not unpack it")
 
 
@@ -406,8 +453,9 @@ def test_folders_and_names_without_a_file(tmp_path):
     refused(tmp_path, "it is a folder, expected a file. Give the name of the checkpoint in it")
     save(tmp_path, b"", "model.ckpt.index")
     refused(tmp_path / "model.ckpt", "checkpoint of TensorFlow", "model.save")
-    save(tmp_path, b"", "saved_model.pb")
+    save(tmp_path, b"\x08\x01", "saved_model.pb")
     refused(tmp_path, "SavedModel", "lce convert")
+    refused(tmp_path / "saved_model.pb", "SavedModel", "its folder to `lce convert`")
 
 
 def test_large_files_have_a_remedy_that_exists(tmp_path):

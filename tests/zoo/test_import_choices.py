@@ -5,6 +5,7 @@ import itertools
 import re
 
 import authors
+import numpy as np
 import pytest
 import torch_files
 
@@ -22,22 +23,20 @@ def test_what_a_checkpoint_tells_and_what_is_asked(name):
         with pytest.raises(CheckpointError, match=network.untold):
             decide(state, None, {})
         return
-    if network.asked:
-        with pytest.raises(CheckpointError) as error:
-            decide(state, None, {})
-        assert choices(error) == [*network.asked]
+    assert choices(decide(state, None, {}).question) == [*network.asked]
     said = dict(network.said)
     step = said.pop("step", None)
     decision = decide(state, None, said, step)
     assert decision.network == network.constructor and not decision.question
     shortcut = {"shortcut": "real"} if "shortcut" in str(network.asked) else {}
     assert decision.arguments == shortcut | network.arguments | said
-    assert decision.step == (step or {"reactnet_a_step2": 2, "recu_two_stage18_step1": 1}.get(name))
+    told = {"reactnet_a_step2": 2, "recu_two_stage18_step1": 1, "recu_two_stage34_step1": 1}
+    assert decision.step == (step or told.get(name))
 
 
-def choices(error):
+def choices(message):
     """The options that a message names, as one would add them to the command."""
-    return [line[2:].partition("  ")[0] for line in str(error.value).splitlines() if line.startswith("  --")]
+    return [line[2:].partition("  ")[0] for line in message.splitlines() if line.startswith("  --")]
 
 
 def layout(*patterns):
@@ -158,13 +157,12 @@ def test_columns_and_kernels_called_weights_are_of_a_second_phase(change):
 def test_names_of_networks_do_not_answer_for_a_form():
     state = authors.NETWORKS["irnet_resnet20"].state_dict()
     for network in ("ResNet20", "RepResNet20"):
-        with pytest.raises(CheckpointError, match=f"3 forms of {network}"):
-            decide(state, network, {"beta": 1} if network == "RepResNet20" else {})
+        given = {"beta": 1} if network == "RepResNet20" else {}
+        assert f"3 forms of {network}" in decide(state, network, given).question
     decision = decide(state, "RepResNet20", {"beta": 1, "method": "irnet"})
     assert decision.arguments == {"method": "irnet", "beta": 1} and not decision.question
     # A network is real by its plain name, too.
     assert decide(state, None, {"method": "real"}).arguments == {"method": "irnet_real"}
-    # Only with keys that the network has is there anything to ask.
     decision = decide(state, "ReActNetA", {})
     assert decision.arguments == {} and "--step 1" in decision.question
 
@@ -201,7 +199,7 @@ def test_constructors_do_not_guess_a_method(tmp_path):
                 CheckpointError, match=rf"zoo\.import_checkpoint\(.* with method='{method}' or with"
             ) as error:
                 zoo.ResNet20(weights=weights)
-            assert choices(error) == [f"--set method={other}" for other in others]
+            assert choices(str(error.value)) == [f"--set method={other}" for other in others]
     assert zoo.ResNet20(method="rbnn_bireal", weights=file).record.arguments["method"] == "rbnn_bireal"
 
 
@@ -213,7 +211,7 @@ def test_constructors_do_not_guess_a_phase(tmp_path, monkeypatch):
             CheckpointError, match=r"zoo\.import_checkpoint\(file, \.\.\.\) with step=1 or with step=2\."
         ) as error:
             constructor(method="fracbnn", weights=tmp_path / "fracbnn.pth")
-        assert choices(error) == ["--step 1", "--step 2"]
+        assert choices(str(error.value)) == ["--step 1", "--step 2"]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     place = tmp_path / "models" / "larq_rep" / "ResNet20-fracbnn_gated-cifar10.pth.tar"
     place.parent.mkdir(parents=True)
@@ -229,6 +227,66 @@ def test_keys_of_no_known_network_are_not_guessed_either(tmp_path):
     arguments = {"sign": "sign", "activation": None, "input_shape": (32, 32, 3)}
     with pytest.raises(CheckpointError) as error:
         zoo.import_checkpoint(tmp_path / "plain.pth", "ReActNet18", **arguments)
-    assert choices(error) == ["--step 1", "--step 2"]
-    assert decide(state, "ReActNet18", arguments, step=1)[2:] == (1, "")
+    assert choices(str(error.value)) == ["--step 1", "--step 2"]
+    assert decide(state, "ReActNet18", arguments, step=1)[2:4] == (1, "")
     assert decide(state, None, {})[:1] == ("BiRealNet18",)
+
+
+def test_files_that_do_not_fit_are_refused_before_anything_is_asked(tmp_path):
+    """An answer would be of no use while keys are missing or left over."""
+    state = authors.NETWORKS["irnet_resnet20"].state_dict()
+    surplus = {**state, "teacher.conv.weight": np.ones(3, "f4")}
+    headless = {key: array for key, array in state.items() if not key.startswith("linear.")}
+    for name, changed, remedy in (("s", surplus, "--ignore 'teacher.*'"), ("h", headless, "--set include_top=False")):
+        (tmp_path / name).write_bytes(torch_files.checkpoint(changed))
+        with pytest.raises(CheckpointError) as error:
+            zoo.import_checkpoint(tmp_path / name)
+        assert remedy in str(error.value) and not choices(str(error.value))
+    with pytest.raises(CheckpointError) as error:
+        zoo.import_checkpoint(tmp_path / "s", ignore=["teacher.*"])
+    assert len(choices(str(error.value))) == 3
+
+
+def test_kernels_of_signs_are_of_a_second_phase():
+    """No first phase, and no real network, has kernels of +1 and -1."""
+    state = authors.NETWORKS["react_resnet18"].state_dict()
+    signs = {key: np.sign(w).astype("i1") if ".binary_conv." in key else w for key, w in state.items()}
+    assert decide(signs, None, {})[2:4] == (2, "")
+    with pytest.raises(CheckpointError, match=r"it is not of step 1: .* int8"):
+        decide(signs, None, {}, step=1)
+    state = authors.NETWORKS["irnet_resnet20"].state_dict()
+    signs = {key: np.sign(w).astype("i1") if re.search(r"layer.*conv", key) else w for key, w in state.items()}
+    assert choices(decide(signs, None, {}).question) == ["--set method=irnet", "--set method=irnet_1w32a"]
+    state = authors.NETWORKS["react_resnet18_cifar100"].state_dict()
+    for binary, asked in ((r"binary_conv", ["real", "binary"]), (r"binary_conv|downsample\.1\.", [])):
+        signs = {
+            key: np.sign(w).astype("i1") if re.search(binary, key) and w.ndim == 4 else w for key, w in state.items()
+        }
+        decision = decide(signs, None, {})
+        assert choices(decision.question) == [f"--set shortcut={value}" for value in asked]
+    assert decision.arguments["shortcut"] == "binary" and decision.step == 2
+
+
+def test_a_rep_network_is_not_its_base(tmp_path):
+    """Neither has the keys of the other, so the answer to a question would be of no use."""
+    for name, network in (("rep_adambnn", "ReActNetA"), ("adambnn", "RepReActNetA")):
+        assert not decide(authors.NETWORKS[name].state_dict(), network, {}).recognised
+    assert decide(authors.NETWORKS["adambnn"].state_dict(), "RepReActNetA", {"beta": 1}).recognised
+    (tmp_path / "base.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["irnet_resnet20"].state_dict()))
+    with pytest.raises(CheckpointError, match="Its keys are those of ResNet20"):
+        zoo.RepResNet20(weights=tmp_path / "base.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["net.h5", "net.keras"])
+def test_constructors_know_a_checkpoint_by_its_content(tmp_path, name, legacy):
+    state = authors.NETWORKS["irnet_resnet20"].state_dict()
+    (tmp_path / name).write_bytes(torch_files.checkpoint(state, legacy=legacy))
+    with pytest.raises(CheckpointError, match="3 forms of ResNet20"):
+        zoo.ResNet20(weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("wrong", [{"network": 3}, {"key": 3}, {"ignore": [3]}, {"key": b"a"}])
+def test_names_are_strings(tmp_path, wrong):
+    with pytest.raises(TypeError, match="expected the name of a network|key should be a name and ignore"):
+        zoo.import_checkpoint(tmp_path / "net.pth", **wrong)

@@ -204,6 +204,15 @@ def test_surplus_keys_at_every_level_are_grouped(resnet20):
     assert len(lines) == 3
 
 
+def test_problems_of_one_kind_have_a_remedy(resnet20):
+    lost = {key: array for key, array in irnet().items() if "layer2.0.bn1" not in key}
+    refused(resnet20, lost, "the arguments that it was trained with (lce import: --set", "missing: layer2.0.bn1.bias")
+    holes = {**irnet(), "linear.bias": np.full(10, np.nan, "f4")}
+    refused(resnet20, holes, "Take a checkpoint from before", "not finite: linear.bias")
+    integers = {**irnet(), "linear.bias": np.ones(10, "i4")}
+    refused(resnet20, integers, "from before its weights were made integers", "wrong type: linear.bias int32")
+
+
 def test_another_network_is_named_first_and_the_rest_is_short(resnet20):
     image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
     other = zoo.ResNet18(method="irnet", dataset="cifar10", input_tensor=image)
@@ -216,6 +225,10 @@ def test_another_network_is_named_first_and_the_rest_is_short(resnet20):
         resnet20, recu, "Its keys are those of ResNet20 with method='recu'", "left over: layer1.0.conv1.alpha"
     )
     assert "(lce import: --set method=recu)" in lines[1] and "--ignore" not in "".join(lines)
+    # Of several forms that it may be, each is named.
+    lines = refused(resnet20, authors.NETWORKS["rbnn_resnet20"].state_dict(), "with method='rbnn' or method='rbnn_bi")
+    assert "(lce import: --set method=rbnn or --set method=rbnn_bireal)" in lines[1]
+    assert "--ignore" not in "".join(lines)
     strange = {f"p{i}.q{j}": np.ones(1) for i in range(60) for j in range(3)}
     refused(resnet20, {**strange, "a\nb\nc" * 50: np.ones(1)}, "left over: ... and", "missing: ... and")
 

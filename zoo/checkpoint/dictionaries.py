@@ -23,6 +23,8 @@ STATE_DICT_KEYS = {
 _WEIGHT = re.compile(r".*[._](weights?|gamma|running_mean)")
 _AVERAGED = re.compile(r"(^|[^a-z]|model|net|dict|weights?|params?)(ema|swa|avg|averaged?|polyak|shadow)([^a-z]|$)")
 _AVERAGED_FIRST = re.compile(r"(^|[^a-z])(ema|swa|averaged?)(model|net|state|weights?|params?|dict)")
+# State of optimizers that have the names of the weights.
+_OPTIMIZER = re.compile(r"(.*_)?optim(izer)?s?(_.*)?|(max_)?exp_avgs?(_sqs?)?|momentum(_buffers?)?|grads?")
 _LISTED = 8
 _LONG = 120  # Longer names are not offered.
 _CLASS = "Objects of a program and whole models cannot be read"
@@ -90,20 +92,27 @@ def ignoring(patterns: list[str]) -> str:
     return f"ignore={patterns!r} (lce import: {' '.join(f'--ignore {shlex.quote(x)}' for x in patterns)})"
 
 
-def _search(content: dict[Any, Any], path: tuple[str, ...], seen: set[int]) -> Iterator[Dictionary]:
+def _search(found: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[Dictionary]:
     """The dictionaries of tensors, each once; the moments of an optimizer are none."""
-    if id(content) in seen or ("param_groups" in content and "state" in content):
+    content = _numbered(found)
+    if not isinstance(content, dict) or id(found) in seen or ("param_groups" in content and "state" in content):
         return
-    seen.add(id(content))
+    seen.add(id(found))
     inner: list[Dictionary] = []
     for key, value in content.items():
-        if isinstance(value, dict) and isinstance(key, (str, int)):
+        if isinstance(key, (str, int)) and not _OPTIMIZER.fullmatch(str(key).lower()):
             inner += _search(value, (*path, str(key)), seen)
     tensors = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)]
-    likely = any(_WEIGHT.fullmatch(key) for key in tensors)
+    # Beside other dictionaries `class_weight` is no weight of a network, whose names have points.
+    likely = any(_WEIGHT.fullmatch(key) and ("." in key or not inner) for key in tensors)
     if tensors and (likely or len(tensors) == len(content)):
         yield Dictionary(path, content, likely)
     yield from inner
+
+
+def _numbered(value: Any) -> Any:
+    """A list as a dictionary, by the places in it."""
+    return dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
 
 
 def _named(content: dict[Any, Any], name: str, known: list[Dictionary]) -> tuple[dict[Any, Any], tuple[str, ...]]:
@@ -129,8 +138,8 @@ def _resolve(content: dict[Any, Any], name: str, path: tuple[str, ...]) -> Itera
         here = (*path, str(key))
         if name == str(key):
             yield value, here
-        elif name.startswith(f"{key}.") and isinstance(value, dict):
-            yield from _resolve(value, name.removeprefix(f"{key}."), here)
+        elif name.startswith(f"{key}.") and isinstance(inner := _numbered(value), dict):
+            yield from _resolve(inner, name.removeprefix(f"{key}."), here)
 
 
 def _plain(found: list[Dictionary]) -> Dictionary:

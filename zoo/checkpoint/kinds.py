@@ -19,12 +19,22 @@ EXPECTED = "expected a checkpoint of torch.save or a .safetensors file"
 UNPACKED = (
     "Give the file as it was downloaded (.pth, .pt, .tar), do not unpack it: PyTorch's checkpoints are zip archives"
 )
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)|[A-Za-z][A-Za-z0-9+.-]+://|www\.[\w-]+\.\w+")
+_MEMBERS = ("version", "byteorder", ".format_version", ".storage_alignment")
+_OTHERS = {
+    b"%PDF-": "a PDF document",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"GIF8": "an image",
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+}
 _TENSORFLOW = re.compile(r".*\.(index|meta|data-\d+-of-\d+)")
 _KERAS = (
     "it is a file of Keras, {expected}. It needs no import: give it to `lce convert`, or to the constructor of its "
     "network, weights='...'"
 )
+_SAVED_MODEL = f"a SavedModel, {EXPECTED}. It needs no import: give its folder to `lce convert`"
 _NPZ = (
     "If its keys are those of the network, write them as safetensors: "
     "safetensors.numpy.save_file(dict(numpy.load(file)), 'weights.safetensors')"
@@ -34,7 +44,9 @@ _NPZ = (
 def url(name: str) -> str | None:
     """The address that a name is, with the slash that `pathlib` takes from it."""
     match = _URL.match(name)
-    return f"{match[1]}://{name[match.end() :]}" if match and not os.path.exists(name) else None
+    if not match or os.path.exists(name):
+        return None
+    return f"{match[1]}://{name[match.end() :]}" if match[1] else name
 
 
 def address(name: str) -> str:
@@ -52,10 +64,10 @@ def missing(name: str) -> CheckpointError:
 def folder(name: str) -> CheckpointError:
     """What to say of a folder."""
     path = Path(name)
-    if any((place / "data.pkl").is_file() for place in (path, *_folders(path))):
+    if any((place / "data.pkl").is_file() for place in (path, path.absolute().parent, *_folders(path))):
         return CheckpointError(f"it is the unpacked folder of a checkpoint, expected a file. {UNPACKED}")
-    if (path / "saved_model.pb").is_file():
-        return CheckpointError(f"it is a SavedModel, {EXPECTED}. It needs no import: give it to `lce convert`")
+    if any((place / "saved_model.pb").is_file() for place in (path, path.absolute().parent)):
+        return CheckpointError(f"it is {_SAVED_MODEL}")
     return CheckpointError("it is a folder, expected a file. Give the name of the checkpoint in it")
 
 
@@ -90,6 +102,8 @@ def what_else(name: str, head: bytes, read: io.BufferedIOBase) -> str | None:
         return f"{_KERAS.format(expected=EXPECTED)}. Weights alone are loaded with model.load_weights"
     if head.startswith(b"\x93NUMPY"):
         return f"it is one array of NumPy, {EXPECTED}. Give the whole network's checkpoint"
+    if other := next((text for start, text in _OTHERS.items() if head.startswith(start)), None):
+        return f"it is {other}, {EXPECTED}. Check that it is the right file"
     if head[4:8] == b"TFL3":
         return f"it is a .tflite file, {EXPECTED}. It is converted already: run it with `lce-run`, or `lce inspect` it"
     return _by_name(name, head) or _by_content(head, text, read)
@@ -98,6 +112,13 @@ def what_else(name: str, head: bytes, read: io.BufferedIOBase) -> str | None:
 def _by_name(name: str, head: bytes) -> str | None:
     """The kinds that no first bytes tell for sure."""
     stem = Path(name).name.lower()
+    folder, outer, *_ = [*Path(name).absolute().parents, Path()]
+    if (stem in _MEMBERS and (folder / "data.pkl").is_file()) or (
+        folder.name in ("data", ".data") and (outer / "data.pkl").is_file()
+    ):
+        return f"it is a part of an unpacked checkpoint, {EXPECTED}. {UNPACKED}"
+    if stem == "saved_model.pb":
+        return f"it is a part of {_SAVED_MODEL}"
     if stem.endswith(".onnx") or re.match(rb"\x08[\x01-\x20]\x12[\x01-\x40][a-zA-Z][\w.:-]{2}", head):
         return f"it is an ONNX graph, {EXPECTED}. Give the checkpoint that it was exported from"
     if _TENSORFLOW.fullmatch(stem) or head.startswith(b"model_checkpoint_path:"):
@@ -147,7 +168,8 @@ def _gzip(name: str, head: bytes) -> str:
     if inner.startswith((b"PK\x03\x04", LEGACY_MAGIC, MAGIC)):
         command = f"gunzip -c {shlex.quote(name)} > checkpoint.pth"
         return f"it is a checkpoint compressed with gzip, expected it as it was. Unpack it: {command}"
-    return f"it is a compressed archive, {EXPECTED}. Unpack it first: tar xf FILE"
+    how = "tar xf FILE" if inner[257:262] == b"ustar" else f"gunzip -c {shlex.quote(name)} > FILE"
+    return f"it is a compressed archive, {EXPECTED}. Unpack it first: {how}"
 
 
 def archive(members: Collection[str]) -> str | None:

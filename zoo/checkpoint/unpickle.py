@@ -36,6 +36,7 @@ _MAX_OPCODES = 1_000_000
 _MAX_DEPTH = 32
 
 _ORDERED_DICT = "collections OrderedDict"
+_DEFAULT_DICT = "collections defaultdict"
 _REBUILD_TENSOR = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 _REBUILD_PARAMETER = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
 _REBUILD_SUBCLASS = "torch._tensor _rebuild_from_type_v2"
@@ -263,6 +264,8 @@ def _instead_of_a_call(function: Any, arguments: Any) -> Any:
     name = function.name
     if isinstance(function, Inert) or isinstance(arguments, Inert):
         return Inert(name)
+    if name == _DEFAULT_DICT:
+        return {}
     if name == _ORDERED_DICT:
         # Python 3 fills it afterwards; Python 2 gives one list of pairs.
         pairs = arguments[0] if arguments else []

@@ -12,6 +12,7 @@ A family is a module of this folder, which has
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -22,7 +23,7 @@ import tensorflow as tf
 
 from larq_rep.layers import Mirror
 from larq_rep.zoo.checkpoint import CheckpointError
-from larq_rep.zoo.keys import COUNTERS, NAME_IT, Keys
+from larq_rep.zoo.keys import COUNTERS, NAME_IT, Choice, Keys
 from larq_rep.zoo.mapping import Importer, ImportReport
 
 
@@ -120,10 +121,11 @@ def _of_another(model: tf.keras.Model, arrays: Mapping[str, np.ndarray]) -> list
         return [f"Its keys are those of {name}. If it is that: network={name!r} (lce import: --network {name})."]
     built = model.record.arguments if getattr(model, "record", None) else {}
     # The data set of small images is a guess by the number of classes.
-    other = {key: value for key, value in known.items() if key != "dataset" and isinstance(value, str | int)}
-    other = {key: value for key, value in other.items() if built.get(key, value) != value}
+    values = {key: list(x.values) if isinstance(x, Choice) else [x] for key, x in known.items() if key != "dataset"}
+    other = {key: each for key, each in values.items() if built.get(key, each[0]) not in each}
     if not other:
         return []
-    words = ", ".join(f"{key}={value!r}" for key, value in other.items())
-    options = " ".join(f"--set {key}={value}" for key, value in other.items())
+    forms = [dict(zip(other, each, strict=True)) for each in itertools.product(*other.values())]
+    words = " or ".join(", ".join(f"{key}={value!r}" for key, value in form.items()) for form in forms)
+    options = " or ".join(" ".join(f"--set {key}={value}" for key, value in form.items()) for form in forms)
     return [f"Its keys are those of {name} with {words}. If it is that: {words} (lce import: {options})."]

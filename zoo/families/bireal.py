@@ -13,7 +13,7 @@ NETWORKS = ("BiRealNet18", "BiRealNet34", "ReActNet10", "ReActNet18", "ReActNet3
 _DEPTHS: dict[tuple[int, ...], int] = {(2, 2, 2, 2): 10, (4, 4, 4, 4): 18, (6, 8, 12, 6): 34}
 
 # The code for CIFAR is that of PresB-Net's authors, which has both.
-_SHORTCUTS = Choice({"real": "real shortcut convolutions", "binary": "binary ones"}, of_kernels=True)
+_SHORTCUTS = Choice({"real": "real shortcut convolutions", "binary": "binary shortcut convolutions"}, of_kernels=True)
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
@@ -30,7 +30,8 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
         )
     if not react:
         return rep(f"BiRealNet{depth}", beta)
-    cifar = {"shortcut": _SHORTCUTS} if dataset != "imagenet" else {}
+    shortcut = "binary" if keys.signs(r"layer\d\.0\.downsample\.1\.weights?") else _SHORTCUTS
+    cifar = {"shortcut": shortcut} if dataset != "imagenet" else {}
     return rep(f"ReActNet{depth}", beta, dataset=dataset, **cifar)
 
 

@@ -16,6 +16,7 @@ _RBNN = Choice({"rbnn": _TWO, "rbnn_bireal": _EACH})
 _REAL = Choice({"real": _TWO, "real_bireal": _EACH})
 _IR_NET = {"irnet": "binary weights and activations", "irnet_1w32a": "binary weights, real activations"}
 _IR_NET20 = Choice({**_IR_NET, "irnet_real": "real weights and activations"}, also={"real": "irnet_real"})
+_BINARY_IR_NET = Choice(_IR_NET)
 
 
 def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
@@ -31,7 +32,7 @@ def recognises(keys: Keys) -> tuple[str, dict[str, Any]] | None:
         return rep("ResNet20", keys.width("layer1.0.bn1.weight") // 16, method=_method20(keys))
     if keys.blocks() == (2, 2, 2, 2) and len(kernel) == 4 and kernel[2:] == (3, 3):
         kind = method(keys, "layer1.0.conv1") if "bn2.weight" in keys else "real"
-        known = Choice(_IR_NET) if kind == "irnet" else kind
+        known = _BINARY_IR_NET if kind == "irnet" else kind
         return rep("ResNet18", keys.width("layer1.0.bn1.weight") // 64, method=known, dataset=keys.dataset())
     raise keys.unknown_resnet()
 
@@ -49,7 +50,8 @@ def _method20(keys: Keys) -> str | Choice:
     if "bn2.weight" not in keys:
         return _REAL
     kind = method(keys, "layer1.0.conv1")
-    return {"rbnn": _RBNN, "irnet": _IR_NET20}.get(kind, kind)
+    ir_net = _BINARY_IR_NET if keys.signs(r"layer\d\..*") else _IR_NET20
+    return {"rbnn": _RBNN, "irnet": ir_net}.get(kind, kind)
 
 
 def port(weights: Importer) -> dict[str, str]:
