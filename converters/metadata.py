@@ -90,9 +90,13 @@ def preparation(values: dict[str, Any], shape: tuple[int, ...]) -> Preparation |
     # Raises
         ValueError: If it is not a preparation for this input.
     """
-    if "input" not in values:
+    said = values.get("input")
+    if said is None:
         return None
-    found = Preparation.from_dict(values["input"])
+    if isinstance(said, dict):
+        # What is left out follows from the input.
+        said = {"size": list(shape[:2]), "channels": shape[2], **{k: v for k, v in said.items() if v is not None}}
+    found = Preparation.from_dict(said)
     if (*found.size, found.channels) != tuple(shape):
         raise ValueError(f"preparation: it is for {(*found.size, found.channels)}, the input is {tuple(shape)}.")
     return found

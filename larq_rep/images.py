@@ -183,15 +183,19 @@ class Preparation:
             value, count = getattr(self, name), count or self.channels
             if value is None and name in ("mean", "std"):
                 continue
-            if not isinstance(value, list | tuple) or len(value) != count or not all(map(_is_finite, value)):
+            if isinstance(value, np.ndarray | list | tuple):
+                value = tuple(x.item() if isinstance(x, np.generic) else x for x in value)
+            if not isinstance(value, tuple) or len(value) != count or not all(map(_is_finite, value)):
                 raise ValueError(f"preparation: {name} should be {count} number{'s'[: count - 1]}, found {value!r}.")
             if positive and min(value) <= 0:
                 raise ValueError(f"preparation: {name} should be positive, found {value!r}.")
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, value)
         if not all(isinstance(side, int) for side in self.size):
             raise ValueError(f"preparation: size should be two whole numbers, found {self.size!r}.")
         if self.resize is None:
             object.__setattr__(self, "resize", min(self.size))
+        if isinstance(self.resize, float | np.number) and float(self.resize).is_integer():
+            object.__setattr__(self, "resize", int(self.resize))
         if not isinstance(self.resize, int) or self.resize < min(self.size):
             raise ValueError(
                 f"preparation: resize is the shorter side before a crop of {self.size[0]}x{self.size[1]} pixels, so at "

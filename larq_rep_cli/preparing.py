@@ -109,6 +109,8 @@ def preparation(
     """
     found, basis = _by_network(source, network, keywords) or _said(source) or _by_name(source) or _assumed(source)
     changed = {name: value for name in ("mean", "std", "resize") if (value := getattr(changes, name)) is not None}
+    for name in {"mean", "std"} & set(changed):
+        changed[name] *= found.channels if len(changed[name]) == 1 else 1
     if not changed:
         return found, basis
     from larq_rep.images import Preparation
@@ -116,11 +118,19 @@ def preparation(
     if type(found) is not Preparation and len(changed) < 3:
         raise InputError(f"{source.name} is {found.text} in its own way: give all of --mean, --std and --resize.")
     options = " and ".join(f"--{name}" for name in changed)
-    # The numbers are for pixels in 0..1.
-    scale = {"range": (0.0, 1.0)} if {"mean", "std"} & set(changed) else {}
     kept = {name: getattr(found, name) for name in ("size", "channels", "resize", "range", "mean", "std")}
+    if {"mean", "std"} & set(changed):
+        kept |= _in_unit_range(found)
     with refusing(ValueError, prefix=f"{options}: "):
-        return Preparation(**{**kept, **scale, **changed}), f"with {options}, otherwise {basis}"
+        return Preparation(**{**kept, **changed}), f"with {options}, otherwise {basis}"
+
+
+def _in_unit_range(found: Preparation) -> dict[str, Any]:
+    """Mean and standard deviation for pixels in 0..1, as the options mean them."""
+    low, high = found.range
+    mean = found.mean and tuple((value - low) / (high - low) for value in found.mean)
+    std = found.std and tuple(value / (high - low) for value in found.std)
+    return {"range": (0.0, 1.0), "mean": mean, "std": std}
 
 
 def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | None, bool]:
@@ -136,7 +146,8 @@ def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | Non
     count = source.classes or 0
     if changes.labels is not None:
         with refusing(OSError, ValueError, prefix=f"--labels {changes.labels} cannot be read: "):
-            names = tuple(changes.labels.read_text(encoding="utf-8").splitlines())
+            text = changes.labels.read_text(encoding="utf-8-sig").rstrip()
+            names = tuple(line.strip() for line in text.split("\n")) if text else ()
         if len(names) != count:
             raise InputError(f"--labels: {changes.labels} has {len(names)} names, {source.name} {count} classes.")
         return names, True

@@ -31,11 +31,11 @@ def levels(rng, height, width, kind):
 
 
 def same_pixels(path, size, channels, test_resize):
-    """Compares with TensorFlow, in levels. `resize` is unrounded as in `Evaluation.resize_share`."""
+    """Compares with TensorFlow, in levels."""
     evaluation = Evaluation(test_resize=test_resize)
     pixels = np.asarray(open_upright(path, "L" if channels == 1 else "RGB"))
     expected = evaluation_image(tf.constant(pixels.reshape(*pixels.shape[:2], channels)), evaluation, size).numpy()
-    said = {"input": {"resize": min(size) * evaluation.resize_share}}
+    said = {"input": {"resize": evaluation.at(size, channels).resize}}
     found = preparation(said, detail((1, *size, channels)))(str(path))
     assert found.shape == expected.shape == (*size, channels) and found.dtype == np.float32
     levels = np.abs(found - expected) * 255
@@ -134,6 +134,9 @@ FULL = {"size": [2, 3], "channels": 3, "range": [0, 1], "mean": MEAN, "std": STD
         ({}, {"mean": [0.5], "std": [0.25]}, lambda p: p / 255 * 4 - 2),
         ({"input": FULL}, {"mean": [0.5]}, lambda p: (p / 255 - 0.5) / STD),
         ({"input": {**FULL, "mean": "x"}}, {"mean": [0, 0, 0]}, lambda p: p / 255 / STD),
+        ({"input": {"range": [0, 255]}}, {"mean": MEAN, "std": STD}, lambda p: (p / 255 - MEAN) / STD),
+        ({"input": {"range": [-1, 3], "mean": [1, 2, 3], "std": [4] * 3}}, {"mean": MEAN}, lambda p: p / 255 - MEAN),
+        ({"input": {"range": [-1, 3], "mean": [1] * 3, "std": [9] * 3}}, {"std": STD}, lambda p: (p / 255 - 0.5) / STD),
         ({"input": FULL}, {"resize": 2}, lambda p: (p / 255 - MEAN) / STD),
         ({"input": {"resize": 2.0, "others": 1}}, {}, lambda p: p / 255),
     ],

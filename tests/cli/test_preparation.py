@@ -115,7 +115,8 @@ def test_names_of_classes(pictures, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--mean", "0.5"], "--mean: preparation: mean should be 3 numbers"),
+        (["--mean", "0.5"], "mean and std go together"),
+        (["--mean", "0.5", "--std", "nan"], "std should be 3 numbers, found (nan, nan, nan)"),
         (["--mean", "0.5,0.5,0.5"], "mean and std go together"),
         (["--std", "1,1"], "not a number a channel"),
         (["--mean", "1,1,x"], "not a number a channel"),
