@@ -20,6 +20,7 @@ Size = int | tuple[int, int]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}  # of PIL, by the number of channels
 _TAIL = 64  # The end mark of a JPEG should be among this many last bytes.
+_LARGEST = 10_000  # More pixels a side than this need gigabytes.
 _CROPPED = 224  # The crop size that `test_resize` refers to.
 
 
@@ -196,10 +197,11 @@ class Preparation:
             object.__setattr__(self, "resize", min(self.size))
         if isinstance(self.resize, float | np.number) and float(self.resize).is_integer():
             object.__setattr__(self, "resize", int(self.resize))
-        if not isinstance(self.resize, int) or self.resize < min(self.size):
+        least, most = min(self.size), max(_LARGEST, *self.size)
+        if not isinstance(self.resize, int) or not least <= self.resize <= most:
             raise ValueError(
                 f"preparation: resize is the shorter side before a crop of {self.size[0]}x{self.size[1]} pixels, so at "
-                f"least {min(self.size)}, found {self.resize!r}."
+                f"least {least} and at most {most}, found {self.resize!r}."
             )
         if self.range[0] >= self.range[1]:
             raise ValueError(f"preparation: range should be the values of black and white, found {self.range!r}.")

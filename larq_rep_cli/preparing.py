@@ -139,7 +139,7 @@ def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | Non
     A file may have the names of the data set that its network was made for, though it was trained further on another.
 
     # Raises
-        InputError: If the file of `--labels` cannot be read or has another number of names.
+        InputError: If the file of `--labels` cannot be read, or it or the file itself has another number of names.
     """
     from larq_rep.converters import metadata
 
@@ -152,6 +152,11 @@ def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | Non
             raise InputError(f"--labels: {changes.labels} has {len(names)} names, {source.name} {count} classes.")
         return names, True
     said = metadata.classes(dict(source.about), count)
+    if said is None and count and source.about.get("classes"):
+        raise InputError(
+            f"{source.name} has damaged metadata: classes should be {count} names. Convert the file again or give "
+            "--labels."
+        )
     if said is None and source.config is not None:
         said = runs.class_names(source.config)
         return said if said and len(said) == count else None, True

@@ -121,7 +121,8 @@ def test_names_of_classes(pictures, tmp_path):
         (["--std", "1,1"], "not a number a channel"),
         (["--mean", "1,1,x"], "not a number a channel"),
         (["--mean", "0,0,0", "--std", "1,0,1"], "std should be positive"),
-        (["--resize", "4"], "at least 8, found 4"),
+        (["--resize", "4"], "at least 8 and at most 10000, found 4"),
+        (["--resize", "100000000"], "at most 10000, found 100000000"),
     ],
 )
 def test_options_that_do_not_fit(options, message, pictures, tmp_path):
@@ -196,6 +197,23 @@ def test_a_damaged_preparation_is_named(trained, tmp_path):
     assert "is damaged: preparation: resize" in run("inspect", tmp_path / "x.tflite").stdout
 
 
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("classes", ["a", "b"], "classes should be 3 names"),
+        ("classes", [1, 2, 3], "classes should be 3 names"),
+        ("mirrored", "no", "mirrored should be true or false"),
+    ],
+)
+def test_damage_of_other_fields(name, value, message, tmp_path, pictures):
+    """As `lce-run` refuses it."""
+    content = tf.lite.TFLiteConverter.from_keras_model(linear(3)).convert()
+    said = {"input": {"size": [SIZE, SIZE], "channels": 3}}
+    said["input" if name == "mirrored" else name] = {name: value} if name == "mirrored" else value
+    (tmp_path / "x.tflite").write_bytes(metadata.attach(content, said))
+    assert message in refused("evaluate", tmp_path / "x.tflite", "--images", pictures[3] / "test")
+
+
 def test_older_files_are_read(tmp_path, pictures):
     """Of 0.2: the name of the network and `mirrored_input` are all that they say."""
     content = tf.lite.TFLiteConverter.from_keras_model(linear(3)).convert()
@@ -203,6 +221,7 @@ def test_older_files_are_read(tmp_path, pictures):
     result = run("evaluate", tmp_path / "old.tflite", "--images", pictures[3] / "test")
     assert result.exit_code == 0 and "assumed to be those of ResNet20 in its first published form" in result.stderr
     assert metadata.is_mirrored({"mirrored_input": True}) and metadata.is_mirrored({"input": {"mirrored": True}})
+    assert not metadata.is_mirrored({"mirrored_input": "no"})
     assert not metadata.is_mirrored({"input": {"mirrored": False}}) and not metadata.is_mirrored({})
 
 

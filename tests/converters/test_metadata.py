@@ -209,7 +209,7 @@ def test_what_an_input_leaves_out():
         ({**EXPECTED, "mean": [0, 0, float("nan")]}, "mean should be 3 numbers"),
         ({**EXPECTED, "std": [0.2, 0.2, 0]}, "std should be positive"),
         ({**EXPECTED, "std": None}, "mean and std go together"),
-        ({**EXPECTED, "resize": 31}, "at least 32, found 31"),
+        ({**EXPECTED, "resize": 31}, "at least 32 and at most 10000, found 31"),
         ({**EXPECTED, "range": [1, 1]}, "values of black and white"),
         ({**EXPECTED, "crop": [30, 30]}, "crop should be the size"),
     ],
