@@ -80,12 +80,19 @@ def of_run(source: str, model: tf.keras.Model) -> dict[str, Any]:
     """What a run says of the images and classes of its network, as arguments of `larq_rep.converters.convert`."""
     if (config := run_config(source)) is None:
         return {}
-    names = runs.class_names(config) or ()
+    names = _names(config)
     return {
         "preparation": config.recipe.augmentation.at(model.input_shape[1:3], model.input_shape[3]),
         # Others than the run's own would be wrong.
         "classes": names if len(names) == model.output_shape[-1] else (),
     }
+
+
+def _names(config: Config) -> tuple[str, ...]:
+    from larq_rep.training.run import class_names
+
+    with refusing(FileNotFoundError):
+        return class_names(config)
 
 
 def run_config(source: str) -> Config | None:
@@ -158,8 +165,11 @@ def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | Non
             "--labels."
         )
     if said is None and source.config is not None:
-        said = runs.class_names(source.config)
+        said = _names(source.config)
         return said if said and len(said) == count else None, True
+    record = getattr(source.model, "record", None)
+    if record is not None and len(record.classes) == count > 0:  # of a run
+        return record.classes, True
     return said, False
 
 
@@ -194,6 +204,8 @@ def _said(source: Source) -> tuple[Preparation, str] | None:
     record = getattr(source.model, "record", None)
     if record is None or source.takes_levels:
         return None
+    if record.preparation is not None:
+        return record.preparation, f"as the run that trained {source.name} prepared them"
     with refusing(ValueError, ImportError):
         return _of_zoo(source, record.network, preparation_of(source.model, {}, assume=True))
 

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from commands import refused, run
 from PIL import Image
+from support import first_quick
 
-from larq_rep import training
+from larq_rep import training, zoo
 from larq_rep.converters import metadata
 from larq_rep_cli import lqr, runs
 
@@ -178,6 +179,22 @@ def test_a_run_and_its_file_agree(trained):
     # So the test can tell.
     imagenet = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
     assert top1("evaluate", trained / "run.tflite", "--images", images, *imagenet) != expected["top1"]
+
+
+@pytest.mark.parametrize(["suffix"], first_quick([(".keras",), (".h5",), ("",)], 1))
+def test_a_keras_file_of_a_run_knows_it_too(suffix, trained, tmp_path):
+    network = training.load(runs.network, trained / "run")
+    network.save(tmp_path / f"mine{suffix}")
+    images = trained / "data" / "test"
+    found = json.loads(run("evaluate", tmp_path / f"mine{suffix}", "--images", images, "--json").stdout)
+    assert found["preparation"].endswith("in 0..1") and "the run that trained" in found["preparation"]
+    assert found["top1"] == top1("evaluate", trained / "run.tflite", "--images", images)
+    pixels = np.full((1, 12, 12, 3), 51, np.uint8)
+    np.testing.assert_allclose(zoo.preprocess_input(network, pixels), 0.2, rtol=1e-6)
+    assert run("convert", tmp_path / f"mine{suffix}", "-o", tmp_path / "mine.tflite").exit_code == 0
+    said = metadata.read((tmp_path / "mine.tflite").read_bytes())
+    assert said["classes"] == ["a", "b", "c", "d"]
+    assert said == metadata.read((trained / "run.tflite").read_bytes())
 
 
 def test_inspect_shows_it(trained):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from larq_rep_runtime import run
+from larq_rep_runtime import preparation
 
 from larq_rep import data, datasets, zoo
 from larq_rep.checks import did_you_mean
@@ -34,7 +34,8 @@ def test_numbers_as_published():
 
 def test_the_runtime_has_the_same_numbers():
     """It imports nothing of larq_rep, so it has a copy of its own."""
-    assert (run._MEAN, run._STD) == datasets.IMAGENET_STATISTICS
+    said = preparation._IMAGENET
+    assert (tuple(said["mean"]), tuple(said["std"])) == datasets.IMAGENET_STATISTICS
 
 
 def test_names_of_before_have_the_numbers_of_the_table():
