@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from larq_rep import record
 from larq_rep.converters import lce, metadata
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.images import Preparation
 
 # A first layer that scales levels 0..255 to about 1 has a smaller factor, or a larger offset or variance, than these.
 _FACTOR = 0.1
@@ -94,9 +96,9 @@ def of_model(source: str, model: tf.keras.Model) -> Classifier:
     inputs, outputs = model.inputs or [], model.outputs or []
     shape, classes, batch = _sizes(source, [tuple(x.shape) for x in inputs], [tuple(y.shape) for y in outputs])
     dtype = inputs[0].dtype.as_numpy_dtype
-    record = getattr(model, "record", None)
+    of_zoo = getattr(model, "record", None)
     return Classifier(
-        network=record.network if record else model.name,
+        network=of_zoo.network if of_zoo else model.name,
         shape=shape,
         classes=classes,
         predict=lambda images: tf.nest.flatten(model.predict_on_batch(images.astype(dtype)))[0],
@@ -108,13 +110,74 @@ def of_model(source: str, model: tf.keras.Model) -> Classifier:
 
 
 def takes_levels(model: tf.keras.Model) -> bool:
-    """Whether a layer of the model scales levels 0 to 255 to about 1."""
+    """Whether the model begins with layers that scale the levels 0 to 255 to about 1."""
     layers = tf.keras.layers
-    return any(
-        (isinstance(layer, layers.Rescaling) and np.max(layer.scale) < _FACTOR)
-        or (isinstance(layer, layers.Normalization) and np.max(getattr(layer, "mean", 0)) > _OFFSET)
-        for layer in model.submodules
-    )
+    for layer in _layers(model):
+        if isinstance(layer, layers.Rescaling):
+            factor, offset = np.max(layer.scale), 0.0
+        elif isinstance(layer, layers.Normalization):
+            factor, offset = 1.0, np.max(getattr(layer, "mean", 0))
+        else:
+            factor, offset = _arithmetic(layer)
+        if factor < _FACTOR or offset > _OFFSET:
+            return True
+        if layer.weights and not isinstance(layer, layers.Normalization):
+            return False
+    return False
+
+
+def _levels(model: tf.keras.Model) -> Preparation | None:
+    """The preparation of images for a model that begins with layers that scale levels; `None` for another model."""
+    shapes = [tuple(x.shape[1:]) for x in model.inputs or []]
+    if len(shapes) != 1 or len(shapes[0]) != 3 or None in shapes[0] or shapes[0][2] not in (1, 3):
+        return None
+    height, width, channels = shapes[0]
+    return Preparation(size=(height, width), channels=channels, range=(0, 255)) if takes_levels(model) else None
+
+
+def _layers(model: tf.keras.Model) -> Iterator[tf.keras.layers.Layer]:
+    """The layers of a model and of the models in it, in their order."""
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _arithmetic(layer: tf.keras.layers.Layer) -> tuple[float, float]:
+    """Factor and offset of a layer that Keras makes of `x / 255`, `x * a` or `x - a`."""
+    name = getattr(getattr(layer, "function", None), "__name__", "")
+    if name not in ("truediv", "multiply", "subtract"):
+        return 1.0, 0.0
+    node = layer.inbound_nodes[0]
+    given = tf.nest.flatten((node.call_args, node.call_kwargs))
+    value = next((float(np.max(x)) for x in given if isinstance(x, int | float | np.ndarray | np.number)), 0.0)
+    if not value:
+        return 1.0, 0.0
+    return {"truediv": (1 / value, 0.0), "multiply": (value, 0.0), "subtract": (1.0, value)}[name]
+
+
+def known_images(
+    model: tf.keras.Model, preparation: Preparation | None, classes: Sequence[str] | None
+) -> tuple[Preparation | None, Sequence[str] | None]:
+    """What the file says of its images: what the caller says, or else the model's record or first layers.
+
+    # Raises
+        ValueError: If `preparation` or `classes` do not fit the model.
+    """
+    if preparation is not None and [tuple(x.shape[1:]) for x in model.inputs] != [
+        (*preparation.size, preparation.channels)
+    ]:
+        shape = (*preparation.size, preparation.channels)
+        raise ValueError(f"preparation: it is for images of {shape}, but {model.name} takes {model.input_shape}.")
+    if classes is not None:
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes: expected a list of names, found {classes!r:.80}.")
+        classes = list(map(str, classes))
+    if classes and [y.shape[-1] for y in model.outputs] != [len(classes)]:
+        raise ValueError(f"classes: there are {len(classes)} names, but {model.name} gives {model.output_shape}.")
+    by_record = record.known_images(model)
+    return preparation or by_record[0] or _levels(model), by_record[1] if classes is None else classes or None
 
 
 def of_file(source: str, content: bytes) -> Classifier:

@@ -14,7 +14,17 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
-from larq_rep.converters import constants, finite, interface, lce, loading, metadata, reasons, standard_metadata
+from larq_rep.converters import (
+    classifier,
+    constants,
+    finite,
+    interface,
+    lce,
+    loading,
+    metadata,
+    reasons,
+    standard_metadata,
+)
 from larq_rep.converters import float_weights as storage
 from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
 from larq_rep.converters.control_flow import needed_for
@@ -25,7 +35,6 @@ from larq_rep.converters.lce_graph import definition_for_lce, unknown_padding
 from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.images import Preparation
 from larq_rep.layers import Mirror
-from larq_rep.record import known_images
 
 FLOAT_WEIGHTS = ("float32", "float16", "int8")
 
@@ -109,7 +118,7 @@ def convert(
             The file says so in its metadata.
         fold: Fold constants; `False` keeps the operators of LCE's converter.
         preparation: How images are prepared for the model, which the file then says; by default as the model's record
-            tells, and nothing without one.
+            tells, levels 0 to 255 for a model that begins with layers that scale these, otherwise nothing.
         classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
             `()` the file names none.
 
@@ -129,7 +138,7 @@ def convert(
     if findings := audit_model(model):
         raise ConversionError(findings)
     names, network = interface.Interface.of(model), model.name
-    preparation, classes = _known_images(model, preparation, classes)
+    preparation, classes = classifier.known_images(model, preparation, classes)
     if mirrored_input:
         model = without_mirror(model)
     graph = _traced(model)
@@ -174,21 +183,6 @@ def convert(
         findings=findings + unpacked.findings,
     )
     return content, report
-
-
-def _known_images(
-    model: tf.keras.Model, preparation: Preparation | None, classes: Sequence[str] | None
-) -> tuple[Preparation | None, Sequence[str] | None]:
-    """What the file says of its images: what the caller says, or else the model's record."""
-    if preparation is not None and [tuple(x.shape[1:]) for x in model.inputs] != [
-        (*preparation.size, preparation.channels)
-    ]:
-        shape = (*preparation.size, preparation.channels)
-        raise ValueError(f"preparation: it is for images of {shape}, but {model.name} takes {model.input_shape}.")
-    if classes and [y.shape[-1] for y in model.outputs] != [len(classes)]:
-        raise ValueError(f"classes: there are {len(classes)} names, but {model.name} gives {model.output_shape}.")
-    by_record = known_images(model)
-    return preparation or by_record[0], by_record[1] if classes is None else classes or None
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:

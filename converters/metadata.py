@@ -72,7 +72,8 @@ def read(content: bytes) -> dict[str, Any]:
 def is_mirrored(values: dict[str, Any]) -> bool:
     """Whether the file takes images that are mirrored, top to bottom and left to right."""
     images = values.get("input")
-    return bool(values.get("mirrored_input") or (isinstance(images, dict) and images.get("mirrored")))
+    said = images.get("mirrored") if isinstance(images, dict) else None
+    return (values.get("mirrored_input") if said is None else said) is True
 
 
 def as_taken(values: dict[str, Any], images: np.ndarray) -> np.ndarray:
@@ -90,9 +91,15 @@ def preparation(values: dict[str, Any], shape: tuple[int, ...]) -> Preparation |
     # Raises
         ValueError: If it is not a preparation for this input.
     """
-    if "input" not in values:
+    said = values.get("input")
+    if said is None:
         return None
-    found = Preparation.from_dict(values["input"])
+    if isinstance(said, dict):
+        if not isinstance(said.get("mirrored", False), bool | None):
+            raise ValueError(f"preparation: mirrored should be true or false, found {said['mirrored']!r}.")
+        # What is left out follows from the input.
+        said = {"size": list(shape[:2]), "channels": shape[2], **{k: v for k, v in said.items() if v is not None}}
+    found = Preparation.from_dict(said)
     if (*found.size, found.channels) != tuple(shape):
         raise ValueError(f"preparation: it is for {(*found.size, found.channels)}, the input is {tuple(shape)}.")
     return found

@@ -47,7 +47,7 @@ def attach(content: bytes, network: str, preparation: Preparation | None, classe
         inputs[0] |= _image(preparation)
     if classes is not None:
         outputs[0] |= _scores()
-        flatbuffer.files[LABELS] = "".join(f"{name}\n" for name in classes).encode()
+        flatbuffer.files[LABELS] = "".join(f"{' '.join(name.splitlines())}\n" for name in classes).encode()
     subgraph = {2: inputs, 3: outputs}
     model = {0: network, 1: f"Converted by larq-rep {__version__}.", 3: [subgraph], 7: _MIN_PARSER_VERSION}
     builder = flatbuffers.Builder(1024)

@@ -4,6 +4,7 @@ To add a data set that tensorflow_datasets prepares, add a `Dataset` to `DATASET
 them. This file imports nothing from larq_rep, so `--help` can list the names without TensorFlow.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -132,3 +133,14 @@ def find(name: str) -> Dataset | None:
 def names() -> list[str]:
     """All names and aliases."""
     return list(_BY_NAME)
+
+
+def names_of(dataset: Dataset) -> tuple[str, ...] | None:
+    """The names of the classes of a data set, without a download: ImageNet's only if Keras already has them."""
+    if dataset.classes or dataset.name != "imagenet":
+        return dataset.classes or None
+    try:
+        names = json.loads((Path.home() / ".keras" / "models" / "imagenet_class_index.json").read_text("utf-8"))
+        return tuple(names[str(number)][1] for number in range(dataset.num_classes))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

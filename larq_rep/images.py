@@ -20,6 +20,7 @@ Size = int | tuple[int, int]
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}  # of PIL, by the number of channels
 _TAIL = 64  # The end mark of a JPEG should be among this many last bytes.
+_LARGEST = 10_000  # More pixels a side than this need gigabytes.
 _CROPPED = 224  # The crop size that `test_resize` refers to.
 
 
@@ -183,19 +184,24 @@ class Preparation:
             value, count = getattr(self, name), count or self.channels
             if value is None and name in ("mean", "std"):
                 continue
-            if not isinstance(value, list | tuple) or len(value) != count or not all(map(_is_finite, value)):
+            if isinstance(value, np.ndarray | list | tuple):
+                value = tuple(x.item() if isinstance(x, np.generic) else x for x in value)
+            if not isinstance(value, tuple) or len(value) != count or not all(map(_is_finite, value)):
                 raise ValueError(f"preparation: {name} should be {count} number{'s'[: count - 1]}, found {value!r}.")
             if positive and min(value) <= 0:
                 raise ValueError(f"preparation: {name} should be positive, found {value!r}.")
-            object.__setattr__(self, name, tuple(value))
+            object.__setattr__(self, name, value)
         if not all(isinstance(side, int) for side in self.size):
             raise ValueError(f"preparation: size should be two whole numbers, found {self.size!r}.")
         if self.resize is None:
             object.__setattr__(self, "resize", min(self.size))
-        if not isinstance(self.resize, int) or self.resize < min(self.size):
+        if isinstance(self.resize, float | np.number) and float(self.resize).is_integer():
+            object.__setattr__(self, "resize", int(self.resize))
+        least, most = min(self.size), max(_LARGEST, *self.size)
+        if not isinstance(self.resize, int) or not least <= self.resize <= most:
             raise ValueError(
                 f"preparation: resize is the shorter side before a crop of {self.size[0]}x{self.size[1]} pixels, so at "
-                f"least {min(self.size)}, found {self.resize!r}."
+                f"least {least} and at most {most}, found {self.resize!r}."
             )
         if self.range[0] >= self.range[1]:
             raise ValueError(f"preparation: range should be the values of black and white, found {self.range!r}.")

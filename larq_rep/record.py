@@ -10,8 +10,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.images import Preparation
+
 if TYPE_CHECKING:
-    from larq_rep.images import Preparation
     from larq_rep.zoo.records import Variant
 
 
@@ -23,10 +24,14 @@ class Record:
         network: Name of its constructor.
         arguments: Keyword arguments with which the constructor builds the same network, without `input_tensor` and
             `weights`.
+        preparation: How the run that trained it prepared its images; `None` if it is no run's.
+        classes: The names of the classes of that run; empty if they are not known.
     """
 
     network: str
     arguments: Mapping[str, Any]
+    preparation: Preparation | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant | None:
@@ -47,6 +52,8 @@ class RecordedModel(tf.keras.Model):
         if self.record is not None:
             arguments = {key: _plain(value) for key, value in self.record.arguments.items()}
             config["record"] = {"network": self.record.network, "arguments": arguments}
+            if self.record.preparation is not None:
+                config["record"] |= {"preparation": self.record.preparation.to_dict(), "classes": self.record.classes}
         return config
 
     @classmethod
@@ -58,7 +65,13 @@ class RecordedModel(tf.keras.Model):
             values = record["arguments"].items()
             # JSON has no tuples, and no argument of a constructor is a list.
             arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in values}
-            model.record = Record(record["network"], arguments)
+            prepared = record.get("preparation")
+            model.record = Record(
+                record["network"],
+                arguments,
+                None if prepared is None else Preparation.from_dict(prepared),
+                tuple(record.get("classes", ())),
+            )
         return model
 
 

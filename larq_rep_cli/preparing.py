@@ -80,12 +80,19 @@ def of_run(source: str, model: tf.keras.Model) -> dict[str, Any]:
     """What a run says of the images and classes of its network, as arguments of `larq_rep.converters.convert`."""
     if (config := run_config(source)) is None:
         return {}
-    names = runs.class_names(config) or ()
+    names = _names(config)
     return {
         "preparation": config.recipe.augmentation.at(model.input_shape[1:3], model.input_shape[3]),
         # Others than the run's own would be wrong.
         "classes": names if len(names) == model.output_shape[-1] else (),
     }
+
+
+def _names(config: Config) -> tuple[str, ...]:
+    from larq_rep.training.run import class_names
+
+    with refusing(FileNotFoundError):
+        return class_names(config)
 
 
 def run_config(source: str) -> Config | None:
@@ -109,6 +116,8 @@ def preparation(
     """
     found, basis = _by_network(source, network, keywords) or _said(source) or _by_name(source) or _assumed(source)
     changed = {name: value for name in ("mean", "std", "resize") if (value := getattr(changes, name)) is not None}
+    for name in {"mean", "std"} & set(changed):
+        changed[name] *= found.channels if len(changed[name]) == 1 else 1
     if not changed:
         return found, basis
     from larq_rep.images import Preparation
@@ -116,11 +125,19 @@ def preparation(
     if type(found) is not Preparation and len(changed) < 3:
         raise InputError(f"{source.name} is {found.text} in its own way: give all of --mean, --std and --resize.")
     options = " and ".join(f"--{name}" for name in changed)
-    # The numbers are for pixels in 0..1.
-    scale = {"range": (0.0, 1.0)} if {"mean", "std"} & set(changed) else {}
     kept = {name: getattr(found, name) for name in ("size", "channels", "resize", "range", "mean", "std")}
+    if {"mean", "std"} & set(changed):
+        kept |= _in_unit_range(found)
     with refusing(ValueError, prefix=f"{options}: "):
-        return Preparation(**{**kept, **scale, **changed}), f"with {options}, otherwise {basis}"
+        return Preparation(**{**kept, **changed}), f"with {options}, otherwise {basis}"
+
+
+def _in_unit_range(found: Preparation) -> dict[str, Any]:
+    """Mean and standard deviation for pixels in 0..1, as the options mean them."""
+    low, high = found.range
+    mean = found.mean and tuple((value - low) / (high - low) for value in found.mean)
+    std = found.std and tuple(value / (high - low) for value in found.std)
+    return {"range": (0.0, 1.0), "mean": mean, "std": std}
 
 
 def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | None, bool]:
@@ -129,21 +146,30 @@ def class_names(source: Source, changes: Changes) -> tuple[tuple[str, ...] | Non
     A file may have the names of the data set that its network was made for, though it was trained further on another.
 
     # Raises
-        InputError: If the file of `--labels` cannot be read or has another number of names.
+        InputError: If the file of `--labels` cannot be read, or it or the file itself has another number of names.
     """
     from larq_rep.converters import metadata
 
     count = source.classes or 0
     if changes.labels is not None:
         with refusing(OSError, ValueError, prefix=f"--labels {changes.labels} cannot be read: "):
-            names = tuple(changes.labels.read_text(encoding="utf-8").splitlines())
+            text = changes.labels.read_text(encoding="utf-8-sig").rstrip()
+            names = tuple(line.strip() for line in text.split("\n")) if text else ()
         if len(names) != count:
             raise InputError(f"--labels: {changes.labels} has {len(names)} names, {source.name} {count} classes.")
         return names, True
     said = metadata.classes(dict(source.about), count)
+    if said is None and count and source.about.get("classes"):
+        raise InputError(
+            f"{source.name} has damaged metadata: classes should be {count} names. Convert the file again or give "
+            "--labels."
+        )
     if said is None and source.config is not None:
-        said = runs.class_names(source.config)
+        said = _names(source.config)
         return said if said and len(said) == count else None, True
+    record = getattr(source.model, "record", None)
+    if record is not None and len(record.classes) == count > 0:  # of a run
+        return record.classes, True
     return said, False
 
 
@@ -178,6 +204,8 @@ def _said(source: Source) -> tuple[Preparation, str] | None:
     record = getattr(source.model, "record", None)
     if record is None or source.takes_levels:
         return None
+    if record.preparation is not None:
+        return record.preparation, f"as the run that trained {source.name} prepared them"
     with refusing(ValueError, ImportError):
         return _of_zoo(source, record.network, preparation_of(source.model, {}, assume=True))
 

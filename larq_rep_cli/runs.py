@@ -88,21 +88,6 @@ def arguments(config: Config) -> dict[str, Any]:
     return {**given, "input_shape": (*size[:2], config.channels)}
 
 
-def class_names(config: Config) -> tuple[str, ...] | None:
-    """The names of the classes of a run: of its data set, or of its folder if that is still there."""
-    from larq_rep import datasets
-    from larq_rep.images import folders_in, images_in
-    from larq_rep.zoo.predictions import names_of
-
-    if data := datasets.find(config.data):
-        return names_of(data)
-    train = Path(config.data, "train")
-    if not train.is_dir():
-        return None
-    with refusing(FileNotFoundError):
-        return tuple(sorted(child.name for child in folders_in(train) if images_in(child)))
-
-
 def load(folder: str | Path, weights: str = "best") -> tf.keras.Model:
     """The trained network of a run.
 

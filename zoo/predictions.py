@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from larq_rep.checks import require_model
-from larq_rep.datasets import Dataset
+from larq_rep.datasets import names_of
 from larq_rep.zoo.records import DATASETS, Network, get_network
 
 
@@ -69,6 +67,8 @@ def _names(model: tf.keras.Model, network: str | Network | None) -> Sequence[str
                 f"decode_predictions: {model.name} has no record that says which network of the zoo it is. Name the "
                 "network, network='ResNet20', or the classes, classes=[...]."
             )
+        if record.classes:
+            return record.classes
         network, arguments = record.network, record.arguments
     known = network if isinstance(network, Network) else get_network(network)
     dataset = DATASETS[arguments.get("dataset", known.variants[0].dataset)]
@@ -83,10 +83,12 @@ def _names(model: tf.keras.Model, network: str | Network | None) -> Sequence[str
 def known(model: tf.keras.Model) -> tuple[str, ...] | None:
     """The names of the classes of a model that carries a record, without a download; `None` if they are not known.
 
-    They are those of the record's data set, if images and outputs are as many as it has.
+    They are those of the run that trained it, or of the record's data set if images and outputs are as many as it has.
     """
     if (record := getattr(model, "record", None)) is None:
         return None
+    if record.preparation is not None:  # of a run
+        return record.classes or None
     outputs = model.output_shape
     try:
         dataset = DATASETS[record.arguments.get("dataset") or get_network(record.network).variants[0].dataset]
@@ -97,17 +99,6 @@ def known(model: tf.keras.Model) -> tuple[str, ...] | None:
     if (model.input_shape[-1], outputs[-1]) != (dataset.input_shape[-1], dataset.num_classes):
         return None
     return names_of(dataset)
-
-
-def names_of(dataset: Dataset) -> tuple[str, ...] | None:
-    """The names of the classes of a data set, without a download: ImageNet's only if Keras already has them."""
-    if dataset.classes or dataset.name != "imagenet":
-        return dataset.classes or None
-    try:
-        names = json.loads((Path.home() / ".keras" / "models" / "imagenet_class_index.json").read_text("utf-8"))
-        return tuple(names[str(number)][1] for number in range(dataset.num_classes))
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def _imagenet() -> Sequence[str]:

@@ -82,6 +82,8 @@ def preparation_of(
                 "none for a new model of old layers, and files of 0.1.0 have none. Name the network and its arguments: "
                 "network='ResNet20', method='recu'."
             )
+        if record.preparation is not None and not arguments:
+            return record.preparation
         network, known = get_network(record.network), record.arguments
         if not _base(network).forms(known):  # An unpublished form is prepared like the others for its data set.
             known = {key: value for key, value in known.items() if key == "dataset"}

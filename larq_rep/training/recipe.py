@@ -165,7 +165,7 @@ def changed(recipe: Recipe, key: str, value: Any) -> Recipe | None:
         if name in ("mean", "std"):
             # The chosen value applies to all data sets.
             recipe = replace(recipe, other_statistics={})
-            if isinstance(value, str) and value.lower() == "none":
+            if value is None or (isinstance(value, str) and value.lower() == "none"):
                 # Never only one of the two.
                 return replace(recipe, augmentation=replace(recipe.augmentation, mean=None, std=None))
         return replace(recipe, augmentation=_with(recipe.augmentation, name, value))

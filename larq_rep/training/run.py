@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+import larq_rep
+from larq_rep.images import MODES, folders_in, images_in
 from larq_rep.training import datasets, mending, workers
 from larq_rep.training import folder as folders
 from larq_rep.training.fit import fit
@@ -84,7 +86,8 @@ def train(
         if not resume or config.num_classes is None:
             config = dataclasses.replace(config, num_classes=source.num_classes, channels=source.channels)
         workers.check_alike(strategy, config, source)
-        return _phases(Run(folder, config, source, strategy, callbacks, report), build, teacher, resume)
+        run = Run(folder, config, source, strategy, callbacks, report)
+        return _noted(_phases(run, build, teacher, resume), config)
 
 
 def _check(recipe: Recipe, teacher: Callable[[], tf.keras.Model] | None) -> None:
@@ -156,6 +159,31 @@ def load(
         f"Use the weights of the {other} epoch (--weights {other}), put the file back from a copy of the run, or try "
         f"`lqr resume {folder}`, which makes it anew if there is a checkpoint of that epoch.",
     )
+    return _noted(network, config)
+
+
+def class_names(config: Config) -> tuple[str, ...]:
+    """The names of the classes of a run: of its data set, or of its folder if that is still there; or else none.
+
+    # Raises
+        FileNotFoundError: If anything in the folder is a broken link.
+    """
+    if data := larq_rep.datasets.find(config.data):
+        return larq_rep.datasets.names_of(data) or ()
+    train = Path(config.data, "train")
+    return tuple(child.name for child in folders_in(train) if images_in(child)) if train.is_dir() else ()
+
+
+def _noted(network: tf.keras.Model, config: Config) -> tf.keras.Model:
+    """The network, whose record says how the run prepared its images, so that its files say so too."""
+    record, shape = getattr(network, "record", None), network.input_shape
+    if record is not None and len(shape) == 4 and shape[3] in MODES:
+        names = class_names(config)
+        network.record = dataclasses.replace(
+            record,
+            preparation=config.recipe.augmentation.at(shape[1:3], shape[3]),
+            classes=names if len(names) == network.output_shape[-1] else (),
+        )
     return network
 
 

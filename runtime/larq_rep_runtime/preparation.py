@@ -50,8 +50,10 @@ def class_names(interpreter: Interpreter, labels: str | None = None) -> list[str
         names, place = known.get("classes") or None, "The metadata"
     shape = list(interpreter.inputs[0]["shape"]) if interpreter.inputs else []
     images = int(shape[0]) if len(shape) == 4 else 1
-    counts = [math.prod(of_one(detail["shape"], images)) for detail in interpreter.outputs]
-    if names is not None and len(names) not in counts:
+    shapes = [of_one(detail["shape"], images) for detail in interpreter.outputs]
+    counts = [math.prod(shape) for shape in shapes]
+    # A map of scores has names for its last axis.
+    if names is not None and len(names) not in [*counts, *(shape[-1] for shape in shapes if shape)]:
         raise DelegateError(
             f"{place} should name {' or '.join(map(str, counts))} classes, one for each number of an output, found "
             f"{len(names)} names. Give the right ones with --labels."
@@ -88,7 +90,7 @@ def preparation(
     # Arguments
         about: The metadata of the file, as `Interpreter.metadata`.
         detail: Its input, as in `Interpreter.inputs`.
-        mean, std: One number for all channels or one for each, in place of the file's.
+        mean, std: One number for all channels or one for each, of pixels in 0..1, in place of the file's.
         resize: Shorter side before the crop, in place of the file's.
 
     # Raises
@@ -108,6 +110,8 @@ def preparation(
     if "input" not in stated:
         stated["input"], assumed = _assumption(detail, channels, given)
     values = _checked({**stated["input"], **given}, rules, "input.")
+    if "mean" in given or "std" in given:
+        values = _of_unit_range(values, given)
     if ("mean" in values) != ("std" in values):
         raise DelegateError("Only one of mean and std is known, and they go together: give --mean and --std.")
     low, high = values.get("range", (0, 1))
@@ -121,6 +125,16 @@ def preparation(
         mirrored=values.get("mirrored", stated.get("mirrored_input", False)),
         assumed=assumed,
     )
+
+
+def _of_unit_range(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values for pixels in 0..1, as the options mean them, in place of the file's range."""
+    low, high = values.get("range", (0, 1))
+    if "mean" in values and "mean" not in given:
+        values = {**values, "mean": [(mean - low) / (high - low) for mean in values["mean"]]}
+    if "std" in values and "std" not in given:
+        values = {**values, "std": [std / (high - low) for std in values["std"]]}
+    return {**values, "range": (0, 1)}
 
 
 def _each(values: Sequence[float], channels: int) -> list[float]:

@@ -70,8 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--mean",
         type=_numbers,
         metavar="R,G,B",
-        help="mean of pixels in 0..1, or in the range that the file says, in place of the file's; one number is for "
-        "all channels",
+        help="mean of the channels of pixels in 0..1, in place of the file's; one number is for all channels",
     )
     parser.add_argument("--std", type=_numbers, metavar="R,G,B", help="the same for the standard deviation")
     parser.add_argument(

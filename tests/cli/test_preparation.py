@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from commands import refused, run
 from PIL import Image
+from support import first_quick
 
-from larq_rep import training
+from larq_rep import training, zoo
 from larq_rep.converters import metadata
 from larq_rep_cli import lqr, runs
 
@@ -115,12 +116,14 @@ def test_names_of_classes(pictures, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--mean", "0.5"], "--mean: preparation: mean should be 3 numbers"),
+        (["--mean", "0.5"], "mean and std go together"),
+        (["--mean", "0.5", "--std", "nan"], "std should be 3 numbers, found (nan, nan, nan)"),
         (["--mean", "0.5,0.5,0.5"], "mean and std go together"),
         (["--std", "1,1"], "not a number a channel"),
         (["--mean", "1,1,x"], "not a number a channel"),
         (["--mean", "0,0,0", "--std", "1,0,1"], "std should be positive"),
-        (["--resize", "4"], "at least 8, found 4"),
+        (["--resize", "4"], "at least 8 and at most 10000, found 4"),
+        (["--resize", "100000000"], "at most 10000, found 100000000"),
     ],
 )
 def test_options_that_do_not_fit(options, message, pictures, tmp_path):
@@ -178,6 +181,22 @@ def test_a_run_and_its_file_agree(trained):
     assert top1("evaluate", trained / "run.tflite", "--images", images, *imagenet) != expected["top1"]
 
 
+@pytest.mark.parametrize(["suffix"], first_quick([(".keras",), (".h5",), ("",)], 1))
+def test_a_keras_file_of_a_run_knows_it_too(suffix, trained, tmp_path):
+    network = training.load(runs.network, trained / "run")
+    network.save(tmp_path / f"mine{suffix}")
+    images = trained / "data" / "test"
+    found = json.loads(run("evaluate", tmp_path / f"mine{suffix}", "--images", images, "--json").stdout)
+    assert found["preparation"].endswith("in 0..1") and "the run that trained" in found["preparation"]
+    assert found["top1"] == top1("evaluate", trained / "run.tflite", "--images", images)
+    pixels = np.full((1, 12, 12, 3), 51, np.uint8)
+    np.testing.assert_allclose(zoo.preprocess_input(network, pixels), 0.2, rtol=1e-6)
+    assert run("convert", tmp_path / f"mine{suffix}", "-o", tmp_path / "mine.tflite").exit_code == 0
+    said = metadata.read((tmp_path / "mine.tflite").read_bytes())
+    assert said["classes"] == ["a", "b", "c", "d"]
+    assert said == metadata.read((trained / "run.tflite").read_bytes())
+
+
 def test_inspect_shows_it(trained):
     shown = run("inspect", trained / "run.tflite").stdout
     assert "Images: resized to cover 12x12, cropped to 12x12, in 0..1." in shown
@@ -195,6 +214,23 @@ def test_a_damaged_preparation_is_named(trained, tmp_path):
     assert "is damaged: preparation: resize" in run("inspect", tmp_path / "x.tflite").stdout
 
 
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("classes", ["a", "b"], "classes should be 3 names"),
+        ("classes", [1, 2, 3], "classes should be 3 names"),
+        ("mirrored", "no", "mirrored should be true or false"),
+    ],
+)
+def test_damage_of_other_fields(name, value, message, tmp_path, pictures):
+    """As `lce-run` refuses it."""
+    content = tf.lite.TFLiteConverter.from_keras_model(linear(3)).convert()
+    said = {"input": {"size": [SIZE, SIZE], "channels": 3}}
+    said["input" if name == "mirrored" else name] = {name: value} if name == "mirrored" else value
+    (tmp_path / "x.tflite").write_bytes(metadata.attach(content, said))
+    assert message in refused("evaluate", tmp_path / "x.tflite", "--images", pictures[3] / "test")
+
+
 def test_older_files_are_read(tmp_path, pictures):
     """Of 0.1: the name of the network and `mirrored_input` are all that they say."""
     content = tf.lite.TFLiteConverter.from_keras_model(linear(3)).convert()
@@ -202,6 +238,7 @@ def test_older_files_are_read(tmp_path, pictures):
     result = run("evaluate", tmp_path / "old.tflite", "--images", pictures[3] / "test")
     assert result.exit_code == 0 and "assumed to be those of ResNet20 in its first published form" in result.stderr
     assert metadata.is_mirrored({"mirrored_input": True}) and metadata.is_mirrored({"input": {"mirrored": True}})
+    assert not metadata.is_mirrored({"mirrored_input": "no"})
     assert not metadata.is_mirrored({"input": {"mirrored": False}}) and not metadata.is_mirrored({})
 
 

@@ -140,6 +140,61 @@ def test_a_network_behind_a_scaling_layer_has_not_its_preparation():
     assert known_images(zoo.ResNet20(method="recu", width=4, input_tensor=levels))[0] is None
 
 
+KL = tf.keras.layers
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda x: KL.Rescaling(1 / 255)(x),
+        lambda x: x / 255,
+        lambda x: (x - 127.5) * (1 / 127.5),
+        lambda x: tf.keras.Sequential([KL.RandomFlip(), KL.Rescaling(1 / 127.5, -1)])(x),
+        lambda x: KL.Normalization(mean=[120.0], variance=[3600.0])(KL.ZeroPadding2D()(x)),
+    ],
+)
+def test_first_layers_that_scale_levels_are_in_the_file(begin):
+    """Conversion folds them away, so that nothing else in the file tells."""
+    inputs = tf.keras.Input((8, 8, 1))
+    y = KL.GlobalAveragePooling2D()(KL.Conv2D(3, 3)(begin(inputs)))
+    said = metadata.read(convert(tf.keras.Model(inputs, y))[0])
+    assert said["input"]["range"] == [0, 255] and "mean" not in said["input"]
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda x: KL.Rescaling(0.05)(KL.Conv2D(3, 1)(x)),  # no first layer
+        lambda x: KL.Normalization(mean=[0.4], variance=[0.04])(x),
+        lambda x: (x - 0.5) / 0.25,
+        lambda x: x * 2 + x,
+    ],
+)
+def test_other_first_layers_tell_nothing(begin):
+    inputs = tf.keras.Input((8, 8, 1))
+    y = KL.GlobalAveragePooling2D()(KL.Conv2D(3, 3)(begin(inputs)))
+    assert "input" not in metadata.read(convert(tf.keras.Model(inputs, y))[0])
+
+
+def test_numbers_of_numpy_and_names_of_two_lines():
+    mean, std = np.array([0.5], np.float32), (np.float32(0.25),)
+    preparation = Preparation(size=np.array([8, 8]), channels=1, mean=mean, std=std, resize=np.int64(9))
+    content, _ = convert(own(), preparation=preparation, classes=np.array(["a", "b\nb", "c"]))
+    said = metadata.read(content)
+    assert said["input"]["mean"] == [0.5] and said["input"]["resize"] == 9 and said["input"]["size"] == [8, 8]
+    assert said["classes"] == ["a", "b\nb", "c"] and Flatbuffer(content).files["labels.txt"] == b"a\nb b\nc\n"
+    for classes in ("abc", [0, 1, 2]):
+        with pytest.raises(ValueError, match="classes: expected a list of names"):
+            convert(own(), classes=classes)
+
+
+def test_what_an_input_leaves_out():
+    """As the runtime reads it: null is nothing, size and channels are those of the input."""
+    assert metadata.preparation({"input": None}, (8, 8, 1)) is None
+    for said in ({}, {"mean": None, "resize": None, "size": None}, {"resize": 8.0}):
+        assert metadata.preparation({"input": said}, (8, 8, 1)) == Preparation(size=(8, 8), channels=1)
+
+
 @pytest.mark.parametrize(
     "values, message",
     [
@@ -154,7 +209,7 @@ def test_a_network_behind_a_scaling_layer_has_not_its_preparation():
         ({**EXPECTED, "mean": [0, 0, float("nan")]}, "mean should be 3 numbers"),
         ({**EXPECTED, "std": [0.2, 0.2, 0]}, "std should be positive"),
         ({**EXPECTED, "std": None}, "mean and std go together"),
-        ({**EXPECTED, "resize": 31}, "at least 32, found 31"),
+        ({**EXPECTED, "resize": 31}, "at least 32 and at most 10000, found 31"),
         ({**EXPECTED, "range": [1, 1]}, "values of black and white"),
         ({**EXPECTED, "crop": [30, 30]}, "crop should be the size"),
     ],
