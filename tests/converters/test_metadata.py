@@ -188,6 +188,14 @@ def test_numbers_of_numpy_and_names_of_two_lines():
             convert(own(), classes=classes)
 
 
+def test_a_map_of_scores_has_names_for_its_last_axis(tmp_path):
+    inputs = tf.keras.Input((8, 8, 1))
+    content, _ = convert(tf.keras.Model(inputs, KL.Conv2D(3, 3)(inputs)), classes=["a", "b", "c"])
+    (tmp_path / "map.tflite").write_bytes(content)
+    interpreter = larq_rep_runtime.Interpreter(str(tmp_path / "map.tflite"))
+    assert larq_rep_runtime.preparation.class_names(interpreter) == ["a", "b", "c"]
+
+
 def test_what_an_input_leaves_out():
     """As the runtime reads it: null is nothing, size and channels are those of the input."""
     assert metadata.preparation({"input": None}, (8, 8, 1)) is None
