@@ -23,10 +23,10 @@ $(INSTALLED): setup.py runtime/setup.py
 	touch $@
 
 test: install
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: install $(ZOO_INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 	$(ZOO_VENV)/bin/pytest -n 2 tests/zoo/test_larq_zoo.py runtime/tests/test_larq_zoo.py
 
 $(ZOO_INSTALLED): setup.py runtime/setup.py

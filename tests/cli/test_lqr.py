@@ -264,6 +264,7 @@ def test_help_shows_examples_and_does_not_import_tensorflow():
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_teacher_is_a_file(tmp_path, trained):
     """The run's own network as teacher of a narrower one; a teacher of other images is refused."""
     command = ("--recipe", "adambnn", "--set", "epochs=1", "--set", "batch_size=512", "--input-size", "8")

@@ -8,7 +8,7 @@ import larq_compute_engine as lce
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import images, randomize
+from support import images, others_slow, randomize
 
 from larq_rep import layers, zoo
 from larq_rep.converters import ConversionError, convert, describe
@@ -50,7 +50,7 @@ def two_heads():
     return tf.keras.Model(image, [keras.Dense(3, name="b")(pooled), keras.Dense(5, name="a")(pooled)])
 
 
-@pytest.mark.parametrize("name", ["rep_resnet", "bits", "fresh"])
+@pytest.mark.parametrize("name", others_slow(["bits", "fresh", "rep_resnet"], 2))
 def test_equals_the_route_of_lce(name, request):
     model = zoo.VGGSmall(width=8, input_shape=(16, 16, 3)) if name == "fresh" else request.getfixturevalue(name)
     content, report = convert(model, fold=False)

@@ -568,6 +568,7 @@ def assert_logits_agree(model, before, after):
     assert np.median(np.abs(logits - expected).max(axis=1)) < 5e-6 * np.ptp(expected)
 
 
+@pytest.mark.slow
 def test_reactnet(reactnet):
     before, _ = convert(reactnet, fold=False)
     after, report = fold(before)

@@ -39,7 +39,7 @@ PAPER = [
 ]
 
 
-@pytest.mark.parametrize("name, kwargs, bops, conv, dense, ops, bn, weights", first_quick(PAPER, 4), ids=str)
+@pytest.mark.parametrize("name, kwargs, bops, conv, dense, ops, bn, weights", first_quick(PAPER, 2), ids=str)
 def test_papers(name, kwargs, bops, conv, dense, ops, bn, weights):
     cost = count(zoo.get_model(name, **kwargs))
     assert (cost.bops, cost.conv_flops, cost.dense_flops) == (bops, conv, dense)

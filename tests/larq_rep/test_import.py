@@ -20,7 +20,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 LOADS = "; import tensorflow as tf; assert tf.keras.Model.__module__.startswith('tf_keras'), tf.keras.Model"
 
 
-@pytest.mark.parametrize("value", others_slow([None, "0", "1"], 2))
+@pytest.mark.parametrize("value", others_slow([None, "0", "1"], 1))
 def test_keras_2_is_chosen(value):
     done = run("import larq_rep" + LOADS, **({} if value is None else {"TF_USE_LEGACY_KERAS": value}))
     assert done.returncode == 0, done.stderr
@@ -31,7 +31,7 @@ def test_keras_3_beside_keras_2_where_the_user_chose_so():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("first", ["keras", "tensorflow"])
+@pytest.mark.parametrize("first", others_slow(["keras", "tensorflow"], 1))
 def test_keras_3_imported_first(first):
     done = run(f"import {first}, larq_rep")
     assert done.returncode == 1

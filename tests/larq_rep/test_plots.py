@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from larq.quantizers import NoOp, SteHeaviside, SteSign
 from matplotlib.figure import Figure
-from support import images, randomize
+from support import images, others_slow, randomize
 
 from larq_rep import plots, signs, zoo
 from larq_rep.converters import latency
@@ -17,7 +17,7 @@ from larq_rep.quantizers import LeakyRSign, QuantSign, RSign
 keras = tf.keras.layers
 
 
-@pytest.fixture(scope="module", params=["RepResNet20", "RepReActNetA", "PresBNet10"])
+@pytest.fixture(scope="module", params=others_slow(["RepResNet20", "PresBNet10", "RepReActNetA"], 2))
 def network(request):
     size, signs = {"RepResNet20": (16, 18), "RepReActNetA": (32, 26), "PresBNet10": (16, 16)}[request.param]
     return randomize(getattr(zoo, request.param)(input_shape=(size, size, 3), num_classes=10)), signs

@@ -113,9 +113,12 @@ def test_a_file_of_a_form_evaluates_as_that_form(tmp_path):
         # Forms that nobody published are prepared as those for the same data set.
         ("ResNetE18", {"dataset": "cifar10", "clip_value": 1.25}, {"dataset": "cifar10", "version": 2}),
         pytest.param(
+            *("ResNet18", {"dataset": "cifar100", "method": "irnet"}, {"dataset": "cifar100", "method": "real"}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             *("PresBNet10", {"act1": "relu", "dataset": "cifar10"}, {"dataset": "cifar10"}), marks=pytest.mark.slow
         ),
-        ("ResNet18", {"dataset": "cifar100", "method": "irnet"}, {"dataset": "cifar100", "method": "real"}),
     ],
 )
 def test_networks_that_exist_are_prepared_by_their_records(name, arguments, expected):

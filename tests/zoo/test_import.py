@@ -405,7 +405,7 @@ def rbnn(tmp_path_factory):
 @pytest.mark.parametrize(
     "suffix, rep",
     support.first_quick(
-        [(".h5", False), ("-only.h5", True), (".keras", False), ("-only.h5", False), (".weights.h5", False)], 2
+        [("-only.h5", True), (".h5", False), (".keras", False), ("-only.h5", False), (".weights.h5", False)], 1
     ),
 )
 def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from support import first_quick
 
 from larq_rep.layers import BiasedPReLU, RPReLU
 from larq_rep.quantizers import LeakyRSign, ReCUSign
@@ -353,11 +354,14 @@ def _elements(variables):
 
 @pytest.mark.parametrize(
     "network, decayed, others",
-    [
-        (ReActNetA, 28_285_792, 1_057_800),
-        (RepReActNetA, 28_317_536, 2_114_536),
-        (ReActNet18, 11_177_984, 526_440),
-    ],
+    first_quick(
+        [
+            (ReActNet18, 11_177_984, 526_440),
+            (ReActNetA, 28_285_792, 1_057_800),
+            (RepReActNetA, 28_317_536, 2_114_536),
+        ],
+        1,
+    ),
 )
 def test_convolutions_and_shifts_of_reactnet(network, decayed, others):
     model = network()

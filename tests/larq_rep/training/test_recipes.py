@@ -457,7 +457,16 @@ def _binary_inputs(model, names):
 
 
 # The others have the same layers and take longer to build.
-_SLOW = ("ReActNetA", "RepReActNetA", "ReActNet18", "fracbnn", "Rep fracbnn", "Rep fracbnn_gated")
+_SLOW = (
+    "ReActNetA",
+    "ReActNetB",
+    "RepReActNet18",
+    "RepReActNetA",
+    "ReActNet18",
+    "fracbnn",
+    "Rep fracbnn",
+    "Rep fracbnn_gated",
+)
 _PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in NETWORKS]
 
 

@@ -266,7 +266,7 @@ def test_a_damaged_configuration_is_refused(uninterrupted, tmp_path):
             training.Config.read(tmp_path)
 
 
-@pytest.mark.parametrize("recipe", ["of irnet", "recu-two-stage"])
+@pytest.mark.parametrize("recipe", others_slow(["of irnet", "recu-two-stage"], 1))
 def test_second_phase_begins_with_the_weights_of_the_first(tmp_path, recipe):
     """With a learning rate of 0 the second phase ends where it began, but for its statistics."""
     left_behind, build = (), tiny

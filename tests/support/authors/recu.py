@@ -71,4 +71,4 @@ def networks():
             network(partial(resnet_state, layers), resnet_forward, parameters=parameters + filters, **small, **SECOND),
         )
         first = partial(resnet_state, layers, scales=False), partial(resnet_forward, conv=real_conv)
-        yield f"recu_two_stage{layers}_step1", network(*first, parameters=parameters)
+        yield f"recu_two_stage{layers}_step1", network(*first, parameters=parameters, said={"step": 1})
