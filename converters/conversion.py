@@ -164,9 +164,7 @@ def convert(
         stored, change = compression.constants, logit_change(reference, content)
     findings += _kept_float32(stored)
     unpacked = audit_unpacked(graph, binary, stored)
-    content = interface.attach(content, names)
-    content = metadata.attach(content, metadata.of_network(network, preparation, classes, mirrored_input))
-    content = standard_metadata.attach(content, network, preparation, classes)
+    content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
@@ -183,6 +181,14 @@ def convert(
         findings=findings + unpacked.findings,
     )
     return content, report
+
+
+def _labelled(
+    content: bytes, network: str, preparation: Preparation | None, classes: Sequence[str] | None, mirrored_input: bool
+) -> bytes:
+    """The file with what it says of its images and classes."""
+    content = metadata.attach(content, metadata.of_network(network, preparation, classes, mirrored_input))
+    return standard_metadata.attach(content, network, preparation, classes)
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:

@@ -70,8 +70,7 @@ class ImportReport:
 class Importer:
     """A state dict whose arrays are taken one by one; the methods are named after the layers.
 
-    Nothing is assigned before `finish`, or at all if there is a problem. `ignored` are keys that were left out on
-    demand, with the pattern that each has.
+    Nothing is assigned before `finish`, or at all if there is a problem. `ignored`: the pattern of each key left out.
     """
 
     def __init__(

@@ -338,10 +338,9 @@ def RepResNet18(
 ) -> tf.keras.Model:
     """`ResNet18` after RepTran: every binary convolution is a RepConv.
 
-    All feature maps have beta times the channels; binary weights and BOPs are the same.
-    For ImageNet with ReCU 12215080 / 13259368 trainable parameters with beta = 2 / 4, 164497408 OPs at
-    224 x 224 with beta = 2. The stem is repeated before its batch normalisation, as the paper says (no code is
-    public).
+    All feature maps have beta times the channels; binary weights and BOPs are the same. For ImageNet with ReCU 12215080
+    / 13259368 trainable parameters with beta = 2 / 4, 164497408 OPs at 224 x 224 with beta = 2. The stem is repeated
+    before its batch normalisation, as the paper says (no code is public).
 
     # Arguments
         beta, last_layer, stem, bn: As in `larq_rep.reptran`.
