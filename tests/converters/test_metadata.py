@@ -8,6 +8,7 @@ import zipfile
 import flatbuffers
 import larq as lq
 import larq_rep_runtime
+import larq_rep_runtime.preparation
 import numpy as np
 import pytest
 import tensorflow as tf
