@@ -187,8 +187,10 @@ def _labelled(
     content: bytes, network: str, preparation: Preparation | None, classes: Sequence[str] | None, mirrored_input: bool
 ) -> bytes:
     """The file with what it says of its images and classes."""
-    content = metadata.attach(content, metadata.of_network(network, preparation, classes, mirrored_input))
-    return standard_metadata.attach(content, network, preparation, classes)
+    flatbuffer = Flatbuffer(content)
+    metadata.add_values(flatbuffer, metadata.of_network(network, preparation, classes, mirrored_input))
+    standard_metadata.add(flatbuffer, network, preparation, classes)
+    return flatbuffer.pack()
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:

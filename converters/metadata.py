@@ -43,8 +43,13 @@ def of_network(
 def attach(content: bytes, values: dict[str, Any]) -> bytes:
     """The file with these values, as JSON in a metadata buffer named `larq_rep`."""
     flatbuffer = Flatbuffer(content)
-    add(flatbuffer, _NAME, json.dumps(values).encode())
+    add_values(flatbuffer, values)
     return flatbuffer.pack()
+
+
+def add_values(flatbuffer: Flatbuffer, values: dict[str, Any]) -> None:
+    """Adds these values, as `attach` does."""
+    add(flatbuffer, _NAME, json.dumps(values).encode())
 
 
 def add(flatbuffer: Flatbuffer, name: bytes, data: bytes) -> None:

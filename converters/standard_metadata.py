@@ -16,8 +16,8 @@ import flatbuffers
 import numpy as np
 
 from larq_rep import __version__
+from larq_rep.converters import metadata
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.converters.metadata import add
 from larq_rep.images import Preparation
 
 NAME = b"TFLITE_METADATA"
@@ -33,15 +33,15 @@ _COLOURS = {3: np.int8(1), 1: np.int8(2)}
 _Table = dict[int, Any]
 
 
-def attach(content: bytes, network: str, preparation: Preparation | None, classes: Sequence[str] | None) -> bytes:
-    """The file with a buffer `TFLITE_METADATA`, and with the names of the classes as an associated file.
+def add(flatbuffer: Flatbuffer, network: str, preparation: Preparation | None, classes: Sequence[str] | None) -> None:
+    """Adds a buffer `TFLITE_METADATA`, and the names of the classes as an associated file.
 
     # Arguments
+        flatbuffer: The file.
         network: Its name.
         preparation: How its images are prepared, if that is known.
         classes: The names of its classes, if they are known.
     """
-    flatbuffer = Flatbuffer(content)
     inputs, outputs = ([_tensor(flatbuffer, i) for i in indices] for indices in (flatbuffer.inputs, flatbuffer.outputs))
     if preparation is not None:
         inputs[0] |= _image(preparation)
@@ -52,8 +52,7 @@ def attach(content: bytes, network: str, preparation: Preparation | None, classe
     model = {0: network, 1: f"Converted by larq-rep {__version__}.", 3: [subgraph], 7: _MIN_PARSER_VERSION}
     builder = flatbuffers.Builder(1024)
     builder.Finish(_written(builder, model), file_identifier=_IDENTIFIER)
-    add(flatbuffer, NAME, bytes(builder.Output()))
-    return flatbuffer.pack()
+    metadata.add(flatbuffer, NAME, bytes(builder.Output()))
 
 
 def _tensor(flatbuffer: Flatbuffer, index: int) -> _Table:

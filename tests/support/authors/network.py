@@ -37,10 +37,10 @@ class Network(NamedTuple):
     input_shape: tuple[int, int, int]
     constructor: str
     parameters: int
-    arguments: dict[str, Any] = {}  # noqa: RUF012
+    arguments: dict[str, Any] = {}  # noqa: RUF012  (never changed)
     untold: str = ""
     asked: tuple[str, ...] = ()
-    said: dict[str, Any] = {}  # noqa: RUF012
+    said: dict[str, Any] = {}  # noqa: RUF012  (never changed)
     without_unused: bool = False
     unused_parameters: int | None = None
     unused: str = ""
