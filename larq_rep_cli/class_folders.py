@@ -65,7 +65,7 @@ def numbers(
 
 
 def _are_numbers(folders: list[Path], classes: int) -> bool:
-    """Whether the names of the folders are numbers of classes, each once."""
+    """Whether the names of the folders are numbers of classes."""
     names = [child.name for child in folders]
     return all(name.isdecimal() for name in names) and max(map(int, names)) < classes
 
@@ -99,9 +99,9 @@ def _named(
 
 def _numbers(folder: Path, folders: list[Path], source: str, classes: int) -> dict[Path, int]:
     """The class of each folder: its name if all names are class numbers, otherwise its place."""
-    numbered = all(child.name.isdecimal() for child in folders)
-    if numbered and max(int(child.name) for child in folders) < classes:
+    if _are_numbers(folders, classes):
         return {child: int(child.name) for child in folders}
+    numbered = all(child.name.isdecimal() for child in folders)
     if len(folders) != classes:
         count = max(int(child.name) for child in folders) + 1 if numbered else len(folders)
         raise InputError(
