@@ -79,3 +79,39 @@ build/runtime/compiled: $(RUNTIME_SOURCES) build/tflite/tensorflow-lite-api.jar
 $(AAR): tools/aar.py build/runtime/compiled runtime/src/main/AndroidManifest.xml runtime/consumer-rules.pro \
     runtime/NOTICE ../LICENSE $(NATIVE)
 	$(PYTHON) tools/aar.py $@ --min-sdk $(API_LEVEL) --classes build/runtime/classes --libraries build/native
+
+# What runs Android's libraries here: a bionic of glibc's functions, and two programs, in build/shim/ABI.
+# SOURCE_ARCHIVES: where the libraries come from; the APK, or before there is one the AARs.
+APK := build/larq-rep-benchmark.apk
+SOURCE_ARCHIVES ?= $(if $(wildcard $(APK)),$(APK),$(AAR) build/maven/build/tensorflow-lite-$(TFLITE_VERSION).aar)
+HOST_CC_x86_64 := gcc
+HOST_CC_arm64-v8a := aarch64-linux-gnu-gcc
+HOST_FLAGS := -O2 -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -Werror
+
+.PHONY: host
+host: $(ABIS:%=build/shim/%/run) build/shim/compiled  ## build/shim: what runs Android's libraries here
+
+define SHIM
+build/shim/$(1)/libc.S: host/shim.py $(SOURCE_ARCHIVES)
+	$(PYTHON) host/shim.py $(1) $$(@D) $(SOURCE_ARCHIVES)
+
+build/shim/$(1)/libshim.so: host/shim.c native.mk
+	@mkdir -p $$(@D)
+	$(HOST_CC_$(1)) $(HOST_FLAGS) -fPIC -shared -Wl,-soname,libshim.so -o $$@ $$< -ldl
+
+build/shim/$(1)/libc.so: build/shim/$(1)/libc.S build/shim/$(1)/libshim.so
+	echo 'LIBC { global: *; };' > $$(@D)/versions.map
+	for name in m dl log; do $(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,lib$$$$name.so \
+	  -Wl,--version-script=$$(@D)/versions.map -o $$(@D)/lib$$$$name.so -x c /dev/null || exit 1; done
+	$(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,libc.so -Wl,--version-script=$$(@D)/versions.map -o $$@ $$^
+
+build/shim/$(1)/run: host/run.c build/shim/$(1)/libc.so
+	$(HOST_CC_$(1)) $(HOST_FLAGS) -isystem $(JDK)/include -isystem $(JDK)/include/linux -o $$@ $$< -ldl
+endef
+$(foreach abi,$(ABIS),$(eval $(call SHIM,$(abi))))
+
+HOST_CLASSPATH := build/runtime/classes:build/tflite/tensorflow-lite-api.jar:build/tflite/tensorflow-lite.jar
+build/shim/compiled: host/HostRun.java build/runtime/compiled build/tflite/tensorflow-lite.jar
+	@mkdir -p build/shim/classes
+	javac --release 8 -Xlint:all,-options -Werror -cp $(HOST_CLASSPATH) -d build/shim/classes $<
+	touch $@
