@@ -1,13 +1,9 @@
 # The delegate and its JNI library for Android, without an NDK, and the AAR with both.
 # Debian packages: clang, lld, gcc (for the libgcc of x86_64), openjdk-17-jdk-headless.
-ABIS := arm64-v8a x86_64
-API_LEVEL := 24
-TARGET_arm64-v8a := aarch64-linux-android$(API_LEVEL)
-TARGET_x86_64 := x86_64-linux-android$(API_LEVEL)
+TARGET_arm64-v8a := aarch64-linux-android$(MIN_SDK)
+TARGET_x86_64 := x86_64-linux-android$(MIN_SDK)
 CLANG ?= clang
-PYTHON ?= $(firstword $(wildcard ../.venv/bin/python) python3)
 JDK := $(realpath $(dir $(realpath $(shell command -v javac)))..)
-AAR := build/larq-rep-runtime.aar
 CPP := runtime/src/main/cpp
 
 DELEGATE_NAMES := $(sort $(patsubst ../runtime/src/%.c,%,$(wildcard ../runtime/src/*.c)))
@@ -23,9 +19,8 @@ LIBGCC_x86_64 = $(shell gcc -print-libgcc-file-name) -Wl,--exclude-libs,ALL
 
 NATIVE := $(foreach abi,$(ABIS),build/native/$(abi)/liblarq_rep_delegate.so build/native/$(abi)/liblarq_rep_jni.so)
 
-.PHONY: native aar
-native: $(NATIVE)  ## build/native/ABI/*.so
-aar: $(AAR)  ## build/larq-rep-runtime.aar, for any app
+.PHONY: native
+native: $(NATIVE)  ## the delegate and its JNI library, build/native/ABI/*.so
 
 # Empty libraries with the symbols of native/symbols.txt and version LIBC, as the NDK's.
 define STUB
@@ -63,37 +58,30 @@ endef
 $(foreach abi,$(ABIS),$(eval $(call LIBRARIES,$(abi)))\
   $(foreach stub,libc libm,$(eval $(call STUB,$(abi),$(stub)))))
 
-# Maven's files of TFLite; Makefile says how they come here.
-TFLITE_VERSION := 2.16.1
-build/tflite/%.jar: build/maven/build/%-$(TFLITE_VERSION).aar
-	@mkdir -p $(@D)
-	unzip -p $< classes.jar > $@.unfinished && mv $@.unfinished $@
-
 RUNTIME_SOURCES := $(wildcard runtime/src/main/java/com/larqrep/runtime/*.java)
-build/runtime/compiled: $(RUNTIME_SOURCES) build/tflite/tensorflow-lite-api.jar
+build/runtime/compiled: $(RUNTIME_SOURCES) $(TFLITE_API)
 	rm -rf build/runtime/classes && mkdir -p build/runtime/classes
-	javac --release 8 -Xlint:all,-options -Werror -cp build/tflite/tensorflow-lite-api.jar -d build/runtime/classes \
+	javac --release 8 -Xlint:all,-options -Werror -cp $(TFLITE_API) -d build/runtime/classes \
 	  $(RUNTIME_SOURCES)
 	touch $@
 
 $(AAR): tools/aar.py build/runtime/compiled runtime/src/main/AndroidManifest.xml runtime/consumer-rules.pro \
     runtime/NOTICE ../LICENSE $(NATIVE)
-	$(PYTHON) tools/aar.py $@ --min-sdk $(API_LEVEL) --classes build/runtime/classes --libraries build/native
+	$(PYTHON) tools/aar.py $@ --min-sdk $(MIN_SDK) --classes build/runtime/classes --libraries build/native
 
-# What runs Android's libraries here: a bionic of glibc's functions, and two programs, in build/shim/ABI.
-# SOURCE_ARCHIVES: where the libraries come from; the APK, or before there is one the AARs.
-APK := build/larq-rep-benchmark.apk
-SOURCE_ARCHIVES ?= $(if $(wildcard $(APK)),$(APK),$(AAR) build/maven/build/tensorflow-lite-$(TFLITE_VERSION).aar)
+# What runs Android's libraries on this machine: a bionic of glibc's functions, and two programs that use it.
+# SHIM_ARCHIVES: where the libraries come from; the AARs have the same ones, for work on the shim without an APK.
+SHIM_ARCHIVES ?= $(APK)
 HOST_CC_x86_64 := gcc
 HOST_CC_arm64-v8a := aarch64-linux-gnu-gcc
 HOST_FLAGS := -O2 -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -Werror
 
 .PHONY: host
-host: $(ABIS:%=build/shim/%/run) build/shim/compiled  ## build/shim: what runs Android's libraries here
+host: $(ABIS:%=build/shim/%/run) build/shim/HostRun.jar  ## what runs Android's libraries here, into build/shim
 
 define SHIM
-build/shim/$(1)/libc.S: host/shim.py $(SOURCE_ARCHIVES)
-	$(PYTHON) host/shim.py $(1) $$(@D) $(SOURCE_ARCHIVES)
+build/shim/$(1)/libc.S: host/shim.py $(SHIM_ARCHIVES)
+	$(PYTHON) host/shim.py $(1) $$(@D) $(SHIM_ARCHIVES)
 
 build/shim/$(1)/libshim.so: host/shim.c native.mk
 	@mkdir -p $$(@D)
@@ -110,8 +98,7 @@ build/shim/$(1)/run: host/run.c build/shim/$(1)/libc.so
 endef
 $(foreach abi,$(ABIS),$(eval $(call SHIM,$(abi))))
 
-HOST_CLASSPATH := build/runtime/classes:build/tflite/tensorflow-lite-api.jar:build/tflite/tensorflow-lite.jar
-build/shim/compiled: host/HostRun.java build/runtime/compiled build/tflite/tensorflow-lite.jar
-	@mkdir -p build/shim/classes
-	javac --release 8 -Xlint:all,-options -Werror -cp $(HOST_CLASSPATH) -d build/shim/classes $<
-	touch $@
+build/shim/HostRun.jar: host/HostRun.java build/aar/classes.jar $(TFLITE_JARS)
+	rm -rf build/shim/classes
+	$(JAVAC) -cp $(call classpath,build/aar/classes.jar $(TFLITE_JARS)) -d build/shim/classes $<
+	jar --create --file $@ -C build/shim/classes .

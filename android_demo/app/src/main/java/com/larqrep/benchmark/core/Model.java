@@ -1,0 +1,27 @@
+package com.larqrep.benchmark.core;
+
+import java.nio.ByteBuffer;
+import java.util.List;
+
+/** A network that can be run: what a benchmark needs of an {@link Engine}, and what a test can replace. */
+interface Model {
+  ModelFile file();
+
+  String implementation();
+
+  double loadMs();
+
+  List<TensorInfo> inputs();
+
+  /** Known after the first run. */
+  List<TensorInfo> outputs();
+
+  ByteBuffer input(int index);
+
+  void run() throws EngineException;
+
+  /** Nanoseconds that TFLite itself measured of the last run. */
+  long nativeNanos();
+
+  float[][] values();
+}
