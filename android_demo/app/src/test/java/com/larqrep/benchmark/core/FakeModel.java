@@ -6,7 +6,7 @@ import java.util.ArrayList;
 import java.util.List;
 
 /** A network that needs no native library: its outputs are given, and it tells what was done with it. */
-final class FakeModel implements Model {
+class FakeModel implements Model {
   /** What happened: "run" for each run. */
   final List<String> events = new ArrayList<>();
 
