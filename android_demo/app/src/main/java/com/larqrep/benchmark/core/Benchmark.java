@@ -1,5 +1,7 @@
 package com.larqrep.benchmark.core;
 
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /** Measures the time of runs. */
@@ -12,13 +14,14 @@ public final class Benchmark {
      * Some runs are done.
      *
      * @param done runs so far, from 1 on
-     * @param total the first, the warm-up and the timed runs
+     * @param total the first, the warm-up and the timed runs, and one for each further input of the reference
      */
     void progress(int done, int total);
   }
 
   /**
-   * Runs a network on the input of {@link InputGenerator}: once, then to warm up, then timed.
+   * Runs a network on input 0 of {@link InputGenerator}: once, then to warm up, then timed. Then it runs once on every
+   * other input of the reference.
    *
    * @param options the number of runs and of largest outputs, as the engine was made with
    * @param reference outputs to compare with; null if there are none
@@ -34,16 +37,14 @@ public final class Benchmark {
 
   static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
-    for (int i = 0; i < model.inputs().size(); i++) {
-      TensorInfo input = model.inputs().get(i);
-      InputGenerator.fill(model.input(i), input.type, input.count());
-    }
     int untimed = 1 + options.warmupRuns;
-    int total = untimed + options.numRuns;
+    int runs = untimed + options.numRuns;
+    int total = runs + (reference == null ? 0 : reference.inputs() - 1);
+    fill(model, 0);
     double first = 0;
     double[] milliseconds = new double[options.numRuns];
     double[] nativeMilliseconds = new double[options.numRuns];
-    for (int i = 0; i < total; i++) {
+    for (int i = 0; i < runs; i++) {
       if (cancel.get()) {
         throw new CancelledException();
       }
@@ -60,10 +61,29 @@ public final class Benchmark {
       listener.progress(i + 1, total);
     }
     try {
+      float[][] values = model.values();
+      List<Agreement> each = new ArrayList<>();
+      each.add(Agreement.of(values, reference == null ? null : reference.outputs(0)));
+      for (int i = runs; i < total; i++) {
+        if (cancel.get()) {
+          throw new CancelledException();
+        }
+        fill(model, each.size());
+        model.run();
+        each.add(Agreement.of(model.values(), reference.outputs(each.size())));
+        listener.progress(i + 1, total);
+      }
       return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
-          new Statistics(nativeMilliseconds).median, reference);
+          new Statistics(nativeMilliseconds).median, values, Agreement.ofAll(each));
     } catch (OutOfMemoryError error) { // A file may have outputs of any size.
       throw new EngineException("The memory does not suffice for the outputs of " + model.file().file() + ".", error);
+    }
+  }
+
+  private static void fill(Model model, int number) {
+    for (int i = 0; i < model.inputs().size(); i++) {
+      TensorInfo input = model.inputs().get(i);
+      InputGenerator.fill(model.input(i), input.type, input.count(), number);
     }
   }
 }

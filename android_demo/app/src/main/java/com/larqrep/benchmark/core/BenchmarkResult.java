@@ -23,7 +23,7 @@ public final class BenchmarkResult {
   private final Agreement agreement;
 
   BenchmarkResult(Model model, Options options, double firstMs, Statistics statistics, double nativeMs,
-      Reference reference) throws EngineException {
+      float[][] values, Agreement agreement) throws EngineException {
     this.file = model.file();
     this.options = options;
     this.implementation = model.implementation();
@@ -32,8 +32,8 @@ public final class BenchmarkResult {
     this.statistics = statistics;
     this.nativeMs = nativeMs;
     outputs = model.outputs();
-    values = model.values();
-    agreement = Agreement.of(values, reference == null ? null : reference.outputs());
+    this.values = values;
+    this.agreement = agreement;
     try {
       Labels labels = Labels.of(file.metadata(), model.inputs(), outputs);
       for (int i = 0; i < values.length; i++) {

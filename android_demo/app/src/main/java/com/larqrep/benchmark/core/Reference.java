@@ -4,12 +4,12 @@ import org.json.JSONArray;
 import org.json.JSONException;
 import org.json.JSONObject;
 
-/** The outputs of the desktop runtime for the input of {@link InputGenerator}, as tools/assets.py writes them. */
+/** The outputs of the desktop runtime for inputs of {@link InputGenerator}, as tools/assets.py writes them. */
 public final class Reference {
   private final String runtime;
-  private final float[][] outputs;
+  private final float[][][] outputs; // Of each input.
 
-  private Reference(String runtime, float[][] outputs) {
+  private Reference(String runtime, float[][][] outputs) {
     this.runtime = runtime;
     this.outputs = outputs;
   }
@@ -28,12 +28,12 @@ public final class Reference {
             + object.opt("inputs") + ", expected 1 and lowbias32. Make it with this version's tools.");
       }
       JSONArray array = object.getJSONArray("outputs");
-      float[][] outputs = new float[array.length()][];
-      for (int i = 0; i < outputs.length; i++) {
-        JSONArray values = array.getJSONObject(i).getJSONArray("values");
-        outputs[i] = new float[values.length()];
-        for (int j = 0; j < outputs[i].length; j++) {
-          outputs[i][j] = (float) values.getDouble(j);
+      JSONArray further = object.has("further") ? object.getJSONArray("further") : new JSONArray();
+      float[][][] outputs = new float[1 + further.length()][array.length()][];
+      for (int i = 0; i < array.length(); i++) {
+        outputs[0][i] = numbers(array.getJSONObject(i).getJSONArray("values"));
+        for (int k = 1; k < outputs.length; k++) {
+          outputs[k][i] = numbers(further.getJSONArray(k - 1).getJSONArray(i));
         }
       }
       return new Reference(object.optString("runtime"), outputs);
@@ -42,16 +42,33 @@ public final class Reference {
     }
   }
 
+  private static float[] numbers(JSONArray values) throws JSONException {
+    float[] numbers = new float[values.length()];
+    for (int i = 0; i < numbers.length; i++) {
+      numbers[i] = (float) values.getDouble(i);
+    }
+    return numbers;
+  }
+
   /** The runtime and version that computed it. */
   public String runtime() {
     return runtime;
   }
 
-  /** All numbers of each output. */
-  public float[][] outputs() {
-    float[][] copy = new float[outputs.length][];
+  /** Of how many inputs there are outputs, at least one. */
+  public int inputs() {
+    return outputs.length;
+  }
+
+  /**
+   * All numbers of each output.
+   *
+   * @param input number of the input of {@link InputGenerator}
+   */
+  public float[][] outputs(int input) {
+    float[][] copy = new float[outputs[input].length][];
     for (int i = 0; i < copy.length; i++) {
-      copy[i] = outputs[i].clone();
+      copy[i] = outputs[input][i].clone();
     }
     return copy;
   }

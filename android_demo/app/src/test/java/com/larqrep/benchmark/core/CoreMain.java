@@ -51,7 +51,8 @@ public final class CoreMain {
         return statistics(doubles(request.getJSONArray("ms")));
       case "generate":
         ByteBuffer generated = buffer(8 * request.getInt("count"));
-        InputGenerator.fill(generated, DataType.valueOf(request.getString("type")), request.getInt("count"));
+        InputGenerator.fill(generated, DataType.valueOf(request.getString("type")), request.getInt("count"),
+            request.optInt("number"));
         return new JSONObject().put("bytes", encode(generated));
       case "options":
         return options(Options.parse(request.getString("arguments")));
@@ -61,11 +62,21 @@ public final class CoreMain {
         return prepare(request);
       case "agree":
         return Agreement.of(outputs(request, "outputs"), outputs(request, "reference")).toJson();
+      case "agree with all":
+        List<Agreement> each = new ArrayList<>();
+        for (int i = 0; request.has("outputs" + i); i++) {
+          each.add(Agreement.of(outputs(request, "outputs" + i), outputs(request, "reference" + i)));
+        }
+        return Agreement.ofAll(each).toJson();
       case "benchmark":
         return benchmark(request);
       case "reference":
-        return new JSONObject().put("outputs", new JSONArray(Reference.parse("r.json", request.getString("json"))
-            .outputs()));
+        Reference parsed = Reference.parse("r.json", request.getString("json"));
+        JSONArray runs = new JSONArray();
+        for (int i = 0; i < parsed.inputs(); i++) {
+          runs.put(new JSONArray(parsed.outputs(i)));
+        }
+        return new JSONObject().put("outputs", runs);
       case "catalog":
         Catalog catalog = Catalog.parse(request.getString("json"));
         Network found = catalog.find(request.optString("name", null));
