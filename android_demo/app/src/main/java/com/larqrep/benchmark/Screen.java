@@ -9,12 +9,13 @@ import android.content.res.Configuration;
 import android.graphics.Typeface;
 import android.graphics.drawable.Drawable;
 import android.net.Uri;
-import android.os.Bundle;
 import android.view.Gravity;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
+import android.widget.Button;
 import android.widget.LinearLayout;
+import android.widget.ProgressBar;
 import android.widget.TextView;
 import android.widget.Toast;
 import java.io.IOException;
@@ -117,6 +118,29 @@ abstract class Screen extends Activity implements Session.Observer {
     }
   }
 
+  /** Shows how far the running task is, and whether the button starts or cancels. */
+  void showProgress(Task last, int start) {
+    Task task = session.running();
+    boolean cancelling = task != null && task.cancel.get();
+    boolean cancelled = task == null && last != null && last.state == Task.State.CANCELLED;
+    findViewById(R.id.progress).setVisibility(task != null || cancelled ? View.VISIBLE : View.GONE);
+    ProgressBar bar = findViewById(R.id.progress_bar);
+    bar.setVisibility(task != null ? View.VISIBLE : View.GONE);
+    TextView text = findViewById(R.id.progress_text);
+    if (task == null) {
+      text.setText(R.string.cancelled);
+    } else {
+      bar.setIndeterminate(task.total == 0);
+      bar.setMax(task.total);
+      bar.setProgress(task.done);
+      text.setText(getString(R.string.progress, task.step, task.total == 0 ? getString(R.string.loading)
+          : getResources().getQuantityString(R.plurals.of_runs, task.total, task.done, task.total)));
+    }
+    Button run = findViewById(R.id.run);
+    run.setText(cancelling ? R.string.cancelling : task != null ? R.string.cancel : start);
+    run.setEnabled(!cancelling);
+  }
+
   /** A line with a name and a value at the end of a list. */
   void line(ViewGroup list, CharSequence name, CharSequence value) {
     View line = getLayoutInflater().inflate(R.layout.line, list, false);
@@ -177,10 +201,5 @@ abstract class Screen extends Activity implements Session.Observer {
     } catch (IOException | SecurityException error) {
       tell(getString(R.string.not_saved, Texts.of(error)));
     }
-  }
-
-  @Override
-  protected void onCreate(Bundle state) {
-    super.onCreate(state);
   }
 }

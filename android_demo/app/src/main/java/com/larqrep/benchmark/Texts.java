@@ -44,6 +44,12 @@ final class Texts {
         : context.getString(R.string.kilobytes, digits(bytes / 1e3));
   }
 
+  /** The name of a {@code PowerManager.THERMAL_STATUS_*}. */
+  static String thermalStatus(Context context, int status) {
+    String[] names = context.getResources().getStringArray(R.array.thermal_statuses);
+    return status < 0 || status >= names.length ? context.getString(R.string.not_known) : names[status];
+  }
+
   /** The message of an error, or its kind if it has none. */
   static String of(Throwable error) {
     return error.getMessage() == null ? error.toString() : error.getMessage();
