@@ -38,20 +38,29 @@ def pack(out: Path, base: Path, files: dict[str, Path]) -> None:
         for entry in source.infolist():
             add(archive, entry.filename, source.read(entry), entry.compress_type == zipfile.ZIP_STORED)
         for name, path in files.items():
-            if name in archive.namelist():
-                raise ValueError(f"{out}: two files for the entry {name}, {base} has it too")
             add(archive, name, path.read_bytes(), stored=False)
     unfinished.replace(out)
 
 
+def entry_and_file(argument: str) -> tuple[str, Path]:
+    name, separator, path = argument.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{argument} should be ENTRY=FILE, as classes.dex=build/dex/classes.dex")
+    return name, Path(path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="packs an APK")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("base", type=Path, help="the APK that aapt2 wrote")
-    parser.add_argument("files", nargs="*", metavar="ENTRY=FILE")
+    parser.add_argument("files", nargs="*", type=entry_and_file, metavar="ENTRY=FILE")
     arguments = parser.parse_args()
-    files = {name: Path(path) for name, _, path in (pair.partition("=") for pair in arguments.files)}
-    pack(arguments.out, arguments.base, files)
+    try:
+        pack(arguments.out, arguments.base, dict(arguments.files))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SystemExit(
+            f"pack.py: cannot pack {arguments.out}: {error}. `make -C android_demo` builds its parts."
+        ) from error
 
 
 if __name__ == "__main__":
