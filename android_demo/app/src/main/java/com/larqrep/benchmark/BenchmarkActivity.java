@@ -172,7 +172,7 @@ public final class BenchmarkActivity extends Screen {
     String warning = session.warning();
     show(R.id.notice, warning != null);
     this.<TextView>findViewById(R.id.notice).setText(warning);
-    show(R.id.last, session.running() == null && last != null && last.state == Task.State.DONE);
+    show(R.id.last, session.running() == null && last != null && last.isDone());
     RadioGroup group = findViewById(R.id.networks);
     if (group.getChildCount() != session.sources().size()) {
       showNetworks();

@@ -10,8 +10,8 @@ import android.widget.TableRow;
 import android.widget.TextView;
 import com.larqrep.benchmark.core.Agreement;
 import com.larqrep.benchmark.core.BenchmarkResult;
-import com.larqrep.benchmark.core.Comparison;
 import com.larqrep.benchmark.core.OptionException;
+import java.util.List;
 
 /** All networks with the fastest and the portable implementation and several numbers of threads, in one go. */
 public final class CompareActivity extends Screen {
@@ -45,8 +45,8 @@ public final class CompareActivity extends Screen {
     super.changed();
     Task task = session.comparison;
     showProgress(task, R.string.compare_all);
-    boolean any = task != null && !task.results.isEmpty();
-    boolean done = task != null && task.state == Task.State.DONE;
+    boolean any = task != null && !task.results.results().isEmpty();
+    boolean done = task != null && task.isDone();
     boolean failed = task != null && task.state == Task.State.FAILED;
     findViewById(R.id.share).setVisibility(done ? View.VISIBLE : View.GONE);
     findViewById(R.id.save_csv).setVisibility(done ? View.VISIBLE : View.GONE);
@@ -56,25 +56,25 @@ public final class CompareActivity extends Screen {
     TextView summary = findViewById(R.id.summary);
     summary.setVisibility(done || failed ? View.VISIBLE : View.GONE);
     if (done || failed) {
-      String verdict = failed ? Agreement.DIFFERS : new Comparison(task.results).verdict();
+      String verdict = failed ? Agreement.DIFFERS : task.results.verdict();
       summary.setBackgroundResource(Verdict.card(verdict));
       summary.setText(failed ? task.error : summary(task));
     }
-    if (task != shown || (task != null && task.results.size() != rows)) {
+    if (task != shown || (task != null && task.results.results().size() != rows)) {
       shown = task;
-      rows = task == null ? 0 : task.results.size();
+      rows = task == null ? 0 : task.results.results().size();
       showTables(task);
     }
   }
 
   private String summary(Task task) {
-    int count = task.results.size();
+    List<BenchmarkResult> results = task.results.results();
+    int count = results.size();
     int differing = 0;
     int unknown = 0;
-    Comparison comparison = new Comparison(task.results);
-    for (BenchmarkResult result : task.results) {
+    for (BenchmarkResult result : results) {
       boolean differs = result.agreement().verdict().equals(Agreement.DIFFERS)
-          || Boolean.FALSE.equals(comparison.equalsPortable(result));
+          || Boolean.FALSE.equals(task.results.equalsPortable(result));
       differing += differs ? 1 : 0;
       unknown += !differs && result.agreement().verdict().equals(Agreement.NO_REFERENCE) ? 1 : 0;
     }
@@ -88,9 +88,10 @@ public final class CompareActivity extends Screen {
     tables.removeAllViews();
     TableLayout table = null;
     String network = null;
-    Comparison comparison = task == null ? null : new Comparison(task.results);
-    for (int i = 0; task != null && i < task.results.size(); i++) {
-      BenchmarkResult result = task.results.get(i);
+    if (task == null) {
+      return;
+    }
+    for (BenchmarkResult result : task.results.results()) {
       if (!result.network().equals(network)) {
         network = result.network();
         View card = getLayoutInflater().inflate(R.layout.compare_table, tables, false);
@@ -103,7 +104,7 @@ public final class CompareActivity extends Screen {
         }
         table.addView(head);
       }
-      table.addView(row(result, comparison.equalsPortable(result)));
+      table.addView(row(result, task.results.equalsPortable(result)));
     }
   }
 
@@ -117,10 +118,9 @@ public final class CompareActivity extends Screen {
     row.addView(median);
     boolean otherBits = Boolean.FALSE.equals(equalsPortable);
     String verdict = otherBits ? Agreement.DIFFERS : result.agreement().verdict();
-    boolean differsOnly = otherBits && !result.agreement().verdict().equals(Agreement.DIFFERS);
-    TextView outputs = cell(getString(differsOnly ? R.string.other_bits : Verdict.word(verdict)),
-        Verdict.colour(verdict), 16, true);
-    row.addView(outputs);
+    boolean agreesOnly = otherBits && !result.agreement().verdict().equals(Agreement.DIFFERS);
+    row.addView(cell(getString(agreesOnly ? R.string.other_bits : Verdict.word(verdict)), Verdict.colour(verdict), 16,
+        true));
     return row;
   }
 
@@ -138,6 +138,6 @@ public final class CompareActivity extends Screen {
   @Override
   String document(boolean asJson) {
     Task task = session.comparison;
-    return task == null || task.state != Task.State.DONE ? null : task.csv();
+    return task == null || !task.isDone() ? null : task.csv(session.report());
   }
 }

@@ -15,7 +15,7 @@ import java.util.TreeMap;
 
 /** What the device and the software on it are; without that, times say little. */
 public final class DeviceActivity extends Screen {
-  private static final String LICENCES = "licences";
+  private static final String LICENCES = "licenses";
   private static final long REFRESH_MS = 2000;
 
   private final Handler handler = new Handler(Looper.getMainLooper());

@@ -19,7 +19,7 @@ public final class ResultActivity extends Screen {
     super.onCreate(state);
     show(R.layout.result, BenchmarkActivity.class);
     Task task = session.benchmark;
-    if (task == null || task.state != Task.State.DONE) {
+    if (task == null || !task.isDone()) {
       finish(); // Android has ended the process meanwhile, and the result with it.
       return;
     }
@@ -124,7 +124,7 @@ public final class ResultActivity extends Screen {
   @Override
   String document(boolean asJson) {
     Task task = session.benchmark;
-    return task == null || task.state != Task.State.DONE ? null
-        : asJson ? task.json(session.report()).toString() : task.csv();
+    return task == null || !task.isDone() ? null
+        : asJson ? task.json(session.report()).toString() : task.csv(session.report());
   }
 }

@@ -354,15 +354,13 @@ final class Session {
   }
 
   private void work(Task task, List<Source> sources, boolean write) {
-    JSONObject before = DeviceInfo.heat(context);
     Task.State state = Task.State.FAILED;
     String reason = null;
     try {
       if (task.options.compare) {
         compare(task, sources);
       } else {
-        BenchmarkResult result = measure(task, sources.get(0), task.options, 0, 1);
-        main.post(() -> task.results.add(result));
+        measure(task, sources.get(0), task.options, 0, 1);
       }
       state = Task.State.DONE;
     } catch (CancelledException cancelled) {
@@ -373,12 +371,12 @@ final class Session {
       Log.e(TAG, "A benchmark failed.", error);
       reason = context.getString(R.string.unexpected, Texts.of(error));
     }
-    JSONObject after = DeviceInfo.heat(context);
     Report report = report();
     Task.State end = state;
     String error = reason;
     main.post(() -> {
-      task.end(end, error, before, after);
+      task.state = end;
+      task.error = error;
       if (write) {
         write(task.options.output == null ? REPORT : task.options.output, task.json(report));
       }
@@ -394,8 +392,7 @@ final class Session {
     for (Source source : sources) {
       for (Options options : plan) {
         coolDown(task);
-        BenchmarkResult result = measure(task, source, options, row++, plan.size() * sources.size());
-        main.post(() -> task.results.add(result));
+        measure(task, source, options, row++, plan.size() * sources.size());
       }
     }
   }
@@ -411,16 +408,19 @@ final class Session {
     }
   }
 
-  private BenchmarkResult measure(Task task, Source source, Options options, int row, int rows)
+  private void measure(Task task, Source source, Options options, int row, int rows)
       throws CancelledException, EngineException {
     task.step = !task.options.compare ? source.name : context.getString(R.string.step_of_comparison, source.name,
         options.implementation == null ? machine.implementations().get(0) : options.implementation,
         context.getResources().getQuantityString(R.plurals.threads, options.numThreads, options.numThreads));
+    JSONObject before = DeviceInfo.heat(context);
     try (Model model = open(source, options)) {
-      return Benchmark.run(model, options, source.reference(context), (done, total) -> {
+      BenchmarkResult result = Benchmark.run(model, options, source.reference(context), (done, total) -> {
         task.total = total * rows;
         task.done = total * row + done;
       }, task.cancel);
+      JSONObject after = DeviceInfo.heat(context);
+      main.post(() -> task.add(result, before, after));
     }
   }
 

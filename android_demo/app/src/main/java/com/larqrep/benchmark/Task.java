@@ -4,8 +4,6 @@ import com.larqrep.benchmark.core.BenchmarkResult;
 import com.larqrep.benchmark.core.Comparison;
 import com.larqrep.benchmark.core.Options;
 import com.larqrep.benchmark.core.Report;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.json.JSONException;
 import org.json.JSONObject;
@@ -17,7 +15,6 @@ final class Task {
 
   final Options options;
   final AtomicBoolean cancel = new AtomicBoolean();
-  final List<BenchmarkResult> results = new ArrayList<>();
   /** What it does at the moment, and how many of all runs it has done: set by the thread of the session. */
   volatile String step = "";
   volatile int done;
@@ -26,7 +23,9 @@ final class Task {
   State state = State.RUNNING;
   /** Why it failed. */
   String error;
-  /** Heat before and after. */
+  /** The results so far; a benchmark has one. */
+  final Comparison results = new Comparison();
+  /** Heat before and after the last result. */
   JSONObject before;
   JSONObject after;
 
@@ -34,16 +33,27 @@ final class Task {
     this.options = options;
   }
 
-  void end(State end, String reason, JSONObject heatBefore, JSONObject heatAfter) {
-    state = end;
-    error = reason;
+  boolean isDone() {
+    return state == State.DONE;
+  }
+
+  void add(BenchmarkResult result, JSONObject heatBefore, JSONObject heatAfter) {
     before = heatBefore;
     after = heatAfter;
+    results.add(result, thermal());
   }
 
   /** The result of a benchmark that is done. */
   BenchmarkResult result() {
-    return results.get(0);
+    return results.results().get(0);
+  }
+
+  private JSONObject thermal() {
+    try {
+      return new JSONObject().put("before", before).put("after", after);
+    } catch (JSONException impossible) {
+      throw new AssertionError(impossible);
+    }
   }
 
   /** All of it for other programs. */
@@ -54,18 +64,12 @@ final class Task {
       case CANCELLED:
         return report.cancelled();
       default:
-        JSONObject thermal = new JSONObject();
-        try {
-          thermal.put("before", before).put("after", after);
-        } catch (JSONException impossible) {
-          throw new AssertionError(impossible);
-        }
-        return options.compare ? new Comparison(results).toJson(report, thermal) : result().toJson(report, thermal);
+        return options.compare ? results.toJson(report) : result().toJson(report, thermal());
     }
   }
 
   /** A table of it. */
-  String csv() {
-    return options.compare ? new Comparison(results).toCsv() : result().toCsv();
+  String csv(Report report) {
+    return options.compare ? results.toCsv(report) : result().toCsv(report);
   }
 }

@@ -35,7 +35,6 @@ public final class TryActivity extends Screen {
   private List<Source> sources;
   private DrawView draw;
   private boolean waiting;
-  private String trouble;
 
   /** The loaded network and what it is; for the thread of the session. */
   private Classifier classifier;
@@ -161,9 +160,7 @@ public final class TryActivity extends Screen {
       Runnable answer;
       try {
         answer = answer(source, options, lines, picture);
-      } catch (EngineException | RuntimeException error) {
-        answer = () -> showTrouble(Texts.of(error));
-      } catch (LinkageError | OutOfMemoryError error) {
+      } catch (EngineException | RuntimeException | LinkageError | OutOfMemoryError error) {
         answer = () -> showTrouble(Texts.of(error));
       }
       Runnable shown = answer;
@@ -273,6 +270,7 @@ public final class TryActivity extends Screen {
   }
 
   @Override
+  @SuppressWarnings("deprecation") // The other getParcelableExtra is of API 33.
   protected void onActivityResult(int request, int result, Intent data) {
     if (result == RESULT_OK && request == GALLERY && data != null && data.getData() != null) {
       read(data.getData());
