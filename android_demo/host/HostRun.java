@@ -25,6 +25,7 @@ public final class HostRun {
   private HostRun() {}
 
   public static void main(String[] arguments) throws IOException {
+    put("growth_kib", Long.toString(growth(Integer.parseInt(arguments[1]))));
     put("tflite", quote(TensorFlowLite.runtimeVersion()));
     List<String> implementations = LarqRepDelegate.implementations();
     put("implementations", quoteAll(implementations));
@@ -46,7 +47,6 @@ public final class HostRun {
       }
     }
     put("refused", quoteAll(refusals()));
-    put("growth_kib", Long.toString(growth(Integer.parseInt(arguments[1]))));
     Files.write(Paths.get(arguments[0]), JSON.append("}").toString().getBytes("UTF-8"));
   }
 
@@ -110,11 +110,11 @@ public final class HostRun {
     return messages;
   }
 
-  /** KiB that the process grew by while it created and closed delegates, after a first quarter that warms it up. */
+  /** KiB that the process grew by while it created and closed delegates, after as many that warm it up. */
   private static long growth(int cycles) throws IOException {
     long before = 0;
-    for (int i = -cycles / 4; i < cycles; i++) {
-      if (i == 0) before = residentKib();
+    for (int i = -cycles; i < cycles; i++) {
+      if (i == 0 || i == -cycles) before = residentKib();
       new LarqRepDelegate(new LarqRepDelegate.Options().setNumThreads(2)).close();
     }
     return residentKib() - before;
