@@ -34,14 +34,18 @@ public final class HostRun {
       ByteBuffer input = read(path + ".input");
       String name = new File(path).getName();
       put(name + " without delegate", quote(loadAlone(model)));
+      try (LarqRepDelegate delegate = new LarqRepDelegate()) {
+        put(name + " run by default", run(model, input, delegate, 2));
+      }
       for (String implementation : Arrays.asList(implementations.get(0), "portable")) {
         for (int threads : new int[] {1, 2, 4}) {
           LarqRepDelegate.Options options =
               new LarqRepDelegate.Options().setImplementation(implementation).setNumThreads(threads);
           try (LarqRepDelegate delegate = new LarqRepDelegate(options)) {
             // Two interpreters, one after the other, with one delegate.
-            put(name + " " + implementation + " " + threads, run(model, input, delegate, threads));
-            put(name + " " + implementation + " " + threads + " again", run(model, input, delegate, threads));
+            String key = name + " run by " + implementation + " on " + threads;
+            put(key, run(model, input, delegate, threads));
+            put(key + " again", run(model, input, delegate, threads));
           }
         }
       }
@@ -88,7 +92,7 @@ public final class HostRun {
     wrong.add(new LarqRepDelegate.Options().setNumThreads(65));
     wrong.add(new LarqRepDelegate.Options().setNumThreads(-1));
     wrong.add(new LarqRepDelegate.Options().setImplementation("sse"));
-    wrong.add(new LarqRepDelegate.Options().setImplementation("\u00fc\ud83d\ude00"));
+    wrong.add(new LarqRepDelegate.Options().setImplementation("\u00fc"));
     wrong.add(new LarqRepDelegate.Options().setImplementation(null));
     List<String> messages = new ArrayList<>();
     for (LarqRepDelegate.Options options : wrong) {
