@@ -1,9 +1,9 @@
 package com.larqrep.benchmark.core;
 
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
-import java.util.Locale;
 import org.json.JSONArray;
 import org.json.JSONException;
 import org.json.JSONObject;
@@ -98,32 +98,83 @@ public final class BenchmarkResult {
   boolean equalsBitForBit(BenchmarkResult other) {
     boolean same = values.length == other.values.length;
     for (int i = 0; same && i < values.length; i++) {
-      same = java.util.Arrays.equals(values[i], other.values[i]);
+      same = Arrays.equals(values[i], other.values[i]); // Arrays compares the bits of floats.
     }
     return same;
   }
 
   /**
-   * The report, with the keys of {@code lce-run --json} and more.
+   * The report, with the keys of {@code lce-run --json} and more. Times are in milliseconds.
    *
-   * @param thermal state of the device "before" and "after"
+   * @param report where it ran
+   * @param thermal state of the device "before" and "after"; null if nothing is known
    */
   public JSONObject toJson(Report report, JSONObject thermal) {
     try {
-      JSONObject object = measured().put("thermal", thermal);
-      return report.complete(new JSONObject().put("schema", 1).put("status", "ok")).length() == 0 ? null
-          : report.complete(object);
+      return report.complete(toJson(thermal));
     } catch (JSONException error) {
       throw new AssertionError(error);
     }
   }
 
-  JSONObject measured() throws JSONException {
-    return new JSONObject();
+  /** The report without where it ran. */
+  JSONObject toJson(JSONObject thermal) throws JSONException {
+    JSONArray answers = new JSONArray();
+    for (int i = 0; i < values.length; i++) {
+      answers.put(new JSONObject()
+          .put("name", outputs.get(i).name)
+          .put("shape", Json.numbers(outputs.get(i).shape()))
+          .put("top", top(i)));
+    }
+    return new JSONObject()
+        .put("schema", 1)
+        .put("status", "ok")
+        .put("network", file.network())
+        .put("file", file.file())
+        .put("bytes", file.bytes())
+        .put("implementation", implementation)
+        .put("num_threads", options.numThreads)
+        .put("fuse", options.fuse)
+        .put("warmup_runs", options.warmupRuns)
+        .put("num_runs", options.numRuns)
+        .put("load_ms", loadMs)
+        .put("first_ms", firstMs)
+        .put("median_ms", statistics.median)
+        .put("p10_ms", statistics.p10)
+        .put("p90_ms", statistics.p90)
+        .put("min_ms", statistics.min)
+        .put("native_ms", nativeMs)
+        .put("runs_ms", Json.numbers(statistics.runs()))
+        .put("lce_operators", file.lceOperators())
+        .put("top", values.length == 0 ? new JSONArray() : top(0))
+        .put("outputs", answers)
+        .put("agreement", agreement.toJson())
+        .put("thermal", thermal == null ? JSONObject.NULL : thermal);
   }
 
-  /** A table of the runs, after lines with # that say what ran. */
-  public String toCsv() {
-    return String.format(Locale.ROOT, "%s", file.network());
+  private JSONArray top(int output) {
+    JSONArray array = new JSONArray();
+    for (Labels.Answer answer : largest.get(output)) {
+      array.put(answer.toJson());
+    }
+    return array;
+  }
+
+  /**
+   * A table of the runs in order, after lines with # that say what ran and where.
+   *
+   * @param report where it ran
+   */
+  public String toCsv(Report report) {
+    double[] runs = statistics.runs();
+    StringBuilder text = new StringBuilder(report.csvHeader());
+    text.append(Csv.comment("network", file.network())).append(Csv.comment("file", file.file()))
+        .append(Csv.comment("implementation", implementation)).append(Csv.comment("num_threads", options.numThreads))
+        .append(Csv.comment("fuse", options.fuse)).append(Csv.comment("warmup_runs", options.warmupRuns))
+        .append(Csv.comment("verdict", agreement.verdict())).append(Csv.line("run", "ms"));
+    for (int i = 0; i < runs.length; i++) {
+      text.append(Csv.line(i + 1, runs[i]));
+    }
+    return text.toString();
   }
 }

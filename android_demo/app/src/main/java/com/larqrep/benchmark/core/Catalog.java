@@ -63,7 +63,7 @@ public final class Catalog {
     for (Network network : networks) {
       names.add(network.name);
     }
-    return new OptionException("--model should be " + TextFormat.choices(names) + ", or the path of a file that the app "
-        + "can read, found '" + model + "'." + Suggestion.of(model, names));
+    return new OptionException("--model should be " + TextFormat.list(names, ", ") + " or the path of a file that the "
+        + "app can read, found '" + model + "'." + Suggestion.of(model, names));
   }
 }

@@ -8,8 +8,8 @@ import java.nio.charset.StandardCharsets;
 /**
  * Follows the offsets of a flatbuffer.
  *
- * <p>Every method throws an {@link IndexOutOfBoundsException} or an {@link ArithmeticException} if something lies outside
- * of the buffer.
+ * <p>Every method throws an {@link IndexOutOfBoundsException} or an {@link ArithmeticException} if something lies
+ * outside of the buffer.
  *
  * @see <a href="https://flatbuffers.dev/internals/">FlatBuffers: Internals</a>
  */
@@ -111,7 +111,7 @@ final class Flatbuffer {
   }
 
   /** Positions of the elements of a vector. */
-  private int[] vector(int table, int number, int size) {
+  int[] vector(int table, int number, int size) {
     int field = field(table, number, 4);
     if (field < 0) {
       return NONE;

@@ -93,8 +93,8 @@ public final class Labels {
   }
 
   /**
-   * The largest numbers of an output, for a batch of images those of the first; the first of equal ones comes first, and
-   * NaN last.
+   * The largest numbers of an output, for a batch of images those of the first; the first of equal ones comes first,
+   * and NaN last.
    *
    * @param values all numbers of the output
    */

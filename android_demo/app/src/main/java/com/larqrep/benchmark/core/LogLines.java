@@ -36,14 +36,16 @@ public final class LogLines {
     List<String> parts = new ArrayList<>();
     int start = 0;
     int size = 0;
-    for (int i = 0; i < text.length(); i += Character.charCount(text.codePointAt(i))) {
-      int next = bytes(text.substring(i, i + Character.charCount(text.codePointAt(i))));
-      if (size + next > limit) {
+    for (int i = 0; i < text.length();) {
+      int end = text.offsetByCodePoints(i, 1); // Never within a letter.
+      int letter = bytes(text.substring(i, end));
+      if (size + letter > limit) {
         parts.add(text.substring(start, i));
         start = i;
         size = 0;
       }
-      size += next;
+      size += letter;
+      i = end;
     }
     parts.add(text.substring(start));
     return parts;

@@ -16,8 +16,8 @@ import org.json.JSONTokener;
 /**
  * What a .tflite file says of itself, read from its flatbuffer without TFLite.
  *
- * <p>TFLite trusts some of a file's offsets, so all tables, vectors and strings of the graph are looked up here first: a
- * file that is cut off or damaged has a {@link #fault} and should not reach TFLite.
+ * <p>All tables, vectors and indices of its graph are looked up, so that a file that is cut off or damaged is refused
+ * in plain words, before native code sees it: it has a {@link #fault}.
  */
 public final class ModelFile {
   private static final String[] TYPES = {"float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16",
@@ -164,6 +164,10 @@ public final class ModelFile {
       buffer.integers(tensor, 7);
       buffer.letters(tensor, 3);
       Flatbuffer.index(buffer.integer(tensor, 2, 0), buffers);
+      int quantization = buffer.table(tensor, 4);
+      for (int field = 0; quantization >= 0 && field < 4; field++) {
+        buffer.vector(quantization, field, field == 3 ? 8 : 4); // min, max and scale are float32, zero points int64.
+      }
     }
     checkPorts(tensors, buffer.integers(graph, 1), first, "input", INPUT_TYPES);
     checkPorts(tensors, buffer.integers(graph, 2), first, "output", OUTPUT_TYPES);
@@ -193,7 +197,7 @@ public final class ModelFile {
       String type = number >= 0 && number < TYPES.length ? TYPES[number] : "type " + number;
       if (first && fault == null && !types.contains(type)) {
         fault = "The " + kind + " " + buffer.letters(tensor, 3) + " of " + file + " is " + type + ", expected "
-            + TextFormat.choices(types) + ". Convert the file with an " + kind + " of float32.";
+            + TextFormat.list(types, " or ") + ". Convert the file with an " + kind + " of float32.";
       }
     }
   }

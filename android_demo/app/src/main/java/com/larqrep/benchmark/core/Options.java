@@ -1,5 +1,6 @@
 package com.larqrep.benchmark.core;
 
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -156,7 +157,7 @@ public final class Options {
       String name = equals < 0 ? word : word.substring(0, equals);
       if (!NAMES.contains(name)) {
         throw new OptionException("Unknown option " + name + "." + Suggestion.of(name, NAMES) + " The options are "
-            + join(NAMES) + ".");
+            + TextFormat.list(NAMES, " and ") + ".");
       }
       String value = equals < 0 ? null : word.substring(equals + 1);
       if (FLAGS.contains(name)) {
@@ -207,9 +208,9 @@ public final class Options {
     }
   }
 
-  /** Whether a word begins an option; a negative number does not. */
+  /** Whether a word begins an option; as for lce-run, a negative number and a word with blanks do not. */
   private static boolean isOption(String word) {
-    return word.startsWith("-") && !word.matches("-\\d*\\.?\\d*");
+    return word.matches("(?s)-.+") && !word.matches("-\\d+|-\\d*\\.\\d+") && word.indexOf(' ') < 0;
   }
 
   private static int number(String name, String value) {
@@ -237,7 +238,7 @@ public final class Options {
   private static boolean isPlainName(String name) {
     return !name.isEmpty() && !name.equals(".") && !name.equals("..") && name.indexOf('/') < 0
         && !name.matches("(?s).*\\p{Cntrl}.*")
-        && name.getBytes(java.nio.charset.StandardCharsets.UTF_8).length <= MAX_NAME_BYTES;
+        && name.getBytes(StandardCharsets.UTF_8).length <= MAX_NAME_BYTES;
   }
 
   /** Splits at blanks that no quotes enclose, as a shell does. */
@@ -269,13 +270,5 @@ public final class Options {
       words.add(word.toString());
     }
     return words;
-  }
-
-  private static String join(List<String> names) {
-    StringBuilder text = new StringBuilder();
-    for (String name : names) {
-      text.append(text.length() == 0 ? "" : ", ").append(name);
-    }
-    return text.toString();
   }
 }

@@ -2,7 +2,7 @@ package com.larqrep.benchmark.core;
 
 import java.nio.ByteBuffer;
 import java.util.Arrays;
-import org.json.JSONArray;
+import java.util.Locale;
 import org.json.JSONObject;
 import org.tensorflow.lite.DataType;
 
@@ -59,8 +59,7 @@ public final class Preparation {
     boolean number = input.type != DataType.BOOL && input.type != DataType.STRING;
     if (shape.length != 4 || shape[3] != 1 && shape[3] != 3 || !number) {
       throw new IllegalArgumentException("Images need an input of numbers of the shape (N, height, width, 1 or 3), the "
-          + "model has " + TextFormat.shape(shape) + " of " + input.type.toString().toLowerCase(java.util.Locale.ROOT)
-          + ".");
+          + "model has " + TextFormat.shape(shape) + " of " + input.type.toString().toLowerCase(Locale.ROOT) + ".");
     }
     Preparation preparation = new Preparation(shape, input.type, input.scale, input.zeroPoint);
     Metadata about = new Metadata(metadata, "");
@@ -89,8 +88,8 @@ public final class Preparation {
     resize = input.from("resize", least);
     mirrored = input.bool("mirrored", otherwiseMirrored);
     if ((mean == null) != (std == null)) {
-      throw new IllegalArgumentException("The metadata of the file say only one of input.mean and input.std, and they go "
-          + "together. Convert the file again.");
+      throw new IllegalArgumentException("The metadata of the file say only one of input.mean and input.std, and they "
+          + "go together. Convert the file again.");
     }
   }
 
@@ -267,7 +266,7 @@ public final class Preparation {
         float centre = ((float) (first + i) + 0.5f) * step;
         int start = clip(Math.ceil(centre - radius - 0.5f), source);
         int end = clip(Math.floor(centre + radius - 0.5f), source);
-        float[] own = new float[Math.max(end - start + 1, 0)];
+        float[] own = new float[end - start + 1];
         float sum = 0;
         for (int tap = 0; tap < own.length; tap++) {
           float distance = Math.abs((float) (start + tap) + 0.5f - centre) * (1 / radius);

@@ -24,20 +24,26 @@ public final class Report {
 
   /** A report that nothing was measured: status "error" and the reason. */
   public JSONObject error(String message) {
+    return withoutResult("error", message);
+  }
+
+  /** A report that the user has cancelled: status "cancelled". */
+  public JSONObject cancelled() {
+    return withoutResult("cancelled", null);
+  }
+
+  private JSONObject withoutResult(String status, String message) {
     try {
-      return complete(new JSONObject().put("schema", 1).put("status", "error").put("error", message));
+      return complete(new JSONObject().put("schema", 1).put("status", status).putOpt("error", message));
     } catch (JSONException error) {
       throw new AssertionError(error);
     }
   }
 
-  /** A report that the user has cancelled: status "cancelled". */
-  public JSONObject cancelled() {
-    try {
-      return complete(new JSONObject().put("schema", 1).put("status", "cancelled"));
-    } catch (JSONException error) {
-      throw new AssertionError(error);
-    }
+  /** Device and versions as lines of a table that begin with #. */
+  String csvHeader() {
+    return Csv.comment("device", device) + Csv.comment("app_version", appVersion)
+        + Csv.comment("tflite_version", tfliteVersion);
   }
 
   /** Adds device and versions to a report. */

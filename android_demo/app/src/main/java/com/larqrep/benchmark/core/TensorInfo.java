@@ -43,7 +43,7 @@ public final class TensorInfo {
     return count;
   }
 
-  /** All numbers in a buffer of native order, integers as they are, booleans as 0 and 1; beyond 2^24 they are rounded. */
+  /** All numbers in a buffer of native order; integers as they are (beyond 2^24 rounded), booleans as 0 and 1. */
   float[] read(ByteBuffer buffer) {
     float[] values = new float[count()];
     buffer.rewind();
@@ -71,7 +71,7 @@ public final class TensorInfo {
     return values;
   }
 
-  /** Real values of numbers as {@link Engine#values} has them: integers that are quantized become what they stand for. */
+  /** Real values of numbers as {@link Engine#values} has them: quantized integers become what they stand for. */
   public float[] real(float[] numbers) {
     float[] values = numbers.clone();
     for (int i = 0; scale != 0 && type != DataType.FLOAT32 && i < values.length; i++) {

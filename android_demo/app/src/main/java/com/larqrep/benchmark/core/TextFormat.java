@@ -46,11 +46,11 @@ final class TextFormat {
     return text.append(shape.length == 1 ? ",)" : ")").toString();
   }
 
-  /** Names with commas and a last "or". */
-  static String choices(List<String> names) {
+  /** Names with commas and a last word such as " or ". */
+  static String list(List<String> names, String last) {
     StringBuilder text = new StringBuilder();
     for (int i = 0; i < names.size(); i++) {
-      text.append(i == 0 ? "" : i + 1 < names.size() ? ", " : " or ").append(names.get(i));
+      text.append(i == 0 ? "" : i + 1 < names.size() ? ", " : last).append(names.get(i));
     }
     return text.toString();
   }
