@@ -78,6 +78,11 @@ def test_there_are_no_values_of_other_types():
         script.generated((2,), np.dtype(np.float16))
 
 
+def runs_of(reference):
+    """For each input the numbers of each output."""
+    return [[output["values"] for output in reference["outputs"]], *reference["further"]]
+
+
 class Interpreter:
     """Adds two inputs; the other output is their number of values, as often as `copies` says."""
 
@@ -103,9 +108,9 @@ def interpreter(monkeypatch):
 def test_reference(interpreter):
     result = json.loads(script.as_json(script.reference(b"the file")))
     assert (result["schema"], result["inputs"]) == (1, "lowbias32")
-    assert result["outputs"] == [{"name": "sum", "shape": [2, 3]}, {"name": "count", "shape": [1]}]
-    assert len(result["runs"]) == script.INPUTS
-    for number, (total, count) in enumerate(result["runs"]):
+    assert [(y["name"], y["shape"]) for y in result["outputs"]] == [("sum", [2, 3]), ("count", [1])]
+    assert len(runs_of(result)) == script.INPUTS
+    for number, (total, count) in enumerate(runs_of(result)):
         x = np.float32([(lowbias32(6 * number + i) >> 8) / 2**22 - 2 for i in range(6)])
         y = np.uint8([lowbias32(3 * number + i) >> 24 for i in range(3)]).astype(np.int8).astype(np.float32)
         # The shortest decimals are the same float32.
@@ -116,7 +121,7 @@ def test_reference(interpreter):
 @pytest.mark.parametrize("copies, runs", [(100, 8), (5_000, 3), (30_000, 1)])
 def test_large_outputs_have_fewer_inputs(interpreter, monkeypatch, copies, runs):
     monkeypatch.setattr(interpreter, "copies", copies)
-    assert len(script.reference(b"the file")["runs"]) == runs
+    assert len(runs_of(script.reference(b"the file"))) == runs
 
 
 def test_outputs_that_are_not_finite_are_refused(interpreter, monkeypatch):
@@ -308,12 +313,12 @@ def test_references_of_files_that_are_none(tmp_path, capsys):
 
 def test_a_reference_is_written_beside_its_file(interpreter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script.terminal, "quiet_tensorflow", lambda: None)
-    monkeypatch.setattr(script, "reference", lambda content: {"outputs": [1], "runs": [content.hex()]})
+    monkeypatch.setattr(script, "reference", lambda content: {"outputs": [content.hex()], "further": []})
     file = tmp_path / "a b.tflite"
     file.write_bytes(b"....TFL3")
     assert script.main(["reference", str(file)]) == 0
     target = tmp_path / "a b.reference.json"
-    assert json.loads(target.read_text())["runs"] == [b"....TFL3".hex()]
+    assert json.loads(target.read_text())["outputs"] == [b"....TFL3".hex()]
     assert str(target) in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.reference.json", "a b.tflite"]
 
@@ -326,7 +331,7 @@ def test_changed_weights_are_seen(name):
 
     content = (BUILT / f"{name}.tflite").read_bytes()
     expected = json.loads((BUILT / f"{name}.reference.json").read_text())
-    assert script.reference(content)["runs"] == expected["runs"]
+    assert script.reference(content) == expected
     flatbuffer = Flatbuffer(content)
     filters = [flatbuffer.constant(op.inputs[1]).tobytes() for op in flatbuffer.operators if op.name == "LceBconv2d"]
     largest = max(filters, key=len)
@@ -334,8 +339,8 @@ def test_changed_weights_are_seen(name):
     for place in (0, len(largest) // 2, len(largest) - 1):
         changed = bytearray(content)
         changed[content.index(largest) + place] ^= 0xFF
-        runs = np.array(script.reference(bytes(changed))["runs"])[:, 0]
-        right = np.array(expected["runs"])[:, 0]
+        runs = np.array(runs_of(script.reference(bytes(changed))))[:, 0]
+        right = np.array(runs_of(expected))[:, 0]
         shares = abs(runs - right).max(axis=1) / np.ptp(right, axis=1)
         assert (shares > 1e-3).any()
 
@@ -348,7 +353,7 @@ def test_built_assets():
         content = (BUILT / network["file"]).read_bytes()
         assert content[4:8] == b"TFL3" and len(content) == network["bytes"]
         assert 0 < network["binary_macs"] < network["macs"]
-        runs = json.loads((BUILT / network["reference"]).read_text())["runs"]
+        runs = runs_of(json.loads((BUILT / network["reference"]).read_text()))
         assert len(runs) == script.INPUTS
         # An output that depends on its input, and has a clear largest number.
         assert len({json.dumps(run) for run in runs}) == len(runs)

@@ -118,10 +118,11 @@ def reference(content: bytes) -> dict[str, Any]:
         "inputs": "lowbias32",
         "runtime": f"larq-rep-runtime {metadata.version('larq-rep-runtime')}",
         "outputs": [
-            {"name": detail["name"], "shape": list(y.shape)}
-            for detail, y in zip(interpreter.outputs, outputs, strict=True)
+            {"name": detail["name"], "shape": list(y.shape), "values": first}
+            for detail, y, first in zip(interpreter.outputs, outputs, runs[0], strict=True)
         ],
-        "runs": runs,
+        # For inputs 1, 2, ...: the numbers of each output.
+        "further": runs[1:],
     }
 
 
@@ -377,7 +378,7 @@ def write_references(files: Sequence[Path]) -> None:
             result = reference(content)
         target = reference_file(file)
         write(target, as_json(result))
-        print(f"{target}: {len(result['outputs'])} outputs for each of {len(result['runs'])} inputs")
+        print(f"{target}: {len(result['outputs'])} outputs for each of {1 + len(result['further'])} inputs")
 
 
 def _parser() -> argparse.ArgumentParser:
