@@ -118,10 +118,11 @@ def reference(content: bytes) -> dict[str, Any]:
         "inputs": "lowbias32",
         "runtime": f"larq-rep-runtime {metadata.version('larq-rep-runtime')}",
         "outputs": [
-            {"name": detail["name"], "shape": list(y.shape)}
-            for detail, y in zip(interpreter.outputs, outputs, strict=True)
+            {"name": detail["name"], "shape": list(y.shape), "values": first}
+            for detail, y, first in zip(interpreter.outputs, outputs, runs[0], strict=True)
         ],
-        "runs": runs,
+        # For inputs 1, 2, ...: the numbers of each output.
+        "further": runs[1:],
     }
 
 
@@ -176,7 +177,7 @@ def demo_networks() -> dict[str, bytes]:
         terminal.note(f"{reason}: examples/demo.py trains the networks, in some ten minutes.")
         command = [sys.executable, str(ROOT / "examples" / "demo.py")]
         # Its table is no result of this command.
-        if code := subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode:
+        if code := subprocess.run(command, cwd=ROOT, stdout=2).returncode:
             raise AssetsError(f"examples/demo.py ended with exit code {code}. Its output above says why.")
         if reason := why_stale(files.values()):
             raise AssetsError(f"examples/demo.py has run, but {reason}. Are the clocks of this machine right?")
@@ -240,10 +241,10 @@ def licences() -> dict[str, bytes]:
         with zipfile.ZipFile(TFLITE) as aar:
             tflite = aar.read("LICENSE")
     except FileNotFoundError:
-        raise AssetsError(f"There is no {TFLITE}. Fetch it with `make -C android_demo assets`.") from None
+        raise AssetsError(f"There is no {TFLITE}: `make -C android_demo assets` fetches it.") from None
     except (zipfile.BadZipFile, KeyError) as error:
         raise AssetsError(
-            f"{TFLITE} has no licence: {error}. Remove it and run `make -C android_demo assets`."
+            f"{TFLITE} is damaged: {error}. Remove it; `make -C android_demo assets` fetches it."
         ) from error
     return {
         "licenses/larq-rep.txt": (ROOT / "LICENSE").read_bytes(),
@@ -254,7 +255,7 @@ def licences() -> dict[str, bytes]:
 
 def assets_of(network: Network, content: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files of a network by their names, and its entry in networks.json."""
-    # Imports TensorFlow.
+    terminal.quiet_tensorflow()
     from larq_rep.converters import describe
 
     about = describe(content)
@@ -332,7 +333,6 @@ def build(out: Path, larq_zoo: bool) -> None:
     files, entries = dict(texts), []
     with terminal.progress() as bars:
         for network in bars.track(networks, description="the desktop's outputs"):
-            terminal.quiet_tensorflow()
             own, entry = assets_of(network, contents[network.name])
             files |= own
             entries.append(entry)
@@ -369,16 +369,16 @@ def write_references(files: Sequence[Path]) -> None:
     # Raises
         AssetsError: If a file is none of TFLite, or does not run.
     """
-    terminal.quiet_tensorflow()
     for file in files:
         content = file.read_bytes()
         if content[4:8] != b"TFL3":
             raise AssetsError(f"{file} is no .tflite file: bytes 4 to 8 should be TFL3, found {content[4:8]!r}.")
         with terminal.working(f"running {file}"):
+            terminal.quiet_tensorflow()
             result = reference(content)
         target = reference_file(file)
         write(target, as_json(result))
-        print(f"{target}: {len(result['outputs'])} outputs for each of {len(result['runs'])} inputs")
+        print(f"{target}: {len(result['outputs'])} outputs for each of {1 + len(result['further'])} inputs")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,6 +30,7 @@ APK = Path(__file__).resolve().parents[1] / "build" / "larq-rep-benchmark.apk"
 EXTERNAL = f"/sdcard/Android/data/{PACKAGE}/files"
 TEMPORARY = "/data/local/tmp"
 POLL_S = 1.0  # Rarely, because adb takes time of the phone that it measures.
+POLLS_A_PULL = 10
 COMMAND_S = 60  # For one adb command; installing and pushing may take ten times as long.
 ENABLE = "Switch on USB debugging in the phone's developer options"
 
@@ -276,10 +277,11 @@ def wait(adb: Adb, log: Log, output: str, timeout: float) -> dict[str, Any]:
     """
     start, polls, gone = time.monotonic(), 0, 0
     while True:
+        polls += 1
         lines = log.lines()
         begun, text = joined(lines, output)
         # Some phones keep no log.
-        if begun or polls % 10 == 9:
+        if begun or polls % POLLS_A_PULL == 0:
             result = _parsed(_pull(adb, output)) or _parsed(text)
             if result is not None:
                 return result
@@ -299,7 +301,6 @@ def wait(adb: Adb, log: Log, output: str, timeout: float) -> dict[str, Any]:
             )
         if sys.stderr.isatty():
             print(f"\r{seconds:4.0f} s on the phone", end="", file=sys.stderr, flush=True)
-        polls += 1
         time.sleep(POLL_S)
 
 
