@@ -32,7 +32,7 @@ public final class Benchmark {
     return run((Model) engine, options, reference, listener, cancel);
   }
 
-  static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
+  public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
     for (int i = 0; i < model.inputs().size(); i++) {
       TensorInfo input = model.inputs().get(i);

@@ -1,10 +1,11 @@
 package com.larqrep.benchmark.core;
 
+import java.io.Closeable;
 import java.nio.ByteBuffer;
 import java.util.List;
 
 /** A network that can be run: what a benchmark needs of an {@link Engine}, and what a test can replace. */
-interface Model {
+public interface Model extends Closeable {
   ModelFile file();
 
   String implementation();
@@ -24,4 +25,7 @@ interface Model {
   long nativeNanos();
 
   float[][] values();
+
+  @Override
+  default void close() {}
 }
