@@ -20,18 +20,14 @@ public final class Benchmark {
   /**
    * Runs a network on the input of {@link InputGenerator}: once, then to warm up, then timed.
    *
-   * @param options the number of runs and of largest outputs, as the engine was made with
+   * @param model an {@link Engine}
+   * @param options those with which it was made
    * @param reference outputs to compare with; null if there are none
    * @param listener is told of the progress
    * @param cancel when it becomes true, the benchmark ends after the run that is going on
    * @throws EngineException if TFLite refuses, or the names of the classes do not match the outputs
    * @throws CancelledException if it was cancelled
    */
-  public static BenchmarkResult run(Engine engine, Options options, Reference reference, Listener listener,
-      AtomicBoolean cancel) throws EngineException, CancelledException {
-    return run((Model) engine, options, reference, listener, cancel);
-  }
-
   public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
     for (int i = 0; i < model.inputs().size(); i++) {
