@@ -2,7 +2,7 @@
 # Debian packages: clang, lld, gcc (for the libgcc of x86_64), openjdk-17-jdk-headless.
 TARGET_arm64-v8a := aarch64-linux-android$(MIN_SDK)
 TARGET_x86_64 := x86_64-linux-android$(MIN_SDK)
-CLANG ?= clang
+CLANG = $(call need,clang)clang
 JDK := $(realpath $(dir $(realpath $(shell command -v javac)))..)
 CPP := runtime/src/main/cpp
 
@@ -30,7 +30,7 @@ build/native/$(1)/stubs/$(2).so: native/symbols.txt native.mk
 	  print section "\n.globl " $$$$3 "\n.type " $$$$3 ",%" $$$$2 "\n.size " $$$$3 "," size "\n" $$$$3 ":\n.skip " size }' \
 	  native/symbols.txt > $$(@:.so=.s)
 	echo 'LIBC { global: *; };' > $$(@:.so=.map)
-	$(CLANG) --target=$(TARGET_$(1)) -nostdlib -shared -fuse-ld=lld -Wl,-soname,$(2).so \
+	$$(CLANG) --target=$(TARGET_$(1)) -nostdlib -shared -fuse-ld=lld -Wl,-soname,$(2).so \
 	  -Wl,--version-script=$$(@:.so=.map) -o $$@ $$(@:.so=.s)
 endef
 
@@ -40,29 +40,28 @@ $(foreach name,$(DELEGATE_NAMES),$(eval \
 
 build/native/$(1)/%.o: ../runtime/src/%.c $(wildcard ../runtime/src/*.h native/include/*.h) native.mk
 	@mkdir -p $$(@D)
-	$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) $$(FLAGS) -c -o $$@ $$<
+	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) $$(FLAGS) -c -o $$@ $$<
 
 build/native/$(1)/larq_rep_jni.o: $(CPP)/larq_rep_jni.c ../runtime/src/tflite.h $(wildcard native/include/*.h) native.mk
 	@mkdir -p $$(@D)
-	$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) -I../runtime/src -isystem $(JDK)/include \
+	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) -I../runtime/src -isystem $(JDK)/include \
 	  -isystem $(JDK)/include/linux -c -o $$@ $$<
 
 build/native/$(1)/liblarq_rep_delegate.so: $(DELEGATE_NAMES:%=build/native/$(1)/%.o) \
     $(foreach stub,libc libm,build/native/$(1)/stubs/$(stub).so)
-	$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_LINK) -Wl,-soname,$$(@F) -Lbuild/native/$(1)/stubs -o $$@ \
+	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_LINK) -Wl,-soname,$$(@F) -Lbuild/native/$(1)/stubs -o $$@ \
 	  $$(filter %.o,$$^) $$(LIBGCC_$(1)) -lc -lm
 
 build/native/$(1)/liblarq_rep_jni.so: build/native/$(1)/larq_rep_jni.o build/native/$(1)/liblarq_rep_delegate.so
-	$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_LINK) -Wl,-soname,$$(@F) -Lbuild/native/$(1)/stubs -o $$@ $$^ -lc
+	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_LINK) -Wl,-soname,$$(@F) -Lbuild/native/$(1)/stubs -o $$@ $$^ -lc
 endef
 $(foreach abi,$(ABIS),$(eval $(call LIBRARIES,$(abi)))\
   $(foreach stub,libc libm,$(eval $(call STUB,$(abi),$(stub)))))
 
 RUNTIME_SOURCES := $(wildcard runtime/src/main/java/com/larqrep/runtime/*.java)
 build/runtime/compiled: $(RUNTIME_SOURCES) $(TFLITE_API)
-	rm -rf build/runtime/classes && mkdir -p build/runtime/classes
-	javac --release 8 -Xlint:all,-options -Werror -cp $(TFLITE_API) -d build/runtime/classes \
-	  $(RUNTIME_SOURCES)
+	rm -rf build/runtime/classes
+	$(JAVAC) -cp $(TFLITE_API) -d build/runtime/classes $(RUNTIME_SOURCES)
 	touch $@
 
 $(AAR): tools/aar.py build/runtime/compiled runtime/src/main/AndroidManifest.xml runtime/consumer-rules.pro \
@@ -72,8 +71,8 @@ $(AAR): tools/aar.py build/runtime/compiled runtime/src/main/AndroidManifest.xml
 # What runs Android's libraries on this machine: a bionic of glibc's functions, and two programs that use it.
 # SHIM_ARCHIVES: where the libraries come from; the AARs have the same ones, for work on the shim without an APK.
 SHIM_ARCHIVES ?= $(APK)
-HOST_CC_x86_64 := gcc
-HOST_CC_arm64-v8a := aarch64-linux-gnu-gcc
+HOST_CC_x86_64 = $(call need,gcc)gcc
+HOST_CC_arm64-v8a = $(call need,aarch64-linux-gnu-gcc)aarch64-linux-gnu-gcc
 HOST_FLAGS := -O2 -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -Werror
 
 .PHONY: host
@@ -85,16 +84,16 @@ build/shim/$(1)/libc.S: host/shim.py $(SHIM_ARCHIVES)
 
 build/shim/$(1)/libshim.so: host/shim.c native.mk
 	@mkdir -p $$(@D)
-	$(HOST_CC_$(1)) $(HOST_FLAGS) -fPIC -shared -Wl,-soname,libshim.so -o $$@ $$< -ldl
+	$$(HOST_CC_$(1)) $(HOST_FLAGS) -fPIC -shared -Wl,-soname,libshim.so -o $$@ $$< -ldl
 
 build/shim/$(1)/libc.so: build/shim/$(1)/libc.S build/shim/$(1)/libshim.so
 	echo 'LIBC { global: *; };' > $$(@D)/versions.map
-	for name in m dl log; do $(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,lib$$$$name.so \
+	for name in m dl log; do $$(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,lib$$$$name.so \
 	  -Wl,--version-script=$$(@D)/versions.map -o $$(@D)/lib$$$$name.so -x c /dev/null || exit 1; done
-	$(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,libc.so -Wl,--version-script=$$(@D)/versions.map -o $$@ $$^
+	$$(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,libc.so -Wl,--version-script=$$(@D)/versions.map -o $$@ $$^
 
 build/shim/$(1)/run: host/run.c build/shim/$(1)/libc.so
-	$(HOST_CC_$(1)) $(HOST_FLAGS) -isystem $(JDK)/include -isystem $(JDK)/include/linux -o $$@ $$< -ldl
+	$$(HOST_CC_$(1)) $(HOST_FLAGS) -isystem $(JDK)/include -isystem $(JDK)/include/linux -o $$@ $$< -ldl
 endef
 $(foreach abi,$(ABIS),$(eval $(call SHIM,$(abi))))
 

@@ -25,6 +25,7 @@ public final class HostRun {
   private HostRun() {}
 
   public static void main(String[] arguments) throws IOException {
+    put("growth_kib", Long.toString(growth(Integer.parseInt(arguments[1]))));
     put("tflite", quote(TensorFlowLite.runtimeVersion()));
     List<String> implementations = LarqRepDelegate.implementations();
     put("implementations", quoteAll(implementations));
@@ -33,20 +34,23 @@ public final class HostRun {
       ByteBuffer input = read(path + ".input");
       String name = new File(path).getName();
       put(name + " without delegate", quote(loadAlone(model)));
+      try (LarqRepDelegate delegate = new LarqRepDelegate()) {
+        put(name + " run by default", run(model, input, delegate, 2));
+      }
       for (String implementation : Arrays.asList(implementations.get(0), "portable")) {
         for (int threads : new int[] {1, 2, 4}) {
           LarqRepDelegate.Options options =
               new LarqRepDelegate.Options().setImplementation(implementation).setNumThreads(threads);
           try (LarqRepDelegate delegate = new LarqRepDelegate(options)) {
             // Two interpreters, one after the other, with one delegate.
-            put(name + " " + implementation + " " + threads, run(model, input, delegate, threads));
-            put(name + " " + implementation + " " + threads + " again", run(model, input, delegate, threads));
+            String key = name + " run by " + implementation + " on " + threads;
+            put(key, run(model, input, delegate, threads));
+            put(key + " again", run(model, input, delegate, threads));
           }
         }
       }
     }
     put("refused", quoteAll(refusals()));
-    put("growth_kib", Long.toString(growth(Integer.parseInt(arguments[1]))));
     Files.write(Paths.get(arguments[0]), JSON.append("}").toString().getBytes("UTF-8"));
   }
 
@@ -88,7 +92,7 @@ public final class HostRun {
     wrong.add(new LarqRepDelegate.Options().setNumThreads(65));
     wrong.add(new LarqRepDelegate.Options().setNumThreads(-1));
     wrong.add(new LarqRepDelegate.Options().setImplementation("sse"));
-    wrong.add(new LarqRepDelegate.Options().setImplementation("\u00fc\ud83d\ude00"));
+    wrong.add(new LarqRepDelegate.Options().setImplementation("\u00fc"));
     wrong.add(new LarqRepDelegate.Options().setImplementation(null));
     List<String> messages = new ArrayList<>();
     for (LarqRepDelegate.Options options : wrong) {
@@ -110,11 +114,11 @@ public final class HostRun {
     return messages;
   }
 
-  /** KiB that the process grew by while it created and closed delegates, after a first quarter that warms it up. */
+  /** KiB that the process grew by while it created and closed delegates, after as many that warm it up. */
   private static long growth(int cycles) throws IOException {
     long before = 0;
-    for (int i = -cycles / 4; i < cycles; i++) {
-      if (i == 0) before = residentKib();
+    for (int i = -cycles; i < cycles; i++) {
+      if (i == 0 || i == -cycles) before = residentKib();
       new LarqRepDelegate(new LarqRepDelegate.Options().setNumThreads(2)).close();
     }
     return residentKib() - before;

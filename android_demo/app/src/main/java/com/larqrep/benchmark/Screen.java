@@ -7,14 +7,14 @@ import android.content.Intent;
 import android.content.res.ColorStateList;
 import android.content.res.Configuration;
 import android.graphics.Typeface;
-import android.graphics.drawable.Drawable;
 import android.net.Uri;
-import android.os.Bundle;
-import android.view.Gravity;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
+import android.widget.Button;
+import android.widget.ImageView;
 import android.widget.LinearLayout;
+import android.widget.ProgressBar;
 import android.widget.TextView;
 import android.widget.Toast;
 import java.io.IOException;
@@ -46,35 +46,24 @@ abstract class Screen extends Activity implements Session.Observer {
     }
     ViewGroup navigation = findViewById(R.id.navigation);
     for (Object[] screen : SCREENS) {
-      navigation.addView(entry((Class<?>) screen[0], (int) screen[1], (int) screen[2], screen[0] == section));
+      navigation.addView(
+          entry(navigation, (Class<?>) screen[0], (int) screen[1], (int) screen[2], screen[0] == section));
     }
   }
 
-  private TextView entry(Class<?> screen, int name, int sign, boolean here) {
-    TextView entry = new TextView(this);
-    entry.setText(name);
-    entry.setTextSize(12);
-    entry.setMaxLines(1);
-    entry.setGravity(Gravity.CENTER);
-    entry.setTypeface(here ? Typeface.DEFAULT_BOLD : Typeface.DEFAULT);
-    int colour = getColor(here ? R.color.accent : R.color.text_quiet);
-    entry.setTextColor(colour);
-    Drawable drawable = getDrawable(sign);
-    entry.setCompoundDrawableTintList(ColorStateList.valueOf(colour));
-    int pixels = getResources().getDimensionPixelSize(R.dimen.gap);
-    if (isLandscape()) {
-      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(drawable, null, null, null);
-      entry.setCompoundDrawablePadding(-pixels * 3);
-      entry.setPadding(pixels * 4, pixels / 2, pixels, pixels / 2);
-    } else {
-      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(null, drawable, null, null);
-      entry.setPadding(0, pixels, 0, pixels);
-    }
-    entry.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
+  private View entry(ViewGroup navigation, Class<?> screen, int name, int sign, boolean here) {
+    LinearLayout entry = (LinearLayout) getLayoutInflater().inflate(R.layout.entry, navigation, false);
+    entry.setOrientation(isLandscape() ? LinearLayout.HORIZONTAL : LinearLayout.VERTICAL);
     entry.setSelected(here);
-    entry.setBackgroundResource(R.drawable.entry);
-    entry.setLayoutParams(new LinearLayout.LayoutParams(0, ViewGroup.LayoutParams.WRAP_CONTENT, 1));
     entry.setOnClickListener(view -> go(screen));
+    int colour = getColor(here ? R.color.accent : R.color.text_quiet);
+    ImageView image = entry.findViewById(R.id.sign);
+    image.setImageResource(sign);
+    image.setImageTintList(ColorStateList.valueOf(colour));
+    TextView text = entry.findViewById(R.id.name);
+    text.setText(name);
+    text.setTextColor(colour);
+    text.setTypeface(here ? Typeface.DEFAULT_BOLD : Typeface.DEFAULT);
     return entry;
   }
 
@@ -115,6 +104,29 @@ abstract class Screen extends Activity implements Session.Observer {
     if (session.canSustain()) {
       getWindow().setSustainedPerformanceMode(measuring);
     }
+  }
+
+  /** Shows how far the running task is, and whether the button starts or cancels. */
+  void showProgress(Task last, int start) {
+    Task task = session.running();
+    boolean cancelling = task != null && task.cancel.get();
+    boolean cancelled = task == null && last != null && last.state == Task.State.CANCELLED;
+    findViewById(R.id.progress).setVisibility(task != null || cancelled ? View.VISIBLE : View.GONE);
+    ProgressBar bar = findViewById(R.id.progress_bar);
+    bar.setVisibility(task != null ? View.VISIBLE : View.GONE);
+    TextView text = findViewById(R.id.progress_text);
+    if (task == null) {
+      text.setText(R.string.cancelled);
+    } else {
+      bar.setIndeterminate(task.total == 0);
+      bar.setMax(task.total);
+      bar.setProgress(task.done);
+      text.setText(getString(R.string.progress, task.step, task.total == 0 ? getString(R.string.loading)
+          : getResources().getQuantityString(R.plurals.of_runs, task.total, task.done, task.total)));
+    }
+    Button run = findViewById(R.id.run);
+    run.setText(cancelling ? R.string.cancelling : task != null ? R.string.cancel : start);
+    run.setEnabled(!cancelling);
   }
 
   /** A line with a name and a value at the end of a list. */
@@ -174,13 +186,8 @@ abstract class Screen extends Activity implements Session.Observer {
       }
       stream.write(text.getBytes(StandardCharsets.UTF_8));
       tell(getString(R.string.saved));
-    } catch (IOException | SecurityException error) {
+    } catch (IOException | RuntimeException error) { // The other app's code may throw anything.
       tell(getString(R.string.not_saved, Texts.of(error)));
     }
-  }
-
-  @Override
-  protected void onCreate(Bundle state) {
-    super.onCreate(state);
   }
 }

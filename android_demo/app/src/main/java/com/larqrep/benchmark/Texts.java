@@ -22,9 +22,9 @@ final class Texts {
     return format.format(value);
   }
 
-  /** A small number such as a difference, to two digits, with an exponent if it needs one. */
+  /** A number that may be small, such as a difference: below 0.01 to two digits with an exponent. */
   static String small(double value) {
-    return value == 0 || Math.abs(value) >= 0.01 ? digits(value) : String.format((java.util.Locale) null, "%.1e", value);
+    return value == 0 ? "0" : Math.abs(value) >= 0.01 ? digits(value) : String.format("%.1e", value);
   }
 
   /** A count with the unit thousand, million or billion. */
@@ -42,6 +42,12 @@ final class Texts {
   static String bytes(Context context, long bytes) {
     return bytes >= 1_000_000 ? context.getString(R.string.megabytes, digits(bytes / 1e6))
         : context.getString(R.string.kilobytes, digits(bytes / 1e3));
+  }
+
+  /** The name of a {@code PowerManager.THERMAL_STATUS_*}. */
+  static String thermalStatus(Context context, int status) {
+    String[] names = context.getResources().getStringArray(R.array.thermal_statuses);
+    return status < 0 || status >= names.length ? context.getString(R.string.not_known) : names[status];
   }
 
   /** The message of an error, or its kind if it has none. */

@@ -23,19 +23,15 @@ public final class Benchmark {
    * Runs a network on input 0 of {@link InputGenerator}: once, then to warm up, then timed. Then it runs once on every
    * other input of the reference.
    *
-   * @param options the number of runs and of largest outputs, as the engine was made with
+   * @param model an {@link Engine}
+   * @param options those with which it was made
    * @param reference outputs to compare with; null if there are none
    * @param listener is told of the progress
    * @param cancel when it becomes true, the benchmark ends after the run that is going on
    * @throws EngineException if TFLite refuses, or the names of the classes do not match the outputs
    * @throws CancelledException if it was cancelled
    */
-  public static BenchmarkResult run(Engine engine, Options options, Reference reference, Listener listener,
-      AtomicBoolean cancel) throws EngineException, CancelledException {
-    return run((Model) engine, options, reference, listener, cancel);
-  }
-
-  static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
+  public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
     int untimed = 1 + options.warmupRuns;
     int runs = untimed + options.numRuns;

@@ -65,7 +65,7 @@ public final class Labels {
       }
     }
     if (!right.contains(names.length)) {
-      throw new IllegalArgumentException("The metadata should name " + String.join(" or ", counts)
+      throw new IllegalArgumentException("The metadata should name " + TextFormat.list(counts, " or ")
           + " classes, one for each number of an output, found " + names.length + " names. Convert the file again.");
     }
     return new Labels(names);
