@@ -140,15 +140,15 @@ def test_statistics(java):
     assert "at least one run" in java("statistics", ms=[])["error"]
 
 
-def hashes(count):
-    h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)
+def hashes(count, number=0):
+    h = (np.arange(count, dtype=np.uint32) + np.uint32(number * count)) * np.uint32(0x9E3779B9)
     h = (h ^ h >> 16) * np.uint32(0x21F0AAAD)
     h = (h ^ h >> 15) * np.uint32(0x735A2D97)
     return h ^ h >> 15
 
 
-def generated(shape):
-    return ((hashes(np.prod(shape)) >> 8) * 2.0**-22 - 2).astype(np.float32).reshape(shape)
+def generated(shape, number=0):
+    return ((hashes(np.prod(shape), number) >> 8) * 2.0**-22 - 2).astype(np.float32).reshape(shape)
 
 
 def test_generator(java):
@@ -167,6 +167,9 @@ def test_generator(java):
         found = decode(java("generate", type=name, count=count), dtype)
         np.testing.assert_array_equal(found[:count], expected[name])
         assert not found[count:].any()
+    for number in (1, 7, 50_000):  # The last one begins again after 2^32.
+        found = decode(java("generate", type="FLOAT32", count=count, number=number), np.float32)[:count]
+        np.testing.assert_array_equal(found, generated(count, number))
     assert "STRING" in java("generate", type="STRING", count=1)["error"]
     assert "INT16" in java("generate", type="INT16", count=1)["error"]
 
@@ -536,7 +539,37 @@ def test_agreement_of_odd_outputs(java, outputs, reference, top1, verdict):
 
 def test_no_reference(java):
     found = java("agree", outputs=[encode([1, 2])])
-    assert found == {"top1": None, "max_difference": None, "range": None, "verdict": "no reference"}
+    nothing = {"top1": None, "max_difference": None, "range": None, "median_difference": None}
+    assert found == {**nothing, "inputs": 0, "verdict": "no reference"}
+
+
+def test_agreement_of_several_inputs(java):
+    """All inputs have to agree, and in the median by a hundredth of that."""
+    rng = np.random.default_rng(4)
+    reference = [rng.normal(size=(1, 10)).astype(np.float32) for _ in range(8)]
+
+    def compared(shares):
+        values = {}
+        for i, (y, share) in enumerate(zip(reference, shares, strict=False)):
+            x = y.copy()
+            x[0, y.argmin()] -= share * np.ptp(y)
+            values |= {f"outputs{i}": [encode(x)], f"reference{i}": [encode(y)]}
+        return java("agree with all", **values)
+
+    for shares, verdict in [
+        ([0] * 8, "agrees"),
+        ([9e-6] * 8, "agrees"),
+        ([1.2e-5] * 8, "differs"),
+        ([9e-4] * 4 + [0] * 4, "agrees"),  # Rounding has turned a sign.
+        ([0] * 3 + [9e-4] * 5, "differs"),
+        ([0] * 7 + [1.1e-3], "differs"),
+        ([9e-4], "agrees"),  # With one input there is no median.
+        ([1.1e-3], "differs"),
+    ]:
+        found = compared(shares)
+        assert (found["verdict"], found["inputs"], found["top1"]) == (verdict, len(shares), True), shares
+        assert found["max_difference"] / found["range"] == pytest.approx(max(shares), rel=1e-2, abs=1e-7)
+        assert found["median_difference"] == pytest.approx(sorted(shares)[(len(shares) - 1) // 2], rel=1e-2, abs=1e-7)
 
 
 # Reports
@@ -645,10 +678,13 @@ def test_reference(java):
     outputs = [rng.normal(size=n).astype(np.float32) for n in (10, 3)]
     entries = [{"name": "y", "shape": [1, len(y)], "values": y.tolist()} for y in outputs]
     good = {"schema": 1, "inputs": "lowbias32", "outputs": entries, "runtime": "larq-rep-runtime 0.2.0"}
-    found = java("reference", json=json.dumps(good))["outputs"]
+    (found,) = java("reference", json=json.dumps(good))["outputs"]
     for x, y in zip(found, outputs, strict=True):
         np.testing.assert_array_equal(np.float32(x), y)
+    more = {**good, "further": [[[1, 2], [3]], [[4, 5], [6]]]}
+    assert java("reference", json=json.dumps(more))["outputs"][1:] == more["further"]
     for text in ("", "[]", "{", json.dumps({**good, "schema": 2}), json.dumps({**good, "inputs": "other"}),
+                 json.dumps({**good, "further": [[[1]]]}), json.dumps({**good, "further": 1}),
                  json.dumps({**good, "outputs": 3}), json.dumps({**good, "outputs": [{"values": ["x"]}]})):  # fmt: skip
         assert "r.json" in java("reference", json=text)["error"]
 

@@ -78,11 +78,30 @@ public class BenchmarkTest {
     FakeModel model = model();
     Benchmark.run(model, options("--num_runs=1"), null, NOBODY, new AtomicBoolean());
     ByteBuffer x = ByteBuffer.allocate(32).order(ByteOrder.nativeOrder());
-    InputGenerator.fill(x, DataType.FLOAT32, 4);
+    InputGenerator.fill(x, DataType.FLOAT32, 4, 0);
     assertArrayEquals(x.array(), model.input(0).array());
     assertEquals(0, model.input(1).get(0)); // The hash of 0 is 0.
     assertEquals(-2, x.getFloat(0), 0);
     assertTrue(x.getFloat(4) != x.getFloat(8));
+  }
+
+  @Test
+  public void runsOnceOnEachFurtherInputOfTheReference() throws Exception {
+    FakeModel model = model();
+    String outputs = "\"outputs\": [{\"values\": [1, 3, 2]}]";
+    Reference reference = Reference.parse("r.json", "{\"schema\": 1, \"inputs\": \"lowbias32\", " + outputs
+        + ", \"further\": [[[1, 3, 2]], [[1, 3, 4]]]}");
+    Benchmark.Listener listener = (done, total) -> model.events.add(done + "/" + total);
+    BenchmarkResult result =
+        Benchmark.run(model, options("--warmup_runs=0 --num_runs=1"), reference, listener, new AtomicBoolean());
+    assertEquals(Arrays.asList("run", "1/4", "run", "2/4", "run", "3/4", "run", "4/4"), model.events);
+    ByteBuffer x = ByteBuffer.allocate(32).order(ByteOrder.nativeOrder());
+    InputGenerator.fill(x, DataType.FLOAT32, 4, 2);
+    assertArrayEquals(x.array(), model.input(0).array());
+    // The last input has another largest number.
+    assertEquals(Agreement.DIFFERS, result.agreement().verdict());
+    assertEquals(3, result.agreement().inputs());
+    assertEquals(1, result.statistics().runs().length);
   }
 
   @Test
