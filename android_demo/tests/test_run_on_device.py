@@ -270,6 +270,7 @@ def test_crashes_show_the_lines_of_the_log(phone, capsys, kind, said):
         (dict(no_activity=True), "The app does not start: Starting: Intent"),
         (dict(result={"status": "error", "error": "--num_runs should be at least 1."}), "says: --num_runs should be"),
         (dict(result={"status": "cancelled"}), "The app says: cancelled"),
+        (dict(result={"status": "ok"}), "The app's JSON is of another version (KeyError('bytes'))"),
         (dict(unplugged_at="logcat"), "The phone is gone (device 'SERIAL' not found): check the cable"),
         (dict(refuses=["/"]), "The phone takes no files"),
     ],

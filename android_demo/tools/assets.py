@@ -154,10 +154,10 @@ def write(file: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def why_stale(files: Iterable[Path]) -> str | None:
-    """Why files have to be made from `SOURCES`; `None` if they are newer than all of these."""
-    changes = [(path.stat().st_mtime, path) for source in SOURCES for path in [*source.rglob("*.py"), source]]
-    newest, change = max((time, path) for time, path in changes if path.suffix == ".py")
+def why_stale(files: Iterable[Path], sources: Iterable[Path]) -> str | None:
+    """Why files have to be made again; `None` if they are newer than the Python files in all sources."""
+    paths = [path for source in sources for path in [*source.rglob("*.py"), source] if path.suffix == ".py"]
+    newest, change = max((path.stat().st_mtime, path) for path in paths)
     for file in files:
         if not file.is_file():
             return f"{file} is missing"
@@ -173,13 +173,13 @@ def demo_networks() -> dict[str, bytes]:
         AssetsError: If the demo fails.
     """
     files = {network.name: DEMO / f"{network.name}.tflite" for network in BUNDLED}
-    if reason := why_stale(files.values()):
+    if reason := why_stale(files.values(), SOURCES):
         terminal.note(f"{reason}: examples/demo.py trains the networks, in some ten minutes.")
         command = [sys.executable, str(ROOT / "examples" / "demo.py")]
         # Its table is no result of this command.
         if code := subprocess.run(command, cwd=ROOT, stdout=2).returncode:
             raise AssetsError(f"examples/demo.py ended with exit code {code}. Its output above says why.")
-        if reason := why_stale(files.values()):
+        if reason := why_stale(files.values(), SOURCES):
             raise AssetsError(f"examples/demo.py has run, but {reason}. Are the clocks of this machine right?")
     return {name: file.read_bytes() for name, file in files.items()}
 
@@ -196,12 +196,13 @@ def larq_zoo_network() -> dict[str, bytes]:
         terminal.note(f"{name} is left out: larq_zoo is not installed (in the root: make .venv-zoo/installed).")
         return {}
     file = ANDROID / "build" / "larq_zoo" / f"{name}.tflite"
-    if why_stale([file]):
+    if why_stale([file], [*SOURCES, Path(__file__)]):
         file.parent.mkdir(parents=True, exist_ok=True)
         with terminal.working(f"converting {name} of larq_zoo"):
             done = subprocess.run([python, __file__, "larq-zoo", str(file)], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise AssetsError(f"{name} of larq_zoo cannot be converted; --no-larq-zoo leaves it out. {done.stderr}")
+        os.utime(file)  # It may have the same bytes as before.
     return {name: file.read_bytes()}
 
 

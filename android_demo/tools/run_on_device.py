@@ -61,9 +61,10 @@ _STATES = {
 }
 
 _INSTALL_FAILURES = {
-    "INSTALL_FAILED_UPDATE_INCOMPATIBLE": "the app on the phone has another signature: `adb uninstall {package}` "
+    "INSTALL_FAILED_UPDATE_INCOMPATIBLE": "the app on the phone has another signature: "
+    f"`adb uninstall {PACKAGE}` "
     "(removes its data), then try again",
-    "INSTALL_FAILED_VERSION_DOWNGRADE": "the app on the phone is newer: `adb uninstall {package}` (removes its data), "
+    "INSTALL_FAILED_VERSION_DOWNGRADE": f"the app on the phone is newer: `adb uninstall {PACKAGE}` (removes its data), "
     "or use it as it is with --no-install",
     "INSTALL_FAILED_INSUFFICIENT_STORAGE": "the phone has no room left: free some",
     "INSTALL_FAILED_OLDER_SDK": "the phone's Android is older than 7.0 (API 24), the oldest that the app runs on",
@@ -192,10 +193,10 @@ def install(adb: Adb, apk: Path | None, forbidden: bool) -> None:
     done = adb.run("install", "-r", str(file), timeout=10 * COMMAND_S)
     said = done.stdout + done.stderr
     if done.returncode or "Success" not in said:
-        code = re.search(r"INSTALL_\w+", said)
-        remedy = _INSTALL_FAILURES.get(code[0]) if code else None
-        remedy = remedy.format(package=PACKAGE) if remedy else f"adb says: {_last(done)}"
-        raise DeviceError(f"The app cannot be installed{f' ({code[0]})' if code else ''}: {remedy}.")
+        found = re.search(r"INSTALL_\w+", said)
+        code = found[0] if found else "no code"
+        reason = _INSTALL_FAILURES.get(code, f"adb says: {_last(done)}")
+        raise DeviceError(f"The app cannot be installed ({code}): {reason}.")
 
 
 @contextlib.contextmanager
@@ -211,7 +212,7 @@ def pushed(adb: Adb, files: dict[str, Path]) -> Iterator[dict[str, str]]:
         folder = f"{parent}/{name}"
         try:
             if (reason := _push(adb, files, folder)) is None:
-                yield {name: f"{folder}/{name}" for name in files}
+                yield {file: f"{folder}/{file}" for file in files}
                 return
             reasons.append(reason)
         finally:
@@ -237,10 +238,9 @@ class Log:
 
     def __init__(self, adb: Adb):
         self.adb = adb
-        newest = re.findall(
-            r"^(\d\d-\d\d \d\d:\d\d:\d\d\.\d+) ", adb.run("logcat", "-d", "-t", "1").stdout, re.MULTILINE
-        )
-        self.since = ("-T", newest[-1]) if newest else ()
+        newest = adb.run("logcat", "-d", "-v", "threadtime", "-t", "1").stdout
+        times = re.findall(r"^(\d\d-\d\d \d\d:\d\d:\d\d\.\d+) ", newest, re.MULTILINE)
+        self.since = ("-T", times[-1]) if times else ()
 
     def lines(self) -> list[tuple[str, str, str]]:
         """Process, tag and message of the app's lines and those of crashes."""
@@ -293,15 +293,20 @@ def wait(adb: Adb, log: Log, output: str, timeout: float) -> dict[str, Any]:
         gone = gone + 1 if adb.shell("pidof", PACKAGE).returncode == 1 else 0
         if gone > 2:
             raise DeviceError("The app has ended without a result: someone closed it, or Android needed its memory.")
-        seconds = time.monotonic() - start
-        if seconds > timeout:
+        if time.monotonic() - start > timeout:
             raise DeviceError(
                 f"There is no result after {timeout:g} s. Unlock the phone's screen, ask for fewer runs (--num_runs), "
                 "or wait longer (--timeout)."
             )
-        if sys.stderr.isatty():
-            print(f"\r{seconds:4.0f} s on the phone", end="", file=sys.stderr, flush=True)
+        _tell(f"{time.monotonic() - start:4.0f} s on the phone")
         time.sleep(POLL_S)
+        _tell("")
+
+
+def _tell(text: str) -> None:
+    """Shows how it stands in the last line of a terminal, in place of what stood there."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _pull(adb: Adb, output: str) -> str | None:
@@ -455,6 +460,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             show(result)
     except (DeviceError, OSError) as error:
         note(str(error))
+        return 2
+    except (KeyError, TypeError) as error:
+        note(f"The app's JSON is of another version ({error!r}): install the app of this checkout (--apk).")
         return 2
     except KeyboardInterrupt:
         note("interrupted.")

@@ -44,8 +44,8 @@ public final class CompareActivity extends Screen {
   public void changed() {
     super.changed();
     Task task = session.comparison;
-    showProgress(task, R.string.compare_all);
     boolean any = task != null && !task.results.results().isEmpty();
+    showProgress(task, any ? R.string.again : R.string.compare_all);
     boolean done = task != null && task.isDone();
     boolean failed = task != null && task.state == Task.State.FAILED;
     findViewById(R.id.share).setVisibility(done ? View.VISIBLE : View.GONE);

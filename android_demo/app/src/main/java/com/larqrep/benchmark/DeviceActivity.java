@@ -5,6 +5,7 @@ import android.os.Bundle;
 import android.os.Handler;
 import android.os.Looper;
 import android.text.TextUtils;
+import android.view.Gravity;
 import android.view.View;
 import android.view.ViewGroup;
 import android.widget.TextView;
@@ -38,7 +39,7 @@ public final class DeviceActivity extends Screen {
     line(device, getString(R.string.build), known(Build.DISPLAY));
     heat = card(R.string.heat);
     ViewGroup software = card(R.string.software);
-    line(software, getString(R.string.app_name), DeviceInfo.appVersion(this));
+    line(software, getString(R.string.app), DeviceInfo.appVersion(this));
     line(software, getString(R.string.delegate), LarqRepDelegate.VERSION);
     line(software, getString(R.string.implementations), known(TextUtils.join(", ", session.implementations())));
     line(software, getString(R.string.tflite), known(session.tfliteVersion()));
@@ -93,7 +94,7 @@ public final class DeviceActivity extends Screen {
     line(heat, getString(R.string.thermal_status), Texts.thermalStatus(this, Newer.thermalStatus(this)));
     float headroom = Newer.thermalHeadroom(this);
     line(heat, getString(R.string.headroom),
-        Float.isNaN(headroom) ? known("") : getString(R.string.percent, Texts.digits(headroom * 100)));
+        Float.isNaN(headroom) ? known("") : getString(R.string.percent, String.valueOf(Math.round(headroom * 100))));
     handler.postDelayed(refresh, REFRESH_MS);
   }
 
@@ -117,7 +118,7 @@ public final class DeviceActivity extends Screen {
         licence.setVisibility(View.GONE);
         TextView title = new TextView(this, null, 0, R.style.Text);
         title.setText(name.replaceAll("\\.txt$", ""));
-        title.setGravity(android.view.Gravity.CENTER_VERTICAL);
+        title.setGravity(Gravity.CENTER_VERTICAL);
         title.setTextColor(getColor(R.color.accent));
         title.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
         title.setOnClickListener(view -> {

@@ -44,9 +44,10 @@ public final class ResultActivity extends Screen {
   private void showAnswers(BenchmarkResult result) {
     Statistics statistics = result.statistics();
     String median = Texts.ms(this, statistics.median);
-    String settings = settings(result);
+    int runs = statistics.runs().length;
+    String settings = getResources().getQuantityString(R.plurals.median_of, runs, runs) + "\n" + settings(result);
     this.<TextView>findViewById(R.id.median).setText(median);
-    this.<TextView>findViewById(R.id.per_image).setText(settings);
+    this.<TextView>findViewById(R.id.settings).setText(settings);
     findViewById(R.id.speed).setContentDescription(getString(R.string.speed_spoken, median, settings));
     Agreement agreement = result.agreement();
     int word = Verdict.word(agreement.verdict());

@@ -7,13 +7,12 @@ import android.content.Intent;
 import android.content.res.ColorStateList;
 import android.content.res.Configuration;
 import android.graphics.Typeface;
-import android.graphics.drawable.Drawable;
 import android.net.Uri;
-import android.view.Gravity;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
 import android.widget.Button;
+import android.widget.ImageView;
 import android.widget.LinearLayout;
 import android.widget.ProgressBar;
 import android.widget.TextView;
@@ -47,35 +46,24 @@ abstract class Screen extends Activity implements Session.Observer {
     }
     ViewGroup navigation = findViewById(R.id.navigation);
     for (Object[] screen : SCREENS) {
-      navigation.addView(entry((Class<?>) screen[0], (int) screen[1], (int) screen[2], screen[0] == section));
+      navigation.addView(
+          entry(navigation, (Class<?>) screen[0], (int) screen[1], (int) screen[2], screen[0] == section));
     }
   }
 
-  private TextView entry(Class<?> screen, int name, int sign, boolean here) {
-    TextView entry = new TextView(this);
-    entry.setText(name);
-    entry.setTextSize(12);
-    entry.setMaxLines(1);
-    entry.setGravity(Gravity.CENTER);
-    entry.setTypeface(here ? Typeface.DEFAULT_BOLD : Typeface.DEFAULT);
-    int colour = getColor(here ? R.color.accent : R.color.text_quiet);
-    entry.setTextColor(colour);
-    Drawable drawable = getDrawable(sign);
-    entry.setCompoundDrawableTintList(ColorStateList.valueOf(colour));
-    int pixels = getResources().getDimensionPixelSize(R.dimen.gap);
-    if (isLandscape()) {
-      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(drawable, null, null, null);
-      entry.setCompoundDrawablePadding(-pixels * 3);
-      entry.setPadding(pixels * 4, pixels / 2, pixels, pixels / 2);
-    } else {
-      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(null, drawable, null, null);
-      entry.setPadding(0, pixels, 0, pixels);
-    }
-    entry.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
+  private View entry(ViewGroup navigation, Class<?> screen, int name, int sign, boolean here) {
+    LinearLayout entry = (LinearLayout) getLayoutInflater().inflate(R.layout.entry, navigation, false);
+    entry.setOrientation(isLandscape() ? LinearLayout.HORIZONTAL : LinearLayout.VERTICAL);
     entry.setSelected(here);
-    entry.setBackgroundResource(R.drawable.entry);
-    entry.setLayoutParams(new LinearLayout.LayoutParams(0, ViewGroup.LayoutParams.WRAP_CONTENT, 1));
     entry.setOnClickListener(view -> go(screen));
+    int colour = getColor(here ? R.color.accent : R.color.text_quiet);
+    ImageView image = entry.findViewById(R.id.sign);
+    image.setImageResource(sign);
+    image.setImageTintList(ColorStateList.valueOf(colour));
+    TextView text = entry.findViewById(R.id.name);
+    text.setText(name);
+    text.setTextColor(colour);
+    text.setTypeface(here ? Typeface.DEFAULT_BOLD : Typeface.DEFAULT);
     return entry;
   }
 

@@ -22,9 +22,9 @@ final class Texts {
     return format.format(value);
   }
 
-  /** A small number such as a difference, to two digits, with an exponent if it needs one. */
+  /** A number that may be small, such as a difference: below 0.01 to two digits with an exponent. */
   static String small(double value) {
-    return value == 0 || Math.abs(value) >= 0.01 ? digits(value) : String.format((java.util.Locale) null, "%.1e", value);
+    return value == 0 ? "0" : Math.abs(value) >= 0.01 ? digits(value) : String.format("%.1e", value);
   }
 
   /** A count with the unit thousand, million or billion. */

@@ -6,6 +6,8 @@ import android.graphics.Bitmap;
 import android.net.Uri;
 import android.os.Bundle;
 import android.provider.MediaStore;
+import android.text.SpannableStringBuilder;
+import android.text.style.ForegroundColorSpan;
 import android.view.View;
 import android.view.ViewGroup;
 import android.widget.AdapterView;
@@ -135,7 +137,7 @@ public final class TryActivity extends Screen {
       ask();
     } else if (measuring) {
       waiting = true;
-      showRemark(getString(R.string.waits_for_benchmark), false);
+      showRemark(getString(R.string.waits_for_benchmark), "");
     }
   }
 
@@ -203,7 +205,7 @@ public final class TryActivity extends Screen {
       showInput(grey);
       showAnswer(answer, grey, options.numThreads);
       boolean untrained = source.network != null && !source.network.trained;
-      showRemark(untrained ? getString(R.string.untrained_answers) + "\n" + remark : remark, untrained);
+      showRemark(untrained ? getString(R.string.untrained_answers) : "", remark);
     };
   }
 
@@ -242,16 +244,17 @@ public final class TryActivity extends Screen {
     return answer.name == null ? getString(R.string.class_number, answer.index) : answer.name;
   }
 
-  private void showRemark(String text, boolean important) {
-    TextView remark = findViewById(R.id.remark);
-    remark.setText(text);
-    remark.setTextColor(getColor(important ? R.color.differs_text : R.color.text_quiet));
+  private void showRemark(String important, String other) {
+    SpannableStringBuilder text = new SpannableStringBuilder(important);
+    text.setSpan(new ForegroundColorSpan(getColor(R.color.differs_text)), 0, text.length(), 0);
+    text.append(important.isEmpty() || other.isEmpty() ? "" : "\n").append(other);
+    this.<TextView>findViewById(R.id.remark).setText(text);
   }
 
   private void showTrouble(String message) {
     showAnswer(null, draw.getVisibility() == View.VISIBLE, 1);
     this.<TextView>findViewById(R.id.answer).setText(R.string.failed);
-    showRemark(message, true);
+    showRemark(message, "");
   }
 
   // Pictures.
