@@ -93,7 +93,9 @@ static void *worker_main(void *argument) {
  * workers nor the owners of their locks; different numbers show that, even if process ids are reused. */
 static atomic_uint forks;
 
+#ifndef __ANDROID__ /* an app never goes on in a forked process */
 static void count_fork(void) { atomic_fetch_add(&forks, 1); }
+#endif
 
 static unsigned home_here(void) { return 2 * atomic_load(&forks); }
 
@@ -118,9 +120,11 @@ static bool is_here(struct threads *threads) {
 }
 
 struct threads *make_threads(void) {
+#ifndef __ANDROID__            /* an app never goes on in a forked process */
   static atomic_bool counting; /* if two threads come here at once, counting twice does no harm */
   if (!atomic_load(&counting) && pthread_atfork(NULL, NULL, count_fork)) return NULL;
   atomic_store(&counting, true);
+#endif
   struct threads *threads = calloc(1, sizeof *threads);
   if (!threads) return NULL;
   start_empty(threads);

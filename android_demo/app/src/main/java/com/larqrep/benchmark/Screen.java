@@ -1,0 +1,205 @@
+package com.larqrep.benchmark;
+
+import android.app.ActionBar;
+import android.app.Activity;
+import android.content.ActivityNotFoundException;
+import android.content.Intent;
+import android.content.res.ColorStateList;
+import android.content.res.Configuration;
+import android.graphics.Typeface;
+import android.graphics.drawable.Drawable;
+import android.net.Uri;
+import android.view.Gravity;
+import android.view.View;
+import android.view.ViewGroup;
+import android.view.WindowManager;
+import android.widget.Button;
+import android.widget.LinearLayout;
+import android.widget.ProgressBar;
+import android.widget.TextView;
+import android.widget.Toast;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.nio.charset.StandardCharsets;
+
+/** What all screens share: the way to the others, and that they follow the session while they are seen. */
+abstract class Screen extends Activity implements Session.Observer {
+  private static final Object[][] SCREENS = {
+    {BenchmarkActivity.class, R.string.benchmark, R.drawable.benchmark},
+    {CompareActivity.class, R.string.compare, R.drawable.compare},
+    {TryActivity.class, R.string.try_it, R.drawable.try_it},
+    {DeviceActivity.class, R.string.device, R.drawable.device},
+  };
+  /** Requests to save; the others have numbers of their own. */
+  private static final int SAVE_JSON = 101;
+  private static final int SAVE_CSV = 102;
+
+  Session session;
+
+  /** Fills the screen, with the entry of {@code section} marked. */
+  void show(int layout, Class<?> section) {
+    session = Session.of(this);
+    setContentView(R.layout.screen);
+    getLayoutInflater().inflate(layout, findViewById(R.id.content));
+    ActionBar bar = getActionBar();
+    if (bar != null) {
+      bar.setDisplayHomeAsUpEnabled(getClass() != section);
+    }
+    ViewGroup navigation = findViewById(R.id.navigation);
+    for (Object[] screen : SCREENS) {
+      navigation.addView(entry((Class<?>) screen[0], (int) screen[1], (int) screen[2], screen[0] == section));
+    }
+  }
+
+  private TextView entry(Class<?> screen, int name, int sign, boolean here) {
+    TextView entry = new TextView(this);
+    entry.setText(name);
+    entry.setTextSize(12);
+    entry.setMaxLines(1);
+    entry.setGravity(Gravity.CENTER);
+    entry.setTypeface(here ? Typeface.DEFAULT_BOLD : Typeface.DEFAULT);
+    int colour = getColor(here ? R.color.accent : R.color.text_quiet);
+    entry.setTextColor(colour);
+    Drawable drawable = getDrawable(sign);
+    entry.setCompoundDrawableTintList(ColorStateList.valueOf(colour));
+    int pixels = getResources().getDimensionPixelSize(R.dimen.gap);
+    if (isLandscape()) {
+      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(drawable, null, null, null);
+      entry.setCompoundDrawablePadding(-pixels * 3);
+      entry.setPadding(pixels * 4, pixels / 2, pixels, pixels / 2);
+    } else {
+      entry.setCompoundDrawablesRelativeWithIntrinsicBounds(null, drawable, null, null);
+      entry.setPadding(0, pixels, 0, pixels);
+    }
+    entry.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
+    entry.setSelected(here);
+    entry.setBackgroundResource(R.drawable.entry);
+    entry.setLayoutParams(new LinearLayout.LayoutParams(0, ViewGroup.LayoutParams.WRAP_CONTENT, 1));
+    entry.setOnClickListener(view -> go(screen));
+    return entry;
+  }
+
+  private void go(Class<?> screen) {
+    if (screen != getClass()) {
+      // Of each screen there is one; the first one stays below the others for Back.
+      startActivity(new Intent(this, screen)
+          .addFlags(Intent.FLAG_ACTIVITY_CLEAR_TOP | Intent.FLAG_ACTIVITY_SINGLE_TOP));
+      if (getClass() != BenchmarkActivity.class) {
+        finish();
+      }
+    }
+  }
+
+  boolean isLandscape() {
+    return getResources().getConfiguration().orientation == Configuration.ORIENTATION_LANDSCAPE;
+  }
+
+  @Override
+  protected void onStart() {
+    super.onStart();
+    session.add(this);
+    changed();
+  }
+
+  @Override
+  protected void onStop() {
+    session.remove(this);
+    super.onStop();
+  }
+
+  /** Called on the main thread after each change of the session, and when the screen comes to be seen. */
+  @Override
+  public void changed() {
+    boolean measuring = session.running() != null;
+    int flag = WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON;
+    getWindow().setFlags(measuring ? flag : 0, flag);
+    if (session.canSustain()) {
+      getWindow().setSustainedPerformanceMode(measuring);
+    }
+  }
+
+  /** Shows how far the running task is, and whether the button starts or cancels. */
+  void showProgress(Task last, int start) {
+    Task task = session.running();
+    boolean cancelling = task != null && task.cancel.get();
+    boolean cancelled = task == null && last != null && last.state == Task.State.CANCELLED;
+    findViewById(R.id.progress).setVisibility(task != null || cancelled ? View.VISIBLE : View.GONE);
+    ProgressBar bar = findViewById(R.id.progress_bar);
+    bar.setVisibility(task != null ? View.VISIBLE : View.GONE);
+    TextView text = findViewById(R.id.progress_text);
+    if (task == null) {
+      text.setText(R.string.cancelled);
+    } else {
+      bar.setIndeterminate(task.total == 0);
+      bar.setMax(task.total);
+      bar.setProgress(task.done);
+      text.setText(getString(R.string.progress, task.step, task.total == 0 ? getString(R.string.loading)
+          : getResources().getQuantityString(R.plurals.of_runs, task.total, task.done, task.total)));
+    }
+    Button run = findViewById(R.id.run);
+    run.setText(cancelling ? R.string.cancelling : task != null ? R.string.cancel : start);
+    run.setEnabled(!cancelling);
+  }
+
+  /** A line with a name and a value at the end of a list. */
+  void line(ViewGroup list, CharSequence name, CharSequence value) {
+    View line = getLayoutInflater().inflate(R.layout.line, list, false);
+    line.<TextView>findViewById(R.id.name).setText(name);
+    line.<TextView>findViewById(R.id.value).setText(value);
+    list.addView(line);
+  }
+
+  /** Starts another app's screen; if there is none, says so. */
+  void ask(Intent intent, int request) {
+    try {
+      startActivityForResult(intent, request);
+    } catch (ActivityNotFoundException | SecurityException none) {
+      tell(getString(R.string.no_app));
+    }
+  }
+
+  void tell(String message) {
+    Toast.makeText(this, message, Toast.LENGTH_LONG).show();
+  }
+
+  void share(String subject, String text) {
+    Intent send = new Intent(Intent.ACTION_SEND)
+        .setType("text/plain")
+        .putExtra(Intent.EXTRA_SUBJECT, subject)
+        .putExtra(Intent.EXTRA_TEXT, text);
+    startActivity(Intent.createChooser(send, getString(R.string.share)));
+  }
+
+  void save(boolean asJson, String name) {
+    ask(new Intent(Intent.ACTION_CREATE_DOCUMENT)
+        .addCategory(Intent.CATEGORY_OPENABLE)
+        .setType(asJson ? "application/json" : "text/csv")
+        .putExtra(Intent.EXTRA_TITLE, name + (asJson ? ".json" : ".csv")), asJson ? SAVE_JSON : SAVE_CSV);
+  }
+
+  /** What is saved as JSON or CSV; null if there is nothing any more. */
+  String document(boolean asJson) {
+    return null;
+  }
+
+  @Override
+  protected void onActivityResult(int request, int result, Intent data) {
+    if ((request != SAVE_JSON && request != SAVE_CSV) || result != RESULT_OK || data == null) {
+      return;
+    }
+    String text = document(request == SAVE_JSON);
+    Uri uri = data.getData();
+    if (text == null || uri == null) {
+      return;
+    }
+    try (OutputStream stream = getContentResolver().openOutputStream(uri, "wt")) {
+      if (stream == null) {
+        throw new IOException(uri.toString());
+      }
+      stream.write(text.getBytes(StandardCharsets.UTF_8));
+      tell(getString(R.string.saved));
+    } catch (IOException | SecurityException error) {
+      tell(getString(R.string.not_saved, Texts.of(error)));
+    }
+  }
+}

@@ -1,0 +1,65 @@
+package com.larqrep.benchmark.core;
+
+import java.util.concurrent.atomic.AtomicBoolean;
+
+/** Measures the time of runs. */
+public final class Benchmark {
+  private Benchmark() {}
+
+  /** Is told of the progress, between runs, in the thread of the benchmark. */
+  public interface Listener {
+    /**
+     * Some runs are done.
+     *
+     * @param done runs so far, from 1 on
+     * @param total the first, the warm-up and the timed runs
+     */
+    void progress(int done, int total);
+  }
+
+  /**
+   * Runs a network on the input of {@link InputGenerator}: once, then to warm up, then timed.
+   *
+   * @param options the number of runs and of largest outputs, as the engine was made with
+   * @param reference outputs to compare with; null if there are none
+   * @param listener is told of the progress
+   * @param cancel when it becomes true, the benchmark ends after the run that is going on
+   * @throws EngineException if TFLite refuses, or the names of the classes do not match the outputs
+   * @throws CancelledException if it was cancelled
+   */
+  public static BenchmarkResult run(Engine engine, Options options, Reference reference, Listener listener,
+      AtomicBoolean cancel) throws EngineException, CancelledException {
+    return run((Model) engine, options, reference, listener, cancel);
+  }
+
+  public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
+      AtomicBoolean cancel) throws EngineException, CancelledException {
+    for (int i = 0; i < model.inputs().size(); i++) {
+      TensorInfo input = model.inputs().get(i);
+      InputGenerator.fill(model.input(i), input.type, input.count());
+    }
+    int untimed = 1 + options.warmupRuns;
+    int total = untimed + options.numRuns;
+    double first = 0;
+    double[] milliseconds = new double[options.numRuns];
+    double[] nativeMilliseconds = new double[options.numRuns];
+    for (int i = 0; i < total; i++) {
+      if (cancel.get()) {
+        throw new CancelledException();
+      }
+      long start = System.nanoTime();
+      model.run();
+      double duration = 1e-6 * (System.nanoTime() - start);
+      if (i == 0) {
+        first = duration;
+      }
+      if (i >= untimed) {
+        milliseconds[i - untimed] = duration;
+        nativeMilliseconds[i - untimed] = 1e-6 * model.nativeNanos();
+      }
+      listener.progress(i + 1, total);
+    }
+    return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
+        new Statistics(nativeMilliseconds).median, reference);
+  }
+}
