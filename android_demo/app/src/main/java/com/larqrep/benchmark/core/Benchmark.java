@@ -49,17 +49,21 @@ public final class Benchmark {
       }
       long start = System.nanoTime();
       model.run();
-      double duration = 1e-6 * (System.nanoTime() - start);
+      double duration = (System.nanoTime() - start) / 1e6;
       if (i == 0) {
         first = duration;
       }
       if (i >= untimed) {
         milliseconds[i - untimed] = duration;
-        nativeMilliseconds[i - untimed] = 1e-6 * model.nativeNanos();
+        nativeMilliseconds[i - untimed] = model.nativeNanos() / 1e6;
       }
       listener.progress(i + 1, total);
     }
-    return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
-        new Statistics(nativeMilliseconds).median, reference);
+    try {
+      return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
+          new Statistics(nativeMilliseconds).median, reference);
+    } catch (OutOfMemoryError error) { // A file may have outputs of any size.
+      throw new EngineException("The memory does not suffice for the outputs of " + model.file().file() + ".", error);
+    }
   }
 }

@@ -51,7 +51,7 @@ public final class Engine implements Model, Closeable {
     try {
       createdDelegate = new LarqRepDelegate(delegateOptions(options));
       createdInterpreter = createInterpreter(file, options, createdDelegate);
-      loadMs = 1e-6 * (System.nanoTime() - start);
+      loadMs = (System.nanoTime() - start) / 1e6;
       implementation = options.implementation == null ? LarqRepDelegate.implementations().get(0)
           : options.implementation;
       inputBuffers = new Object[createdInterpreter.getInputTensorCount()];
@@ -104,7 +104,7 @@ public final class Engine implements Model, Closeable {
     Matcher unresolved = UNRESOLVED.matcher(message);
     if (unresolved.find()) {
       return new EngineException(file.file() + " needs the operator " + unresolved.group(1)
-          + ", which neither TFLite nor the delegate runs. Convert it again with the converter of this version.", error);
+          + ", which neither TFLite nor the delegate runs. Convert it again with this version's converter.", error);
     }
     return new EngineException("TFLite does not run " + file.file() + ": " + message, error);
   }
