@@ -4,6 +4,9 @@ The tests are in Java (app/src/test/java); here are their files and what they ar
 into build/screens.
 """
 
+import larq_rep  # noqa: F401  (before TensorFlow: it chooses Keras 2)
+
+# isort: split
 import json
 import os
 import re

@@ -186,7 +186,7 @@ abstract class Screen extends Activity implements Session.Observer {
       }
       stream.write(text.getBytes(StandardCharsets.UTF_8));
       tell(getString(R.string.saved));
-    } catch (IOException | SecurityException error) {
+    } catch (IOException | RuntimeException error) { // The other app's code may throw anything.
       tell(getString(R.string.not_saved, Texts.of(error)));
     }
   }

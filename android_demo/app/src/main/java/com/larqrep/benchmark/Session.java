@@ -5,7 +5,6 @@ import android.net.Uri;
 import android.os.Handler;
 import android.os.Looper;
 import android.os.PowerManager;
-import android.os.SystemClock;
 import android.util.Log;
 import com.larqrep.benchmark.core.Benchmark;
 import com.larqrep.benchmark.core.BenchmarkResult;
@@ -401,7 +400,11 @@ final class Session {
   private void coolDown(Task task) throws CancelledException {
     for (long waited = 0; machine.thermalStatus(context) > 0 && waited < COOL_MOST_MS; waited += COOL_POLL_MS) {
       task.step = context.getString(R.string.cooling);
-      SystemClock.sleep(COOL_POLL_MS);
+      try {
+        Thread.sleep(COOL_POLL_MS);
+      } catch (InterruptedException error) {
+        throw new CancelledException();
+      }
       if (task.cancel.get()) {
         throw new CancelledException();
       }

@@ -83,7 +83,7 @@ final class Source {
         throw new IOException(uri.toString());
       }
       Files.copy(stream, new FileOutputStream(file));
-    } catch (IOException | SecurityException error) {
+    } catch (IOException | RuntimeException error) { // The other app's code may throw anything.
       throw new EngineException(context.getString(R.string.cannot_read, name, Texts.of(error)), error);
     }
     Source source = new Source(file);
@@ -103,7 +103,7 @@ final class Source {
         name = cursor.getString(0);
       }
     } catch (RuntimeException error) {
-      Log.w(Session.TAG, "An app does not tell the name of its file.", error); // Foreign code throws what it likes.
+      Log.w(Session.TAG, "An app does not tell the name of its file.", error);
     }
     // A name of another app may be a path.
     String plain = name == null ? "" : new File(name).getName();

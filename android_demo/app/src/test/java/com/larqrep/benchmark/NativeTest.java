@@ -6,7 +6,6 @@ import static org.robolectric.Shadows.shadowOf;
 
 import android.app.Activity;
 import android.content.Intent;
-import android.widget.Spinner;
 import java.io.File;
 import java.nio.file.StandardCopyOption;
 import org.json.JSONArray;
@@ -118,8 +117,7 @@ public final class NativeTest extends ScreenTest {
   public void drawnDigitsAreRead() throws Exception {
     for (int network = 0; network < 2; network++) {
       TryActivity activity = open(TryActivity.class).get();
-      activity.<Spinner>findViewById(R.id.network).setSelection(network);
-      Stage.awaitRest(session);
+      Stage.choose(session, activity, network);
       StringBuilder read = new StringBuilder();
       for (float[][] strokes : DIGITS) {
         activity.findViewById(R.id.clear).performClick();
@@ -137,8 +135,7 @@ public final class NativeTest extends ScreenTest {
   @Test
   public void pictureHasTheDesktopsClass() throws Exception {
     TryActivity activity = open(TryActivity.class).get();
-    activity.<Spinner>findViewById(R.id.network).setSelection(2);
-    Stage.awaitRest(session);
+    Stage.choose(session, activity, 2);
     activity.findViewById(R.id.gallery).performClick();
     shadowOf(activity).receiveResult(shadowOf(activity).getNextStartedActivity(), Activity.RESULT_OK,
         new Intent().setData(foreign("upright.png")));

@@ -11,7 +11,6 @@ import android.graphics.Color;
 import android.graphics.Rect;
 import android.net.Uri;
 import android.os.BatteryManager;
-import android.widget.Spinner;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.util.concurrent.Semaphore;
@@ -161,8 +160,7 @@ public final class ScreensTest {
       Stage.draw(tried.findViewById(R.id.draw), Stage.SEVEN);
       Stage.awaitRest(session);
       Stage.save(tried, "try-digit-" + suffix);
-      tried.<Spinner>findViewById(R.id.network).setSelection(2);
-      Stage.awaitRest(session);
+      Stage.choose(session, tried, 2);
       Bitmap photograph = Bitmap.createBitmap(400, 300, Bitmap.Config.ARGB_8888);
       for (int y = 0; y < 300; y++) {
         for (int x = 0; x < 400; x++) {

@@ -11,6 +11,7 @@ import android.os.Looper;
 import android.view.MotionEvent;
 import android.view.View;
 import android.view.ViewGroup;
+import android.widget.Spinner;
 import android.widget.TextView;
 import java.io.File;
 import java.io.FileOutputStream;
@@ -46,6 +47,14 @@ final class Stage {
     boolean[] idle = {false};
     session.execute(() -> session.post(() -> idle[0] = true));
     await("rest", () -> idle[0] && session.running() == null);
+  }
+
+  /** Chooses the network to try, and waits until it is loaded. */
+  static void choose(Session session, TryActivity activity, int place) throws Exception {
+    activity.<Spinner>findViewById(R.id.network).setSelection(place);
+    String model = session.sources().get(place).model;
+    await("choice", () -> model.equals(session.tried));
+    awaitRest(session);
   }
 
   static String text(Activity activity, int id) {

@@ -13,7 +13,6 @@ import android.graphics.drawable.BitmapDrawable;
 import android.net.Uri;
 import android.provider.MediaStore;
 import android.widget.ImageView;
-import android.widget.Spinner;
 import java.nio.FloatBuffer;
 import java.util.concurrent.Semaphore;
 import org.junit.Test;
@@ -23,8 +22,7 @@ import org.robolectric.android.controller.ActivityController;
 public final class TryActivityTest extends ScreenTest {
   private TryActivity choose(int network) throws Exception {
     TryActivity activity = open(TryActivity.class).get();
-    activity.<Spinner>findViewById(R.id.network).setSelection(network);
-    Stage.awaitRest(session);
+    Stage.choose(session, activity, network);
     return activity;
   }
 
