@@ -4,6 +4,7 @@ import larq_rep  # noqa: F401  (before TensorFlow, which graphs imports: it choo
 
 # isort: split
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -126,7 +127,7 @@ def test_foreign_project_runs(foreign, built):
     folder, (java, *arguments) = foreign
     built("shim/x86_64/libc.so")
     shim = DEMO / "build" / "shim" / "x86_64"
-    environment = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": f"{shim}:{folder}"}
+    environment = {**os.environ, "LD_LIBRARY_PATH": f"{shim}:{folder}"}
     command = [java, f"-Djava.library.path={folder}", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
