@@ -2,13 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]))
+C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]) \
+  $(foreach folder,runtime/src/main/cpp native/include host,android_demo/$(folder)/*.[ch]))
 
 # larq_zoo limits TensorFlow's version, so it has its own environment.
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
 
-.PHONY: demo test test-all test-arm lint format bench ablation docs install clean
+.PHONY: demo test test-all test-arm test-android lint format bench ablation docs install clean
 
 demo: install  ## train, convert, verify and time the networks on real images
 	$(BIN)/python examples/demo.py
@@ -24,6 +25,8 @@ $(INSTALLED): setup.py runtime/setup.py
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	@echo "Left out: full-size networks (make test-all), 64-bit ARM (make test-arm), and the Android app's build," \
+	  "screens and runs (make test-android)."
 
 test-all: install $(ZOO_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -38,6 +41,11 @@ test-arm: install  ## the delegate on emulated 64-bit ARM; installs Debian's com
 	command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64-static || \
 	  apt-get install -y gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 	$(BIN)/pytest -n 0 runtime/tests/test_arm.py
+
+# Two calls: the second one's Makefile looks for what the first installs.
+test-android: install  ## builds the Android app and tests it; installs the Debian packages that are missing
+	$(MAKE) -C android_demo packages
+	$(MAKE) -C android_demo test
 
 docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
 	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
@@ -67,4 +75,5 @@ ablation: install  ## the papers' comparisons in miniature; continues where it w
 
 clean:
 	$(MAKE) -C runtime clean
+	$(MAKE) -C android_demo clean
 	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info runtime/*.egg-info

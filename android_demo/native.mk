@@ -1,5 +1,4 @@
 # The delegate and its JNI library for Android, without an NDK, and the AAR with both.
-# Debian packages: clang, lld, gcc (for the libgcc of x86_64), openjdk-17-jdk-headless.
 TARGET_arm64-v8a := aarch64-linux-android$(MIN_SDK)
 TARGET_x86_64 := x86_64-linux-android$(MIN_SDK)
 CLANG = $(call need,clang)clang
@@ -8,14 +7,15 @@ CPP := runtime/src/main/cpp
 
 DELEGATE_NAMES := $(sort $(patsubst ../runtime/src/%.c,%,$(wildcard ../runtime/src/*.c)))
 WARNINGS := -Wall -Wextra -Werror -Wconversion -Wno-sign-conversion -Wshadow -Wstrict-prototypes
-NATIVE_FLAGS := -O3 -std=c11 -fPIC -fvisibility=hidden -ffp-contract=off -nostdlibinc -isystem native/include $(WARNINGS)
+NATIVE_FLAGS := -O3 -std=c11 -fPIC -fvisibility=hidden -ffp-contract=off -nostdlibinc -isystem native/include \
+  $(WARNINGS)
 X86_FLAGS_isa_popcnt := -mpopcnt
 X86_FLAGS_isa_avx2 := -mavx2 -mpopcnt
 X86_FLAGS_isa_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vpopcntdq -mprefer-vector-width=512
 # Not common-page-size: with lld 14 the relro of a library without data would then reach beyond its last segment.
 NATIVE_LINK := -nostdlib -shared -fuse-ld=lld -Wl,-z,defs -Wl,-z,max-page-size=16384 -Wl,--strip-all
 # For __cpu_model, behind __builtin_cpu_supports; the NDK has it in compiler-rt.
-LIBGCC_x86_64 = $(shell gcc -print-libgcc-file-name) -Wl,--exclude-libs,ALL
+LIBGCC_x86_64 = $(call need,gcc)$(shell gcc -print-libgcc-file-name) -Wl,--exclude-libs,ALL
 
 NATIVE := $(foreach abi,$(ABIS),build/native/$(abi)/liblarq_rep_delegate.so build/native/$(abi)/liblarq_rep_jni.so)
 
@@ -26,7 +26,8 @@ native: $(NATIVE)  ## the delegate and its JNI library, build/native/ABI/*.so
 define STUB
 build/native/$(1)/stubs/$(2).so: native/symbols.txt native.mk
 	@mkdir -p $$(@D)
-	awk '$$$$1 == "$(2)" { section = $$$$2 == "object" ? ".bss" : ".text"; size = $$$$2 == "object" ? $$$$4 : 4; \
+	awk '$$$$1 == "$(2)" { \
+	  section = $$$$2 == "object" ? ".bss" : ".text"; size = $$$$2 == "object" ? $$$$4 : 4; \
 	  print section "\n.globl " $$$$3 "\n.type " $$$$3 ",%" $$$$2 "\n.size " $$$$3 "," size "\n" $$$$3 ":\n.skip " size }' \
 	  native/symbols.txt > $$(@:.so=.s)
 	echo 'LIBC { global: *; };' > $$(@:.so=.map)

@@ -16,8 +16,7 @@ import org.tensorflow.lite.TensorFlowLite;
 /**
  * Uses the AAR as an app does, in a desktop's JVM with the shim: {@code HostRun FILE.json CYCLES MODEL...}.
  *
- * <p>Each MODEL.tflite has its input tensor's bytes in MODEL.tflite.input. The JSON holds what happened; the tests judge
- * it.
+ * <p>Each MODEL.tflite has its input tensor's bytes in MODEL.tflite.input. The JSON holds what happened; tests judge it.
  */
 public final class HostRun {
   private static final StringBuilder JSON = new StringBuilder("{");

@@ -5,6 +5,9 @@ failure. Elsewhere, as in `make test`, tests of the built app are skipped, even 
 minutes.
 """
 
+import larq_rep  # noqa: F401  (before TensorFlow and Larq: it chooses Keras 2)
+
+# isort: split
 import os
 from collections.abc import Callable
 from pathlib import Path

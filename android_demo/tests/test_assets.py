@@ -1,23 +1,16 @@
 """assets.py: the input generator, references, and when the assets are made again."""
 
-import importlib.util
 import json
 import math
 import os
 import shutil
 import stat
 import zipfile
-from pathlib import Path
 
+import assets as script
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "assets.py"
-SPEC = importlib.util.spec_from_file_location("assets", SCRIPT)
-script = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
-
-BUILT = script.ANDROID / "build" / "assets"
 DIGITS = {
     "input": {"size": [16, 16], "channels": 1, "range": [0.0, 1.0]},
     "classes": [str(digit) for digit in range(10)],
@@ -323,14 +316,13 @@ def test_a_reference_is_written_beside_its_file(interpreter, tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.reference.json", "a b.tflite"]
 
 
-@pytest.mark.skipif(not BUILT.is_dir(), reason="make -C android_demo assets has not run")
 @pytest.mark.parametrize("name", ["ResNet20", "RepResNet20"])
-def test_changed_weights_are_seen(name):
+def test_changed_weights_are_seen(built, name):
     """One byte of the largest binary filter, at three places: the outputs differ by the app's rule."""
-    from larq_rep.converters.flatbuffer import Flatbuffer
+    content = built(f"assets/{name}.tflite").read_bytes()
+    expected = json.loads(built(f"assets/{name}.reference.json").read_text())
+    from larq_rep.converters.flatbuffer import Flatbuffer  # Imports TensorFlow, in the right order.
 
-    content = (BUILT / f"{name}.tflite").read_bytes()
-    expected = json.loads((BUILT / f"{name}.reference.json").read_text())
     assert script.reference(content) == expected
     flatbuffer = Flatbuffer(content)
     filters = [flatbuffer.constant(op.inputs[1]).tobytes() for op in flatbuffer.operators if op.name == "LceBconv2d"]
@@ -345,15 +337,15 @@ def test_changed_weights_are_seen(name):
         assert (shares > 1e-3).any()
 
 
-@pytest.mark.skipif(not BUILT.is_dir(), reason="make -C android_demo assets has not run")
-def test_built_assets():
-    networks = json.loads((BUILT / "networks.json").read_text())["networks"]
+def test_built_assets(built):
+    folder = built("assets")
+    networks = json.loads((folder / "networks.json").read_text())["networks"]
     assert [network["name"] for network in networks][:3] == NAMES
     for network in networks:
-        content = (BUILT / network["file"]).read_bytes()
+        content = (folder / network["file"]).read_bytes()
         assert content[4:8] == b"TFL3" and len(content) == network["bytes"]
         assert 0 < network["binary_macs"] < network["macs"]
-        runs = runs_of(json.loads((BUILT / network["reference"]).read_text()))
+        runs = runs_of(json.loads((folder / network["reference"]).read_text()))
         assert len(runs) == script.INPUTS
         # An output that depends on its input, and has a clear largest number.
         assert len({json.dumps(run) for run in runs}) == len(runs)
@@ -361,7 +353,7 @@ def test_built_assets():
             second, first = sorted(scores)[-2:]
             assert first - second > 1e-4 * (first - min(scores))
         if "labels" in network:
-            assert (BUILT / network["labels"]).read_text().splitlines() == DIGITS["classes"]
+            assert (folder / network["labels"]).read_text().splitlines() == DIGITS["classes"]
     # The convolutions of Rep-ReActNet-A have the published number of binary operations.
     rep = next(network for network in networks if network["name"] == "RepReActNetA")
     assert rep["binary_macs"] == 4_816_896_000

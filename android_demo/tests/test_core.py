@@ -7,6 +7,7 @@ import larq_rep  # noqa: F401  (before TensorFlow: it chooses Keras 2)
 
 # isort: split
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -22,7 +23,7 @@ import graphs
 import numpy as np
 import originals
 import pytest
-from larq_rep_runtime import images, metadata, preparation, run
+from larq_rep_runtime import Interpreter, images, metadata, preparation, run
 from larq_rep_runtime.library import DelegateError
 from PIL import Image
 
@@ -41,13 +42,11 @@ TYPES = {
 }
 
 
-def artifact(name, kind="jar"):
-    """The newest file of that name that Maven has fetched, for the build or for anyone; skips the test without one."""
-    for folder in (DEMO / "build" / "maven", Path.home() / ".m2" / "repository"):
-        if found := [
-            path for path in folder.rglob(f"{name}*.{kind}") if re.fullmatch(rf"{name}(-\d[^/]*)?", path.stem)
-        ]:
-            return max(found)
+def artifact(group, name, kind="jar"):
+    """A file that Maven has fetched, for the build or, the newest, for anyone; skips the test without one."""
+    fetched = sorted((Path.home() / ".m2" / "repository" / group / name).glob(f"*/{name}-*.{kind}"), reverse=True)
+    for path in [*DEMO.glob(f"build/maven/*/{name}.{kind}"), *fetched]:
+        return path
     return pytest.skip(f"{name} is missing: `make -C android_demo small-test` fetches it")
 
 
@@ -58,13 +57,13 @@ def class_path(tmp_path_factory):
         pytest.skip("javac is missing: apt-get install openjdk-17-jdk-headless")
     folder = tmp_path_factory.mktemp("core")
     (folder / "classes").mkdir()
-    jars = [artifact("junit"), artifact("hamcrest-core")]
+    jars = [artifact("junit", "junit"), artifact("org/hamcrest", "hamcrest-core")]
     for name in ("tensorflow-lite", "tensorflow-lite-api"):
-        with zipfile.ZipFile(artifact(name, "aar")) as archive:
+        with zipfile.ZipFile(artifact("org/tensorflow", name, "aar")) as archive:
             (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
         jars.append(folder / f"{name}.jar")
     # Last, because it has classes of its own for much that the others bring.
-    jars = os.pathsep.join(map(str, [folder / "classes", *jars, artifact("android-all")]))
+    jars = os.pathsep.join(map(str, [folder / "classes", *jars, artifact("org/robolectric", "android-all")]))
     sources = [
         *(DEMO / "runtime" / "src" / "main" / "java").rglob("*.java"),
         *(DEMO / "app" / "src" / "main" / "java").glob("com/larqrep/benchmark/core/*.java"),
@@ -76,23 +75,42 @@ def class_path(tmp_path_factory):
     return jars
 
 
-@pytest.fixture(scope="module")
-def java(class_path):
-    """Asks CoreMain: `java("statistics", ms=[1])`."""
+@contextlib.contextmanager
+def machine(class_path, *options, **environment):
+    """A Java machine with CoreMain, as a function: `java("statistics", ms=[1])`."""
+    command = ["java", *options, "-cp", class_path, f"{PACKAGE}.CoreMain"]
     process = subprocess.Popen(
-        ["java", "-cp", class_path, f"{PACKAGE}.CoreMain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
     )
 
     def ask(what, **values):
         process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
         process.stdin.flush()
-        answer = json.loads(process.stdout.readline())
+        line = process.stdout.readline()
+        while line and not line.startswith(b"{"):  # The shim's log.
+            line = process.stdout.readline()
+        answer = json.loads(line)
         assert "crash" not in answer, answer["crash"]
         return answer
 
     yield ask
     process.stdin.close()
     assert process.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def java(class_path):
+    with machine(class_path) as ask:
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def engine(class_path, built):
+    """A machine in which TFLite's library for Android and ours run, on the stand-in for bionic."""
+    shim = built("shim/x86_64/libc.so").parent
+    path = f"{shim}:{shim / 'app'}"
+    with machine(class_path, f"-Djava.library.path={shim / 'app'}", LD_LIBRARY_PATH=path) as ask:
+        yield ask
 
 
 def encode(array, dtype=np.float32):
@@ -122,14 +140,22 @@ def test_statistics(java):
     assert "at least one run" in java("statistics", ms=[])["error"]
 
 
-def test_generator(java):
-    count = 100_000
+def hashes(count):
     h = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)
     h = (h ^ h >> 16) * np.uint32(0x21F0AAAD)
     h = (h ^ h >> 15) * np.uint32(0x735A2D97)
-    h ^= h >> 15
+    return h ^ h >> 15
+
+
+def generated(shape):
+    return ((hashes(np.prod(shape)) >> 8) * 2.0**-22 - 2).astype(np.float32).reshape(shape)
+
+
+def test_generator(java):
+    count = 100_000
+    h = hashes(count)
     expected = {
-        "FLOAT32": ((h >> 8) * 2.0**-22 - 2).astype(np.float32),
+        "FLOAT32": generated(count),
         "INT8": (h >> 24).astype(np.uint8).view(np.int8),
         "UINT8": (h >> 24).astype(np.uint8),
         "INT32": (h >> 24).astype(np.int32),
@@ -658,3 +684,64 @@ def test_lines_of_the_log(java):
             assert [(int(match[1]), int(match[2])) for match in matches] == [
                 (i + 1, len(lines)) for i in range(len(lines))
             ]
+
+
+# The engine
+
+
+def measured(engine, content, reference=None, implementations=(None, "portable"), arguments="--num_runs=2"):
+    values = {"reference": [encode(y) for y in reference]} if reference else {}
+    content = base64.b64encode(content).decode()
+    return engine("benchmark", content=content, implementations=implementations, arguments=arguments, **values)
+
+
+def outputs_of(content):
+    interpreter = Interpreter(content)
+    return interpreter.invoke([generated(detail["shape"]) for detail in interpreter.inputs])
+
+
+def with_a_fault(content):
+    """The file with one other byte: the largest number of its largest float32 weights has the other sign."""
+    model = graphs.schema.ModelT.InitFromPackedBuf(content, 0)
+    tensors = [tensor for tensor in model.subgraphs[0].tensors if tensor.type == graphs.schema.TensorType.FLOAT32]
+    data = [model.buffers[tensor.buffer].data for tensor in tensors]
+    weights = max((bytes(one) for one in data if one is not None), key=len)
+    place = content.index(weights) + 4 * int(np.abs(np.frombuffer(weights, np.float32)).argmax()) + 3
+    return content[:place] + bytes([content[place] ^ 0x80]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_engine(engine, files, threads):
+    """The desktop's outputs, equal bit for bit by both implementations; one byte of a weight makes it differ."""
+    content = files["network"]
+    reference = outputs_of(content)
+    found = measured(engine, content, reference, arguments=f"--num_runs=3 --num_threads={threads}")["json"]
+    assert found["verdict"] == "agrees" and all(row["equals_portable"] for row in found["compare"])
+    best, portable = found["compare"]
+    assert portable["implementation"] == "portable" != best["implementation"]
+    assert best["num_threads"] == threads and best["load_ms"] > 0 and 0 < best["native_ms"] <= best["median_ms"]
+    right = np.argsort(-reference[0][0])[:5]
+    assert [entry["index"] for entry in best["top"]] == right.tolist()
+    faulty = measured(engine, with_a_fault(content), reference)["json"]
+    assert faulty["verdict"] == "differs" and all(row["equals_portable"] for row in faulty["compare"])
+
+
+def test_engine_without_operators_of_lce(engine):
+    graph = graphs.Graph()
+    y = graph.add("RELU", [graph.input((1, 4))], (1, 4))
+    found = measured(engine, graph.content(y), [np.maximum(generated((1, 4)), 0)])["json"]
+    assert found["verdict"] == "agrees" and found["compare"][0]["lce_operators"] == 0
+
+
+def test_engine_says_what_is_wrong(engine):
+    block = originals.block()
+    error = measured(engine, block, implementations=["sse9"])["error"]
+    assert error.startswith("The delegate refuses the options: ") and "'sse9'" in error and "portable" in error
+    graph = graphs.Graph()
+    y = graph.add("LceUnknown", [graph.input((1, 4))], (1, 4), options={})
+    assert "n.tflite needs the operator LceUnknown, which neither" in measured(engine, graph.content(y))["error"]
+    assert "n.tflite is damaged or cut off" in measured(engine, block[:-1000])["error"]
+    graph = graphs.Graph()
+    y = graph.add("RELU", [graph.input((1, 4))], (1, 4))
+    graph.model.version = 2
+    assert measured(engine, graph.content(y))["error"].startswith("TFLite does not run n.tflite: ")

@@ -4,6 +4,7 @@ Bionic is replaced by glibc's functions (host/shim.c); TFLite's library, its Jav
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ def networks(built, tmp_path_factory):
 
 def assert_agrees(found, expected):
     """The rule of the app's verdict, on numbers that are not all the same."""
-    assert found.shape == expected.shape and np.ptp(expected) > 1
+    assert found.shape == expected.shape and np.ptp(expected) > 0
     assert np.argmax(found) == np.argmax(expected)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.ptp(expected))
 
@@ -47,9 +48,8 @@ def assert_agrees(found, expected):
 @pytest.fixture(scope="module")
 def shim(built):
     def folder(abi):
-        tools = {"x86_64": "gcc", "arm64-v8a": "qemu-aarch64-static"}
-        if shutil.which(tools[abi]) is None:
-            pytest.skip(f"needs Debian's {tools[abi]}")
+        if abi == "arm64-v8a" and shutil.which("qemu-aarch64-static") is None:
+            pytest.skip("needs Debian's qemu-user-static")
         return built(f"shim/{abi}/run").parent
 
     return folder
@@ -83,13 +83,22 @@ def java(networks, shim, built):
     native = shim("x86_64")
     jars = [built(name) for name in ("shim/HostRun.jar", "aar/classes.jar")]
     jars += [built(f"tflite/{name}/classes.jar") for name in ("tensorflow-lite-api", "tensorflow-lite")]
-    command = ["java", "-Xms64m", "-Xmx64m", "-XX:+AlwaysPreTouch", "-XX:+UseSerialGC", "-cp", ":".join(map(str, jars))]
+    command = [
+        "java",
+        "-Xcheck:jni",
+        "-Xms64m",
+        "-Xmx64m",
+        "-XX:+AlwaysPreTouch",
+        "-XX:+UseSerialGC",
+        "-cp",
+        ":".join(map(str, jars)),
+    ]
     command += [f"-Djava.library.path={native / 'app'}", "HostRun", folder / "run.json", str(CYCLES)]
-    environment = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": f"{native}:{native / 'app'}"}
+    environment = {**os.environ, "LD_LIBRARY_PATH": f"{native}:{native / 'app'}"}
     paths = [folder / name for name in expected]
     result = subprocess.run([*command, *paths], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-    return json.loads((folder / "run.json").read_text()), result.stderr
+    return json.loads((folder / "run.json").read_text()), result.stdout + result.stderr
 
 
 def test_java_agrees_with_the_desktop(java, networks):
@@ -117,7 +126,7 @@ def test_java_loads_nothing_without_the_delegate(java, networks):
 def test_java_gets_the_delegates_messages(java):
     seen, _ = java
     names = ",".join(seen["implementations"])
-    assert seen["implementations"] == larq_rep_runtime.available_implementations()
+    assert tuple(seen["implementations"]) == larq_rep_runtime.available_implementations()
     processor = f"is not among the implementations of this processor: {names}."
     threads = "larq-rep: option 'num_threads' should be 0 (the interpreter's number) to 64, found"
     assert seen["refused"] == [
@@ -128,6 +137,12 @@ def test_java_gets_the_delegates_messages(java):
         "larq-rep: an option has no value: implementation.",
         "larq-rep: this delegate is closed. Create another one for a new interpreter.",
     ]
+
+
+def test_java_finds_no_fault_in_our_jni(java):
+    """-Xcheck:jni prints a warning, and from where the native method was called; TFLite's own methods cause some."""
+    warned = re.findall(r"WARNING in native method.*\n((?:\s+at .*\n)+)", java[1])
+    assert warned and not [stack for stack in warned if "LarqRepDelegate" in stack.splitlines()[0]]
 
 
 def test_java_memory_is_flat(java):
@@ -165,8 +180,9 @@ def test_c_agrees_with_the_desktop(abi, threads, run, networks, tmp_path):
 
 
 def test_neon_equals_portable(run, networks, tmp_path):
+    """Bit for bit; without the large networks, whose portable kernels take the emulator half a minute."""
     folder, expected = networks
-    for name in expected:
+    for name in [name for name in expected if "ResNet20" in name]:
         outputs = []
         for implementation in ("neon", "portable"):
             options = (f"implementation={implementation}", "num_threads=2")

@@ -126,6 +126,15 @@ def test_rules_of_the_loader(abi, name):
     assert machine == {"arm64-v8a": 183, "x86_64": 62}[abi]
 
 
+def make_variable(folder: Path, name: str) -> list[str]:
+    command = ["make", "-s", "-C", folder, "--eval", f"show-variable: ; @: $(info $({name}))", "show-variable"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_warnings_are_those_of_the_desktop():
+    assert set(make_variable(DEMO, "WARNINGS")) == {"-Werror", *make_variable(DEMO.parent / "runtime", "WARNINGS")}
+
+
 def compiler(abi: str, *flags: str | Path) -> list[str | Path]:
     """Clang for an ABI, with our headers and stubs."""
     headers, stubs = DEMO / "native" / "include", DEMO / "build" / "native" / abi / "stubs"
@@ -160,9 +169,7 @@ FINE = "#include <stdlib.h>\nvoid *const table[] = {malloc}; void *use(void) { r
 )  # fmt: skip
 def test_planted_violations_are_found(abi, flags, source, expected, tmp_path):
     """With the flags of native.mk all is fine; with one wrong flag, or another source, the check says so."""
-    makefile = ["make", "-s", "-C", DEMO, "--eval", "show-link: ; @: $(info $(NATIVE_LINK))", "show-link"]
-    link = subprocess.run(makefile, check=True, capture_output=True, text=True).stdout.split()
-    command = compiler(abi, *link, "-fPIC", f"-L{tmp_path}")
+    command = compiler(abi, *make_variable(DEMO, "NATIVE_LINK"), "-fPIC", f"-L{tmp_path}")
     (tmp_path / "other.c").write_text("int other(void) { return 1; }")
     (tmp_path / "planted.c").write_text(source)
     subprocess.run(

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -12,13 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import run_on_device as script
 
 HERE = Path(__file__).resolve().parent
-SCRIPT = HERE.parent / "tools" / "run_on_device.py"
-SPEC = importlib.util.spec_from_file_location("run_on_device", SCRIPT)
-script = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
-
 EXTERNAL = f"/sdcard/Android/data/{script.PACKAGE}/files"
 OLD = f"""11-28 09:00:00.000   999   999 E AndroidRuntime: FATAL EXCEPTION: main
 11-28 09:00:00.000   999   999 E AndroidRuntime: Process: {script.PACKAGE}, PID: 999
@@ -303,7 +298,7 @@ def test_ctrl_c_cleans_up(phone, tmp_path):
     phone.behave(result=None)
     model = tmp_path / "m.tflite"
     model.write_bytes(b"TFL3")
-    command = [sys.executable, str(SCRIPT), str(model), "--apk", str(phone.apk)]
+    command = [sys.executable, script.__file__, str(model), "--apk", str(phone.apk)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 20
     while not (phone.folder / "started").exists() and time.monotonic() < deadline:

@@ -61,8 +61,7 @@ _STATES = {
 }
 
 _INSTALL_FAILURES = {
-    "INSTALL_FAILED_UPDATE_INCOMPATIBLE": "the app on the phone has another signature: "
-    f"`adb uninstall {PACKAGE}` "
+    "INSTALL_FAILED_UPDATE_INCOMPATIBLE": f"the app on the phone has another signature: `adb uninstall {PACKAGE}` "
     "(removes its data), then try again",
     "INSTALL_FAILED_VERSION_DOWNGRADE": f"the app on the phone is newer: `adb uninstall {PACKAGE}` (removes its data), "
     "or use it as it is with --no-install",

@@ -2,11 +2,12 @@ import java.io.File;
 import java.io.FileInputStream;
 import java.io.InputStream;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashSet;
 import org.codehaus.mojo.animal_sniffer.SignatureChecker;
 import org.codehaus.mojo.animal_sniffer.logging.PrintWriterLogger;
 
-/** {@code ApiCheck SIGNATURES FILE...} ends with 1 if a jar or class file calls what the signatures lack. */
+/** {@code ApiCheck SIGNATURES FILE...} prints each call in a jar or class file of what the signatures lack. */
 public final class ApiCheck {
   public static void main(String[] arguments) throws Exception {
     try (InputStream signatures = new FileInputStream(arguments[0])) {
@@ -15,12 +16,12 @@ public final class ApiCheck {
               signatures,
               new HashSet<>(Arrays.asList("com.larqrep.*", "org.tensorflow.*")),
               new PrintWriterLogger(System.out));
+      checker.setSourcePath(Collections.emptyList());
       // Classes with this annotation ask for the device's level before each call.
       checker.setAnnotationTypes(Arrays.asList("android.annotation.TargetApi"));
       for (String file : Arrays.asList(arguments).subList(1, arguments.length)) {
         checker.process(new File(file));
       }
-      System.exit(checker.isSignatureBroken() ? 1 : 0);
     }
   }
 }

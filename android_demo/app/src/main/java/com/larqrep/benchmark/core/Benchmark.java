@@ -20,18 +20,14 @@ public final class Benchmark {
   /**
    * Runs a network on the input of {@link InputGenerator}: once, then to warm up, then timed.
    *
-   * @param options the number of runs and of largest outputs, as the engine was made with
+   * @param model an {@link Engine}
+   * @param options those with which it was made
    * @param reference outputs to compare with; null if there are none
    * @param listener is told of the progress
    * @param cancel when it becomes true, the benchmark ends after the run that is going on
    * @throws EngineException if TFLite refuses, or the names of the classes do not match the outputs
    * @throws CancelledException if it was cancelled
    */
-  public static BenchmarkResult run(Engine engine, Options options, Reference reference, Listener listener,
-      AtomicBoolean cancel) throws EngineException, CancelledException {
-    return run((Model) engine, options, reference, listener, cancel);
-  }
-
   public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
     for (int i = 0; i < model.inputs().size(); i++) {
@@ -49,17 +45,21 @@ public final class Benchmark {
       }
       long start = System.nanoTime();
       model.run();
-      double duration = 1e-6 * (System.nanoTime() - start);
+      double duration = (System.nanoTime() - start) / 1e6;
       if (i == 0) {
         first = duration;
       }
       if (i >= untimed) {
         milliseconds[i - untimed] = duration;
-        nativeMilliseconds[i - untimed] = 1e-6 * model.nativeNanos();
+        nativeMilliseconds[i - untimed] = model.nativeNanos() / 1e6;
       }
       listener.progress(i + 1, total);
     }
-    return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
-        new Statistics(nativeMilliseconds).median, reference);
+    try {
+      return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
+          new Statistics(nativeMilliseconds).median, reference);
+    } catch (OutOfMemoryError error) { // A file may have outputs of any size.
+      throw new EngineException("The memory does not suffice for the outputs of " + model.file().file() + ".", error);
+    }
   }
 }

@@ -1,7 +1,6 @@
 package com.larqrep.benchmark.core;
 
 import com.larqrep.runtime.LarqRepDelegate;
-import java.io.Closeable;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.ArrayList;
@@ -15,11 +14,9 @@ import org.tensorflow.lite.Interpreter;
 import org.tensorflow.lite.Tensor;
 
 /**
- * A network in TFLite's interpreter with the delegate.
- *
- * <p>Fill {@link #input}, call {@link #run}, read {@link #values}. Not for several threads at a time. Has to be closed.
+ * A network in TFLite's interpreter with the delegate. It has to be closed.
  */
-public final class Engine implements Model, Closeable {
+public final class Engine implements Model {
   private static final Pattern UNRESOLVED = Pattern.compile("unresolved custom op: (\\w+)");
 
   private final ModelFile file;
@@ -51,7 +48,7 @@ public final class Engine implements Model, Closeable {
     try {
       createdDelegate = new LarqRepDelegate(delegateOptions(options));
       createdInterpreter = createInterpreter(file, options, createdDelegate);
-      loadMs = 1e-6 * (System.nanoTime() - start);
+      loadMs = (System.nanoTime() - start) / 1e6;
       implementation = options.implementation == null ? LarqRepDelegate.implementations().get(0)
           : options.implementation;
       inputBuffers = new Object[createdInterpreter.getInputTensorCount()];
@@ -104,7 +101,7 @@ public final class Engine implements Model, Closeable {
     Matcher unresolved = UNRESOLVED.matcher(message);
     if (unresolved.find()) {
       return new EngineException(file.file() + " needs the operator " + unresolved.group(1)
-          + ", which neither TFLite nor the delegate runs. Convert it again with the converter of this version.", error);
+          + ", which neither TFLite nor the delegate runs. Convert it again with this version's converter.", error);
     }
     return new EngineException("TFLite does not run " + file.file() + ": " + message, error);
   }
@@ -114,13 +111,11 @@ public final class Engine implements Model, Closeable {
     return file;
   }
 
-  /** The instruction set with which the delegate runs. */
   @Override
   public String implementation() {
     return implementation;
   }
 
-  /** Milliseconds in which delegate and interpreter were made ready. */
   @Override
   public double loadMs() {
     return loadMs;
@@ -131,7 +126,6 @@ public final class Engine implements Model, Closeable {
     return Collections.unmodifiableList(inputs);
   }
 
-  /** Known after the first run. */
   @Override
   public List<TensorInfo> outputs() {
     if (outputs == null) {
@@ -140,7 +134,6 @@ public final class Engine implements Model, Closeable {
     return Collections.unmodifiableList(outputs);
   }
 
-  /** The buffer of an input, direct and in native order, at its beginning. */
   @Override
   public ByteBuffer input(int index) {
     ByteBuffer buffer = (ByteBuffer) inputBuffers[index];
@@ -148,11 +141,6 @@ public final class Engine implements Model, Closeable {
     return buffer;
   }
 
-  /**
-   * Runs the network once on what the inputs hold.
-   *
-   * @throws EngineException if TFLite refuses
-   */
   @Override
   public void run() throws EngineException {
     try {
@@ -188,7 +176,6 @@ public final class Engine implements Model, Closeable {
     return nanoseconds == null ? 0 : nanoseconds;
   }
 
-  /** All numbers of each output of the last run; integers as they are, booleans as 0 and 1. */
   @Override
   public float[][] values() {
     float[][] values = new float[outputs().size()][];

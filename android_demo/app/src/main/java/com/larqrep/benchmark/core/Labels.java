@@ -2,9 +2,11 @@ package com.larqrep.benchmark.core;
 
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Collections;
+import java.util.Comparator;
 import java.util.LinkedHashSet;
+import java.util.LinkedList;
 import java.util.List;
+import java.util.PriorityQueue;
 import java.util.Set;
 import org.json.JSONException;
 import org.json.JSONObject;
@@ -63,7 +65,7 @@ public final class Labels {
       }
     }
     if (!right.contains(names.length)) {
-      throw new IllegalArgumentException("The metadata should name " + String.join(" or ", counts)
+      throw new IllegalArgumentException("The metadata should name " + TextFormat.list(counts, " or ")
           + " classes, one for each number of an output, found " + names.length + " names. Convert the file again.");
     }
     return new Labels(names);
@@ -100,15 +102,21 @@ public final class Labels {
    */
   public List<Answer> largest(float[] values, TensorInfo output, List<TensorInfo> inputs, int count) {
     int length = Math.min(values.length, count(ofOne(output.shape(), images(inputs))));
-    List<Integer> places = new ArrayList<>();
+    // In ascending order of -x, where NaN is the largest and 0 equals -0. The queue has the last of the best in front.
+    Comparator<Integer> order = (a, b) -> Double.compare(0.0 - values[a], 0.0 - values[b]);
+    order = order.thenComparing(Comparator.<Integer>naturalOrder());
+    PriorityQueue<Integer> best = new PriorityQueue<>(order.reversed());
     for (int i = 0; i < length; i++) {
-      places.add(i);
+      best.add(i);
+      if (best.size() > count) {
+        best.remove();
+      }
     }
-    // In ascending order of -x, where NaN is the largest and 0 equals -0.
-    Collections.sort(places, (a, b) -> Double.compare(0.0 - values[a], 0.0 - values[b]));
-    List<Answer> answers = new ArrayList<>();
-    for (int place : places.subList(0, Math.min(count, length))) {
-      answers.add(new Answer(place, values[place], names != null && names.length == length ? names[place] : null));
+    LinkedList<Answer> answers = new LinkedList<>();
+    while (!best.isEmpty()) {
+      int place = best.remove();
+      String name = names != null && names.length == length ? names[place] : null;
+      answers.addFirst(new Answer(place, values[place], name));
     }
     return answers;
   }

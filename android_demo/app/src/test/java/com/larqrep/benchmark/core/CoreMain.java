@@ -23,8 +23,8 @@ import org.tensorflow.lite.DataType;
 /**
  * Lets tests/test_core.py call these classes: answers each line of JSON on standard input with one on standard output.
  *
- * <p>Numbers pass as base64 of their bytes in native order. An error that is meant for a user is answered as "error", any
- * other as "crash".
+ * <p>Numbers pass as base64 of their bytes in native order. An error that is meant for a user is answered as "error",
+ * any other as "crash".
  */
 public final class CoreMain {
   private CoreMain() {}
@@ -122,25 +122,40 @@ public final class CoreMain {
     return answer;
   }
 
-  /** Runs a fake network with each of "implementations"; several are compared. */
+  /** Runs a network with each of "implementations": a fake one, or if the request has no outputs, the file itself. */
   private static JSONObject benchmark(JSONObject request) throws Exception {
     Report report = new Report(new JSONObject().put("model", "a phone, \"new\""), "0.2.0", "2.16.1");
     JSONObject thermal = new JSONObject().put("before", 1).put("after", 2);
-    Options options = Options.parse(request.getString("arguments"));
     float[][] reference = outputs(request, "reference");
     Reference parsed = reference == null ? null : Reference.parse("r.json", referenceJson(reference));
     JSONArray implementations = request.getJSONArray("implementations");
     Comparison comparison = new Comparison();
     BenchmarkResult result = null;
     for (int i = 0; i < implementations.length(); i++) {
-      FakeModel model = new FakeModel(model(request), implementations.getString(i), tensors(request, "inputs"),
-          tensors(request, "output_tensors"), outputs(request, "outputs" + i));
-      result = Benchmark.run(model, options, parsed, (done, total) -> { }, new AtomicBoolean());
+      Options options = new Options.Builder(Options.parse(request.getString("arguments")))
+          .setImplementation(implementations.isNull(i) ? null : implementations.getString(i)).build();
+      result = request.has("outputs0") ? benchmark(fake(request, i), options, parsed)
+          : benchmark(model(request), options, parsed);
       comparison.add(result, thermal);
     }
     return implementations.length() == 1
         ? new JSONObject().put("json", result.toJson(report, thermal)).put("csv", result.toCsv(report))
         : new JSONObject().put("json", comparison.toJson(report)).put("csv", comparison.toCsv(report));
+  }
+
+  private static BenchmarkResult benchmark(ModelFile file, Options options, Reference reference) throws Exception {
+    try (Engine engine = new Engine(file, options, "")) {
+      return benchmark(engine, options, reference);
+    }
+  }
+
+  private static BenchmarkResult benchmark(Model model, Options options, Reference reference) throws Exception {
+    return Benchmark.run(model, options, reference, (done, total) -> { }, new AtomicBoolean());
+  }
+
+  private static FakeModel fake(JSONObject request, int number) throws JSONException, IOException {
+    return new FakeModel(model(request), request.getJSONArray("implementations").getString(number),
+        tensors(request, "inputs"), tensors(request, "output_tensors"), outputs(request, "outputs" + number));
   }
 
   private static String referenceJson(float[][] outputs) throws JSONException {
