@@ -110,8 +110,8 @@ public final class BenchmarkActivity extends Screen {
       button.setId(View.generateViewId());
       button.setText(description(source));
       button.setTextSize(16);
-      button.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
-      button.setPadding(getResources().getDimensionPixelSize(R.dimen.gap), 0, 0, 0);
+      button.setMinHeight(pixels(R.dimen.touch));
+      button.setPadding(pixels(R.dimen.gap), 0, 0, 0);
       button.setLayoutParams(new RadioGroup.LayoutParams(RadioGroup.LayoutParams.MATCH_PARENT,
           RadioGroup.LayoutParams.WRAP_CONTENT));
       group.addView(button);

@@ -130,7 +130,7 @@ public final class CompareActivity extends Screen {
     cell.setTextColor(getColor(colour));
     cell.setTextSize(size);
     cell.setGravity(Gravity.CENTER_VERTICAL | (atEnd ? Gravity.END : Gravity.START));
-    int gap = getResources().getDimensionPixelSize(R.dimen.gap) / 2;
+    int gap = pixels(R.dimen.gap) / 2;
     cell.setPadding(atEnd ? gap : 0, gap, 0, gap);
     return cell;
   }

@@ -120,7 +120,7 @@ public final class DeviceActivity extends Screen {
         title.setText(name.replaceAll("\\.txt$", ""));
         title.setGravity(Gravity.CENTER_VERTICAL);
         title.setTextColor(getColor(R.color.accent));
-        title.setMinHeight(getResources().getDimensionPixelSize(R.dimen.touch));
+        title.setMinHeight(pixels(R.dimen.touch));
         title.setOnClickListener(view -> {
           boolean hidden = licence.getVisibility() == View.GONE;
           licence.setText(hidden ? read(LICENCES + "/" + name) : "");

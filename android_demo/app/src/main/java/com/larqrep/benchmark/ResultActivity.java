@@ -4,7 +4,6 @@ import android.os.Bundle;
 import android.view.View;
 import android.view.ViewGroup;
 import android.widget.ImageView;
-import android.widget.LinearLayout;
 import android.widget.TextView;
 import com.larqrep.benchmark.core.Agreement;
 import com.larqrep.benchmark.core.BenchmarkResult;
@@ -24,15 +23,7 @@ public final class ResultActivity extends Screen {
       return;
     }
     BenchmarkResult result = task.result();
-    LinearLayout answers = findViewById(R.id.answers);
-    answers.setOrientation(isLandscape() ? LinearLayout.HORIZONTAL : LinearLayout.VERTICAL);
-    for (int i = 0; i < answers.getChildCount(); i++) {
-      LinearLayout.LayoutParams params = (LinearLayout.LayoutParams) answers.getChildAt(i).getLayoutParams();
-      params.width = isLandscape() ? 0 : params.width;
-      params.weight = isLandscape() ? 1 : 0;
-      params.setMarginStart(isLandscape() && i > 0 ? getResources().getDimensionPixelSize(R.dimen.gap) : 0);
-      params.topMargin = isLandscape() || i == 0 ? 0 : getResources().getDimensionPixelSize(R.dimen.gap);
-    }
+    arrange(findViewById(R.id.answers), isLandscape(), pixels(R.dimen.gap));
     showAnswers(result);
     showNumbers(task, result);
     findViewById(R.id.share).setOnClickListener(view -> share(summary(result), summary(result) + "\n\n"

@@ -82,6 +82,23 @@ abstract class Screen extends Activity implements Session.Observer {
     return getResources().getConfiguration().orientation == Configuration.ORIENTATION_LANDSCAPE;
   }
 
+  /** Puts the children of a layout side by side, in equal parts, or one below the other. */
+  void arrange(LinearLayout layout, boolean sideBySide, int gap) {
+    layout.setOrientation(sideBySide ? LinearLayout.HORIZONTAL : LinearLayout.VERTICAL);
+    for (int i = 0; i < layout.getChildCount(); i++) {
+      LinearLayout.LayoutParams params = (LinearLayout.LayoutParams) layout.getChildAt(i).getLayoutParams();
+      params.width = sideBySide ? 0 : ViewGroup.LayoutParams.MATCH_PARENT;
+      params.weight = sideBySide ? 1 : 0;
+      params.setMarginStart(sideBySide && i > 0 ? gap : 0);
+      params.topMargin = sideBySide || i == 0 ? 0 : gap;
+      layout.getChildAt(i).setLayoutParams(params);
+    }
+  }
+
+  int pixels(int dimension) {
+    return getResources().getDimensionPixelSize(dimension);
+  }
+
   @Override
   protected void onStart() {
     super.onStart();

@@ -25,7 +25,7 @@ public final class StripChart extends View {
     super(context, attributes);
     bar.setColor(context.getColor(R.color.accent));
     bar.setAlpha(150);
-    cut.setColor(context.getColor(R.color.differs_text));
+    cut.setColor(context.getColor(R.color.text_quiet));
     line.setColor(context.getColor(R.color.text));
     line.setStrokeWidth(pixels(TypedValue.COMPLEX_UNIT_DIP, 1.5f));
     text.setColor(context.getColor(R.color.text));

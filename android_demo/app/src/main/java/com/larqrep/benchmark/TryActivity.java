@@ -13,7 +13,6 @@ import android.view.ViewGroup;
 import android.widget.AdapterView;
 import android.widget.ArrayAdapter;
 import android.widget.ImageView;
-import android.widget.LinearLayout;
 import android.widget.Spinner;
 import android.widget.TextView;
 import com.larqrep.benchmark.core.EngineException;
@@ -46,14 +45,7 @@ public final class TryActivity extends Screen {
   protected void onCreate(Bundle state) {
     super.onCreate(state);
     show(R.layout.try_it, TryActivity.class);
-    LinearLayout sides = findViewById(R.id.sides);
-    sides.setOrientation(isLandscape() ? LinearLayout.HORIZONTAL : LinearLayout.VERTICAL);
-    for (int i = 0; isLandscape() && i < sides.getChildCount(); i++) {
-      LinearLayout.LayoutParams params = (LinearLayout.LayoutParams) sides.getChildAt(i).getLayoutParams();
-      params.width = 0;
-      params.weight = 1;
-      params.setMarginStart(i == 0 ? 0 : getResources().getDimensionPixelSize(R.dimen.edge));
-    }
+    arrange(findViewById(R.id.sides), isLandscape(), isLandscape() ? pixels(R.dimen.edge) : 0);
     draw = findViewById(R.id.draw);
     draw.setLines(session.drawing);
     draw.setListener(() -> {
@@ -222,14 +214,15 @@ public final class TryActivity extends Screen {
     TextView time = findViewById(R.id.answer_time);
     ViewGroup top = findViewById(R.id.top);
     top.removeAllViews();
-    if (answer == null || answer.top.isEmpty()) {
-      first.setTextSize(24);
+    String name = answer == null || answer.top.isEmpty() ? "" : name(answer.top.get(0));
+    boolean large = !name.isEmpty() && name.length() <= SHORT;
+    arrange(findViewById(R.id.answer_card), large, 0);
+    first.setTextSize(large ? 72 : 28);
+    if (name.isEmpty()) {
       first.setText(grey ? R.string.draw_a_digit : R.string.choose_a_picture);
       time.setText("");
       return;
     }
-    String name = name(answer.top.get(0));
-    first.setTextSize(name.length() <= SHORT ? 72 : 32);
     first.setText(name);
     time.setText(getString(R.string.answer_time, Texts.ms(this, answer.milliseconds),
         getResources().getQuantityString(R.plurals.threads, threads, threads)));

@@ -8,6 +8,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import org.junit.After;
+import org.junit.Assume;
 import org.junit.Before;
 import org.junit.runner.RunWith;
 import org.robolectric.Robolectric;
@@ -57,7 +58,9 @@ public abstract class ScreenTest {
     return Robolectric.buildActivity(screen).setup();
   }
 
+  /** A file of tests/test_screens.py; without them, as in Gradle's run, the test is skipped. */
   static Path fixture(String name) {
+    Assume.assumeNotNull(System.getProperty("larqrep.fixtures"));
     return Paths.get(System.getProperty("larqrep.fixtures"), name);
   }
 
