@@ -193,6 +193,18 @@ def draw_digits(path: Path, images, labels, answers: dict[str, tuple[Any, Any]])
     figure.savefig(path, dpi=120)
 
 
+def randomize_signs(model) -> None:
+    """Gives the weights random signs: ReActNet's initial ones are positive, so a file with mixed-up bits would pass."""
+    import larq as lq
+    import numpy as np
+
+    generator = np.random.default_rng(SEED)
+    for layer in model.layers:
+        if isinstance(layer, lq.layers.QuantConv2D):
+            kernel = layer.kernel
+            kernel.assign(kernel * generator.choice(np.float32([-1, 1]), kernel.shape))
+
+
 def main() -> int:
     console = terminal.console()
     if OUT.is_symlink() or (OUT.exists() and not MARK.is_file()):
@@ -229,6 +241,7 @@ def main() -> int:
 
             tf.keras.utils.set_random_seed(SEED)
             model = zoo.get_model(name)
+            randomize_signs(model)
             photographs = sample_photographs(224)
             training.calibrate_batch_norm(model, photographs)
         demo.convert(name, model)
