@@ -166,7 +166,8 @@ public final class ScreensTest {
         for (int x = 0; x < 400; x++) {
           boolean sun = (x - 280) * (x - 280) + (y - 90) * (y - 90) < 1800;
           boolean hill = y > 200 - 60 * Math.sin(x / 90.0);
-          photograph.setPixel(x, y, sun ? Color.YELLOW : hill ? Color.rgb(30, 110 + y / 6, 40) : Color.rgb(90, 160, 230));
+          int ground = hill ? Color.rgb(30, 110 + y / 6, 40) : Color.rgb(90, 160, 230);
+          photograph.setPixel(x, y, sun ? Color.YELLOW : ground);
         }
       }
       ByteArrayOutputStream bytes = new ByteArrayOutputStream();
