@@ -157,7 +157,7 @@ public final class ScreensTest {
     try (ActivityController<TryActivity> controller = Robolectric.buildActivity(TryActivity.class)) {
       TryActivity tried = controller.setup().get();
       Stage.save(tried, "try-empty-" + suffix);
-      Stage.draw(tried.findViewById(R.id.draw), Stage.SEVEN);
+      Stage.draw(tried.findViewById(R.id.draw), Stage.EIGHT);
       Stage.awaitRest(session);
       Stage.save(tried, "try-digit-" + suffix);
       Stage.choose(session, tried, 2);
