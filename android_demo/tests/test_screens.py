@@ -108,7 +108,7 @@ def make_networks(folder, bundled):
 
 
 def with_fault(content):
-    """A network with one byte of a weight changed, so that its outputs for the generated input differ by a hundredth."""
+    """A network with a byte of a weight changed, so that outputs for the generated input differ by a hundredth."""
     model = graphs.schema.ModelT.InitFromPackedBuf(content, 0)
     expected = outputs(content)
     for tensor in model.subgraphs[0].tensors:
@@ -190,7 +190,9 @@ def reports(junit, built, fixtures):
     properties = [f"-Djava.library.path={libraries}", f"-Dlarqrep.libraries={libraries}"]
     result = junit(["NativeTest"], properties, {"LD_LIBRARY_PATH": f"{shim}:{libraries}"})
     assert_all_passed(result, ["NativeTest"])
-    return {path.name.removesuffix(".report.json"): json.loads(path.read_text()) for path in fixtures.glob("*.report.json")}
+    return {
+        path.name.removesuffix(".report.json"): json.loads(path.read_text()) for path in fixtures.glob("*.report.json")
+    }
 
 
 def test_reports_hold_what_numpy_computes(reports, built):

@@ -15,9 +15,12 @@ final class Digit {
   private static final int BLOCK = DOTS / LEVELS;
   /** Dots of ink in a digit of the data, on average. */
   static final int INK = 312;
-  /** Widest digit in dots; half the width of a pen's line. */
+  /** Widest digit in dots. */
   private static final float WIDEST = 24;
-  private static final float PEN = 2.5f;
+  /** Distance of the lines' middle from the edge, in dots. */
+  private static final float PEN = 1.5f;
+  /** Narrow digits are widened by up to this: those of the data are about equally wide. */
+  private static final float WIDENING = 1.5f;
 
   private Digit() {}
 
@@ -39,7 +42,7 @@ final class Digit {
       bottom = Math.max(bottom, Math.max(line[1], line[3]));
     }
     float scaleY = (DOTS - 2 * PEN) / Math.max(bottom - top, 1e-6f);
-    float scaleX = Math.min(scaleY, (WIDEST - 2 * PEN) / Math.max(right - left, 1e-6f));
+    float scaleX = Math.min(WIDENING * scaleY, (WIDEST - 2 * PEN) / Math.max(right - left, 1e-6f));
     scaleY = Math.min(scaleY, 3 * scaleX); // A dash stays one.
     float[] distances = new float[DOTS * DOTS];
     Arrays.fill(distances, Float.POSITIVE_INFINITY);

@@ -49,7 +49,7 @@ final class Source {
   }
 
   /**
-   * The network that {@code --model} names: a bundled one, or a path, from the app's external folder on if it is relative.
+   * The network that {@code --model} names: a bundled one, or a path, if relative, from the app's external folder on.
    *
    * @throws com.larqrep.benchmark.core.OptionException if there is none
    */

@@ -57,7 +57,8 @@ public final class StripChart extends View {
     float at = above + height * (float) (1 - median / most);
     canvas.drawLine(0, at, getWidth(), at, line);
     text.setTextAlign(Paint.Align.LEFT);
-    canvas.drawText(getContext().getString(R.string.slowest, Texts.ms(getContext(), slowest)), 0, text.getTextSize(), text);
+    String note = getContext().getString(R.string.slowest, Texts.ms(getContext(), slowest));
+    canvas.drawText(note, 0, text.getTextSize(), text);
     text.setTextAlign(Paint.Align.RIGHT);
     canvas.drawText(getContext().getString(R.string.line_is_median), getWidth(), text.getTextSize(), text);
   }

@@ -21,7 +21,8 @@ import org.robolectric.shadows.ShadowLog;
 /** What {@code am start} does: no interaction, a report in a file and in the log, and an end. */
 public final class AmStartTest extends ScreenTest {
   private static ActivityController<BenchmarkActivity> start(String arguments) {
-    Intent intent = new Intent(RuntimeEnvironment.getApplication(), BenchmarkActivity.class).putExtra("args", arguments);
+    Intent intent = new Intent(RuntimeEnvironment.getApplication(), BenchmarkActivity.class);
+    intent.putExtra("args", arguments);
     return Robolectric.buildActivity(BenchmarkActivity.class, intent).setup();
   }
 

@@ -45,7 +45,8 @@ public final class ResultActivityTest extends ScreenTest {
     machine.wrong.add("ResNet20");
     ResultActivity activity = result();
     assertEquals("differs", Stage.text(activity, R.id.verdict_word));
-    assertTrue(Stage.text(activity, R.id.verdict_text).startsWith("Other outputs than on a desktop: up to 0.500 apart"));
+    String text = Stage.text(activity, R.id.verdict_text);
+    assertTrue(text, text.startsWith("Other outputs than on a desktop: up to 0.500 apart"));
   }
 
   @Test

@@ -157,7 +157,7 @@ public final class ScreensTest {
     try (ActivityController<TryActivity> controller = Robolectric.buildActivity(TryActivity.class)) {
       TryActivity tried = controller.setup().get();
       Stage.save(tried, "try-empty-" + suffix);
-      Stage.draw(tried.findViewById(R.id.draw), Stage.SEVEN);
+      Stage.draw(tried.findViewById(R.id.draw), Stage.EIGHT);
       Stage.awaitRest(session);
       Stage.save(tried, "try-digit-" + suffix);
       Stage.choose(session, tried, 2);
@@ -166,7 +166,8 @@ public final class ScreensTest {
         for (int x = 0; x < 400; x++) {
           boolean sun = (x - 280) * (x - 280) + (y - 90) * (y - 90) < 1800;
           boolean hill = y > 200 - 60 * Math.sin(x / 90.0);
-          photograph.setPixel(x, y, sun ? Color.YELLOW : hill ? Color.rgb(30, 110 + y / 6, 40) : Color.rgb(90, 160, 230));
+          int ground = hill ? Color.rgb(30, 110 + y / 6, 40) : Color.rgb(90, 160, 230);
+          photograph.setPixel(x, y, sun ? Color.YELLOW : ground);
         }
       }
       ByteArrayOutputStream bytes = new ByteArrayOutputStream();

@@ -31,7 +31,7 @@ public final class TryActivityTest extends ScreenTest {
     TryActivity activity = choose(0);
     assertEquals("Draw a digit", Stage.text(activity, R.id.answer));
     assertFalse(Stage.isShown(activity, R.id.gallery));
-    Stage.draw(activity.findViewById(R.id.draw), Stage.SEVEN);
+    Stage.draw(activity.findViewById(R.id.draw), Stage.EIGHT);
     Stage.awaitRest(session);
     FloatBuffer input = machine.input.asFloatBuffer();
     assertEquals(256, input.limit());
@@ -54,12 +54,12 @@ public final class TryActivityTest extends ScreenTest {
   public void drawingSurvivesRotation() throws Exception {
     ActivityController<TryActivity> controller = open(TryActivity.class);
     Stage.awaitRest(session);
-    Stage.draw(controller.get().findViewById(R.id.draw), Stage.SEVEN);
+    Stage.draw(controller.get().findViewById(R.id.draw), Stage.EIGHT);
     Stage.awaitRest(session);
     String answer = Stage.text(controller.get(), R.id.answer);
     TryActivity turned = controller.recreate().get();
     Stage.awaitRest(session);
-    assertEquals(Stage.SEVEN.length / 2, turned.<DrawView>findViewById(R.id.draw).lines().size());
+    assertEquals(Stage.EIGHT.length / 2, turned.<DrawView>findViewById(R.id.draw).lines().size());
     assertEquals(answer, Stage.text(turned, R.id.answer));
     controller.pause().stop();
     Stage.awaitRest(session);
@@ -72,7 +72,7 @@ public final class TryActivityTest extends ScreenTest {
     machine.permits = new Semaphore(2);
     session.start(session.options(false), java.util.Collections.singletonList(session.chosen()));
     Stage.await("2 runs", () -> session.running().done == 2);
-    Stage.draw(activity.findViewById(R.id.draw), Stage.SEVEN);
+    Stage.draw(activity.findViewById(R.id.draw), Stage.EIGHT);
     Stage.await("remark", () -> Stage.text(activity, R.id.remark).startsWith("A benchmark is running"));
     machine.permits.release(100);
     Stage.awaitRest(session);
