@@ -14,9 +14,7 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 
 import graphs
@@ -42,43 +40,16 @@ TYPES = {
 }
 
 
-def artifact(group, name, kind="jar"):
-    """A file that Maven has fetched, for the build or, the newest, for anyone; skips the test without one."""
-    fetched = sorted((Path.home() / ".m2" / "repository" / group / name).glob(f"*/{name}-*.{kind}"), reverse=True)
-    for path in [*DEMO.glob(f"build/maven/*/{name}.{kind}"), *fetched]:
-        return path
-    return pytest.skip(f"{name} is missing: `make -C android_demo small-test` fetches it")
-
-
 @pytest.fixture(scope="session")
-def class_path(tmp_path_factory):
-    """The class path of the core classes and their tests, which are compiled for it."""
-    if not shutil.which("javac"):
-        pytest.skip("javac is missing: apt-get install openjdk-17-jdk-headless")
-    folder = tmp_path_factory.mktemp("core")
-    (folder / "classes").mkdir()
-    jars = [artifact("junit", "junit"), artifact("org/hamcrest", "hamcrest-core")]
-    for name in ("tensorflow-lite", "tensorflow-lite-api"):
-        with zipfile.ZipFile(artifact("org/tensorflow", name, "aar")) as archive:
-            (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
-        jars.append(folder / f"{name}.jar")
-    # Last, because it has classes of its own for much that the others bring.
-    jars = os.pathsep.join(map(str, [folder / "classes", *jars, artifact("org/robolectric", "android-all")]))
-    sources = [
-        *(DEMO / "runtime" / "src" / "main" / "java").rglob("*.java"),
-        *(DEMO / "app" / "src" / "main" / "java").glob("com/larqrep/benchmark/core/*.java"),
-        *(DEMO / "app" / "src" / "test" / "java").glob("com/larqrep/benchmark/core/*.java"),
-    ]
-    command = ["javac", "--release", "8", "-encoding", "UTF-8", "-Xlint:all,-options,-classfile", "-Werror"]
-    result = subprocess.run([*command, "-cp", jars, "-d", folder / "classes", *sources], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return jars
+def class_path(built):
+    """The options of `java` for the core classes and their tests."""
+    return f"@{built('junit.args')}"
 
 
 @contextlib.contextmanager
 def machine(class_path, *options, **environment):
     """A Java machine with CoreMain, as a function: `java("statistics", ms=[1])`."""
-    command = ["java", *options, "-cp", class_path, f"{PACKAGE}.CoreMain"]
+    command = ["java", *options, class_path, f"{PACKAGE}.CoreMain"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}
     )
@@ -123,7 +94,7 @@ def decode(answer, dtype):
 
 def test_java_tests(class_path):
     names = [path.stem for path in (DEMO / "app/src/test/java/com/larqrep/benchmark/core").glob("*Test.java")]
-    command = ["java", "-cp", class_path, "org.junit.runner.JUnitCore", *(f"{PACKAGE}.{name}" for name in names)]
+    command = ["java", class_path, "org.junit.runner.JUnitCore", *(f"{PACKAGE}.{name}" for name in names)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
     print(re.search(r"OK \(\d+ tests\)", result.stdout)[0])
