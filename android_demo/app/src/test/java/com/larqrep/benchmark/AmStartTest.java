@@ -90,9 +90,9 @@ public final class AmStartTest extends ScreenTest {
 
   @Test
   public void oneIsComparedIfItIsNamed() throws Exception {
-    JSONObject report = report("--compare --model=QuickNetSmall --num_runs=2 --warmup_runs=0", "result.json");
+    JSONObject report = report("--compare --model=RepReActNetA --num_runs=2 --warmup_runs=0", "result.json");
     for (int i = 0; i < report.getJSONArray("compare").length(); i++) {
-      assertEquals("QuickNetSmall", report.getJSONArray("compare").getJSONObject(i).getString("network"));
+      assertEquals("RepReActNetA", report.getJSONArray("compare").getJSONObject(i).getString("network"));
     }
   }
 

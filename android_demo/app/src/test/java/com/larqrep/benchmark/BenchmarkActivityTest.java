@@ -37,7 +37,7 @@ public final class BenchmarkActivityTest extends ScreenTest {
   public void networksAreListedWithSizeAndWork() {
     BenchmarkActivity activity = open(BenchmarkActivity.class).get();
     assertEquals("ResNet20\n65.1 kB, 10.1 million MACs, trained on digits", network(activity, 0).getText().toString());
-    assertEquals("RepReActNetA\n10.1 MB, 4.83 billion MACs, untrained", network(activity, 2).getText().toString());
+    assertEquals("RepReActNetA\n12.0 MB, 4.83 billion MACs, untrained", network(activity, 2).getText().toString());
     assertTrue(network(activity, 0).isChecked());
   }
 

@@ -35,10 +35,10 @@ public final class CompareActivityTest extends ScreenTest {
       ways.add(options.implementation + options.numThreads);
     }
     assertTrue(ways.toString(), ways.contains("avx21") && ways.contains("portable1"));
-    assertEquals(4 * ways.size(), machine.opened.size());
+    assertEquals(session.sources().size() * ways.size(), machine.opened.size());
     assertEquals("All " + machine.opened.size() + " agree", Stage.text(activity, R.id.summary));
     String tables = Stage.texts(activity.findViewById(R.id.tables));
-    for (String name : new String[] {"ResNet20", "RepResNet20", "RepReActNetA", "QuickNetSmall"}) {
+    for (String name : new String[] {"ResNet20", "RepResNet20", "RepReActNetA"}) {
       assertTrue(tables, tables.contains(name + "\nInstruction set\nThreads\nMedian\nOutputs\navx2\n1\n"));
     }
     assertEquals(machine.opened.size(), tables.split("agrees\n", -1).length - 1);
@@ -46,10 +46,10 @@ public final class CompareActivityTest extends ScreenTest {
 
   @Test
   public void wrongNetworkIsFound() throws Exception {
-    machine.wrong.add("QuickNetSmall");
+    machine.wrong.add("RepReActNetA");
     CompareActivity activity = compared();
     int all = machine.opened.size();
-    assertEquals(all / 4 + " of " + all + " differ", Stage.text(activity, R.id.summary));
+    assertEquals(all / session.sources().size() + " of " + all + " differ", Stage.text(activity, R.id.summary));
   }
 
   @Test
@@ -69,7 +69,8 @@ public final class CompareActivityTest extends ScreenTest {
     CompareActivity activity = compared();
     assertTrue(Stage.texts(activity.findViewById(R.id.tables)).contains("no_lce\n"));
     int all = machine.opened.size();
-    assertEquals(all / 5 * 4 + " of " + all + " agree, the others have nothing to compare with",
+    int networks = session.sources().size();
+    assertEquals(all / networks * (networks - 1) + " of " + all + " agree, the others have nothing to compare with",
         Stage.text(activity, R.id.summary));
   }
 
@@ -130,7 +131,7 @@ public final class CompareActivityTest extends ScreenTest {
     Uri uri = Uri.parse("content://others/c.csv");
     shadowOf(activity.getContentResolver()).registerOutputStream(uri, stream);
     shadowOf(activity).receiveResult(asked, Activity.RESULT_OK, new Intent().setData(uri));
-    assertTrue(stream.toString("UTF-8").contains("\nQuickNetSmall,portable,"));
+    assertTrue(stream.toString("UTF-8").contains("\nRepReActNetA,portable,"));
   }
 
   @Test

@@ -94,7 +94,7 @@ final class FakeMachine extends Machine {
       int side = digits ? 16 : 224;
       input = new TensorInfo("input", DataType.FLOAT32, new int[] {1, side, side, digits ? 1 : 3}, 0, 0);
       buffer = ByteBuffer.allocateDirect(4 * input.count()).order(ByteOrder.nativeOrder());
-      String reference = digits ? "ResNet20.reference.json" : "QuickNetSmall.reference.json";
+      String reference = digits ? "ResNet20.reference.json" : "RepReActNetA.reference.json";
       String known = file.network() + ".reference.json";
       Reference found;
       try {

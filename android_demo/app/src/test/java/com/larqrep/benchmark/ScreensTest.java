@@ -140,7 +140,7 @@ public final class ScreensTest {
     try (ActivityController<CompareActivity> controller = Robolectric.buildActivity(CompareActivity.class)) {
       CompareActivity compare = controller.setup().get();
       Stage.save(compare, "compare-" + suffix);
-      machine.wrong.add("QuickNetSmall");
+      machine.wrong.add("RepReActNetA");
       machine.permits = new Semaphore(8 * 5 + 3);
       compare.findViewById(R.id.run).performClick();
       Stage.await("five rows", () -> session.running().results.results().size() == 5 && session.running().done == 43);

@@ -101,7 +101,7 @@ public final class TryActivityTest extends ScreenTest {
 
   @Test
   public void damagedPictureIsTold() throws Exception {
-    TryActivity activity = choose(3);
+    TryActivity activity = choose(2);
     activity.findViewById(R.id.gallery).performClick();
     shadowOf(activity).receiveResult(shadowOf(activity).getNextStartedActivity(), Activity.RESULT_OK,
         new Intent().setData(foreign("cut.tflite")));

@@ -14,7 +14,7 @@ public final class Benchmark {
      * Some runs are done.
      *
      * @param done runs so far, from 1 on
-     * @param total the first, the warm-up and the timed runs, and one for each further input of the reference
+     * @param total the first, the warm-up and the timed runs
      */
     void progress(int done, int total);
   }
@@ -34,13 +34,12 @@ public final class Benchmark {
   public static BenchmarkResult run(Model model, Options options, Reference reference, Listener listener,
       AtomicBoolean cancel) throws EngineException, CancelledException {
     int untimed = 1 + options.warmupRuns;
-    int runs = untimed + options.numRuns;
-    int total = runs + (reference == null ? 0 : reference.inputs() - 1);
+    int total = untimed + options.numRuns;
     fill(model, 0);
     double first = 0;
     double[] milliseconds = new double[options.numRuns];
     double[] nativeMilliseconds = new double[options.numRuns];
-    for (int i = 0; i < runs; i++) {
+    for (int i = 0; i < total; i++) {
       if (cancel.get()) {
         throw new CancelledException();
       }
@@ -60,14 +59,13 @@ public final class Benchmark {
       float[][] values = model.values();
       List<Agreement> each = new ArrayList<>();
       each.add(Agreement.of(values, reference == null ? null : reference.outputs(0)));
-      for (int i = runs; i < total; i++) {
+      for (int i = 1; reference != null && i < reference.inputs(); i++) {
         if (cancel.get()) {
           throw new CancelledException();
         }
-        fill(model, each.size());
+        fill(model, i);
         model.run();
-        each.add(Agreement.of(model.values(), reference.outputs(each.size())));
-        listener.progress(i + 1, total);
+        each.add(Agreement.of(model.values(), reference.outputs(i)));
       }
       return new BenchmarkResult(model, options, first, new Statistics(milliseconds),
           new Statistics(nativeMilliseconds).median, values, Agreement.ofAll(each));
