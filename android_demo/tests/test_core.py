@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 
 import graphs
@@ -57,9 +58,13 @@ def machine(class_path, *options, **environment):
     def ask(what, **values):
         process.stdin.write(json.dumps({"do": what, **values}).encode() + b"\n")
         process.stdin.flush()
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
         line = process.stdout.readline()
         while line and not line.startswith(b"{"):  # The shim's log.
             line = process.stdout.readline()
+        watchdog.cancel()
+        assert line, f"The machine has ended by itself, or after a minute without an answer: {process.wait()}"
         answer = json.loads(line)
         assert "crash" not in answer, answer["crash"]
         return answer
@@ -75,12 +80,18 @@ def java(class_path):
         yield ask
 
 
-@pytest.fixture(scope="module")
-def engine(class_path, built):
+@contextlib.contextmanager
+def native_machine(class_path, built):
     """A machine in which TFLite's library for Android and ours run, on the stand-in for bionic."""
     shim = built("shim/x86_64/libc.so").parent
     path = f"{shim}:{shim / 'app'}"
     with machine(class_path, f"-Djava.library.path={shim / 'app'}", LD_LIBRARY_PATH=path) as ask:
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def engine(class_path, built):
+    with native_machine(class_path, built) as ask:
         yield ask
 
 
@@ -408,25 +419,58 @@ def test_file_that_is_cut_off(java, files):
             assert "cut.tflite" in fault and ("damaged or cut off" in fault or "is not a .tflite file" in fault)
 
 
+def damaged(rng, content):
+    """A file with one to three bytes or words changed at random."""
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 4)):
+        place = rng.integers(0, len(content))
+        if rng.random() < 0.5:
+            content[place] = rng.integers(256)
+        else:
+            word = rng.choice([0, 1, -1, 4, 255, 2**31 - 1, -(2**31), len(content)])
+            content[place : place + 4] = int(word).to_bytes(4, "little", signed=True)
+    return bytes(content)
+
+
 def test_damaged_files(java, files):
     """A sentence or an answer: never another error, and metadata only where Python finds them."""
     rng = np.random.default_rng(3)
     refused = answered = 0
     for case in range(4000):
-        content = bytearray(list(files.values())[case % len(files)])
-        for _ in range(rng.integers(1, 4)):
-            place = rng.integers(0, len(content))
-            if rng.random() < 0.5:
-                content[place] = rng.integers(256)
-            else:
-                word = rng.choice([0, 1, -1, 4, 255, 2**31 - 1, -(2**31), len(content)])
-                content[place : place + 4] = int(word).to_bytes(4, "little", signed=True)
-        found, expected = ask_file(java, bytes(content)), metadata.read_metadata(bytes(content))
+        content = damaged(rng, list(files.values())[case % len(files)])
+        found, expected = ask_file(java, content), metadata.read_metadata(content)
         if found["metadata"] != expected:
             # Java's reader of JSON forgives more, Python's takes other encodings and pieces outside of the file.
             assert found["metadata"] == {} or expected == {}, case
         refused, answered = refused + ("fault" in found), answered + ("fault" not in found)
     assert refused > 300 and answered > 300
+
+
+@pytest.mark.parametrize(
+    "name, inputs, allowed",
+    [
+        ("ADD", [0, -1], False),
+        ("ADD", [-1, 0], False),
+        ("FULLY_CONNECTED", [0, 0, -1], True),
+        ("FULLY_CONNECTED", [-1, 0, 0], False),
+        ("LceQuantize", [-1], False),
+        ("LceBconv2d", [0, 0, -1, -1, -1], True),
+        ("ADD", [0, 2], False),
+    ],
+)
+def test_inputs_that_are_left_out(java, name, inputs, allowed):
+    """TFLite's operators read what is left out, but for a bias and the like, and the process ends."""
+    graph = graphs.Graph()
+    graph.input((1, 4))
+    found = ask_file(java, graph.content(graph.add(name, inputs, (1, 4))))
+    assert ("fault" not in found) == allowed
+
+
+def test_outputs_that_are_left_out(java):
+    graph = graphs.Graph()
+    y = graph.add("RELU", [graph.input((1, 4))], (1, 4))
+    graph.graph.operators[0].outputs = [-1]
+    assert "damaged" in ask_file(java, graph.content(y))["fault"]
 
 
 @pytest.mark.parametrize("type_name", ["FLOAT16", "STRING"])
@@ -731,6 +775,32 @@ def test_engine(engine, files, threads):
     assert [entry["index"] for entry in best["top"]] == right.tolist()
     faulty = measured(engine, with_a_fault(content), reference)["json"]
     assert faulty["verdict"] == "differs" and all(row["equals_portable"] for row in faulty["compare"])
+
+
+def packed(model):
+    graph = graphs.Graph()
+    graph.model, graph.graph = model, model.subgraphs[0]
+    return graph.content(*graph.graph.outputs)
+
+
+def test_damaged_files_in_the_engine(class_path, built, files):
+    """Refused in words or run: no file ends the process, and none takes a minute."""
+    rng = np.random.default_rng(8)
+    cases = []
+    for content in files.values():
+        model = graphs.schema.ModelT.InitFromPackedBuf(content, 0)
+        for operator in model.subgraphs[0].operators:
+            inputs = list(operator.inputs)
+            for i in range(len(inputs)):
+                operator.inputs = [*inputs[:i], -1, *inputs[i + 1 :]]
+                cases.append(packed(model))
+            operator.inputs = inputs
+    cases += [damaged(rng, list(files.values())[i % len(files)]) for i in range(1000)]
+    refused = 0
+    with native_machine(class_path, built) as ask:
+        for case in cases:
+            refused += "error" in measured(ask, case, implementations=[None], arguments="--num_runs=1 --warmup_runs=0")
+    assert 300 < refused < len(cases)
 
 
 def test_engine_without_operators_of_lce(engine):

@@ -27,11 +27,18 @@ public final class ModelFile {
   private static final List<String> OUTPUT_TYPES =
       Arrays.asList("float32", "int8", "uint8", "int16", "int32", "int64", "bool");
   private static final int CUSTOM = 32; // BuiltinOperator_CUSTOM
+  /**
+   * Operators that may leave out an input but the first, such as a bias: convolutions, fully connected and recurrent
+   * ones. Any other reads what is left out, and the process ends.
+   */
+  private static final List<Integer> WITH_OPTIONAL_INPUTS = Arrays.asList(3, 4, 9, 16, 27, 44, 46, 52, 67, 132, 141,
+      CUSTOM);
 
   private final String network;
   private final String file;
   private final ByteBuffer content;
   private final Flatbuffer buffer;
+  private final List<Integer> builtins = new ArrayList<>();
   private final List<String> codes = new ArrayList<>();
   private final Collection<String> customOperators = new LinkedHashSet<>();
   private int lceOperators;
@@ -138,6 +145,7 @@ public final class ModelFile {
     for (int code : buffer.tables(model, 1)) {
       int builtin = Math.max(buffer.signedByte(code, 0, 0), buffer.integer(code, 3, 0));
       String name = buffer.letters(code, 1);
+      builtins.add(builtin);
       codes.add(builtin == CUSTOM ? name : null);
     }
     int[] buffers = buffer.tables(model, 4);
@@ -172,14 +180,16 @@ public final class ModelFile {
     checkPorts(tensors, buffer.integers(graph, 1), first, "input", INPUT_TYPES);
     checkPorts(tensors, buffer.integers(graph, 2), first, "output", OUTPUT_TYPES);
     for (int operator : buffer.tables(graph, 3)) {
-      String code = codes.get(Flatbuffer.index(buffer.integer(operator, 0, 0), codes.size()));
-      for (int field = 1; field <= 2; field++) {
-        for (int tensor : buffer.integers(operator, field)) {
-          if (tensor != -1) { // An optional one that is left out.
-            Flatbuffer.index(tensor, tensors.length);
-          }
-        }
+      int number = Flatbuffer.index(buffer.integer(operator, 0, 0), codes.size());
+      int[] inputs = buffer.integers(operator, 1);
+      for (int i = 0; i < inputs.length; i++) {
+        boolean leftOut = inputs[i] == -1 && i > 0 && WITH_OPTIONAL_INPUTS.contains(builtins.get(number));
+        Flatbuffer.index(leftOut ? 0 : inputs[i], tensors.length);
       }
+      for (int tensor : buffer.integers(operator, 2)) {
+        Flatbuffer.index(tensor, tensors.length);
+      }
+      String code = codes.get(number);
       buffer.table(operator, 4);
       buffer.bytes(operator, 5);
       if (code != null) {
