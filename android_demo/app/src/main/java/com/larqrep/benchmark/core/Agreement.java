@@ -11,9 +11,9 @@ import org.json.JSONObject;
  * <p>They agree if every number differs by at most a thousandth of its output's range, and if the largest number of the
  * first output stands at the same place. Numbers that are not finite, and outputs of another count or length, differ.
  *
- * <p>A wrong bit among a network's weights may change an output by less than a sign that rounding turns does. But rounding
- * seldom turns one, and a wrong bit is there with every input: with the outputs of several inputs, the median over them of
- * the largest difference also has to be at most 1e-5 of the range, ten times of what rounding makes.
+ * <p>A wrong bit among a network's weights may change an output by less than a sign that rounding turns does. But
+ * rounding seldom turns one, and a wrong bit is there with every input: with the outputs of several inputs, the median
+ * over them of the largest difference also has to be at most 1e-5 of the range, ten times of what rounding makes.
  */
 public final class Agreement {
   public static final String AGREES = "agrees";

@@ -7,8 +7,8 @@ import org.tensorflow.lite.DataType;
  * Makes the inputs of a benchmark from integers alone, so that a desktop and a phone have the same ones.
  *
  * <p>Value i of the n values of input number k comes from the 32-bit hash of (k * n + i) * 0x9E3779B9 by shifts and
- * multiplications ("lowbias32"): float32 has its upper 24 bits as a value in [-2, 2), 8-bit types have its upper 8 bits, int32 and int64 the same from
- * 0 to 255, bool its highest bit.
+ * multiplications ("lowbias32"): float32 has its upper 24 bits as a value in [-2, 2), 8-bit types have its upper 8
+ * bits, int32 and int64 the same from 0 to 255, bool its highest bit.
  */
 public final class InputGenerator {
   private InputGenerator() {}
