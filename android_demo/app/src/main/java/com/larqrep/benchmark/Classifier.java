@@ -41,12 +41,17 @@ final class Classifier implements Closeable {
    */
   Classifier(Model model) throws EngineException {
     this.model = model;
+    Preparation found = null;
     try {
-      preparation = Preparation.of(model.file().metadata(), model.inputs().get(0));
+      found = Preparation.of(model.file().metadata(), model.inputs().get(0));
     } catch (IllegalArgumentException error) {
-      model.close();
       throw new EngineException(error.getMessage(), error);
+    } finally {
+      if (found == null) {
+        model.close();
+      }
     }
+    preparation = found;
   }
 
   /** How pictures are prepared. */

@@ -24,7 +24,7 @@ public final class CompareActivity extends Screen {
     show(R.layout.compare, CompareActivity.class);
     findViewById(R.id.run).setOnClickListener(view -> runOrCancel());
     findViewById(R.id.share).setOnClickListener(view ->
-        share(getString(R.string.comparison), summary(session.comparison) + "\n\n" + document(false)));
+        share(getString(R.string.comparison), summary(session.comparison), document(false)));
     findViewById(R.id.save_csv).setOnClickListener(view -> save(false, "comparison"));
   }
 

@@ -28,6 +28,10 @@ final class Newer {
   /** Heat now as a share of that at which the device throttles, from API 30 on; NaN where it does not tell. */
   static float thermalHeadroom(Context context) {
     PowerManager power = (PowerManager) context.getSystemService(Context.POWER_SERVICE);
-    return Build.VERSION.SDK_INT >= 30 && power != null ? power.getThermalHeadroom(0) : Float.NaN;
+    return Build.VERSION.SDK_INT >= 30 && power != null ? finite(power.getThermalHeadroom(0)) : Float.NaN;
+  }
+
+  private static float finite(float value) {
+    return Float.isInfinite(value) ? Float.NaN : value;
   }
 }

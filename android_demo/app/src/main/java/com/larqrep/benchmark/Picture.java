@@ -1,6 +1,6 @@
 package com.larqrep.benchmark;
 
-import android.content.ContentResolver;
+import android.content.Context;
 import android.graphics.Bitmap;
 import android.graphics.BitmapFactory;
 import android.media.ExifInterface;
@@ -39,12 +39,12 @@ final class Picture {
    *
    * @throws IOException if it is not to be had or is no picture
    */
-  static Picture read(ContentResolver resolver, Uri uri) throws IOException {
+  static Picture read(Context context, Uri uri) throws IOException {
     BitmapFactory.Options options = new BitmapFactory.Options();
     options.inJustDecodeBounds = true;
-    decode(resolver, uri, options);
+    decode(context, uri, options);
     if (options.outWidth <= 0 || options.outHeight <= 0) {
-      throw new IOException("no picture that Android can read");
+      throw new IOException(context.getString(R.string.no_picture));
     }
     int reduction = 1;
     while ((long) (options.outWidth / reduction) * (options.outHeight / reduction) > MOST) {
@@ -54,28 +54,28 @@ final class Picture {
     options.inSampleSize = reduction;
     options.inPreferredConfig = Bitmap.Config.ARGB_8888;
     options.inPremultiplied = false; // Else the colours below a transparent pixel are lost.
-    Bitmap bitmap = decode(resolver, uri, options);
+    Bitmap bitmap = decode(context, uri, options);
     if (bitmap == null) {
-      throw new IOException("a damaged picture");
+      throw new IOException(context.getString(R.string.damaged_picture));
     }
     Picture picture = of(bitmap);
     bitmap.recycle();
-    try (InputStream stream = open(resolver, uri)) {
+    try (InputStream stream = open(context, uri)) {
       int orientation = new ExifInterface(stream).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1);
       return upright(picture.argb, picture.width, picture.height, orientation, reduction);
     }
   }
 
-  private static Bitmap decode(ContentResolver resolver, Uri uri, BitmapFactory.Options options) throws IOException {
-    try (InputStream stream = open(resolver, uri)) {
+  private static Bitmap decode(Context context, Uri uri, BitmapFactory.Options options) throws IOException {
+    try (InputStream stream = open(context, uri)) {
       return BitmapFactory.decodeStream(stream, null, options);
     }
   }
 
-  private static InputStream open(ContentResolver resolver, Uri uri) throws IOException {
+  private static InputStream open(Context context, Uri uri) throws IOException {
     InputStream stream;
     try {
-      stream = resolver.openInputStream(uri);
+      stream = context.getContentResolver().openInputStream(uri);
     } catch (SecurityException error) {
       throw new IOException(error.getMessage(), error);
     }
@@ -112,8 +112,8 @@ final class Picture {
   /** A bitmap to look at, of at most as many pixels on a side. */
   Bitmap preview(int side) {
     int step = Math.max(1, Math.max(width, height) / side);
-    int newWidth = width / step;
-    int newHeight = height / step;
+    int newWidth = Math.max(1, width / step);
+    int newHeight = Math.max(1, height / step);
     int[] pixels = new int[newWidth * newHeight];
     for (int i = 0; i < pixels.length; i++) {
       pixels[i] = argb[i / newWidth * step * width + i % newWidth * step] | 0xFF000000;

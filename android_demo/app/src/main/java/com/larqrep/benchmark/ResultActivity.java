@@ -26,8 +26,8 @@ public final class ResultActivity extends Screen {
     arrange(findViewById(R.id.answers), isLandscape(), pixels(R.dimen.gap));
     showAnswers(result);
     showNumbers(task, result);
-    findViewById(R.id.share).setOnClickListener(view -> share(summary(result), summary(result) + "\n\n"
-        + document(true)));
+    findViewById(R.id.share).setOnClickListener(view -> share(summary(result), summary(result),
+        document(true)));
     findViewById(R.id.save_json).setOnClickListener(view -> save(true, result.network()));
     findViewById(R.id.save_csv).setOnClickListener(view -> save(false, result.network()));
   }

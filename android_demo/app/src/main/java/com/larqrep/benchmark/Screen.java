@@ -8,6 +8,7 @@ import android.content.res.ColorStateList;
 import android.content.res.Configuration;
 import android.graphics.Typeface;
 import android.net.Uri;
+import android.os.Bundle;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
@@ -32,12 +33,26 @@ abstract class Screen extends Activity implements Session.Observer {
   /** Requests to save; the others have numbers of their own. */
   private static final int SAVE_JSON = 101;
   private static final int SAVE_CSV = 102;
+  /** Letters; an intent has room for half a million, and what does not fit would end the app. */
+  private static final int MOST_SHARED = 100_000;
 
   Session session;
 
+  @Override
+  protected void onCreate(Bundle state) {
+    super.onCreate(state);
+    session = Session.of(this);
+    session.restore(state);
+  }
+
+  @Override
+  protected void onSaveInstanceState(Bundle state) {
+    super.onSaveInstanceState(state);
+    session.save(state);
+  }
+
   /** Fills the screen, with the entry of {@code section} marked. */
   void show(int layout, Class<?> section) {
-    session = Session.of(this);
     setContentView(R.layout.screen);
     getLayoutInflater().inflate(layout, findViewById(R.id.content));
     ActionBar bar = getActionBar();
@@ -167,7 +182,10 @@ abstract class Screen extends Activity implements Session.Observer {
     Toast.makeText(this, message, Toast.LENGTH_LONG).show();
   }
 
-  void share(String subject, String text) {
+  /** Hands a summary and, if it is not too long for Android's hands, a document to another app. */
+  void share(String subject, String summary, String document) {
+    String text = summary + "\n\n"
+        + (document.length() <= MOST_SHARED ? document : getString(R.string.too_long_to_share));
     Intent send = new Intent(Intent.ACTION_SEND)
         .setType("text/plain")
         .putExtra(Intent.EXTRA_SUBJECT, subject)
@@ -195,6 +213,7 @@ abstract class Screen extends Activity implements Session.Observer {
     String text = document(request == SAVE_JSON);
     Uri uri = data.getData();
     if (text == null || uri == null) {
+      tell(getString(R.string.not_saved, getString(R.string.result_is_gone)));
       return;
     }
     try (OutputStream stream = getContentResolver().openOutputStream(uri, "wt")) {

@@ -2,6 +2,7 @@ package com.larqrep.benchmark;
 
 import android.content.Context;
 import android.net.Uri;
+import android.os.Bundle;
 import android.os.Handler;
 import android.os.Looper;
 import android.os.PowerManager;
@@ -27,8 +28,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import org.json.JSONObject;
 
 /**
@@ -48,7 +47,7 @@ final class Session {
   /** A phone in the sun never gets cool. */
   private static final long COOL_MOST_MS = 180_000;
 
-  private static final Pattern OUTPUT = Pattern.compile("--output(=|\\s+)['\"]?([^\\s'\"]+)");
+  private static final String KEY = "session.";
 
   /** Is told of every change. */
   interface Observer {
@@ -69,6 +68,7 @@ final class Session {
   private Catalog catalog;
   private List<String> implementations;
   private Task running;
+  private boolean fresh = true;
 
   /** The user's choices; numbers are texts, because a half-typed one is none. */
   String model;
@@ -88,6 +88,8 @@ final class Session {
   String tried;
   List<float[]> drawing = new ArrayList<>();
   Picture picture;
+  /** Why no picture was read; null if nothing is wrong. */
+  String pictureProblem;
 
   private Session(Context context, Machine machine) {
     this.context = context;
@@ -117,6 +119,37 @@ final class Session {
     }
     instance = null;
     nextMachine = machine;
+  }
+
+  /** Keeps the choices for the time after Android has ended the process, as it does behind a camera app. */
+  void save(Bundle state) {
+    state.putString(KEY + "model", model);
+    state.putInt(KEY + "numThreads", numThreads);
+    state.putString(KEY + "implementation", implementation);
+    state.putBoolean(KEY + "fuse", fuse);
+    state.putString(KEY + "runs", runs);
+    state.putString(KEY + "warmUp", warmUp);
+    state.putString(KEY + "tried", tried);
+    state.putStringArrayList(KEY + "opened", new ArrayList<>(opened.keySet()));
+  }
+
+  /** Takes choices that were kept, once, if this process is another one; null if there are none. */
+  void restore(Bundle state) {
+    if (fresh && state != null && state.containsKey(KEY + "runs")) {
+      model = state.getString(KEY + "model");
+      numThreads = state.getInt(KEY + "numThreads");
+      implementation = state.getString(KEY + "implementation");
+      fuse = state.getBoolean(KEY + "fuse");
+      runs = state.getString(KEY + "runs");
+      warmUp = state.getString(KEY + "warmUp");
+      tried = state.getString(KEY + "tried");
+      for (String path : state.getStringArrayList(KEY + "opened")) {
+        if (new File(path).isFile()) {
+          add(new Source(new File(path)));
+        }
+      }
+    }
+    fresh = false;
   }
 
   void add(Observer observer) {
@@ -193,18 +226,54 @@ final class Session {
       try {
         Source source = Source.copy(context, uri);
         main.post(() -> {
-          opened.put(source.model, source);
+          add(source);
           model = source.model;
           problem = null;
           changed();
         });
-      } catch (EngineException error) {
+      } catch (EngineException | RuntimeException | Error error) { // An error must not end the app.
         main.post(() -> {
-          problem = error.getMessage();
+          problem = Texts.of(error);
           changed();
         });
       }
     });
+  }
+
+  /** Adds a file to the networks. Names tell them apart, also in reports: a second one of a name gets another. */
+  private void add(Source file) {
+    opened.remove(file.model);
+    Source added = file;
+    for (boolean taken = true; taken;) {
+      taken = false;
+      for (Source other : sources()) {
+        taken |= other.name.equals(added.name);
+      }
+      added = taken ? added.named(context.getString(R.string.second_of_a_name, added.name)) : added;
+    }
+    opened.put(added.model, added);
+  }
+
+  /** Reads a picture to try. The screen that is seen then, maybe another one, shows it, or why it cannot be read. */
+  void read(Uri uri) {
+    pictureProblem = null;
+    worker.execute(() -> {
+      try {
+        Picture read = Picture.read(context, uri);
+        main.post(() -> take(read, null));
+      } catch (OutOfMemoryError error) {
+        main.post(() -> take(picture, context.getString(R.string.too_large)));
+      } catch (IOException | RuntimeException | Error error) { // The other app's code may throw anything.
+        main.post(() -> take(picture,
+            context.getString(R.string.cannot_read, context.getString(R.string.picture), Texts.of(error))));
+      }
+    });
+  }
+
+  void take(Picture taken, String trouble) {
+    picture = taken;
+    pictureProblem = trouble;
+    changed();
   }
 
   // The native side.
@@ -284,10 +353,11 @@ final class Session {
   void start(String arguments) {
     String output = REPORT;
     try {
-      output = outputOf(arguments);
+      String named = Options.outputOf(arguments); // Also of a line that is wrong: somebody waits for that file.
+      output = named == null ? REPORT : named;
       Options options = Options.parse(arguments);
       if (running != null) {
-        throw new OptionException("A benchmark is running already. End the app first: am start -S.");
+        throw new OptionException(context.getString(R.string.running_already));
       }
       List<Source> sources = new ArrayList<>();
       if (options.compare && options.model == null) {
@@ -301,19 +371,6 @@ final class Session {
     } catch (EngineException | OptionException error) {
       problem = error.getMessage();
       write(output, report().error(problem));
-    }
-  }
-
-  /** The name of the report; also of a line with other options that are wrong, because somebody waits for that file. */
-  private static String outputOf(String arguments) {
-    Matcher named = OUTPUT.matcher(arguments == null ? "" : arguments);
-    if (!named.find()) {
-      return REPORT;
-    }
-    try {
-      return new Options.Builder().setOutput(named.group(2)).build().output;
-    } catch (OptionException wrong) {
-      return REPORT;
     }
   }
 
@@ -366,23 +423,39 @@ final class Session {
       state = Task.State.CANCELLED;
     } catch (EngineException error) {
       reason = error.getMessage();
-    } catch (RuntimeException | LinkageError | OutOfMemoryError error) {
+    } catch (RuntimeException | Error error) { // Whatever it is, the task has to end.
       Log.e(TAG, "A benchmark failed.", error);
       reason = context.getString(R.string.unexpected, Texts.of(error));
     }
-    Report report = report();
     Task.State end = state;
     String error = reason;
     main.post(() -> {
       task.state = end;
       task.error = error;
       if (write) {
-        write(task.options.output == null ? REPORT : task.options.output, task.json(report));
+        worker.execute(() -> { // A report may have megabytes.
+          writeReport(task);
+          main.post(() -> finish(false));
+        });
+      } else {
+        finish(!task.options.compare && end == Task.State.DONE);
       }
-      running = null;
-      unseen |= !write && !task.options.compare && end == Task.State.DONE;
-      changed();
     });
+  }
+
+  private void writeReport(Task task) {
+    String name = task.options.output == null ? REPORT : task.options.output;
+    try {
+      write(name, task.json(report()));
+    } catch (RuntimeException | Error error) {
+      Log.e(TAG, name + " cannot be written.", error);
+    }
+  }
+
+  private void finish(boolean isNews) {
+    running = null;
+    unseen |= isNews;
+    changed();
   }
 
   private void compare(Task task, List<Source> sources) throws CancelledException, EngineException {
@@ -441,7 +514,7 @@ final class Session {
     File folder = context.getExternalFilesDir(null);
     try {
       if (folder == null) {
-        throw new IOException("there is no external storage");
+        throw new IOException(context.getString(R.string.no_storage));
       }
       Files.write(new File(folder, name), json.toString());
     } catch (IOException error) {

@@ -22,6 +22,7 @@ import java.nio.channels.FileChannel;
 /** A network and where it comes from: the assets, or a file. */
 final class Source {
   private static final String SUFFIX = ".tflite";
+  private static final String PART = ".part";
   private static final String REFERENCE = ".reference.json";
 
   /** Its name for people. */
@@ -42,10 +43,19 @@ final class Source {
 
   /** A file. */
   Source(File file) {
-    this.name = withoutSuffix(file.getName());
+    this(withoutSuffix(file.getName()), file);
+  }
+
+  private Source(String name, File file) {
+    this.name = name;
     this.model = file.getPath();
     this.network = null;
     this.file = file;
+  }
+
+  /** The same file under another name. */
+  Source named(String other) {
+    return new Source(other, file);
   }
 
   /**
@@ -77,22 +87,26 @@ final class Source {
     String name = nameOf(context, uri);
     File folder = new File(context.getCacheDir(), "opened");
     File file = new File(folder, name);
+    File part = new File(folder, PART); // One of that name may be open, and stays if this one is no network.
     try {
       InputStream stream = context.getContentResolver().openInputStream(uri);
       if (stream == null || !folder.isDirectory() && !folder.mkdirs()) {
         throw new IOException(uri.toString());
       }
-      Files.copy(stream, new FileOutputStream(file));
+      Files.copy(stream, new FileOutputStream(part));
+      String fault = new ModelFile(name, name, map(context, part)).fault();
+      if (fault != null) {
+        throw new EngineException(fault);
+      }
+      if (!part.renameTo(file)) {
+        throw new IOException(file.getPath());
+      }
+      return new Source(file);
     } catch (IOException | RuntimeException error) { // The other app's code may throw anything.
       throw new EngineException(context.getString(R.string.cannot_read, name, Texts.of(error)), error);
+    } finally {
+      part.delete();
     }
-    Source source = new Source(file);
-    String fault = source.load(context).fault();
-    if (fault != null) {
-      file.delete();
-      throw new EngineException(fault);
-    }
-    return source;
   }
 
   private static String nameOf(Context context, Uri uri) {
@@ -107,7 +121,7 @@ final class Source {
     }
     // A name of another app may be a path.
     String plain = name == null ? "" : new File(name).getName();
-    return plain.isEmpty() || plain.equals("..") ? "network.tflite" : plain;
+    return plain.isEmpty() || plain.equals("..") || plain.equals(PART) ? "network.tflite" : plain;
   }
 
   private static String withoutSuffix(String name) {
@@ -123,13 +137,16 @@ final class Source {
   ModelFile load(Context context) throws EngineException {
     String place = network == null ? file.getName() : network.file;
     try {
-      return new ModelFile(name, place, network == null ? map(file) : map(context, network.file));
+      return new ModelFile(name, place, network == null ? map(context, file) : map(context, network.file));
     } catch (IOException error) {
       throw new EngineException(context.getString(R.string.cannot_read, place, Texts.of(error)), error);
     }
   }
 
-  private static ByteBuffer map(File file) throws IOException {
+  private static ByteBuffer map(Context context, File file) throws IOException {
+    if (file.length() > Integer.MAX_VALUE) {
+      throw new IOException(context.getString(R.string.file_too_large));
+    }
     try (FileInputStream stream = new FileInputStream(file)) {
       return stream.getChannel().map(FileChannel.MapMode.READ_ONLY, 0, file.length());
     }

@@ -19,9 +19,9 @@ import com.larqrep.benchmark.core.EngineException;
 import com.larqrep.benchmark.core.Labels;
 import com.larqrep.benchmark.core.Options;
 import java.io.File;
-import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /** A drawn digit for networks of grey pictures, a photograph for those of coloured ones; the answer comes at once. */
@@ -36,6 +36,8 @@ public final class TryActivity extends Screen {
   private List<Source> sources;
   private DrawView draw;
   private boolean waiting;
+  private Picture shown;
+  private String shownProblem;
 
   /** The loaded network and what it is; for the thread of the session. */
   private Classifier classifier;
@@ -79,6 +81,7 @@ public final class TryActivity extends Screen {
       @Override
       public void onItemSelected(AdapterView<?> parent, View view, int position, long row) {
         session.tried = sources.get(position).model;
+        session.pictureProblem = null;
         ask();
       }
 
@@ -103,8 +106,9 @@ public final class TryActivity extends Screen {
   }
 
   private void showPicture() {
-    if (session.picture != null) {
-      this.<ImageView>findViewById(R.id.picture).setImageBitmap(session.picture.preview(PREVIEW));
+    shown = session.picture;
+    if (shown != null) {
+      this.<ImageView>findViewById(R.id.picture).setImageBitmap(shown.preview(PREVIEW));
     }
   }
 
@@ -125,6 +129,10 @@ public final class TryActivity extends Screen {
   public void changed() {
     super.changed();
     boolean measuring = session.running() != null;
+    if (session.picture != shown || !Objects.equals(session.pictureProblem, shownProblem)) {
+      showPicture();
+      ask();
+    }
     if (waiting && !measuring) {
       ask();
     } else if (measuring) {
@@ -139,6 +147,7 @@ public final class TryActivity extends Screen {
   private void ask() {
     int request = latest.incrementAndGet();
     waiting = session.running() != null;
+    shownProblem = session.pictureProblem;
     Source source = source();
     if (waiting || source == null) {
       return;
@@ -147,14 +156,15 @@ public final class TryActivity extends Screen {
         .setFuse(session.fuse).build();
     List<float[]> lines = session.drawing;
     Picture picture = session.picture;
+    String problem = session.pictureProblem;
     session.execute(() -> {
       if (request != latest.get()) {
         return;
       }
       Runnable answer;
       try {
-        answer = answer(source, options, lines, picture);
-      } catch (EngineException | RuntimeException | LinkageError | OutOfMemoryError error) {
+        answer = answer(source, options, lines, picture, problem);
+      } catch (EngineException | RuntimeException | Error error) {
         answer = () -> showTrouble(Texts.of(error));
       }
       Runnable shown = answer;
@@ -167,8 +177,8 @@ public final class TryActivity extends Screen {
   }
 
   /** What to show. */
-  private Runnable answer(Source source, Options options, List<float[]> lines, Picture picture)
-      throws EngineException {
+  private Runnable answer(Source source, Options options, List<float[]> lines, Picture picture,
+      String problem) throws EngineException {
     if (loaded == null || !loaded.model.equals(source.model)) {
       unload();
       classifier = new Classifier(session.open(source, options));
@@ -195,6 +205,10 @@ public final class TryActivity extends Screen {
     String remark = preparation;
     return () -> {
       showInput(grey);
+      if (!grey && problem != null) {
+        showTrouble(problem);
+        return;
+      }
       showAnswer(answer, grey, options.numThreads);
       boolean untrained = source.network != null && !source.network.trained;
       showRemark(untrained ? getString(R.string.untrained_answers) : "", remark);
@@ -269,35 +283,18 @@ public final class TryActivity extends Screen {
   @SuppressWarnings("deprecation") // The other getParcelableExtra is of API 33.
   protected void onActivityResult(int request, int result, Intent data) {
     if (result == RESULT_OK && request == GALLERY && data != null && data.getData() != null) {
-      read(data.getData());
+      session.read(data.getData());
     } else if (result == RESULT_OK && request == CAMERA) {
       File file = PictureProvider.file(this);
       Bitmap small = data == null ? null : data.<Bitmap>getParcelableExtra("data");
       if (file.length() > 0) {
-        read(Uri.fromFile(file));
+        session.read(Uri.fromFile(file));
       } else if (small != null) { // Some camera apps give their small picture only.
-        take(Picture.of(small));
+        session.take(Picture.of(small), null);
+      } else {
+        tell(getString(R.string.no_photograph));
       }
     }
     super.onActivityResult(request, result, data);
-  }
-
-  private void read(Uri uri) {
-    session.execute(() -> {
-      try {
-        Picture picture = Picture.read(getContentResolver(), uri);
-        session.post(() -> take(picture));
-      } catch (IOException | RuntimeException error) {
-        session.post(() -> showTrouble(getString(R.string.cannot_read, getString(R.string.picture), Texts.of(error))));
-      } catch (OutOfMemoryError error) {
-        session.post(() -> showTrouble(getString(R.string.too_large)));
-      }
-    });
-  }
-
-  private void take(Picture picture) {
-    session.picture = picture;
-    showPicture();
-    ask();
   }
 }

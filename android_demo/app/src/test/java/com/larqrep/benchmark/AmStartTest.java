@@ -44,9 +44,9 @@ public final class AmStartTest extends ScreenTest {
       if (item.msg.startsWith(name + " ")) {
         assertEquals(android.util.Log.INFO, item.type);
         assertTrue(item.msg.getBytes(StandardCharsets.UTF_8).length < 4000);
-        String[] parts = item.msg.split(" ", 3);
-        assertTrue(parts[1].startsWith(++lines + "/"));
-        logged.append(parts[2]);
+        String[] parts = item.msg.substring(name.length() + 1).split(" ", 2);
+        assertTrue(parts[0].startsWith(++lines + "/"));
+        logged.append(parts[1]);
       }
     }
     assertEquals(text, logged.toString());
@@ -100,6 +100,9 @@ public final class AmStartTest extends ScreenTest {
   public void wrongOptionsGiveAReportUnderTheNameThatSomebodyWaitsFor() throws Exception {
     String[][] cases = {
         {"--num_run=3 --output=a.json", "a.json", "Unknown option --num_run. Did you mean --num_runs?"},
+        {"--num_runs=0 --output='c d.json'", "c d.json", "--num_runs should be at least 1, found 0."},
+        {"--model='--output=z.json' --top=x --output=y.json", "y.json", "--top should be a whole number"},
+        {"--output=q.json 'open", "result.json", "an opening ' without a closing one"},
         {"--num_runs=0 --output 'b.json'", "b.json", "--num_runs should be at least 1, found 0."},
         {"--model=ResNet21 --output=\"d.json\"", "d.json", "Did you mean ResNet20?"},
         {"--model=/sdcard/none.tflite", "result.json", "found '/sdcard/none.tflite'."},
@@ -120,6 +123,31 @@ public final class AmStartTest extends ScreenTest {
     JSONObject report = report("--output=f.json", "f.json");
     assertEquals("error", report.getString("status"));
     assertEquals(machine.failure, report.getString("error"));
+  }
+
+  @Test
+  public void unexpectedErrorGivesAReportAndTheNextStartRuns() throws Exception {
+    machine.error = new StackOverflowError("too deep");
+    JSONObject report = report("--output=e.json", "e.json");
+    assertEquals("error", report.getString("status"));
+    assertEquals("Something unexpected: too deep", report.getString("error"));
+    machine.error = null;
+    assertEquals("ok", report("--num_runs=1 --output=n.json", "n.json").getString("status"));
+  }
+
+  @Test
+  public void reportThatCannotBeWrittenIsStillInTheLog() throws Exception {
+    File folder = RuntimeEnvironment.getApplication().getExternalFilesDir(null);
+    assertTrue(new File(folder, "w.json/inside").mkdirs());
+    BenchmarkActivity activity = start("--num_runs=1 --output=w.json").get();
+    Stage.awaitRest(session);
+    Stage.await("end", activity::isFinishing);
+    StringBuilder logged = new StringBuilder();
+    for (ShadowLog.LogItem item : ShadowLog.getLogsForTag("larq-rep")) {
+      logged.append(item.msg).append('\n');
+    }
+    assertTrue(logged.toString(), logged.toString().contains("\"status\":\"ok\""));
+    assertTrue(logged.toString(), logged.toString().contains("w.json cannot be written: "));
   }
 
   @Test

@@ -1,15 +1,19 @@
 package com.larqrep.benchmark;
 
+import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertNotSame;
 import static org.junit.Assert.assertNull;
 import static org.junit.Assert.assertSame;
+import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 import static org.robolectric.Shadows.shadowOf;
 
 import android.app.Activity;
 import android.content.Intent;
 import android.net.Uri;
+import android.os.Bundle;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
@@ -18,9 +22,18 @@ import android.widget.RadioButton;
 import android.widget.RadioGroup;
 import android.widget.Spinner;
 import android.widget.Switch;
+import com.larqrep.benchmark.core.EngineException;
 import com.larqrep.benchmark.core.Options;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
 import java.util.concurrent.Semaphore;
 import org.junit.Test;
+import org.robolectric.Robolectric;
+import org.robolectric.RuntimeEnvironment;
 import org.robolectric.android.controller.ActivityController;
 
 /** The controls of the first screen, and what a running benchmark survives. */
@@ -207,6 +220,135 @@ public final class BenchmarkActivityTest extends ScreenTest {
     pick(activity, Uri.parse("content://others/gone.tflite"));
     assertTrue(Stage.text(activity, R.id.failure_text).startsWith("gone.tflite cannot be read"));
     assertEquals(before, activity.<RadioGroup>findViewById(R.id.networks).getChildCount());
+  }
+
+  /** A file of more than 2 GiB cannot be mapped, whatever it holds. */
+  @Test
+  public void fileThatIsTooLargeIsRefusedInWords() throws Exception {
+    java.io.File huge = new java.io.File(RuntimeEnvironment.getApplication().getCacheDir(), "huge.tflite");
+    try (java.io.RandomAccessFile file = new java.io.RandomAccessFile(huge, "rw")) {
+      file.setLength(1L + Integer.MAX_VALUE); // Takes no place on the disk.
+    }
+    EngineException error = assertThrows(EngineException.class,
+        () -> new Source(huge).load(RuntimeEnvironment.getApplication()));
+    assertEquals("huge.tflite cannot be read: it has more than 2 GiB", error.getMessage());
+    assertTrue(huge.delete());
+  }
+
+  @Test
+  public void errorOfAnotherAppDoesNotEndThisOne() throws Exception {
+    BenchmarkActivity activity = open(BenchmarkActivity.class).get();
+    Uri uri = Uri.parse("content://others/bad.tflite");
+    shadowOf(activity.getContentResolver()).registerInputStreamSupplier(uri, () -> {
+      throw new StackOverflowError("theirs");
+    });
+    pick(activity, uri);
+    assertEquals("theirs", Stage.text(activity, R.id.failure_text));
+  }
+
+  /** What was opened under a name stays if the next file of that name is none, and no part of a file is left. */
+  @Test
+  public void damagedFileDoesNotReplaceAGoodOne() throws Exception {
+    BenchmarkActivity activity = open(BenchmarkActivity.class).get();
+    Uri uri = Uri.parse("content://others/a.tflite");
+    byte[][] content = {content("no_lce.tflite")};
+    shadowOf(activity.getContentResolver()).registerInputStreamSupplier(uri,
+        () -> new java.io.ByteArrayInputStream(content[0]));
+    pick(activity, uri);
+    long size = session.chosen().bytes();
+    content[0] = content("cut.tflite");
+    pick(activity, uri);
+    assertTrue(Stage.isShown(activity, R.id.failure));
+    assertEquals(size, session.chosen().bytes());
+    assertArrayEquals(new String[] {"a.tflite"}, new java.io.File(activity.getCacheDir(), "opened").list());
+  }
+
+  /** Two networks of one name would be mixed up, above all in a comparison. */
+  @Test
+  public void fileWithTheNameOfABundledNetworkGetsAnother() throws Exception {
+    java.nio.file.Path copy = fixture("ResNet20.tflite");
+    java.nio.file.Files.copy(fixture("no_lce.tflite"), copy, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+    BenchmarkActivity activity = open(BenchmarkActivity.class).get();
+    pick(activity, foreign("ResNet20.tflite"));
+    pick(activity, foreign("ResNet20.tflite")); // Once more is no second one.
+    assertEquals("ResNet20 (file)", session.chosen().name);
+    RadioGroup networks = activity.findViewById(R.id.networks);
+    assertEquals(session.sources().size(), networks.getChildCount());
+    assertTrue(network(activity, networks.getChildCount() - 1).getText().toString().startsWith("ResNet20 (file)\n"));
+  }
+
+  /** As when Android ends the process behind another app. */
+  @Test
+  public void choicesSurviveTheEndOfTheProcess() throws Exception {
+    ActivityController<BenchmarkActivity> controller = open(BenchmarkActivity.class);
+    pick(controller.get(), foreign("no_lce.tflite"));
+    controller.get().<EditText>findViewById(R.id.runs).setText("123");
+    controller.get().<EditText>findViewById(R.id.warm_up).setText("4");
+    controller.get().<Switch>findViewById(R.id.fuse).setChecked(false);
+    session.numThreads = 2;
+    session.implementation = "popcnt";
+    session.tried = "RepReActNetA";
+    Bundle state = new Bundle();
+    controller.saveInstanceState(state).pause().stop().destroy();
+    Session.restart(machine);
+    BenchmarkActivity activity = Robolectric.buildActivity(BenchmarkActivity.class).setup(state).get();
+    Session another = Session.of(activity);
+    assertNotSame(session, another);
+    assertEquals("no_lce", another.chosen().name);
+    assertEquals("123", Stage.text(activity, R.id.runs));
+    assertEquals("4", Stage.text(activity, R.id.warm_up));
+    assertEquals(1, activity.<Spinner>findViewById(R.id.threads).getSelectedItemPosition());
+    assertEquals(2, activity.<Spinner>findViewById(R.id.implementation).getSelectedItemPosition());
+    assertFalse(activity.<Switch>findViewById(R.id.fuse).isChecked());
+    assertEquals("RepReActNetA", another.tried);
+    session = another;
+  }
+
+  /** Run stays above a keyboard, which does not come by itself. */
+  @Test
+  @SuppressWarnings("deprecation") // For apps that target API 35, which this one does not.
+  public void keyboardHidesNothing() throws Exception {
+    BenchmarkActivity activity = open(BenchmarkActivity.class).get();
+    int mode = activity.getPackageManager().getActivityInfo(activity.getComponentName(), 0).softInputMode;
+    assertEquals(WindowManager.LayoutParams.SOFT_INPUT_ADJUST_RESIZE,
+        mode & WindowManager.LayoutParams.SOFT_INPUT_MASK_ADJUST);
+    assertEquals(WindowManager.LayoutParams.SOFT_INPUT_STATE_HIDDEN,
+        mode & WindowManager.LayoutParams.SOFT_INPUT_MASK_STATE);
+  }
+
+  /** Each control has a text, a description or a label; a description on a list would hide its value. */
+  @Test
+  public void talkBackFindsANameForEachControl() throws Exception {
+    for (Class<? extends Activity> screen : Arrays.asList(BenchmarkActivity.class, CompareActivity.class,
+        TryActivity.class, DeviceActivity.class)) {
+      Activity activity = open(screen).get();
+      Stage.awaitRest(session);
+      Set<Integer> labelled = new HashSet<>();
+      List<View> views = new ArrayList<>(Collections.singletonList(activity.findViewById(android.R.id.content)));
+      for (int i = 0; i < views.size(); i++) {
+        View view = views.get(i);
+        labelled.add(view.getLabelFor());
+        for (int j = 0; view instanceof ViewGroup && j < ((ViewGroup) view).getChildCount(); j++) {
+          views.add(((ViewGroup) view).getChildAt(j));
+        }
+      }
+      int controls = 0;
+      for (View view : views) {
+        boolean holdsAValue = view instanceof Spinner || view instanceof EditText;
+        if (!view.isShown() || !view.isClickable() && !holdsAValue) {
+          continue;
+        }
+        controls++;
+        boolean named = labelled.contains(view.getId()) && view.getId() != View.NO_ID;
+        if (holdsAValue) {
+          assertTrue(screen + " " + view, named && view.getContentDescription() == null);
+        } else {
+          assertTrue(screen + " " + view, named || view.getContentDescription() != null
+              || !Stage.texts(view).trim().isEmpty());
+        }
+      }
+      assertTrue(screen.toString(), controls >= 4);
+    }
   }
 
   @Test

@@ -134,6 +134,17 @@ public final class CompareActivityTest extends ScreenTest {
     assertTrue(stream.toString("UTF-8").contains("\nRepReActNetA,portable,"));
   }
 
+  /** The file that the other app has made is not left empty without a word. */
+  @Test
+  public void tableThatIsGoneIsTold() throws Exception {
+    CompareActivity activity = compared();
+    activity.findViewById(R.id.save_csv).performClick();
+    session.comparison = null;
+    shadowOf(activity).receiveResult(shadowOf(activity).getNextStartedActivity(), Activity.RESULT_OK,
+        new Intent().setData(Uri.parse("content://others/c.csv")));
+    assertTrue(org.robolectric.shadows.ShadowToast.getTextOfLatestToast().startsWith("Not saved: Android has ended"));
+  }
+
   @Test
   public void wrongNumbersAreTold() {
     session.runs = "0";

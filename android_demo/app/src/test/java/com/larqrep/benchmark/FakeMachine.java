@@ -29,6 +29,10 @@ final class FakeMachine extends Machine {
   volatile Semaphore permits;
   /** Why nothing can be run; null if it can. */
   volatile String failure;
+  /** An error of the machine, such as no programmer expects; null if there is none. */
+  volatile Error error;
+  /** Whether runs take time; long series need not. */
+  volatile boolean sleeps = true;
   /** Whether wrong outputs are those of portable only. */
   volatile boolean wrongInPortable;
   volatile long page = 4096;
@@ -67,6 +71,9 @@ final class FakeMachine extends Machine {
 
   @Override
   Model open(ModelFile file, Options options, String hint) throws EngineException {
+    if (error != null) {
+      throw error;
+    }
     if (file.fault() != null || failure != null) {
       throw new EngineException(file.fault() != null ? file.fault() : failure);
     }
@@ -160,8 +167,9 @@ final class FakeMachine extends Machine {
           permits.acquire();
         }
         boolean portable = "portable".equals(options.implementation);
-        // Now and then a run is slower.
-        Thread.sleep((portable ? 6 : 2) / Math.min(2, options.numThreads), runs++ % 7 == 0 ? 900_000 : 0);
+        if (sleeps) { // Now and then a run is slower.
+          Thread.sleep((portable ? 6 : 2) / Math.min(2, options.numThreads), runs++ % 7 == 0 ? 900_000 : 0);
+        }
       } catch (InterruptedException error) {
         throw new EngineException("interrupted", error);
       }

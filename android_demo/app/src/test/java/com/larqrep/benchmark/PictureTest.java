@@ -3,9 +3,12 @@ package com.larqrep.benchmark;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertTrue;
 
+import android.graphics.Bitmap;
 import android.net.Uri;
 import com.larqrep.benchmark.core.Preparation;
 import com.larqrep.benchmark.core.TensorInfo;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -14,12 +17,13 @@ import org.json.JSONObject;
 import org.junit.Assert;
 import org.junit.Test;
 import org.robolectric.RuntimeEnvironment;
+import org.robolectric.Shadows;
 import org.tensorflow.lite.DataType;
 
 /** Pictures at addresses of other apps, against what the Python runtime makes of the same files. */
 public final class PictureTest extends ScreenTest {
   private static Picture read(Uri uri) throws IOException {
-    return Picture.read(RuntimeEnvironment.getApplication().getContentResolver(), uri);
+    return Picture.read(RuntimeEnvironment.getApplication(), uri);
   }
 
   /** Of each file of the list: its metadata, the input's shape, and the numbers that Python makes. */
@@ -71,6 +75,31 @@ public final class PictureTest extends ScreenTest {
     assertEquals(9000 / large.reduction, large.width, 1);
     assertEquals(6000 / large.reduction, large.height, 1);
     assertTrue(large.preview(1024).getWidth() <= 2048);
+  }
+
+  /** Of any form there is something to see, and something for the network. */
+  @Test
+  public void extremeFormsAreTaken() throws Exception {
+    int[][] forms = {{1, 1}, {1, 5000}, {5000, 1}, {3, 4096}};
+    TensorInfo input = new TensorInfo("input", DataType.FLOAT32, new int[] {1, 16, 24, 3}, 0, 0);
+    Preparation preparation = Preparation.of(new JSONObject(), input);
+    for (int[] form : forms) {
+      Bitmap bitmap = Bitmap.createBitmap(form[0], form[1], Bitmap.Config.ARGB_8888);
+      bitmap.eraseColor(0xFF336699);
+      ByteArrayOutputStream png = new ByteArrayOutputStream();
+      bitmap.compress(Bitmap.CompressFormat.PNG, 100, png);
+      Uri uri = Uri.parse("content://others/form.png");
+      Shadows.shadowOf(RuntimeEnvironment.getApplication().getContentResolver()).registerInputStreamSupplier(uri,
+          () -> new ByteArrayInputStream(png.toByteArray()));
+      Picture picture = read(uri);
+      assertEquals(form[0], picture.width);
+      assertEquals(form[1], picture.height);
+      assertEquals(0xFF336699, picture.preview(1024).getPixel(0, 0));
+      ByteBuffer buffer = ByteBuffer.allocateDirect(4 * input.count()).order(ByteOrder.nativeOrder());
+      preparation.prepare(picture.argb, picture.width, picture.height, buffer);
+      assertEquals(0x33 / 255f, buffer.getFloat(0), 1e-6);
+      assertEquals(0x99 / 255f, buffer.getFloat(4 * input.count() - 4), 1e-6);
+    }
   }
 
   @Test

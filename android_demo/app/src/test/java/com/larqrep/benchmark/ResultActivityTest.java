@@ -83,6 +83,19 @@ public final class ResultActivityTest extends ScreenTest {
     assertEquals("ok", new JSONObject(text.substring(text.indexOf('{'))).getString("status"));
   }
 
+  /** Android hands on about a megabyte; what is longer would end the app. */
+  @Test
+  public void longReportIsNotShared() throws Exception {
+    machine.sleeps = false;
+    session.runs = "20000";
+    ResultActivity activity = result();
+    assertTrue(activity.document(true).length() > 100_000);
+    activity.findViewById(R.id.share).performClick();
+    Intent send = shadowOf(activity).getNextStartedActivity().getParcelableExtra(Intent.EXTRA_INTENT, Intent.class);
+    String text = send.getStringExtra(Intent.EXTRA_TEXT);
+    assertTrue(text, text.startsWith("ResNet20, 1 thread, avx2: median ") && text.endsWith("save them."));
+  }
+
   @Test
   public void jsonAndCsvAreSaved() throws Exception {
     ResultActivity activity = result();

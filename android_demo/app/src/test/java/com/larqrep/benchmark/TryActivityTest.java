@@ -14,6 +14,7 @@ import android.net.Uri;
 import android.provider.MediaStore;
 import android.widget.ImageView;
 import java.nio.FloatBuffer;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Semaphore;
 import org.junit.Test;
 import org.robolectric.android.controller.ActivityController;
@@ -106,8 +107,45 @@ public final class TryActivityTest extends ScreenTest {
     shadowOf(activity).receiveResult(shadowOf(activity).getNextStartedActivity(), Activity.RESULT_OK,
         new Intent().setData(foreign("cut.tflite")));
     Stage.awaitRest(session);
+    Stage.awaitRest(session);
     assertEquals("It failed", Stage.text(activity, R.id.answer));
     assertTrue(Stage.text(activity, R.id.remark).startsWith("The picture cannot be read: "));
+  }
+
+  /** The screen that is there when the picture has been read shows it; the one that asked is gone. */
+  @Test
+  public void pictureThatIsReadDuringARotationIsShown() throws Exception {
+    ActivityController<TryActivity> controller = open(TryActivity.class);
+    Stage.choose(session, controller.get(), 2);
+    controller.get().findViewById(R.id.gallery).performClick();
+    CountDownLatch turned = new CountDownLatch(1);
+    session.execute(() -> {
+      try {
+        turned.await();
+      } catch (InterruptedException error) {
+        throw new AssertionError(error);
+      }
+    });
+    shadowOf(controller.get()).receiveResult(shadowOf(controller.get()).getNextStartedActivity(), Activity.RESULT_OK,
+        new Intent().setData(foreign("turned.jpg")));
+    TryActivity activity = controller.recreate().get();
+    turned.countDown();
+    Stage.awaitRest(session);
+    Stage.awaitRest(session);
+    assertTrue(Stage.text(activity, R.id.answer).startsWith("class "));
+    assertNotNull(activity.<ImageView>findViewById(R.id.picture).getDrawable());
+    controller.pause().stop().destroy();
+    Stage.awaitRest(session);
+    assertEquals(machine.opened.size(), machine.closed); // The screen that asked has loaded nothing again.
+  }
+
+  @Test
+  public void cameraThatGivesNothingIsTold() throws Exception {
+    TryActivity activity = choose(2);
+    activity.findViewById(R.id.camera).performClick();
+    shadowOf(activity).receiveResult(shadowOf(activity).getNextStartedActivity(), Activity.RESULT_OK, null);
+    assertEquals("The camera app has given no picture.",
+        org.robolectric.shadows.ShadowToast.getTextOfLatestToast());
   }
 
   @Test
@@ -149,6 +187,12 @@ public final class TryActivityTest extends ScreenTest {
     assertEquals("portable", machine.opened.get(machine.opened.size() - 1).implementation);
     assertEquals(2, machine.opened.get(machine.opened.size() - 1).numThreads);
     assertFalse(machine.opened.get(machine.opened.size() - 1).fuse);
+  }
+
+  @Test
+  public void unexpectedErrorIsTold() throws Exception {
+    machine.error = new StackOverflowError("too deep");
+    assertEquals("too deep", Stage.text(choose(1), R.id.remark));
   }
 
   @Test

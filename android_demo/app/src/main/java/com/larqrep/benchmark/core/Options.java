@@ -175,6 +175,26 @@ public final class Options {
     return builder.build();
   }
 
+  /**
+   * The name of the report in a command line whose other options may be wrong; null if it has none.
+   *
+   * @param arguments as {@link #parse} takes them
+   */
+  public static String outputOf(String arguments) {
+    String output = null;
+    try {
+      List<String> words = split(arguments == null ? "" : arguments);
+      for (int i = 0; i < words.size(); i++) {
+        String word = words.get(i);
+        output = word.startsWith("--output=") ? word.substring("--output=".length())
+            : word.equals("--output") && i + 1 < words.size() ? words.get(i + 1) : output;
+      }
+    } catch (OptionException quotes) {
+      return null;
+    }
+    return output != null && isPlainName(output) ? output : null;
+  }
+
   private static void set(Builder builder, String name, String value) {
     switch (name) {
       case "--model":
