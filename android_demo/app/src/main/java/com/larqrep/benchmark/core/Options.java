@@ -21,6 +21,7 @@ public final class Options {
       Arrays.asList("--model", "--num_threads", "--warmup_runs", "--num_runs", "--top", "--implementation", "--no_fuse",
           "--output", "--compare", "--random", "--json");
   private static final List<String> FLAGS = Arrays.asList("--no_fuse", "--compare", "--random", "--json");
+  private static final List<String> VARIED = Arrays.asList("--num_threads", "--implementation");
 
   /** Name of a bundled network or path of a file; null for the first bundled one. */
   public final String model;
@@ -151,6 +152,7 @@ public final class Options {
   public static Options parse(String arguments) {
     List<String> words = split(arguments == null ? "" : arguments);
     Builder builder = new Builder();
+    String varied = null; // An option for what a comparison tries out.
     for (int i = 0; i < words.size(); i++) {
       String word = words.get(i);
       int equals = word.startsWith("--") ? word.indexOf('=') : -1;
@@ -171,6 +173,10 @@ public final class Options {
         value = words.get(++i);
       }
       set(builder, name, value);
+      varied = VARIED.contains(name) ? name : varied;
+    }
+    if (builder.compare && varied != null) {
+      throw new OptionException(varied + " has no effect with --compare, which tries several: leave it out.");
     }
     return builder.build();
   }

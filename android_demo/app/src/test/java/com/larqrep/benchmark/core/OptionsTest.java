@@ -58,14 +58,18 @@ public class OptionsTest {
     assertEquals("--num_runs should be a whole number, found '99999999999'.", refusal("--num_runs=99999999999"));
     assertEquals("--num_runs needs a value: --num_runs=VALUE.", refusal("--num_runs"));
     assertEquals("--compare takes no value, found '1'.", refusal("--compare=1"));
+    assertEquals("--num_threads has no effect with --compare, which tries several: leave it out.",
+        refusal("--num_threads=2 --compare"));
+    assertTrue(refusal("--compare --implementation portable").startsWith("--implementation has no effect"));
     assertEquals("--top should be at least 0, found -1.",
         assertThrows(OptionException.class, () -> new Options.Builder().setTop(-1).build()).getMessage());
   }
 
   @Test
   public void buildsOnOtherOptions() {
-    Options options = Options.parse("--model=a --num_threads=2 --warmup_runs=3 --num_runs=4 --top=6 --implementation=x "
-        + "--no_fuse --output=o --compare --random --json");
+    Options parsed = Options.parse("--model=a --num_threads=2 --warmup_runs=3 --num_runs=4 --top=6 --implementation=x "
+        + "--no_fuse --output=o --random --json");
+    Options options = new Options.Builder(parsed).setCompare(true).build();
     Options same = new Options.Builder(options).build();
     assertEquals("a 2 3 4 6 x false o true", same.model + " " + same.numThreads + " " + same.warmupRuns + " "
         + same.numRuns + " " + same.top + " " + same.implementation + " " + same.fuse + " " + same.output + " "
