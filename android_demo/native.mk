@@ -60,7 +60,7 @@ $(foreach abi,$(ABIS),$(eval $(call LIBRARIES,$(abi)))\
   $(foreach stub,libc libm,$(eval $(call STUB,$(abi),$(stub)))))
 
 RUNTIME_SOURCES := $(wildcard runtime/src/main/java/com/larqrep/runtime/*.java)
-build/runtime/compiled: $(RUNTIME_SOURCES) $(dir $(firstword $(RUNTIME_SOURCES))) $(TFLITE_API)
+build/runtime/compiled: $(RUNTIME_SOURCES) $(call folders,runtime/src/main/java) $(TFLITE_API)
 	rm -rf build/runtime/classes
 	$(JAVAC) -cp $(TFLITE_API) -d build/runtime/classes $(RUNTIME_SOURCES)
 	touch $@
