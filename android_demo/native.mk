@@ -1,8 +1,9 @@
 # The delegate and its JNI library for Android, without an NDK, and the AAR with both.
 TARGET_arm64-v8a := aarch64-linux-android$(MIN_SDK)
 TARGET_x86_64 := x86_64-linux-android$(MIN_SDK)
-CLANG = $(call need,clang)clang
-JDK := $(realpath $(dir $(realpath $(shell command -v javac)))..)
+CLANG = $(call need,clang)$(call need,ld.lld)clang
+JDK = $(call need,javac)$(realpath $(dir $(realpath $(shell command -v javac)))..)
+JNI_HEADERS = -isystem $(JDK)/include -isystem $(JDK)/include/linux
 CPP := runtime/src/main/cpp
 
 DELEGATE_NAMES := $(sort $(patsubst ../runtime/src/%.c,%,$(wildcard ../runtime/src/*.c)))
@@ -45,10 +46,9 @@ build/native/$(1)/%.o: ../runtime/src/%.c $(wildcard ../runtime/src/*.h native/i
 
 build/native/$(1)/larq_rep_jni.o: $(CPP)/larq_rep_jni.c ../runtime/src/tflite.h $(wildcard native/include/*.h) native.mk
 	@mkdir -p $$(@D)
-	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) -I../runtime/src -isystem $(JDK)/include \
-	  -isystem $(JDK)/include/linux -c -o $$@ $$<
+	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_FLAGS) -I../runtime/src $$(JNI_HEADERS) -c -o $$@ $$<
 
-build/native/$(1)/liblarq_rep_delegate.so: $(DELEGATE_NAMES:%=build/native/$(1)/%.o) \
+build/native/$(1)/liblarq_rep_delegate.so: $(DELEGATE_NAMES:%=build/native/$(1)/%.o) ../runtime/src \
     $(foreach stub,libc libm,build/native/$(1)/stubs/$(stub).so)
 	$$(CLANG) --target=$(TARGET_$(1)) $(NATIVE_LINK) -Wl,-soname,$$(@F) -Lbuild/native/$(1)/stubs -o $$@ \
 	  $$(filter %.o,$$^) $$(LIBGCC_$(1)) -lc -lm
@@ -60,7 +60,7 @@ $(foreach abi,$(ABIS),$(eval $(call LIBRARIES,$(abi)))\
   $(foreach stub,libc libm,$(eval $(call STUB,$(abi),$(stub)))))
 
 RUNTIME_SOURCES := $(wildcard runtime/src/main/java/com/larqrep/runtime/*.java)
-build/runtime/compiled: $(RUNTIME_SOURCES) $(TFLITE_API)
+build/runtime/compiled: $(RUNTIME_SOURCES) $(call folders,runtime/src/main/java) $(TFLITE_API)
 	rm -rf build/runtime/classes
 	$(JAVAC) -cp $(TFLITE_API) -d build/runtime/classes $(RUNTIME_SOURCES)
 	touch $@
@@ -81,7 +81,7 @@ host: $(ABIS:%=build/shim/%/run) build/shim/HostRun.jar  ## what runs Android's 
 
 define SHIM
 build/shim/$(1)/libc.S: host/shim.py $(SHIM_ARCHIVES)
-	$(PYTHON) host/shim.py $(1) $$(@D) $(SHIM_ARCHIVES)
+	$$(call need,llvm-nm)$(PYTHON) host/shim.py $(1) $$(@D) $(SHIM_ARCHIVES)
 
 build/shim/$(1)/libshim.so: host/shim.c native.mk
 	@mkdir -p $$(@D)
@@ -94,7 +94,7 @@ build/shim/$(1)/libc.so: build/shim/$(1)/libc.S build/shim/$(1)/libshim.so
 	$$(HOST_CC_$(1)) -nostdlib -shared -Wl,-soname,libc.so -Wl,--version-script=$$(@D)/versions.map -o $$@ $$^
 
 build/shim/$(1)/run: host/run.c build/shim/$(1)/libc.so
-	$$(HOST_CC_$(1)) $(HOST_FLAGS) -isystem $(JDK)/include -isystem $(JDK)/include/linux -o $$@ $$< -ldl
+	$$(HOST_CC_$(1)) $(HOST_FLAGS) $$(JNI_HEADERS) -o $$@ $$< -ldl
 endef
 $(foreach abi,$(ABIS),$(eval $(call SHIM,$(abi))))
 

@@ -1,5 +1,6 @@
 """The signed APK: what Android demands of it, what it calls, and that two builds give the same file."""
 
+import os
 import re
 import shutil
 import struct
@@ -229,3 +230,24 @@ def test_a_changed_source_rebuilds_what_depends_on_it_and_an_unchanged_one_nothi
     network = commands_after_change_of(copy, "build/assets/networks.json")
     assert "aapt2 link" in network and "javac" not in network
     assert "mvn" not in java + c_source + resource + network
+
+
+@pytest.mark.parametrize(
+    "source, command",
+    [
+        ("app/src/main/java/com/larqrep/benchmark/DrawView.java", "javac"),
+        ("app/src/main/res/values-w600dp/dimens.xml", "aapt2 compile"),
+        ("../runtime/src/plugin.c", "liblarq_rep_delegate.so"),
+        ("runtime/src/main/java/com/larqrep/runtime/LarqRepDelegate.java", "build/runtime/classes"),
+    ],
+)
+def test_what_is_made_of_a_source_that_is_removed_is_made_again(copy, source, command):
+    path = copy / source
+    content, times = path.read_bytes(), path.parent.stat()
+    path.unlink()
+    try:
+        assert command in output_of("make", "-n", "-C", copy, "build/larq-rep-benchmark-unsigned.apk")
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(0, 0))
+        os.utime(path.parent, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -16,12 +16,14 @@ import re
 import shlex
 import subprocess
 import threading
+import zipfile
 from pathlib import Path
 
 import graphs
 import numpy as np
 import originals
 import pytest
+import run_on_device
 from larq_rep_runtime import Interpreter, images, metadata, preparation, run
 from larq_rep_runtime.library import DelegateError
 from PIL import Image
@@ -801,6 +803,34 @@ def test_damaged_files_in_the_engine(class_path, built, files):
         for case in cases:
             refused += "error" in measured(ask, case, implementations=[None], arguments="--num_runs=1 --warmup_runs=0")
     assert 300 < refused < len(cases)
+
+
+@pytest.mark.parametrize("name", ["ResNet20", "RepResNet20", "RepReActNetA"])
+def test_a_bit_of_a_binary_weight_differs_in_json_and_in_the_exit_code(
+    engine, built, name, tmp_path, monkeypatch, capsys
+):
+    """One bit of the first, a middle and the last layer of each bundled network, against the reference in the APK."""
+    from larq_rep.converters.flatbuffer import Flatbuffer  # Imports TensorFlow, in the right order.
+
+    with zipfile.ZipFile(built("larq-rep-benchmark.apk")) as apk:
+        content, text = (apk.read(f"assets/{name}.{ending}") for ending in ("tflite", "reference.json"))
+    flatbuffer = Flatbuffer(content)
+    filters = [flatbuffer.constant(op.inputs[1]).tobytes() for op in flatbuffer.operators if op.name == "LceBconv2d"]
+    starts = [content.index(weights) for weights in filters]
+    half = len(filters) // 2
+    places = [starts[0], starts[half] + len(filters[half]) // 2, starts[-1] + len(filters[-1]) - 1]
+    file = tmp_path / f"{name}.tflite"
+    for place, verdict, code in [(None, "agrees", 0), *((place, "differs", 1) for place in places)]:
+        changed = bytearray(content)
+        if place is not None:
+            changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        request = {"path": str(file), "reference_json": text.decode(), "network": name, "arguments": "--num_runs=1"}
+        found = engine("benchmark", implementations=[None], **request)["json"]
+        assert found["agreement"]["verdict"] == verdict and found["agreement"]["inputs"] == 8, place
+        monkeypatch.setattr(run_on_device, "run", lambda arguments, found=found: found)
+        assert run_on_device.main([]) == code
+        assert name in capsys.readouterr().out
 
 
 def test_engine_without_operators_of_lce(engine):

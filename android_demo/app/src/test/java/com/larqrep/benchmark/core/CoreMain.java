@@ -138,7 +138,8 @@ public final class CoreMain {
     Report report = new Report(new JSONObject().put("model", "a phone, \"new\""), "0.2.0", "2.16.1");
     JSONObject thermal = new JSONObject().put("before", 1).put("after", 2);
     float[][] reference = outputs(request, "reference");
-    Reference parsed = reference == null ? null : Reference.parse("r.json", referenceJson(reference));
+    String text = reference == null ? request.optString("reference_json", null) : referenceJson(reference);
+    Reference parsed = text == null ? null : Reference.parse("r.json", text);
     JSONArray implementations = request.getJSONArray("implementations");
     Comparison comparison = new Comparison();
     BenchmarkResult result = null;
