@@ -127,7 +127,16 @@ def test_rules_of_the_loader(abi, name):
 
 
 def make_variable(folder: Path, name: str) -> list[str]:
-    command = ["make", "-s", "-C", folder, "--eval", f"show-variable: ; @: $(info $({name}))", "show-variable"]
+    command = [
+        "make",
+        "-s",
+        "--no-print-directory",
+        "-C",
+        folder,
+        "--eval",
+        f"show-variable: ; @: $(info $({name}))",
+        "show-variable",
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
