@@ -75,5 +75,5 @@ ablation: install  ## the papers' comparisons in miniature; continues where it w
 
 clean:
 	$(MAKE) -C runtime clean
-	$(MAKE) -C android_demo clean
+	test ! -d android_demo/build || $(MAKE) -C android_demo clean
 	rm -rf build dist $(VENV) $(ZOO_VENV) *.egg-info runtime/*.egg-info
