@@ -171,7 +171,10 @@ def test_why_an_untrained_network_predicts_something_else():
     # Which sums fall below 0 depends on the processor and the batch, so the errors need not be equal.
     assert result.predict_error > 0.001 and error > 0.001
     (note,) = result.notes
-    assert f"differs from the file by up to {error:.1%}" in note and "the zero-padded border of conv0, conv1" in note
+    assert (
+        f"differs from the file by up to {result.predict_error:.1%}" in note
+        and "the zero-padded border of conv0, conv1" in note
+    )
 
     # What flips is at the border, and 0 in integers.
     flatbuffer = Flatbuffer(content)
