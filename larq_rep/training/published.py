@@ -12,6 +12,7 @@ from larq_rep.datasets import BMXNET_STATISTICS, CIFAR10_STATISTICS, CIFAR100_ST
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.recipe import Phase, Recipe
 from larq_rep.training.schedules import Cosine, Linear, Steps, WarmupSteps
+from larq_rep.training.surveyed import SURVEYED
 
 _CIFAR10 = CIFAR10_STATISTICS._asdict()
 _CIFAR100 = CIFAR100_STATISTICS._asdict()
@@ -428,6 +429,7 @@ RECIPES: dict[str, Recipe] = {
             "RAdam, its rate, the cosine and 120 epochs are recorded for the group's later BinaryDenseNets; using them "
             "for MeliusNet, and the other values, are our choices.",
         ),
+        *SURVEYED,
     )
 }
 
