@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from larq_rep.checks import require_model
 from larq_rep.graph import has_graph, nodes
+from larq_rep.layers.circulant import CirculantConv2D
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
 from larq_rep.quantizers.base import precision_of
@@ -288,7 +289,9 @@ def _macs(node, name: str, binary: bool) -> Iterator[tuple[int, tf.Variable, boo
         yield pixels * _size(layer.pointwise_kernel.shape, name), layer.pointwise_kernel, False
     else:
         kernel = layer.depthwise_kernel if isinstance(layer, _DEPTHWISE) else layer.kernel
-        yield pixels * _size(kernel.shape, name), kernel, binary
+        # Each latent filter of a circulant convolution is used in all its turns.
+        turns = layer.turns if isinstance(layer, CirculantConv2D) else 1
+        yield pixels * turns * _size(kernel.shape, name), kernel, binary
 
 
 def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:

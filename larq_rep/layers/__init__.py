@@ -3,6 +3,8 @@
 from larq_rep.layers.activations import BiasedPReLU, RPReLU
 from larq_rep.layers.batch_norm import BatchNormalization
 from larq_rep.layers.bmxnet import PopCount
+from larq_rep.layers.branches import SoftGate, Vote, WeightedSum
+from larq_rep.layers.circulant import CirculantConv2D
 from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepQuantConv2D, RepQuantDense
@@ -13,6 +15,7 @@ __all__ = [
     "BatchNormalization",
     "BiasedPReLU",
     "ChannelShuffle",
+    "CirculantConv2D",
     "GroupNormShuffle",
     "Mirror",
     "PopCount",
@@ -23,6 +26,9 @@ __all__ = [
     "RepQuantConv2D",
     "RepQuantDense",
     "Repeat",
+    "SoftGate",
     "ThermometerEncoding",
+    "Vote",
+    "WeightedSum",
     "XNORScale",
 ]

@@ -35,6 +35,8 @@ do. An error names a member that is needed but missing; Larq's classes are known
 by their own. It is best to derive a `schedule` from `larq_rep.quantizers.callbacks.QuantizerSchedule`.
 """
 
+from larq_rep.quantizers.abc_net import BasisWeights, ShiftedSigns
+from larq_rep.quantizers.cbcn import CirculantKernel
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign
 from larq_rep.quantizers.ir_net import EDESign, LibraSign
 from larq_rep.quantizers.presb import AresSign, LeakyRSign, LeakySign
@@ -45,7 +47,9 @@ from larq_rep.quantizers.xnor import CentredClip, DoReFaSign, XNORSign
 
 __all__ = [
     "AresSign",
+    "BasisWeights",
     "CentredClip",
+    "CirculantKernel",
     "DoReFaSign",
     "EDESign",
     "LeakyRSign",
@@ -59,6 +63,7 @@ __all__ = [
     "ReCUSign",
     "RotatedSign",
     "ScaledSign",
+    "ShiftedSigns",
     "StandardizedSign",
     "XNORSign",
 ]

@@ -176,7 +176,7 @@ def test_flip_ratio_counts_flipped_signs(name):
     cls = class_of(name)
     arguments = {"bits": 1} if cls is quantizers.QuantSign else {}
     quantizer = cls(**arguments, metrics=["flip_ratio"])
-    w = np.array([0.4, 0.2, -0.3, -0.3], "float32").reshape(1, 1, 4, 1)
+    w = np.array([0.8, 0.6, -0.3, -0.3], "float32").reshape(1, 1, 4, 1)
     # A rotation mixes the weights.
     flips = -1 if cls is quantizers.RotatedSign else np.array([-1, 1, 1, 1], "float32").reshape(1, 1, 4, 1)
     quantizer(tf.constant(w))

@@ -40,6 +40,8 @@ USES = {
     "kernel constraint": lambda thing, x: conv("ste_sign", kernel_constraint=thing)(x),
     "of output and input": lambda thing, x: thing([conv("ste_sign")(x), x]),
     "gate": gate,
+    "of two": lambda thing, x: thing([conv("ste_sign")(x), conv("ste_sign")(x)]),
+    "circulant": lambda thing, x: layers.CirculantConv2D(4, 3, input_quantizer="ste_sign", kernel_quantizer=thing)(x),
 }
 
 
@@ -79,6 +81,10 @@ CASES = {
     "BiasedPReLU": Case({"alpha_regularizer": L2}, trained=[(8,), (1, 1, 8)]),
     "ChannelShuffle": Case({}),
     "ChannelShuffle-4": Case({"groups": 4}),
+    "CirculantConv2D": Case(
+        {"filters": 8, "kernel_size": 3, "strides": 2, "padding": "same", "input_quantizer": "ste_sign"},
+        trained=[(3, 3, 8, 2), (8,)],
+    ),
     "GroupNormShuffle": Case({}, trained=[(8,), (8,)]),
     "GroupNormShuffle-4": Case({"groups": 4, "shuffle": False, "epsilon": 0.1}, trained=[(8,), (8,)]),
     "Mirror": Case({}, state=[()]),
@@ -110,10 +116,16 @@ CASES = {
         {"units": 8, "input_quantizer": "r_sign", "kernel_quantizer": "scaled_sign"}, trained=[(8, 4), (4,), (8,)]
     ),
     "Repeat": Case({"times": 3}),
+    "SoftGate": Case({"theta_initializer": "ones"}, "of two", [KERNEL, KERNEL, ()]),
     "ThermometerEncoding": Case({"resolution": 5}, "before a convolution", [(3, 3, 51 * 8, 4)]),
+    "Vote": Case({"factors_initializer": "zeros"}, "of two", [KERNEL, KERNEL], state=[(2,)]),
+    "WeightedSum": Case({"factors_initializer": "ones"}, "of two", [KERNEL, KERNEL, (2,)]),
     "XNORScale": Case({"kernel_size": (3, 1), "strides": 2, "padding": "valid"}),
     "AresSign": kernel("ares_sign", {}),
+    "BasisWeights": kernel("basis_weights", {}),
+    "BasisWeights-3": kernel("basis_weights", {"bits": 3}),
     "CentredClip": Case({}, "kernel constraint", [KERNEL], "centred_clip"),
+    "CirculantKernel": Case({}, "circulant", [(3, 3, 8, 1), (4,)], "circulant_kernel"),
     "DoReFaSign": kernel("dorefa_sign", {}),
     "EDESign": Case({"t": 0.3}, alias="ede_sign"),
     "EDESign-input": inputs("ede_sign", {"t": 0.3}),
@@ -132,6 +144,8 @@ CASES = {
         "rotated_sign", {"t": 0.3, "regularizer": L2, "alpha_initializer": "ones"}, (4,), (4,), state=[(8, 8), (9, 9)]
     ),
     "ScaledSign": kernel("scaled_sign", {}),
+    "ShiftedSigns": inputs("shifted_signs", {}, (1,), (1,)),
+    "ShiftedSigns-3": inputs("shifted_signs", {"bits": 3}, (3,), (3,)),
     "StandardizedSign": inputs("standardized_sign", {"t": 0.2, "crop": (1, 0)}),
     "XNORSign": kernel("xnor_sign", {}),
 }
