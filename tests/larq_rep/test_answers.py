@@ -60,7 +60,7 @@ OTHERS = {
 CASES |= {
     name: functools.partial(class_of(name), **layer_cases.CASES[name].arguments)
     for name in quantizers.__all__
-    if name not in {*CASES, "CentredClip"}
+    if name not in {*CASES, "CentredClip", "CirculantKernel"}
 }
 
 
@@ -75,7 +75,9 @@ def _classes(module):
 def test_every_quantizer_is_a_case():
     known = {name.split("-")[0] for name in {**CASES, **OTHERS}}
     aliases = {"DoReFaQuantizer", "NoOpQuantizer"}
-    assert _classes(quantizers) | _classes(lq.quantizers) == known | aliases
+    # Its results have another shape: see test_circulant.py.
+    elsewhere = {"CirculantKernel"}
+    assert _classes(quantizers) | _classes(lq.quantizers) == known | aliases | elsewhere
 
 
 @pytest.fixture(params=CASES)
@@ -111,7 +113,7 @@ def test_no_gradient_passes_beyond_the_window(case):
     np.testing.assert_allclose(shifted(quantizer, x)[1], window, rtol=1e-6)
 
 
-STANDARDIZED = ("StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
+STANDARDIZED = ("BasisWeights", "StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ STANDARDIZED = ("StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
 def test_the_sign_of_a_zero(name):
     quantizer = CASES[name]()
     x = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
-    x[0, 0, 0, 0] = {"LowBitSign": 2 / 3, "DoReFa": 0.5}.get(name, 0)
+    x[0, 0, 0, 0] = {"LowBitSign": 2 / 3, "DoReFa": 0.5, "ShiftedSigns": 0.5}.get(name, 0)
     y = quantizer(x)
     assert value_of(quantizer)(tf.constant(x))[0, 0, 0, 0] == 0
     assert (y[0, 0, 0, 0] > 0) == zero_is_positive(quantizer)

@@ -10,6 +10,7 @@ from larq_rep.converters import convert, verify
 from larq_rep.cost import count
 from larq_rep.layers import CirculantConv2D
 from larq_rep.quantizers import CirculantKernel
+from larq_rep.quantizers.base import value_of, window_of
 from larq_rep.quantizers.cbcn import quarter_turn
 
 # Where each of the nine cells of a filter comes to, counted by rows from 1.
@@ -53,6 +54,13 @@ def test_circulant_kernel_matches_formula():
     through_scale = np.sign(w) / w.size * (g * sign(expanded(w))).sum()
     expected = scale * gathered * np.maximum(2 - 2 * np.abs(w), 0) + through_scale
     np.testing.assert_allclose(dw, expected, rtol=1e-9)
+
+
+def test_what_it_answers():
+    w = tf.constant(np.random.default_rng(5).normal(size=(3, 3, 4, 2)))
+    quantizer = CirculantKernel(dtype="float64")
+    np.testing.assert_array_equal(np.sign(quantizer(w)[..., ::4]), np.sign(value_of(quantizer)(w)))
+    assert window_of(quantizer)(w) is None
 
 
 def test_four_quarter_turns_are_the_identity():
