@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """The zoo network that a model is, or from which `larq_rep.reptran` made it.
+    """The zoo network that a model is, or from which `larq_rep.reptran` or `larq_rep.zoo.Ensemble` made it.
 
     # Attributes
         network: Name of its constructor.

@@ -22,6 +22,7 @@ logits stay float32, as Keras' guide recommends, and everything between is compu
 """
 
 from larq_rep import lazy
+from larq_rep.zoo.abc_net import ABCNet18
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34
 from larq_rep.zoo.binarydensenet import (
     BinaryDenseNet28,
@@ -32,6 +33,9 @@ from larq_rep.zoo.binarydensenet import (
 )
 from larq_rep.zoo.binarydensenet_ablation import BinaryDenseNet13, BinaryDenseNet21, BinaryDenseNet37Ablation
 from larq_rep.zoo.bireal import BiRealNet18, BiRealNet34, BiRealNet50, RepBiRealNet18, RepBiRealNet34
+from larq_rep.zoo.cbcn import CBCNResNet18
+from larq_rep.zoo.ensemble import BENN18, Ensemble
+from larq_rep.zoo.group_net import GroupNet18, GroupNet34
 from larq_rep.zoo.importing import import_checkpoint
 from larq_rep.zoo.larq_zoo import (
     BinaryAlexNet,
@@ -57,6 +61,8 @@ from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 from larq_rep.zoo.weights import load_weights
 
 __all__ = [
+    "BENN18",
+    "ABCNet18",
     "AresBNet10",
     "AresBNet18",
     "AresBNet34",
@@ -71,7 +77,11 @@ __all__ = [
     "BinaryDenseNet37Ablation",
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
+    "CBCNResNet18",
     "DoReFaNet",
+    "Ensemble",
+    "GroupNet18",
+    "GroupNet34",
     "MeliusNet22",
     "MeliusNet29",
     "MeliusNet42",

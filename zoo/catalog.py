@@ -27,6 +27,10 @@ _TITLES = {
     "binarydensenet": "BinaryDenseNet",
     "resnet_e": "ResNetE",
     "meliusnet": "MeliusNet",
+    "abc_net": "ABC-Net",
+    "group_net": "Group-Net",
+    "cbcn": "CBCN",
+    "ensemble": "Ensembles",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {

@@ -102,14 +102,14 @@ def skipped(x: tf.Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _crop(x: tf.Tensor, name: str) -> tf.Tensor:
+def crop(x: tf.Tensor, name: str) -> tf.Tensor:
     return tf.keras.layers.Cropping2D([(rows, 0) for rows in skipped(x)], name=f"{name}_crop")(x)
 
 
 def sampled_shortcut(x: tf.Tensor, filters: int, name: str, method: Method) -> tf.Tensor:
     """Every second pixel; the new channels are zeros, half of them in front, half behind (option A)."""
     # Pooling of single pixels picks [0::2, 0::2].
-    x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(_crop(x, name))
+    x = tf.keras.layers.AveragePooling2D(1, strides=2, name=f"{name}_sample")(crop(x, name))
     return _pad_channels(x, filters)
 
 
@@ -123,7 +123,7 @@ def conv_shortcut(
 ) -> tf.Tensor:
     """A strided 1x1 convolution, real unless `binary`, and a normalisation."""
     conv = method.conv if binary else method.real_conv
-    return method.norm(conv(_crop(x, name), filters, 1, f"{name}_{kind}_0", strides=2), f"{name}_{kind}_1")
+    return method.norm(conv(crop(x, name), filters, 1, f"{name}_{kind}_0", strides=2), f"{name}_{kind}_1")
 
 
 def residual_block(

@@ -14,11 +14,13 @@ class Paper(NamedTuple):
         return f"https://doi.org/{self.arxiv}" if "/" in self.arxiv else f"https://arxiv.org/abs/{self.arxiv}"
 
 
+ABC_NET = Paper("Towards Accurate Binary Convolutional Neural Network", "1711.11294")
 ARESB = Paper(
     "AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped "
     "convolution",
     "10.7717/peerj-cs.454",
 )
+BENN = Paper("Binary Ensemble Neural Network: More Bits per Network or More Networks per Bit?", "1806.07550")
 BINARYDENSENET = Paper("BinaryDenseNet: Developing an Architecture for Binary Neural Networks", "1906.08637")
 BIREAL = Paper(
     "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced "
@@ -30,10 +32,17 @@ BNN = Paper(
     "Binarized Neural Networks: Training Deep Neural Networks with Weights and Activations Constrained to +1 or -1",
     "1602.02830",
 )
+CBCN = Paper(
+    "Circulant Binary Convolutional Networks: Enhancing the Performance of 1-bit DCNNs with Circulant Back Propagation",
+    "1910.10853",
+)
 DOREFA = Paper(
     "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients", "1606.06160"
 )
 FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
+GROUP_NET = Paper(
+    "Structured Binary Neural Networks for Accurate Image Classification and Semantic Segmentation", "1811.10413"
+)
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
 PRESB = Paper(

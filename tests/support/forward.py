@@ -98,7 +98,9 @@ def _tapped(model, layers, image):
     """What goes in and what comes out of some layers."""
     ends = {layer: (model.get_layer(layer).input, model.get_layer(layer).output) for layer in layers}
     values = tf.keras.Model(model.input, ends)(image, training=False)
-    return ({layer: values[layer][i].numpy() for layer in layers} for i in (0, 1))
+    # A layer that adds has a list of inputs.
+    values = tf.nest.map_structure(lambda value: value.numpy(), values)
+    return ({layer: values[layer][i] for layer in layers} for i in (0, 1))
 
 
 class Float64:

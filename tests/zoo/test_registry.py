@@ -20,8 +20,10 @@ from larq_rep.quantizers import CentredClip
 from larq_rep.zoo import catalog
 
 FORMS = forms(not_family="larq_zoo")
-# More layers of what another network of the builder has already, or the same repeated; `make test-all` runs these too.
+# More layers of what another network of the builder, or a small form beside it, has already, or the same repeated;
+# `make test-all` runs these too.
 DEEPER = [
+    "ABCNet18",
     "AresBNet18",
     "AresBNet34",
     "BiRealNet34",
@@ -31,6 +33,10 @@ DEEPER = [
     "BinaryDenseNet37Ablation",
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
+    "BENN18",
+    "CBCNResNet18",
+    "GroupNet18",
+    "GroupNet34",
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
@@ -84,7 +90,7 @@ def check_clips_and_statistics(model, name, variant):
     expected = type(None)
     if "AresBNet" in name:
         expected = lq.constraints.WeightClip
-    elif variant.arguments.get("method") == "xnor":
+    elif variant.arguments.get("method") == "xnor" or name == "BENN18":
         expected = CentredClip
     for layer in model.layers:
         if getattr(layer, "kernel_quantizer", None) is not None:
