@@ -1,11 +1,13 @@
 """Quantizers of ABC-Net: activations and weights as weighted sums of several binary ones."""
 
+from typing import ClassVar
+
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.base import QuantizerWithVariables
+from larq_rep.quantizers.base import QuantizerWithVariables, straight_through
 
 
 def _spread(count: int) -> list[float]:
@@ -21,9 +23,8 @@ def _check_bits(quantizer, bits) -> int:
     return bits
 
 
-@tf.custom_gradient
-def _half_window_sign(x):
-    return lq.math.sign(x), lambda dy: tf.where(tf.abs(x) <= 0.5, dy, tf.zeros_like(dy))
+def _sign(x):
+    return straight_through(x, lq.math.sign, lambda x: tf.abs(x) <= 0.5)
 
 
 @lq.utils.register_alias("shifted_signs")
@@ -65,7 +66,7 @@ class ShiftedSigns(QuantizerWithVariables):
     """
 
     # There is one shift for each sign, and none for a channel.
-    coefficients: dict = {}  # noqa: RUF012
+    coefficients: ClassVar[dict] = {}
 
     def __init__(self, bits: int = 1, **kwargs):
         super().__init__(**kwargs)
@@ -88,7 +89,7 @@ class ShiftedSigns(QuantizerWithVariables):
         # In half precision outside of `call`, Keras does not cast weights.
         shifts = tf.unstack(tf.cast(self.shifts, x.dtype) - 0.5)
         scales = tf.unstack(tf.cast(self.scales, x.dtype))
-        return 0.0, [(scale, _half_window_sign(x + shift)) for scale, shift in zip(scales, shifts, strict=True)]
+        return 0.0, [(scale, _sign(x + shift)) for scale, shift in zip(scales, shifts, strict=True)]
 
     def value(self, x):
         return x + (tf.cast(self.shifts, x.dtype) - 0.5)

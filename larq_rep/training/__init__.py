@@ -13,6 +13,7 @@ Its parts also work with plain `model.fit`: optimizers, learning rates, quantize
 from larq_rep import lazy
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.datasets import PipelineMonitor, Source
+from larq_rep.training.ensembles import bagging, boosting, members
 from larq_rep.training.folder import Config, RunError, read_metrics, versions
 from larq_rep.training.norms import calibrate_batch_norm
 from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
@@ -64,10 +65,13 @@ __all__ = [
     "WeightDecay",
     "WorkerLost",
     "WorkerMissing",
+    "bagging",
+    "boosting",
     "calibrate_batch_norm",
     "decayed_weights",
     "get_recipe",
     "load",
+    "members",
     "read_metrics",
     "schedules_for",
     "train",

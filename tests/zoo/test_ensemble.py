@@ -31,7 +31,7 @@ def test_counts_of_benn(members, expected):
 
 
 def small(members=2, **arguments):
-    return Ensemble("VGGSmall", members, method="irnet", **arguments)
+    return Ensemble("VGGSmall", members, method="irnet", width=32, **arguments)
 
 
 def test_its_output_is_the_vote_of_networks_with_its_weights():
@@ -39,7 +39,7 @@ def test_its_output_is_the_vote_of_networks_with_its_weights():
     factors = model.get_layer("vote").get_weights()[0]
     logits = []
     for number in (1, 2):
-        member = VGGSmall(method="irnet")
+        member = VGGSmall(method="irnet", width=32)
         for layer in member.layers:
             if layer.weights:
                 layer.set_weights(model.get_layer(f"member{number}_{layer.name}").get_weights())
@@ -79,8 +79,11 @@ def test_benn_is_an_ensemble_of_xnor_networks():
     member = ResNet18(method="xnor", input_shape=(32, 32, 3), num_classes=10)
     expected = [f"member{number}_{w.name}" for number in (1, 2) for w in member.weights]
     assert sorted(w.name for w in model.weights) == sorted([*expected, "vote/factors:0"])
-    headless = BENN18(members=2, input_shape=(32, 32, 3), include_top=False)
-    assert headless.output_shape == (None, 1, 1, 2 * 512)
+
+
+def test_without_classifiers_feature_maps_stand_side_by_side():
+    member = VGGSmall(method="irnet", width=32, include_top=False)
+    assert small(include_top=False).output_shape == (*member.output_shape[:-1], 2 * member.output_shape[-1])
 
 
 def test_refusals():
