@@ -21,6 +21,21 @@ class _Answers(NamedTuple):
     value: Callable[[Any, tf.Tensor], tf.Tensor] = lambda quantizer, x: x
     window: Callable[[Any, tf.Tensor], Any] = lambda quantizer, x: quantizer.clip_value
     zero_is_positive: bool = True
+    planes: Callable[[Any, tf.Tensor], Any] | None = None
+
+
+def _dorefa_planes(quantizer: lq.quantizers.DoReFa, x: tf.Tensor) -> Any:
+    """The bits of the level, highest first: each compares x with the level that the higher bits leave in the middle."""
+    top = 2**quantizer.precision - 1
+    reached: Any = 0.0
+    planes = []
+    for bit in reversed(range(quantizer.precision)):
+        middle = reached + (2**bit - 0.5)
+        # A half is rounded to the even level: up for the bits above the last.
+        sign = tf.where(x * top < middle, 1.0, -1.0) if bit else lq.math.sign(middle - x * top)
+        planes.append((-(2 ** (bit - 1)) / top, sign))
+        reached += 2 ** (bit - 1) * (1 - sign)
+    return 0.5, planes
 
 
 _LARQ: dict[type, _Answers] = {
@@ -34,6 +49,7 @@ _LARQ: dict[type, _Answers] = {
         value=lambda quantizer, x: 2 * (x if quantizer.mode == "activations" else quantizer.weight_preprocess(x)) - 1,
         window=lambda quantizer, x: 1.0 if quantizer.mode == "activations" else None,
         zero_is_positive=False,
+        planes=_dorefa_planes,
     ),
 }
 
@@ -81,6 +97,16 @@ def window_of(quantizer: Any) -> Callable[[tf.Tensor], Any]:
     """
     remedy = "a method `window(x)` that returns how far from 0 the value of x may be, or None if it may be anything"
     return _answer(quantizer, "window", "where its gradient vanishes", remedy)
+
+
+def planes_of(quantizer: Any) -> Callable[[tf.Tensor], Any] | None:
+    """The function from a quantizer's input to the planes of signs that its result is a sum of, if it has them."""
+    return None if getattr(quantizer, "mode", None) == "weights" else _find(quantizer, "planes")
+
+
+def bases_of(quantizer: Any) -> Callable[[tf.Tensor], Any] | None:
+    """The function from a kernel to the binary kernels that a quantizer's result is a sum of, if it has them."""
+    return _find(quantizer, "bases")
 
 
 def saturates(quantizer: Any, x: tf.Tensor, value: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
