@@ -20,7 +20,7 @@ from larq_rep.converters.control_flow import needed_for, straighten
 from larq_rep.converters.marks import marked
 from larq_rep.converters.planes import lower
 from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation, double_sign
-from larq_rep.converters.tensors import operands, resolve, unpadded
+from larq_rep.converters.tensors import operands, resolve, session, unpadded
 
 CONVOLUTIONS = {
     "Conv2D": "convolution",
@@ -108,11 +108,7 @@ class FrozenGraph:
 
     @functools.cached_property
     def _session(self) -> tf.compat.v1.Session:
-        # Without rewriting, the graph computes exactly what is written, and starts in a fraction of the time.
-        config = tf.compat.v1.ConfigProto()
-        config.graph_options.optimizer_options.opt_level = -1
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-        return tf.compat.v1.Session(graph=self.graph, config=config)
+        return session(self.graph)
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""

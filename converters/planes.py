@@ -31,6 +31,7 @@ from larq_rep.converters.tensors import (
     constant_value,
     operands,
     resolve,
+    session,
     unpadded,
 )
 
@@ -74,7 +75,8 @@ class Lowering:
         original: The graph before.
         results: The quantized map that each replaced convolution reads, by the name of the node that gives its result
             in both graphs; `None` for a plain sign, where only the kernel is a sum.
-        reasons: Why another layer that reads a quantized map stays as it is, by the name of its node.
+        reasons: Why another layer that reads a quantized map stays as it is, by the name of its node; empty if it is
+            of another kind than those that LCE packs, or has other weights.
     """
 
     definition: graph_pb2.GraphDef
@@ -151,7 +153,7 @@ class _Rewriting:
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.import_graph_def(definition, name="")
-        self._session = tf.compat.v1.Session(graph=self.graph)
+        self._session = session(self.graph)
         self.data_dependent: set[str] = set()
         pending = [self.graph.get_operation_by_name(name) for name in inputs]
         while pending:
@@ -173,10 +175,10 @@ class _Rewriting:
         """Replaces a convolution; returns the name of the node that gives its result, and the map that it reads."""
         data, kernel = operands(node)
         if node.type != "Conv2D" or node.get_attr("data_format") != b"NHWC":
-            raise _NotLoweredError("LCE packs ordinary 2-D convolutions of channels_last only")
+            raise _NotLoweredError
         bases = self._bases(kernel)
         if data.shape[-1] != kernel.shape[2] and kernel.shape[2] % 32:
-            raise _NotLoweredError("LCE packs groups of a multiple of 32 channels only")
+            raise _NotLoweredError
         convolution = NodeDef()
         convolution.CopyFrom(self._nodes[node.name])
         convolution.attr.pop("_output_shapes", None)
@@ -216,13 +218,13 @@ class _Rewriting:
         source, between = _route(kernel)
         if mark_of(source.op) == BASES and not between:
             values = self._session.run(list(source.op.inputs)[1:])
-            pairs = zip(values[::2], values[1::2], strict=True)
+            pairs = [*zip(values[::2], values[1::2], strict=True)]
         else:
             weights = self._session.run(kernel)
             magnitude = np.abs(weights.reshape(-1, weights.shape[-1])).astype(np.float64)
             mean = magnitude.mean(axis=0)
             if len(magnitude) < 2 or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
-                raise _NotLoweredError("its weights are not -s and +s with one s for each output channel")
+                raise _NotLoweredError
             pairs = [(mean, weights)]
         filters = kernel.shape[-1]
         return [
@@ -303,15 +305,18 @@ def _window(node: tf.Operation, levels: tf.Tensor, between: list[tf.Operation]) 
         block, amounts = map(constant_value, dilation.inputs[1:])
         readers = node.outputs[0].consumers()
         if block is None or amounts is None or [reader.type for reader in readers] != ["BatchToSpaceND"]:
-            raise _NotLoweredError("SpaceToBatchND stands between the quantizer and the convolution")
+            raise _NotLoweredError("its dilation is not known")
         (result,) = readers
         padding, dilations = padding + amounts - constant_value(result.inputs[2]), [int(b) for b in block]
     for op in between:
         amounts = constant_value(op.inputs[1]) if op.type in ("Pad", "PadV2") else None
         filled = constant_value(op.inputs[2]) if op.type == "PadV2" else 0
-        if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any() or filled != 0:
-            what = f"{op.type}, of other numbers than 0," if amounts is not None else op.type
-            raise _NotLoweredError(f"{what} stands between the quantizer and the convolution; put it before both")
+        if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any():
+            raise _NotLoweredError(
+                f"{op.type} stands between the quantizer and the convolution; put it before the quantizer"
+            )
+        if filled != 0:
+            raise _NotLoweredError("its quantized input is padded with other numbers than 0; use pad_values=0")
         padding += amounts[1:3]
     sizes, strides = levels.shape.as_list()[1:3], node.get_attr("strides")[1:3]
     windows = [(k - 1) * d + 1 for k, d in zip(node.inputs[1].shape[:2], dilations, strict=True)]

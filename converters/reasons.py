@@ -57,7 +57,7 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
-    return _why_kernel(site, kernel) or _why_input(site, graph, log)
+    return graph.lowering.reasons.get(site.node.name) or _why_kernel(site, kernel) or _why_input(site, graph, log)
 
 
 def other_convolution(kind: str) -> str:

@@ -19,6 +19,14 @@ def resolve(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
+def session(graph: tf.Graph) -> tf.compat.v1.Session:
+    """A session that computes exactly what is written in a graph; without rewriting, it also starts much faster."""
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.optimizer_options.opt_level = -1
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=config)
+
+
 def operands(node: tf.Operation) -> tuple[tf.Tensor, tf.Tensor]:
     """Data and kernel of a convolution or matrix product."""
     transposed = node.type in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
