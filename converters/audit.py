@@ -252,7 +252,7 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
         Finding(
             "levels-float",
             site.layer,
-            f"its quantized input is a sum of signs, but it stayed float: {reasons.why_float(site, kernel, graph, log)}",
+            f"its input is a sum of signs, but it stayed float: {reasons.why_float(site, kernel, graph, log)}",
             error=False,
         )
         for site, kernel in levels
