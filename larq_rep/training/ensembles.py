@@ -62,8 +62,8 @@ def boosting(
 ) -> np.ndarray:
     r"""Trains each member of an ensemble with larger weights for the images that the members before get wrong.
 
-    With \\(C\\) classes, and \\(e_k\\) the sum of the weights \\(w\\) of the images that member \\(k\\) gets wrong over the
-    sum of all,
+    With \\(C\\) classes, \\(w_i\\) the weight of an image, and \\(e_k\\) the sum of those that member \\(k\\) gets
+    wrong over the sum of all,
 
     \\[
     a_k = \ln\frac{1 - e_k}{e_k} + \ln(C - 1) \qquad
