@@ -8,9 +8,11 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from forms import without_gradient
 from forward import Calibrated, assert_close, average_pool, conv, max_pool, sign, weights
 from support import built, first_quick, forget, images, others_slow, with_gradients
 
+from larq_rep import reptran
 from larq_rep.cost import count
 from larq_rep.layers import ShiftedScale
 from larq_rep.quantizers import TernaryInput
@@ -322,6 +324,19 @@ def test_without_classifier(name):
     assert (y >= 0).all() and y.any()
     if name == "DoReFaResNet18":
         np.testing.assert_allclose(y * 15, np.rint(y * 15), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", others_slow(list(FORWARDS), 1))
+def test_rep_networks_train(name):
+    model = zoo.get_model(name.split("-")[0], input_shape=(32, 64, 3), num_classes=10, **FORWARDS[name][1])
+    rep = reptran(model)
+    assert rep.output_shape == (None, 10)
+    assert without_gradient(rep, images(rep, 4), 10) == []
+    before, after = count(model), count(rep)
+    assert (after.bops, after.binary_params) == (before.bops, before.binary_params) and after.bops > 0
+    # Only the classifier has more operations.
+    assert after.flops - before.flops == before.dense_flops == 5120
+    np.testing.assert_allclose(reptran(model, 1)(images(model)), model(images(model)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["HWGQResNet18", "TBNResNet34"])
