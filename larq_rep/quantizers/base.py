@@ -7,7 +7,7 @@ its own `call`: one that overrides the `call` of another must answer again.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import larq as lq
 import tensorflow as tf
@@ -242,8 +242,6 @@ class MovingQuantizer(QuantizerWithVariables):
     """
 
     schedule = None
-    # The weights of these classes scale, or are thresholds that no gradient changes.
-    coefficients: ClassVar[dict] = {}
     _moving: tf.Variable | None = None
 
     def _add_moving(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:

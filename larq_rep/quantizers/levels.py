@@ -53,7 +53,6 @@ class Thermometer(BaseQuantizer):
     # Arguments
         thresholds: Three ascending numbers.
         levels: Four ascending numbers, of which the first is 0 and the last the sum of the second and the third.
-        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
         Any shape.
@@ -92,12 +91,10 @@ class Thermometer(BaseQuantizer):
         self._weights = self.levels[2], self.levels[1]
 
     def call(self, inputs):
-        return super().call(
-            straight_through(
-                inputs,
-                lambda x: _level(self._weights, _bits(x, self.thresholds)),
-                lambda x: (x > 0) & (x <= self.levels[-1]),
-            )
+        return straight_through(
+            inputs,
+            lambda x: _level(self._weights, _bits(x, self.thresholds)),
+            lambda x: (x > 0) & (x <= self.levels[-1]),
         )
 
     def planes(self, x):
@@ -176,7 +173,6 @@ class LearnedLevels(MovingQuantizer):
 
     # Arguments
         bits: 2. With more, the order of the levels would depend on \\(v\\), and so would which signs give them.
-        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
         Any shape.
@@ -218,7 +214,7 @@ class LearnedLevels(MovingQuantizer):
             inputs, lambda x: _level(weights, _bits(x, thresholds)), lambda x: x <= weights[0] + weights[1]
         )
         self._follow(lambda: self._fitted(inputs, thresholds), 0.1, training)
-        return super().call(outputs)
+        return outputs
 
     def _fitted(self, x, thresholds):
         """The least squares of the levels, for the bits that x has now."""
