@@ -31,6 +31,11 @@ _TITLES = {
     "group_net": "Group-Net",
     "cbcn": "CBCN",
     "ensemble": "Ensembles",
+    "dorefa": "DoReFa-Net's ResNet-18",
+    "hwgq": "HWGQ",
+    "lq_net": "LQ-Nets",
+    "tbn": "TBN",
+    "sibnn": "SiBNN",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {

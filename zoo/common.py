@@ -15,15 +15,25 @@ def uniform_fan_in() -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
-def he_normal() -> tf.keras.initializers.Initializer:
-    """PyTorch's `kaiming_normal_`: not truncated, by fan-in."""
-    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
+def he_normal(mode: str = "fan_in") -> tf.keras.initializers.Initializer:
+    """PyTorch's `kaiming_normal_`: not truncated, by fan-in or fan-out."""
+    return tf.keras.initializers.VarianceScaling(2.0, mode=mode, distribution="untruncated_normal")
 
 
 def hard_tanh(x: tf.Tensor) -> tf.Tensor:
     """PyTorch's hardtanh, min(max(x, -1), 1)."""
     # Not Activation("hard_tanh"): Keras cannot load a whole model with that from an .h5 file.
     return tf.clip_by_value(x, -1.0, 1.0)
+
+
+def early_max_pool(x: tf.Tensor) -> tf.Tensor:
+    """3x3 max-pooling with stride 2 whose first windows begin one pixel before a map of even size.
+
+    (The last windows of `"same"` end one pixel behind it.)
+    """
+    # Pixels that the windows contain anyway, so they change no maximum.
+    x = tf.pad(x, [[0, 0], [1, 0], [1, 0], [0, 0]], "SYMMETRIC")
+    return tf.keras.layers.MaxPool2D(3, 2, name="maxpool")(x)
 
 
 def real_conv(x, filters, kernel_size, name, strides=1, groups=1):

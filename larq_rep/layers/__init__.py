@@ -8,6 +8,7 @@ from larq_rep.layers.circulant import CirculantConv2D
 from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepQuantConv2D, RepQuantDense
+from larq_rep.layers.shifted_scale import ShiftedScale
 from larq_rep.layers.shuffle import ChannelShuffle, GroupNormShuffle
 from larq_rep.layers.xnor import XNORScale
 
@@ -26,6 +27,7 @@ __all__ = [
     "RepQuantConv2D",
     "RepQuantDense",
     "Repeat",
+    "ShiftedScale",
     "SoftGate",
     "ThermometerEncoding",
     "Vote",

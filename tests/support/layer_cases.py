@@ -116,6 +116,7 @@ CASES = {
         {"units": 8, "input_quantizer": "r_sign", "kernel_quantizer": "scaled_sign"}, trained=[(8, 4), (4,), (8,)]
     ),
     "Repeat": Case({"times": 3}),
+    "ShiftedScale": Case({}, trained=[(8,), (8,)]),
     "SoftGate": Case({"theta_initializer": "ones"}, "of two", [KERNEL, KERNEL, ()]),
     "ThermometerEncoding": Case({"resolution": 5}, "before a convolution", [(3, 3, 51 * 8, 4)]),
     "Vote": Case({"factors_initializer": "zeros"}, "of two", [KERNEL, KERNEL], state=[(2,)]),

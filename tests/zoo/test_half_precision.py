@@ -23,6 +23,11 @@ _MORE = {
     "MeliusNet22": {},
     "ResNetE18": {},
     "RepResNet20": dict(method="recu", width=2),
+    **{name: {} for name in ("DoReFaResNet18", "HWGQResNet18", "LQNetResNet18", "SiBNNResNet18", "TBNResNet18")},
+    "ABCNet18": dict(weight_bases=2, input_bases=2),
+    "BENN18": dict(members=2),
+    "CBCNResNet18": {},
+    "GroupNet18": dict(bases=2, scales=True),
 }
 
 

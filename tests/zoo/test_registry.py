@@ -37,6 +37,7 @@ DEEPER = [
     "CBCNResNet18",
     "GroupNet18",
     "GroupNet34",
+    "LQNetResNet34",
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
@@ -58,6 +59,7 @@ DEEPER = [
     "RepReActNetC",
     "RepResNet18",
     "ResNetE34",
+    "TBNResNet34",
 ]
 # Forms of the quantizers and shortcuts of quick ones; the tests of the command line use the last.
 ALIKE = [
@@ -88,7 +90,7 @@ def each_form(is_quick):
 def check_clips_and_statistics(model, name, variant):
     """Which authors keep latent weights in a range, by the specifications; statistics are PyTorch's."""
     expected = type(None)
-    if "AresBNet" in name:
+    if "AresBNet" in name or "SiBNN" in name:
         expected = lq.constraints.WeightClip
     elif variant.arguments.get("method") == "xnor" or name == "BENN18":
         expected = CentredClip
