@@ -8,6 +8,7 @@ import tensorflow as tf
 from larq_rep.layers import Vote
 from larq_rep.record import recorded
 from larq_rep.zoo.build import Common, Shape, Weights, build
+from larq_rep.zoo.common import logits_dtype
 from larq_rep.zoo.papers import BENN
 from larq_rep.zoo.records import Result, Variant, get_model, register
 
@@ -26,7 +27,7 @@ def _joined(member: tf.keras.Model, image: tf.Tensor, members: int, vote: str, n
     ]
     if len(member.output_shape) > 2:
         return tf.keras.layers.Concatenate(name="concat")(outputs)
-    return Vote(vote, name="vote")(outputs)
+    return Vote(vote, dtype=logits_dtype(), name="vote")(outputs)
 
 
 def Ensemble(network: str, members: int = 6, *, vote: str = "soft", **arguments: Any) -> tf.keras.Model:

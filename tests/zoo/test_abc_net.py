@@ -2,17 +2,18 @@
 
 import numpy as np
 import pytest
+from forms import check_conversion, check_training_and_saving
 from forward import Float64, assert_close, batch_norm, conv, max_pool, sign, weights
-from support import built, first_quick
+from support import built, first_quick, others_slow, randomize
 
 from larq_rep.cost import count
-from larq_rep.zoo import ABCNet18
+from larq_rep.zoo import ABCNet18, get_network
 
 BINARY, FLOPS = 11157504, 118013952 + 512000
 ONE = {"weight_bases": 1, "input_bases": 1}
 PUBLISHED = [
     (ONE, {"trainable_params": 11689550, "binary_params": BINARY, "bops": 1695547392, "ops": 145018880}),
-    ({}, {"trainable_params": 11689702, "binary_params": 0, "bops": 42388684800, "ops": 780849152}),
+    ({}, {"trainable_params": 11689702, "binary_params": BINARY, "bops": 42388684800, "ops": 780849152}),
 ]
 
 
@@ -64,3 +65,11 @@ def test_block(net, name, stride, following):
     if stride == 2:
         x = batch_norm(model, f"{name}_downsample_1", approximated(model, f"{name}_downsample_0", normed, 2))
     assert_close(net.before[f"{following}_bn1"], y + x)
+
+
+@pytest.mark.parametrize("bases", others_slow([2, 1], 1))
+def test_a_small_form(bases, tmp_path):
+    """Four binary convolutions for each layer; the published forms are in test_registry.py."""
+    model = randomize(ABCNet18(weight_bases=bases, input_bases=bases, input_shape=(96, 96, 3), num_classes=10))
+    check_training_and_saving(model, str(tmp_path / "model.h5"))
+    check_conversion(model, get_network("ABCNet18").variants[0])
