@@ -21,12 +21,13 @@ _TITLES = {
     "recu": "ReCU's ResNets of two stages",
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
-    "resnet18": "ResNet-18",
+    "resnet18": "ResNet-18 and -34",
     "presbnet": "PresB-Net",
     "aresbnet": "AresB-Net",
     "binarydensenet": "BinaryDenseNet",
     "resnet_e": "ResNetE",
     "meliusnet": "MeliusNet",
+    "references": "Real networks",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {

@@ -14,6 +14,7 @@ class Paper(NamedTuple):
         return f"https://doi.org/{self.arxiv}" if "/" in self.arxiv else f"https://arxiv.org/abs/{self.arxiv}"
 
 
+ALEXNET = Paper("ImageNet Classification with Deep Convolutional Neural Networks", "10.1145/3065386")
 ARESB = Paper(
     "AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped "
     "convolution",
@@ -36,6 +37,7 @@ DOREFA = Paper(
 FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
+MOBILENET = Paper("MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", "1704.04861")
 PRESB = Paper(
     "PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped convolution",
     "10.7717/peerj-cs.842",
