@@ -96,7 +96,10 @@ def one_convolution_blocks(image, num_classes, depth, conv, activation, dataset=
     multiple=32,
     variants=(
         Variant(
-            results=(Result(56.4, 79.5, "RepBNN, Table 8; Bi-Real Net, trained with Caffe"),),
+            results=(
+                Result(56.4, 79.5, "RepBNN, Table 8; Bi-Real Net, trained with Caffe"),
+                Result(57.3, None, "ReActNet, Table 1, trained as PCNN"),
+            ),
             rep_results=(Result(57.1, 79.5, "RepBNN, Table 8"),),
             weights=_WEIGHTS,
         ),
@@ -121,6 +124,9 @@ def BiRealNet18(
     padding in the strided convolutions and the max-pooling (mirrored images and kernels make it equal to
     PyTorch's) and sign(0) = +1 (there 0).
 
+    PCNN trains this network with projections of its kernels, which are gone after the training; its code is not
+    published.
+
     # Arguments
         input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 32.
         input_tensor: A Keras tensor to begin with instead of an input of its own.
@@ -132,6 +138,8 @@ def BiRealNet18(
     # References
         - [Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced
           Training Algorithm](https://arxiv.org/abs/1808.00278)
+        - [Projection Convolutional Neural Networks for 1-bit CNNs via Discrete Back
+          Propagation](https://arxiv.org/abs/1811.12755)
     """
     common = Common(input_shape, input_tensor, weights, include_top, num_classes)
     return build("BiRealNet18", partial(bireal, depth=18), common)

@@ -20,6 +20,7 @@ from larq_rep.quantizers import (
     ReCUInputSign,
     ReCUSign,
     RotatedSign,
+    ScaledBinary,
     StandardizedSign,
     XNORSign,
 )
@@ -76,6 +77,7 @@ METHODS = {
     # The gradients of both signs are the identity; the hard tanh before clips the gradient of the activations.
     "bnn": Method(partial(lq.quantizers.SteSign, clip_value=None), partial(lq.quantizers.SteSign, clip_value=None)),
     "xnor": Method(lq.quantizers.SteSign, XNORSign, CentredClip),
+    "xnor_trained": Method(lq.quantizers.SteSign, partial(ScaledBinary, scale="trained")),
     "real": Method(activation=relu),
 }
 

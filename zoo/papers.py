@@ -51,4 +51,7 @@ REAL_TO_BINARY = Paper("Training binary neural networks with real-to-binary conv
 RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.12369")
 REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
+TRAINED_BINARIZATION = Paper(
+    "Accurate and Compact Convolutional Neural Networks with Trained Binarization", "1909.11366"
+)
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

@@ -46,7 +46,7 @@ from larq_rep.zoo.methods import (
     skipped,
     stages,
 )
-from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
+from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, TRAINED_BINARIZATION, XNOR_NET
 from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
@@ -138,9 +138,7 @@ def _bnn(image, num_classes, binary_classifier):
     return method.norm(x, "bn3", dtype=dtype)
 
 
-def _xnor_block(x, filters, strides, name, *, scale):
-    method = _DEFAULTS["xnor"]
-
+def _xnor_block(x, filters, strides, name, *, method, scale):
     def conv(x, strides, number):
         # The epsilon of XNOR-Net's code.
         x = batch_norm(x, f"{name}_bn{number}", epsilon=1e-4)
@@ -155,10 +153,9 @@ def _xnor_block(x, filters, strides, name, *, scale):
     return tf.keras.layers.Add(name=f"{name}_add2")([y, shortcut])
 
 
-def _xnor(image, num_classes, scale):
-    method = _DEFAULTS["xnor"]
+def _xnor(image, num_classes, method, scale):
     x = method.norm(method.real_conv(image, 64, 7, "conv1", strides=2), "bn1")
-    x = stages(_imagenet_pool(relu(x)), partial(_xnor_block, scale=scale), _WIDTHS, 2)
+    x = stages(_imagenet_pool(relu(x)), partial(_xnor_block, method=method, scale=scale), _WIDTHS, 2)
     return head(x, num_classes, "fc", norm=False)
 
 
@@ -169,7 +166,7 @@ _INFERRED: dict[str, Any] = dict(source="inferred")
 
 
 def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
-    methods = (*_IMAGENET, "bnn", "xnor") if dataset == "imagenet" else tuple(_CIFAR)
+    methods = (*_IMAGENET, "bnn", "xnor", "xnor_trained") if dataset == "imagenet" else tuple(_CIFAR)
     choose("ResNet18", f"for {dataset} the method", method, methods)
     if scale and method != "xnor":
         raise ValueError(f"ResNet18: scale is an option of method='xnor' alone, found {method!r}.")
@@ -177,8 +174,8 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
         raise ValueError(f"ResNet18: binary_classifier is an option of method='bnn' alone, found {method!r}.")
     if method == "bnn":
         return _bnn(image, num_classes, binary_classifier)
-    if method == "xnor":
-        return _xnor(image, num_classes, scale)
+    if method in ("xnor", "xnor_trained"):
+        return _xnor(image, num_classes, _DEFAULTS[method], scale)
     form = (_IMAGENET if dataset == "imagenet" else _CIFAR)[method]
     return _residual(image, num_classes, form, dataset, (2, 2, 2, 2))
 
@@ -226,6 +223,12 @@ def _residual(image, num_classes, form, dataset, blocks):
             **_INFERRED,
         ),
         Variant({"method": "xnor"}, paper=XNOR_NET, **_INFERRED),
+        Variant(
+            {"method": "xnor_trained"},
+            paper=TRAINED_BINARIZATION,
+            results=(Result(54.2, None, "ReActNet, Table 1"),),
+            **_INFERRED,
+        ),
         Variant({"method": "real"}, paper=RESNET, results=(Result(69.3, 89.2, "PresB-Net, Table 4"),)),
         Variant({"method": "irnet", "dataset": "cifar10"}),
         Variant(
@@ -286,14 +289,17 @@ def ResNet18(
 
     Their authors published no ResNet-18 for BNN and XNOR-Net. BNN follows the intent of its ImageNet code, where the
     stem also has binary weights; a real classifier, which accounts of its operations assume, is the default. XNOR-Net
-    has a real stem with ReLU, real shortcut convolutions and no other ReLU.
+    has a real stem with ReLU, real shortcut convolutions and no other ReLU. There is no code of trained binarization
+    either: `"xnor_trained"` is our XNOR-Net with a trained scale for each filter in place of the mean magnitude, as in
+    the first case of XNOR-Net++; 3840 parameters more.
 
     Structure, names and initial values follow the authors' code where it exists. Our choices: TensorFlow's
     alignment of `"same"` padding in strided convolutions and the max pooling (PyTorch code pads the other side;
     mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
 
     # Arguments
-        method: `"irnet"`, `"irnet_1w32a"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"` and `"xnor"`.
+        method: `"irnet"`, `"irnet_1w32a"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"`, `"xnor"` and
+            `"xnor_trained"`.
         dataset: `"imagenet"`, `"cifar10"` or `"cifar100"`: stem, blocks, default input and classes.
         scale: Whether XNOR-Net multiplies with the scales K of its inputs, as its paper but not its code does.
         binary_classifier: Whether the classifier of BNN is binary, with a batch normalisation behind it.
@@ -316,6 +322,8 @@ def ResNet18(
           -1](https://arxiv.org/abs/1602.02830)
         - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
           Networks](https://arxiv.org/abs/1603.05279)
+        - [Accurate and Compact Convolutional Neural Networks with Trained
+          Binarization](https://arxiv.org/abs/1909.11366)
         - [Deep Residual Learning for Image Recognition](https://arxiv.org/abs/1512.03385)
         - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
           convolution](https://doi.org/10.7717/peerj-cs.842)

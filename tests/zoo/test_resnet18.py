@@ -4,7 +4,7 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import built, first_quick
+from support import built, first_quick, images, randomize
 
 from larq_rep.cost import count
 from larq_rep.zoo.resnet18 import ResNet18, ResNet34
@@ -75,6 +75,12 @@ PUBLISHED = [
         )
         for scale in (False, True)
     ],
+    # A scale for each filter of the sixteen convolutions.
+    (
+        "ResNet18",
+        {"method": "xnor_trained"},
+        {**IMAGENET, "trainable_params": STEM + CONVS + SHORTCUTS + CLASSIFIER + 2 * 4352 + 4 * 960},
+    ),
     (
         "ResNet18",
         {"method": "bnn"},
@@ -189,6 +195,18 @@ def test_blocks_of_resnet34(method, shortcuts):
     real_inputs = method != "irnet"
     assert all((getattr(layer, "input_quantizer", None) is None) == real_inputs for layer in convolutions)
     assert all((getattr(layer, "kernel_quantizer", None) is None) == (method == "real") for layer in convolutions)
+
+
+def test_trained_scales_are_all_that_differs_from_xnor():
+    """With XNOR-Net's own scales in place of the trained ones the two networks are equal."""
+    size = {"input_shape": (32, 32, 3), "num_classes": 10}
+    xnor = randomize(ResNet18(method="xnor", **size))
+    trained = ResNet18(method="xnor_trained", **size)
+    for layer in (layer for layer in xnor.layers if layer.weights):
+        quantizer = getattr(trained.get_layer(layer.name), "kernel_quantizer", None)
+        scales = [] if quantizer is None else [np.abs(layer.kernel.numpy()).mean(axis=(0, 1, 2))]
+        trained.get_layer(layer.name).set_weights([*layer.get_weights(), *scales])
+    np.testing.assert_allclose(trained(images(xnor)), xnor(images(xnor)), rtol=1e-5, atol=1e-5)
 
 
 def test_the_cifar_stem_of_binary_networks_has_no_activation():
