@@ -14,7 +14,8 @@ class Row(NamedTuple):
         table: The paper and the table, as the sources of results name them.
         row: What the table calls it.
         printed: The numbers that it prints; top-1 and top-5 accuracies are in percent.
-        network: The call that builds it; empty if there is none.
+        network: The call that builds it; two with " or " between if the table does not say which; empty if there is
+            none.
         note: How to get there, what is not known, or why there is no network.
     """
 
@@ -25,11 +26,14 @@ class Row(NamedTuple):
     note: str = ""
 
 
-def call(network: str) -> tuple[str, dict[str, Any]]:
-    """The constructor and the arguments of a call that is written as text."""
-    tree = ast.parse(network, mode="eval").body
-    assert isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)
-    return tree.func.id, {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in tree.keywords}
+def calls(networks: str) -> list[tuple[str, dict[str, Any]]]:
+    """The constructors and the arguments of the calls that a row names."""
+    trees = [ast.parse(network, mode="eval").body for network in networks.split(" or ") if network]
+    return [
+        (tree.func.id, {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in tree.keywords})
+        for tree in trees
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)
+    ]
 
 
 def _table(table: str, *rows: tuple[str, ...]) -> tuple[Row, ...]:
@@ -43,6 +47,7 @@ _NOT_NAMED = "no number is printed"
 _REAL = "a real network of other authors; the paper does not tell its version, width or stem"
 _DETECTOR = "a detector: the zoo has classifiers"
 _TRAINING = "a way to train, without a network of its own"
+_TBN = "TBNResNet{0}() or TBNResNet{0}(shortcut='ternary')"
 _COST = "the row is about one convolution"
 
 _BINARY_DENSENET = (
@@ -93,9 +98,8 @@ _BINARY_DENSENET = (
         (
             "TBN",
             "55.6 / 74.2",
-            "TBNResNet18()",
-            "the table's sizes are those of real shortcuts, its footnote says that they are not real: "
-            "shortcut='ternary'",
+            _TBN.format(18),
+            "the sizes of the tables are those of real shortcuts; the text says that they are not real",
         ),
         ("XNOR", "51.2 / 73.2", "ResNet18(method='xnor', scale=True)"),
         ("ABC-Net (1/1)", "42.7 / 67.6", "ABCNet18(weight_bases=1, input_bases=1)"),
@@ -121,11 +125,11 @@ _BINARY_DENSENET = (
     *_table(
         "BinaryDenseNet, Table 6",
         ("XNOR-ResNet18", "51.2 / 73.2; ~4.0 MB", "ResNet18(method='xnor', scale=True)"),
-        ("TBN-ResNet18", "55.6 / 74.2; ~4.0 MB", "TBNResNet18()"),
+        ("TBN-ResNet18", "55.6 / 74.2; ~4.0 MB", _TBN.format(18)),
         ("Bi-Real-ResNet18", "56.4 / 79.5; ~4.0 MB", "BiRealNet18()"),
         ("BinaryResNetE18", "58.1 / 80.6; ~4.0 MB", "ResNetE18(clip_value=1.25)"),
         ("BinaryDenseNet28", "60.7 / 82.4; ~4.0 MB", "BinaryDenseNet28()"),
-        ("TBN-ResNet34", "58.2 / 81.0; ~5.1 MB", "TBNResNet34()"),
+        ("TBN-ResNet34", "58.2 / 81.0; ~5.1 MB", _TBN.format(34)),
         ("Bi-Real-ResNet34", "62.2 / 83.9; ~5.1 MB", "BiRealNet34()"),
         ("BinaryDenseNet37", "62.5 / 83.9; ~5.1 MB", "BinaryDenseNet37()"),
         ("BinaryDenseNet37-dilated", "63.7 / 84.7; ~5.1 MB", "BinaryDenseNet37Dilated()"),
@@ -419,7 +423,12 @@ _PRESBNET = (
             "small networks for CIFAR-10, SVHN and MNIST; its quantizer is ResidualSigns with trained scales",
         ),
         ("BNN - BN = ?", _NOT_NAMED, "", "ReActNet-A without normalisations, which it trains by clipped gradients"),
-        ("Hybrid network (Chakraborty)", _NOT_NAMED, "", _TRAINING),
+        (
+            "Hybrid network (Chakraborty)",
+            _NOT_NAMED,
+            "",
+            "layers of several precisions, which an analysis of a trained network chooses",
+        ),
         ("Unbalanced activation distribution (Kim 2021)", _NOT_NAMED, "", _TRAINING),
     ),
 )
