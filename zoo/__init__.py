@@ -32,7 +32,15 @@ from larq_rep.zoo.binarydensenet import (
     RepBinaryDenseNet28,
 )
 from larq_rep.zoo.binarydensenet_ablation import BinaryDenseNet13, BinaryDenseNet21, BinaryDenseNet37Ablation
-from larq_rep.zoo.bireal import BiRealNet18, BiRealNet34, BiRealNet50, RepBiRealNet18, RepBiRealNet34
+from larq_rep.zoo.bireal import (
+    BiRealNet18,
+    BiRealNet34,
+    BiRealNet50,
+    BiRealNet101,
+    BiRealNet152,
+    RepBiRealNet18,
+    RepBiRealNet34,
+)
 from larq_rep.zoo.cbcn import CBCNResNet18
 from larq_rep.zoo.dorefa import DoReFaResNet18
 from larq_rep.zoo.ensemble import BENN18, Ensemble
@@ -57,7 +65,8 @@ from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA,
 from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
 from larq_rep.zoo.records import get_model, get_network, list_models
 from larq_rep.zoo.recu import ReCUResNet18, ReCUResNet34, RepReCUResNet18, RepReCUResNet34
-from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
+from larq_rep.zoo.references import AlexNet, MobileNetV1
+from larq_rep.zoo.resnet18 import RepResNet18, RepResNet34, ResNet18, ResNet34
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
 from larq_rep.zoo.sibnn import SiBNNResNet18
@@ -68,12 +77,15 @@ from larq_rep.zoo.weights import load_weights
 __all__ = [
     "BENN18",
     "ABCNet18",
+    "AlexNet",
     "AresBNet10",
     "AresBNet18",
     "AresBNet34",
     "BiRealNet18",
     "BiRealNet34",
     "BiRealNet50",
+    "BiRealNet101",
+    "BiRealNet152",
     "BinaryAlexNet",
     "BinaryDenseNet13",
     "BinaryDenseNet21",
@@ -95,6 +107,7 @@ __all__ = [
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
+    "MobileNetV1",
     "PresBNet10",
     "PresBNet18",
     "PresBNet34",
@@ -121,9 +134,11 @@ __all__ = [
     "RepReCUResNet34",
     "RepResNet18",
     "RepResNet20",
+    "RepResNet34",
     "RepVGGSmall",
     "ResNet18",
     "ResNet20",
+    "ResNet34",
     "ResNetE18",
     "ResNetE34",
     "SiBNNResNet18",

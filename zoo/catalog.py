@@ -12,6 +12,7 @@ from typing import Any
 
 from larq_rep.cost import count
 from larq_rep.zoo.records import DATASETS, Network, Result, Variant, get_network, list_models
+from larq_rep.zoo.survey import SURVEY
 
 _COSTS = files("larq_rep.zoo") / "costs.json"
 _COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
@@ -21,7 +22,7 @@ _TITLES = {
     "recu": "ReCU's ResNets of two stages",
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
-    "resnet18": "ResNet-18",
+    "resnet18": "ResNet-18 and -34",
     "presbnet": "PresB-Net",
     "aresbnet": "AresB-Net",
     "binarydensenet": "BinaryDenseNet",
@@ -36,6 +37,7 @@ _TITLES = {
     "lq_net": "LQ-Nets",
     "tbn": "TBN",
     "sibnn": "SiBNN",
+    "references": "Real networks",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {
@@ -118,6 +120,20 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                 lines.append(f"| {' | '.join(cells)} |")
         float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}
         lines += [f"\nStays float in a flatbuffer: {reason.rstrip('.')}." for reason in sorted(float_layers)]
+    lines += [
+        "",
+        "## Every row of the papers' tables",
+        "",
+        "What the tables of BinaryDenseNet, ReActNet, RepBNN and PresB-Net print, top-1 and top-5 accuracies in "
+        "percent, and the network here or the reason why there is none.",
+        "",
+        "| table | row | printed | here |",
+        "|---|---|---|---|",
+    ]
+    for row in SURVEY:
+        networks = " or ".join(f"`{network}`" for network in row.network.split(" or ") if network)
+        here = "; ".join(filter(None, (networks, row.note)))
+        lines.append(f"| {row.table} | {row.row} | {row.printed} | {here} |")
     return "\n".join(lines) + "\n"
 
 

@@ -50,20 +50,26 @@ def _half_branch(x, signs, shortcut, filters, strides, name, number):
     return tf.keras.layers.Add(name=f"{name}_add{number}")([y, shortcut])
 
 
-def _downsampling(filters: int, name: str, shortcut: str) -> Callable[[tf.Tensor], tf.Tensor]:
+def _downsampling(filters: int, name: str, shortcut: str) -> Callable[[tf.Tensor, str], tf.Tensor]:
     """The shortcut of the blocks with stride 2; all its calls share the layers."""
-    binary = {"input_quantizer": lq.quantizers.ApproxSign(), "kernel_quantizer": DoReFaSign()}
+    binary = shortcut == "binary"
     conv = lq.layers.QuantConv2D(
         filters,
         1,
         strides=2,
+        input_quantizer=lq.quantizers.NoOp(precision=1) if binary else None,
+        kernel_quantizer=DoReFaSign() if binary else None,
         kernel_initializer=uniform_fan_in(),
         use_bias=False,
         name=f"{name}_downsample_0",
-        **(binary if shortcut == "binary" else {}),
     )
     norm = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_downsample_1")
-    return lambda x, part: norm(conv(crop(x, part)))
+
+    def downsampled(x, part):
+        x = crop(x, part)
+        return norm(conv(lq.quantizers.ApproxSign(name=f"{part}_downsample_sign")(x) if binary else x))
+
+    return downsampled
 
 
 def _block(inputs, bases, filters, strides, name, shortcut):

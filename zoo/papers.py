@@ -15,6 +15,7 @@ class Paper(NamedTuple):
 
 
 ABC_NET = Paper("Towards Accurate Binary Convolutional Neural Network", "1711.11294")
+ALEXNET = Paper("ImageNet Classification with Deep Convolutional Neural Networks", "10.1145/3065386")
 ARESB = Paper(
     "AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped "
     "convolution",
@@ -47,6 +48,7 @@ HWGQ = Paper("Deep Learning with Low Precision by Half-wave Gaussian Quantizatio
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 LQ_NETS = Paper("LQ-Nets: Learned Quantization for Highly Accurate and Compact Deep Neural Networks", "1807.10029")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
+MOBILENET = Paper("MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", "1704.04861")
 PRESB = Paper(
     "PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped convolution",
     "10.7717/peerj-cs.842",
@@ -62,4 +64,7 @@ REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Fe
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
 SIBNN = Paper("Sparsity-Inducing Binarized Neural Networks", "10.1609/aaai.v34i07.6900")
 TBN = Paper("TBN: Convolutional Neural Network with Ternary Inputs and Binary Weights", "10.1007/978-3-030-01216-8_20")
+TRAINED_BINARIZATION = Paper(
+    "Accurate and Compact Convolutional Neural Networks with Trained Binarization", "1909.11366"
+)
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

@@ -46,6 +46,8 @@ class CirculantConv2D(lq.layers.QuantConv2D):
                 f"{described} supports data_format='channels_last' and groups=1 only, but got '{self.data_format}' and "
                 f"{self.groups}."
             )
+        if self.kernel_quantizer is None:
+            raise ValueError(f"{described} needs a kernel quantizer, which makes the turns of its latent filters.")
         if filters % _TURNS:
             raise ValueError(f"{described} needs a multiple of {_TURNS} filters, but got filters={filters}.")
 

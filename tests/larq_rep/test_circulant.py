@@ -96,6 +96,7 @@ def test_refuses_other_kernels(shape):
     [
         ({"filters": 6}, "needs a multiple of 4 filters, but got filters=6"),
         ({"groups": 4}, "groups=1 only, but got 'channels_last' and 4"),
+        ({"kernel_quantizer": None}, "needs a kernel quantizer, which makes the turns"),
         ({"data_format": "channels_first"}, "but got 'channels_first'"),
     ],
 )
