@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from commands import run
 from flatbuffers import flexbuffers
-from support import first_quick, images, randomize
+from support import first_quick, images, others_slow, randomize
 
 from larq_rep import quantizers
 from larq_rep.converters import ConversionError, convert, verify
@@ -187,7 +187,7 @@ def test_ties(name):
     check(model, quantizer.precision, x)
 
 
-@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("size", others_slow([8, 9], 1))
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("padding", [1, 2, ((1, 0), (1, 0)), ((0, 1), (0, 1))])
 def test_explicit_padding(size, strides, padding):
@@ -384,7 +384,7 @@ def zero_padded(flatbuffer, op):
     flatbuffer.subgraph.operators[op.index].customOptions = np.frombuffer(builder.Finish(), np.uint8)
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", others_slow([0, 5, 1, 2, 3, 4], 2))
 @pytest.mark.parametrize(
     "fault, stages", [(negated, {"sign", "output"}), (flipped, {"weights"}), (zero_padded, {"sign", "output"})]
 )
