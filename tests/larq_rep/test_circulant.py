@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 from support import with_gradients
 
+from larq_rep import reptran
 from larq_rep.converters import convert, verify
 from larq_rep.cost import count
 from larq_rep.layers import CirculantConv2D
 from larq_rep.quantizers import CirculantKernel
 from larq_rep.quantizers.base import value_of, window_of
 from larq_rep.quantizers.cbcn import quarter_turn
+from larq_rep.reptran import ReptranError
 
 # Where each of the nine cells of a filter comes to, counted by rows from 1.
 CELLS = {
@@ -148,3 +150,12 @@ def test_becomes_one_bitpacked_convolution(model):
     assert 2 * 9 * 64 * 64 // 8 < report.size < 2 * 9 * 64 * 64
     x = np.random.default_rng(4).normal(size=(2, 8, 8, 64)).astype("float32")
     assert verify(model, content, x, runtime="delegate").ok
+
+
+def test_has_no_rep_form(model):
+    """Repeated outputs would not be turns of each other."""
+    image = tf.keras.Input((8, 8, 4))
+    x = tf.keras.layers.Conv2D(64, 3, padding="same", name="stem")(image)
+    x = tf.keras.layers.GlobalAveragePooling2D()(model(x))
+    with pytest.raises(ReptranError, match="CirculantConv2D 'conv0' cannot be transformed"):
+        reptran(tf.keras.Model(image, tf.keras.layers.Dense(2)(x)))

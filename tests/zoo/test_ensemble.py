@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from forms import check_conversion, check_training_and_saving
+from forms import check_conversion, check_training_and_saving, without_gradient
 from support import built, first_quick, images, randomize
 
+from larq_rep import reptran
 from larq_rep.converters import convert, verify
 from larq_rep.cost import count
 from larq_rep.record import Record
@@ -97,3 +98,10 @@ def test_refusals():
         Ensemble("VGGSmall", metod="irnet")
     with pytest.raises(ValueError, match="Vote 'vote' should be 'soft' or 'majority', but got kind='hard'"):
         small(vote="hard")
+
+
+def test_rep_network_trains():
+    model = small()
+    rep = reptran(model)
+    assert without_gradient(rep, images(rep, 4), 10) == []
+    assert count(rep).bops == count(model).bops

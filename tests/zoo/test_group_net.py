@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from forms import check_conversion, check_training_and_saving
+from forms import check_conversion, check_training_and_saving, without_gradient
 from forward import Float64, assert_close, batch_norm, conv, max_pool, sign, weights
 from support import built, first_quick, images, randomize
 
+from larq_rep import reptran
 from larq_rep.cost import count
 from larq_rep.zoo import GroupNet18, get_network
 
@@ -162,3 +163,13 @@ def test_a_small_form(tmp_path):
     model = randomize(GroupNet18(bases=2, scales=True, input_shape=(96, 96, 3), num_classes=10))
     check_training_and_saving(model, str(tmp_path / "model.h5"))
     check_conversion(model, get_network("GroupNet18").variants[0])
+
+
+@pytest.mark.slow
+def test_rep_network_trains():
+    model = GroupNet18(bases=2, scales=True, input_shape=(64, 32, 3), num_classes=10)
+    rep = reptran(model)
+    assert without_gradient(rep, images(rep, 4), 10) == []
+    before, after = count(model), count(rep)
+    assert (after.bops, after.binary_params) == (before.bops, before.binary_params) and after.bops > 0
+    np.testing.assert_allclose(reptran(model, 1)(images(model)), model(images(model)), rtol=1e-5, atol=1e-5)
