@@ -12,6 +12,7 @@ strided 1x1 convolution and a batch normalisation where a stage begins, the same
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
@@ -123,7 +124,7 @@ def _group_net(image, num_classes, depth, bases, gates, scales, shortcut):
     return classifier(x, num_classes, "fc")
 
 
-_RECORD = dict(family="group_net", paper=GROUP_NET, dataset="imagenet", source="code", multiple=8)
+_RECORD: dict[str, Any] = dict(family="group_net", paper=GROUP_NET, dataset="imagenet", source="code", multiple=8)
 
 
 @register(
