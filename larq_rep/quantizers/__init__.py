@@ -28,6 +28,7 @@ do. An error names a member that is needed but missing; Larq's classes are known
 | `zero_is_positive` | `False` if a value of 0 does not become +1, as in PyTorch | checkpoint import |
 | `coefficients` | its learned shifts, `{"shift of the sign": weight}`, or `{}` | weight decay, plots |
 | `schedule` | the class of the callback that changes its parameters in training, or `None` | `schedules_for` |
+| `start_from(kernel)` | sets its weights by a latent kernel that was trained without it | `transfer` |
 | `mirrored` | set to `True` if its kernel is mirrored, see `larq_rep.layers.Mirror` | constructors of the zoo |
 
 `value`, `window`, `saturated`, `coefficients` and `zero_is_positive` belong to one `call`: a class that overrides
@@ -37,10 +38,13 @@ by their own. It is best to derive a `schedule` from `larq_rep.quantizers.callba
 
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign
 from larq_rep.quantizers.ir_net import EDESign, LibraSign
+from larq_rep.quantizers.position_scaled import PositionScaled
+from larq_rep.quantizers.power_of_two import PowerOfTwo
 from larq_rep.quantizers.presb import AresSign, LeakyRSign, LeakySign
 from larq_rep.quantizers.rbnn import RotatedSign, StandardizedSign
 from larq_rep.quantizers.reactnet import RSign, ScaledSign
 from larq_rep.quantizers.recu import ReCUInputSign, ReCURSign, ReCUSign
+from larq_rep.quantizers.ternary_weights import TernaryWeight, TrainedTernary
 from larq_rep.quantizers.xnor import CentredClip, DoReFaSign, XNORSign
 
 __all__ = [
@@ -52,6 +56,8 @@ __all__ = [
     "LeakySign",
     "LibraSign",
     "LowBitSign",
+    "PositionScaled",
+    "PowerOfTwo",
     "QuantSign",
     "RSign",
     "ReCUInputSign",
@@ -60,5 +66,7 @@ __all__ = [
     "RotatedSign",
     "ScaledSign",
     "StandardizedSign",
+    "TernaryWeight",
+    "TrainedTernary",
     "XNORSign",
 ]

@@ -55,12 +55,15 @@ OTHERS = {
     "SteTern": lq.quantizers.SteTern,
     "DoReFa-2": lambda: lq.quantizers.DoReFa(2),
     "QuantSign-2": quantizers.QuantSign,
+    "PowerOfTwo": quantizers.PowerOfTwo,
+    "TernaryWeight": quantizers.TernaryWeight,
+    "TrainedTernary": quantizers.TrainedTernary,
 }
 
 CASES |= {
     name: functools.partial(class_of(name), **layer_cases.CASES[name].arguments)
     for name in quantizers.__all__
-    if name not in {*CASES, "CentredClip"}
+    if name not in {*CASES, *OTHERS, "CentredClip"}
 }
 
 

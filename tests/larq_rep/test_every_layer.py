@@ -6,7 +6,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from layer_cases import CASES, INPUT_SHAPE, SCHEDULED, USES, class_of
+from layer_cases import CASES, INPUT_SHAPE, PRECISIONS, SCHEDULED, USES, class_of
 
 from larq_rep import layers, quantizers
 
@@ -103,7 +103,7 @@ def test_names_by_which_it_is_found(name):
     elif case.alias:
         quantizer = lq.quantizers.get(case.alias)
         assert type(quantizer) is cls
-        assert quantizer.precision == (2 if cls is quantizers.QuantSign else 1)
+        assert quantizer.precision == PRECISIONS.get(cls.__name__, 1)
     else:
         assert cls.__name__ not in quantizers.__all__
 

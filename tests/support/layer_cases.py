@@ -121,6 +121,8 @@ CASES = {
     "LeakySign": inputs("leaky_sign", {"slope": 0.2}),
     "LibraSign": kernel("libra_sign", {"t": 0.5}),
     "LowBitSign": inputs("low_bit_sign", {}, use="before a convolution"),
+    "PositionScaled": kernel("position_scaled", {}, (3, 3)),
+    "PowerOfTwo": kernel("power_of_two", {"bits": 3}, state=[KERNEL, ()]),
     "QuantSign": inputs("quant_sign", {"bits": 1}),
     "QuantSign-2": inputs("quant_sign", {"bits": 2}, use="before a convolution"),
     "RSign": Case({"shift_regularizer": L2}, trained=[(8,)], alias="r_sign"),
@@ -133,12 +135,18 @@ CASES = {
     ),
     "ScaledSign": kernel("scaled_sign", {}),
     "StandardizedSign": inputs("standardized_sign", {"t": 0.2, "crop": (1, 0)}),
+    "TernaryWeight": kernel("ternary_weight", {"factor": 0.5}),
+    "TrainedTernary": kernel("trained_ternary", {"factor": 0.2}, (), ()),
     "XNORSign": kernel("xnor_sign", {}),
 }
 
 
 # What a schedule changes; neither a config nor a file keeps that, and it is no weight.
 SCHEDULED = {"EDESign": "t", "LibraSign": "t", "ReCUSign": "tau", "RotatedSign": "t", "StandardizedSign": "t"}
+
+
+# The bits of quantizers, by default, that have more than one.
+PRECISIONS = {"PowerOfTwo": 5, "QuantSign": 2, "TernaryWeight": 2, "TrainedTernary": 2}
 
 
 def class_of(name):
