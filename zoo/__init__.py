@@ -23,6 +23,7 @@ logits stay float32, as Keras' guide recommends, and everything between is compu
 
 from larq_rep import lazy
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34
+from larq_rep.zoo.binary_connect import BinaryConnectVGG
 from larq_rep.zoo.binarydensenet import (
     BinaryDenseNet28,
     BinaryDenseNet37,
@@ -46,6 +47,7 @@ from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, Melius
 from larq_rep.zoo.predictions import decode_predictions
 from larq_rep.zoo.preprocess import preprocess_input
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
+from larq_rep.zoo.quantized_weights import BWNResNet18, INQResNet18, TTQResNet18, TWNResNet18
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
 from larq_rep.zoo.records import get_model, get_network, list_models
@@ -60,10 +62,12 @@ __all__ = [
     "AresBNet10",
     "AresBNet18",
     "AresBNet34",
+    "BWNResNet18",
     "BiRealNet18",
     "BiRealNet34",
     "BiRealNet50",
     "BinaryAlexNet",
+    "BinaryConnectVGG",
     "BinaryDenseNet13",
     "BinaryDenseNet21",
     "BinaryDenseNet28",
@@ -72,6 +76,7 @@ __all__ = [
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
     "DoReFaNet",
+    "INQResNet18",
     "MeliusNet22",
     "MeliusNet29",
     "MeliusNet42",
@@ -107,6 +112,8 @@ __all__ = [
     "ResNet20",
     "ResNetE18",
     "ResNetE34",
+    "TTQResNet18",
+    "TWNResNet18",
     "VGGSmall",
     "XNORNet",
     "decode_predictions",

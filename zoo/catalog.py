@@ -22,6 +22,8 @@ _TITLES = {
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
     "resnet18": "ResNet-18",
+    "quantized_weights": "Real activations: BWN, TWN, TTQ, INQ",
+    "binary_connect": "BinaryConnect",
     "presbnet": "PresB-Net",
     "aresbnet": "AresB-Net",
     "binarydensenet": "BinaryDenseNet",

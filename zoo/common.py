@@ -15,9 +15,9 @@ def uniform_fan_in() -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
-def he_normal() -> tf.keras.initializers.Initializer:
-    """PyTorch's `kaiming_normal_`: not truncated, by fan-in."""
-    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal")
+def he_normal(mode: str = "fan_in") -> tf.keras.initializers.Initializer:
+    """PyTorch's `kaiming_normal_`: not truncated, by fan-in or fan-out."""
+    return tf.keras.initializers.VarianceScaling(2.0, mode=mode, distribution="untruncated_normal")
 
 
 def hard_tanh(x: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,9 @@ ARESB = Paper(
     "convolution",
     "10.7717/peerj-cs.454",
 )
+BINARY_CONNECT = Paper(
+    "BinaryConnect: Training Deep Neural Networks with binary weights during propagations", "1511.00363"
+)
 BINARYDENSENET = Paper("BinaryDenseNet: Developing an Architecture for Binary Neural Networks", "1906.08637")
 BIREAL = Paper(
     "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced "
@@ -34,6 +37,7 @@ DOREFA = Paper(
     "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients", "1606.06160"
 )
 FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
+INQ = Paper("Incremental Network Quantization: Towards Lossless CNNs with Low-Precision Weights", "1702.03044")
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
 PRESB = Paper(
@@ -49,4 +53,6 @@ REAL_TO_BINARY = Paper("Training binary neural networks with real-to-binary conv
 RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.12369")
 REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
+TTQ = Paper("Trained Ternary Quantization", "1612.01064")
+TWN = Paper("Ternary Weight Networks", "1605.04711")
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

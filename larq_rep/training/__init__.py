@@ -23,6 +23,7 @@ from larq_rep.training.run import load, train
 from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
+    INQSchedule,
     LearningRate,
     Linear,
     RBNNSchedule,
@@ -48,6 +49,7 @@ __all__ = [
     "Config",
     "Cosine",
     "EDESchedule",
+    "INQSchedule",
     "LearningRate",
     "Linear",
     "Phase",

@@ -31,6 +31,7 @@ DEEPER = [
     "BinaryDenseNet37Ablation",
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
+    "INQResNet18",
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
@@ -52,6 +53,8 @@ DEEPER = [
     "RepReActNetC",
     "RepResNet18",
     "ResNetE34",
+    "TTQResNet18",
+    "TWNResNet18",
 ]
 # Forms of the quantizers and shortcuts of quick ones; the tests of the command line use the last.
 ALIKE = [
@@ -82,14 +85,15 @@ def each_form(is_quick):
 def check_clips_and_statistics(model, name, variant):
     """Which authors keep latent weights in a range, by the specifications; statistics are PyTorch's."""
     expected = type(None)
-    if "AresBNet" in name:
+    if "AresBNet" in name or name == "BinaryConnectVGG":
         expected = lq.constraints.WeightClip
-    elif variant.arguments.get("method") == "xnor":
+    elif variant.arguments.get("method") == "xnor" or name == "BWNResNet18":
         expected = CentredClip
     for layer in model.layers:
         if getattr(layer, "kernel_quantizer", None) is not None:
             assert type(layer.kernel_constraint) is expected, layer.name
-            assert getattr(layer.kernel_constraint, "clip_value", 1) == 1
+            # BinaryConnect's learning rates are in these.
+            assert getattr(layer.kernel_constraint, "clip_value", 1) == 1 or name == "BinaryConnectVGG"
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             assert type(layer) is BatchNormalization, layer.name
 

@@ -13,6 +13,7 @@ from larq_rep.training.optimizers import SGD
 from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
+    INQSchedule,
     LearningRate,
     Linear,
     RBNNSchedule,
@@ -373,6 +374,7 @@ def test_every_rotation_needs_one_kernel():
     "schedule, wanted",
     [
         (EDESchedule(), "EDESign or LibraSign whose t"),
+        (INQSchedule(), "PowerOfTwo whose codes"),
         (ReCUSchedule(), "ReCUSign whose tau"),
         (RBNNSchedule(), "StandardizedSign or RotatedSign whose t"),
     ],

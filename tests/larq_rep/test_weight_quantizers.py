@@ -12,8 +12,9 @@ from larq_rep import cost
 from larq_rep.converters import convert, verify
 from larq_rep.converters.float_weights import compress
 from larq_rep.quantizers import PositionScaled, PowerOfTwo, TernaryWeight, TrainedTernary
-from larq_rep.quantizers.callbacks import INQ_FRACTIONS, INQSchedule
+from larq_rep.quantizers.callbacks import INQ_FRACTIONS
 from larq_rep.training import transfer, with_real_weights
+from larq_rep.training.schedules import INQSchedule
 
 
 def kernel_and_upstream():
