@@ -27,7 +27,7 @@ from larq_rep.checks import require_model
 from larq_rep.graph import has_graph, nodes
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import Repeat, RepLayer
-from larq_rep.quantizers.base import precision_of
+from larq_rep.quantizers.base import bases_of, planes_of, precision_of
 
 _keras = tf.keras.layers
 _DENSE = _keras.Dense
@@ -47,11 +47,11 @@ class LayerCost:
         name: Name of the layer, preceded by the names of the models it is nested in (`model/layer`).
         layer: Class of the layer.
         calls: How often the network calls it. Its parameters count only once.
-        bops: Multiply-accumulates of binary weights with binary activations.
+        bops: Multiply-accumulates of binary weights with binary activations, see `count` for those of several bits.
         conv_flops, dense_flops: Real multiply-accumulates.
         bn_flops: Operations of a batch normalisation, see `count`.
         trainable_params, non_trainable_params: Numbers of its weights.
-        binary_params: Number of its binary weights.
+        binary_params: Number of its weights that are binary, or a sum of binary ones.
         bits: Size of its weights, see `count`.
         trainable_bits: Size of its trainable weights.
     """
@@ -130,7 +130,7 @@ class Cost:
 
     @property
     def binary_params(self) -> int:
-        """Number of binary weights."""
+        """Number of weights that are binary, or a sum of binary ones."""
         return sum(row.binary_params for row in self.rows)
 
     @property
@@ -161,7 +161,8 @@ class Cost:
 class _Tensor(NamedTuple):
     """The known properties of a tensor between two layers."""
 
-    binary: bool = False
+    # Number of binary maps whose sum it is, 0 if it is real.
+    planes: int = 0
     # Number of channels divided by that in the network before RepTran.
     width: Fraction = Fraction(1)
 
@@ -193,6 +194,11 @@ def count(model: tf.keras.Model) -> Cost:
     Transposed convolutions apply the kernel once for each input pixel. Nested models are followed, and layers that
     are called several times count each time. The multiplications of other kinds of layers are not known: such a layer
     is named in `Cost.uncounted` if it has a kernel.
+
+    **Several bits**: activations of K bits whose quantizer has `planes`, and `lq.quantizers.DoReFa` of activations, are
+    a sum of K maps of +1 and -1. With binary weights they count K times the multiply-accumulates as binary ones, as K
+    binary convolutions compute them. So do M times as many if the kernel is a sum of M binary ones (its quantizer has
+    `bases`). A ternary map counts as the two signs that it is deployed as. Without such a form the layer is real.
 
     # Arguments
         model: A functional or sequential model with a fixed input size. Nothing is run.
@@ -246,14 +252,14 @@ class _Counter:
 
         # If a layer is called only on constants, nothing is known.
         before = inputs[0] if inputs else _Tensor()
-        output = _Tensor(_precision_of_output(layer) == 1, max([t.width for t in inputs], default=Fraction(1)))
+        quantizer = layer if isinstance(layer, lq.quantizers.Quantizer) else getattr(layer, "activation", None)
+        output = _Tensor(_planes(quantizer), max([t.width for t in inputs], default=Fraction(1)))
 
         if isinstance(layer, (_DENSE, *_CONV)):
             quantizer = getattr(layer, "input_quantizer", None)
-            binary = before.binary if quantizer is None else getattr(quantizer, "precision", None) == 1
-            for macs, kernel, binary_input in _macs(node, name, binary):
-                if binary_input and _precision(kernel) == 1:
-                    row.bops += macs
+            for macs, kernel, planes in _macs(node, name, before.planes if quantizer is None else _planes(quantizer)):
+                if binary := planes * _bases(kernel):
+                    row.bops += binary * macs
                 elif isinstance(layer, _DENSE):
                     row.dense_flops += macs
                 else:
@@ -274,21 +280,21 @@ class _Counter:
         return output
 
 
-def _macs(node, name: str, binary: bool) -> Iterator[tuple[int, tf.Variable, bool]]:
-    """Yields for each kernel of a layer its multiply-accumulates, the kernel, and whether its input is binary."""
+def _macs(node, name: str, planes: int) -> Iterator[tuple[int, tf.Variable, int]]:
+    """Yields for each kernel of a layer its multiply-accumulates, the kernel, and the binary maps of its input."""
     layer = node.layer
     if isinstance(layer, _DENSE):
-        yield _size(node.output_shapes[1:-1], name) * _size(layer.kernel.shape, name), layer.kernel, binary
+        yield _size(node.output_shapes[1:-1], name) * _size(layer.kernel.shape, name), layer.kernel, planes
         return
     # A transposed convolution spreads each input pixel over the taps of its kernel.
     shape = node.input_shapes if isinstance(layer, _TRANSPOSED) else node.output_shapes
     pixels = _size(shape[1:-1] if layer.data_format == "channels_last" else shape[2:], name)
     if isinstance(layer, _SEPARABLE):
-        yield pixels * _size(layer.depthwise_kernel.shape, name), layer.depthwise_kernel, binary
-        yield pixels * _size(layer.pointwise_kernel.shape, name), layer.pointwise_kernel, False
+        yield pixels * _size(layer.depthwise_kernel.shape, name), layer.depthwise_kernel, planes
+        yield pixels * _size(layer.pointwise_kernel.shape, name), layer.pointwise_kernel, 0
     else:
         kernel = layer.depthwise_kernel if isinstance(layer, _DEPTHWISE) else layer.kernel
-        yield pixels * _size(kernel.shape, name), kernel, binary
+        yield pixels * _size(kernel.shape, name), kernel, planes
 
 
 def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:
@@ -299,7 +305,7 @@ def _parameters(layer: tf.keras.layers.Layer, name: str) -> LayerCost:
         size = math.prod(weight.shape)
         bits = size * _precision(weight)
         row.bits += bits
-        row.binary_params += size if _precision(weight) == 1 else 0
+        row.binary_params += size if _bases(weight) else 0
         if id(weight) in trainable:
             row.trainable_params += size
             row.trainable_bits += bits
@@ -333,10 +339,16 @@ def _require_precisions(layer: tf.keras.layers.Layer, name: str) -> None:
             raise ValueError(f"Cannot count layer {name!r}: its quantizer {error}") from None
 
 
-def _precision_of_output(layer: tf.keras.layers.Layer) -> int | None:
-    if isinstance(layer, lq.quantizers.Quantizer):
-        return layer.precision
-    return getattr(getattr(layer, "activation", None), "precision", None)
+def _planes(quantizer: Any) -> int:
+    """The number of binary maps whose sum a quantizer returns; 0 if it is none."""
+    precision = getattr(quantizer, "precision", None) or 0
+    return precision if precision == 1 or planes_of(quantizer) else 0
+
+
+def _bases(kernel: tf.Variable) -> int:
+    """The number of binary kernels whose sum a kernel is; 0 if it is none."""
+    precision = _precision(kernel)
+    return precision if precision == 1 or bases_of(getattr(kernel, "quantizer", None)) else 0
 
 
 def _size(shape, name: str) -> int:

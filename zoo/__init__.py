@@ -33,6 +33,8 @@ from larq_rep.zoo.binarydensenet import (
 )
 from larq_rep.zoo.binarydensenet_ablation import BinaryDenseNet13, BinaryDenseNet21, BinaryDenseNet37Ablation
 from larq_rep.zoo.bireal import BiRealNet18, BiRealNet34, BiRealNet50, RepBiRealNet18, RepBiRealNet34
+from larq_rep.zoo.dorefa import DoReFaResNet18
+from larq_rep.zoo.hwgq import HWGQResNet18
 from larq_rep.zoo.importing import import_checkpoint
 from larq_rep.zoo.larq_zoo import (
     BinaryAlexNet,
@@ -43,6 +45,7 @@ from larq_rep.zoo.larq_zoo import (
     RealToBinaryNet,
     XNORNet,
 )
+from larq_rep.zoo.lq_net import LQNetResNet18, LQNetResNet34
 from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, MeliusNet59
 from larq_rep.zoo.predictions import decode_predictions
 from larq_rep.zoo.preprocess import preprocess_input
@@ -55,6 +58,8 @@ from larq_rep.zoo.recu import ReCUResNet18, ReCUResNet34, RepReCUResNet18, RepRe
 from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
+from larq_rep.zoo.sibnn import SiBNNResNet18
+from larq_rep.zoo.tbn import TBNResNet18, TBNResNet34
 from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 from larq_rep.zoo.weights import load_weights
 
@@ -76,7 +81,11 @@ __all__ = [
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
     "DoReFaNet",
+    "DoReFaResNet18",
+    "HWGQResNet18",
     "INQResNet18",
+    "LQNetResNet18",
+    "LQNetResNet34",
     "MeliusNet22",
     "MeliusNet29",
     "MeliusNet42",
@@ -112,6 +121,9 @@ __all__ = [
     "ResNet20",
     "ResNetE18",
     "ResNetE34",
+    "SiBNNResNet18",
+    "TBNResNet18",
+    "TBNResNet34",
     "TTQResNet18",
     "TWNResNet18",
     "VGGSmall",

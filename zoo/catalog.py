@@ -29,6 +29,11 @@ _TITLES = {
     "binarydensenet": "BinaryDenseNet",
     "resnet_e": "ResNetE",
     "meliusnet": "MeliusNet",
+    "dorefa": "DoReFa-Net's ResNet-18",
+    "hwgq": "HWGQ",
+    "lq_net": "LQ-Nets",
+    "tbn": "TBN",
+    "sibnn": "SiBNN",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {

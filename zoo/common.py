@@ -26,6 +26,16 @@ def hard_tanh(x: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(x, -1.0, 1.0)
 
 
+def early_max_pool(x: tf.Tensor) -> tf.Tensor:
+    """3x3 max-pooling with stride 2 whose first windows begin one pixel before a map of even size.
+
+    (The last windows of `"same"` end one pixel behind it.)
+    """
+    # Pixels that the windows contain anyway, so they change no maximum.
+    x = tf.pad(x, [[0, 0], [1, 0], [1, 0], [0, 0]], "SYMMETRIC")
+    return tf.keras.layers.MaxPool2D(3, 2, name="maxpool")(x)
+
+
 def real_conv(x, filters, kernel_size, name, strides=1, groups=1):
     """Real convolution without a bias, as the stem and the downsampling have it."""
     return tf.keras.layers.Conv2D(

@@ -37,6 +37,8 @@ class Method:
     activation: Callable[[tf.Tensor], tf.Tensor] = hard_tanh
     # Initial gamma of the normalisations of feature maps.
     gamma: float = 1.0
+    # Of the statistics of the normalisations.
+    momentum: float = 0.9
 
     def conv_layer(self, filters: int, kernel_size: int, name: str, strides: int = 1) -> tf.keras.layers.Layer:
         """A convolution of the method, padded with 0 after the sign."""
@@ -61,7 +63,8 @@ class Method:
         return replace(self, kernel_quantizer=None).conv(x, filters, kernel_size, name, strides)
 
     def norm(self, x: tf.Tensor, name: str, **kwargs) -> tf.Tensor:
-        return batch_norm(x, name, gamma_initializer=tf.keras.initializers.Constant(self.gamma), **kwargs)
+        gamma = tf.keras.initializers.Constant(self.gamma)
+        return batch_norm(x, name, **{"gamma_initializer": gamma, "momentum": self.momentum, **kwargs})
 
 
 def relu(x: tf.Tensor) -> tf.Tensor:

@@ -37,8 +37,10 @@ DOREFA = Paper(
     "DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients", "1606.06160"
 )
 FRACBNN = Paper("FracBNN: Accurate and FPGA-Efficient Binary Neural Networks with Fractional Activations", "2012.12206")
+HWGQ = Paper("Deep Learning with Low Precision by Half-wave Gaussian Quantization", "1702.00953")
 INQ = Paper("Incremental Network Quantization: Towards Lossless CNNs with Low-Precision Weights", "1702.03044")
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
+LQ_NETS = Paper("LQ-Nets: Learned Quantization for Highly Accurate and Compact Deep Neural Networks", "1807.10029")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
 PRESB = Paper(
     "PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped convolution",
@@ -53,6 +55,8 @@ REAL_TO_BINARY = Paper("Training binary neural networks with real-to-binary conv
 RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.12369")
 REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
+SIBNN = Paper("Sparsity-Inducing Binarized Neural Networks", "10.1609/aaai.v34i07.6900")
+TBN = Paper("TBN: Convolutional Neural Network with Ternary Inputs and Binary Weights", "10.1007/978-3-030-01216-8_20")
 TTQ = Paper("Trained Ternary Quantization", "1612.01064")
 TWN = Paper("Ternary Weight Networks", "1605.04711")
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

@@ -32,7 +32,7 @@ from typing_extensions import Unpack
 from larq_rep.layers import XNORScale
 from larq_rep.quantizers import StandardizedSign
 from larq_rep.zoo.build import Common, CommonArguments, Default, Shape, Weights, build, build_rep
-from larq_rep.zoo.common import batch_norm, dense, hard_tanh, logits_dtype, uniform_fan_in
+from larq_rep.zoo.common import batch_norm, dense, hard_tanh, he_normal, logits_dtype, uniform_fan_in
 from larq_rep.zoo.methods import (
     METHODS,
     REAL_INPUT,
@@ -62,10 +62,6 @@ class _Form(NamedTuple):
     stem_activation: Callable[[tf.Tensor], tf.Tensor] | None = hard_tanh
 
 
-def _he_normal_fan_out():
-    return tf.keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-
-
 _DEFAULTS = {name: replace(METHODS[name], kernel_initializer=uniform_fan_in) for name in METHODS}
 _SHORTCUT = partial(conv_shortcut, kind="shortcut")
 
@@ -87,14 +83,15 @@ _CIFAR = {
     "recu": _Form(METHODS["recu"], pooled_shortcut, stem_activation=None),
     "real": _Form(_DEFAULTS["real"], _SHORTCUT, norm=False, stem_activation=relu),
 }
-_IR_NET = replace(METHODS["irnet"], kernel_initializer=_he_normal_fan_out)
+_FAN_OUT = partial(he_normal, "fan_out")
+_IR_NET = replace(METHODS["irnet"], kernel_initializer=_FAN_OUT)
 _IMAGENET = {
     "irnet": _Form(_IR_NET, conv_shortcut, bireal=True),
     "irnet_1w32a": _Form(_real_activations(_IR_NET), conv_shortcut),
     "rbnn": _Form(replace(METHODS["rbnn"], gamma=1e-8), conv_shortcut, bireal=True),
     "recu": _Form(replace(METHODS["recu"], gamma=1e-8), conv_shortcut, bireal=True),
     "real": _Form(
-        replace(METHODS["real"], kernel_initializer=_he_normal_fan_out), conv_shortcut, norm=False, stem_activation=relu
+        replace(METHODS["real"], kernel_initializer=_FAN_OUT), conv_shortcut, norm=False, stem_activation=relu
     ),
 }
 

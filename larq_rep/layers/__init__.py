@@ -6,6 +6,7 @@ from larq_rep.layers.bmxnet import PopCount
 from larq_rep.layers.frac_bnn import PrecisionGate, ThermometerEncoding
 from larq_rep.layers.mirror import Mirror
 from larq_rep.layers.repeat import RepConv2D, RepDense, Repeat, RepQuantConv2D, RepQuantDense
+from larq_rep.layers.shifted_scale import ShiftedScale
 from larq_rep.layers.shuffle import ChannelShuffle, GroupNormShuffle
 from larq_rep.layers.xnor import XNORScale
 
@@ -23,6 +24,7 @@ __all__ = [
     "RepQuantConv2D",
     "RepQuantDense",
     "Repeat",
+    "ShiftedScale",
     "ThermometerEncoding",
     "XNORScale",
 ]

@@ -7,12 +7,15 @@ its own `call`: one that overrides the `call` of another must answer again.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
+
+# The offset, and for each plane its factor and its signs.
+Planes = tuple[Any, list[tuple[Any, tf.Tensor]]]
 
 
 class _Answers(NamedTuple):
@@ -21,6 +24,20 @@ class _Answers(NamedTuple):
     value: Callable[[Any, tf.Tensor], tf.Tensor] = lambda quantizer, x: x
     window: Callable[[Any, tf.Tensor], Any] = lambda quantizer, x: quantizer.clip_value
     zero_is_positive: bool = True
+    planes: Callable[[Any, tf.Tensor], Planes] | None = None
+
+
+def _dorefa_planes(quantizer: Any, x: tf.Tensor) -> Planes:
+    """The bits of the rounded number, the highest first."""
+    steps = 2**quantizer.precision - 1
+    # From here on, the numbers are small multiples of 1/2: their sums are exact in whatever order TensorFlow adds them.
+    rounded, middle = tf.round(x * steps), steps / 2
+    planes = []
+    for weight in (2**bit for bit in reversed(range(quantizer.precision))):
+        sign = lq.math.sign(middle - rounded)
+        planes.append((-weight / (2 * steps), sign))
+        middle -= weight / 2 * sign
+    return -sum(factor for factor, _ in planes), planes
 
 
 _LARQ: dict[type, _Answers] = {
@@ -34,6 +51,7 @@ _LARQ: dict[type, _Answers] = {
         value=lambda quantizer, x: 2 * (x if quantizer.mode == "activations" else quantizer.weight_preprocess(x)) - 1,
         window=lambda quantizer, x: 1.0 if quantizer.mode == "activations" else None,
         zero_is_positive=False,
+        planes=_dorefa_planes,
     ),
 }
 
@@ -92,6 +110,27 @@ def saturates(quantizer: Any, x: tf.Tensor, value: tf.Tensor, window: tf.Tensor)
 def zero_is_positive(quantizer: Any) -> bool:
     """Whether the sign of 0 is +1, as in Larq; in PyTorch it is 0, so results differ there."""
     return _find(quantizer, "zero_is_positive") is not False
+
+
+def planes_of(quantizer: Any) -> Callable[[tf.Tensor], Planes] | None:
+    """The function from an input to the signs that its quantized form is a sum of, or None if there is none.
+
+    It returns `(offset, [(c_1, n_1), ..., (c_K, n_K)])` with `q(x) = offset + c_1 n_1 + ... + c_K n_K` at inference, in
+    ties, too. The signs have the shape of x, and the other numbers are constants at inference. A convolution of each
+    plane then gives that of q(x). In `lq.layers` the padding is zero: either the offset is 0, and the signs are padded
+    with 0, or `offset + c_1 + ... + c_K` is 0 up to rounding, and they are padded with +1.
+    """
+    # Larq's DoReFa does something else to weights.
+    return None if getattr(quantizer, "mode", None) == "weights" else _find(quantizer, "planes")
+
+
+def bases_of(quantizer: Any) -> Callable[[tf.Tensor], list[tuple[Any, tf.Tensor]]] | None:
+    """The function from a kernel to the binary kernels that its quantized form is a sum of, or None if there is none.
+
+    It returns `[(a_1, B_1), ..., (a_M, B_M)]` with `q(w) = a_1 B_1 + ... + a_M B_M`. The B are +1 and -1 in the shape
+    of w, each a is a number or one per output channel, and a constant at inference.
+    """
+    return _find(quantizer, "bases")
 
 
 def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
@@ -195,6 +234,48 @@ class QuantizerWithVariables(BaseQuantizer):
             weight.assign(store[str(index)])
 
 
+class MovingQuantizer(QuantizerWithVariables):
+    """Base class of quantizers with a weight that follows the data in training, and is a constant at inference.
+
+    As in batch normalisation, each replica of a strategy follows its own part of a batch, and files hold the mean. If
+    the quantizer is frozen (`trainable=False`), the weight stays.
+    """
+
+    schedule = None
+    # The weights of these classes scale, or are thresholds that no gradient changes.
+    coefficients: ClassVar[dict] = {}
+    _moving: tf.Variable | None = None
+
+    def _add_moving(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:
+        self._moving = self.add_weight(
+            name,
+            shape=shape,
+            initializer=initializer,
+            trainable=False,
+            experimental_autocast=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
+        return self._moving
+
+    @property
+    def _state(self):
+        return [] if self._moving is None else [self._moving]
+
+    def _follow(self, value: Callable[[], tf.Tensor], share: float, training: Any) -> None:
+        """In training, moves the weight by a share of its distance to `value()`."""
+        if not self.trainable or (not tf.is_tensor(training) and not training):
+            return
+        moving = self._moving
+        assert moving is not None
+
+        def update():
+            step = share * tf.cast(training, moving.dtype)
+            return moving.assign_sub(step * (moving - tf.cast(value(), moving.dtype)))
+
+        self.add_update(update)
+
+
 class SteepenedQuantizer(QuantizerWithVariables):
     """Base class of quantizers with `t`, the steepness of an estimator, which grows during training."""
 
@@ -228,6 +309,22 @@ def decisive(kernel: tf.Tensor, training: Any) -> tf.Tensor:
         training: What Keras tells `call`. A tensor, which cannot be read here, counts as no.
     """
     return kernel if not tf.is_tensor(training) and training else tf.cast(kernel, tf.float64)
+
+
+@tf.custom_gradient
+def scale_forward_only(x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """The product, with the gradient of `x` alone."""
+    return scale * x, lambda dy: (dy, None)
+
+
+def straight_through(x: tf.Tensor, quantize: Callable, passes: Callable) -> tf.Tensor:
+    """Quantizes `x`, and lets gradients through where `passes(x)` is true."""
+
+    @tf.custom_gradient
+    def quantized(x):
+        return quantize(x), lambda dy: tf.where(passes(x), dy, tf.zeros_like(dy))
+
+    return quantized(x)
 
 
 @tf.custom_gradient

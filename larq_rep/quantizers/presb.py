@@ -4,7 +4,8 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.reactnet import RSign, _scale_forward_only
+from larq_rep.quantizers.base import scale_forward_only
+from larq_rep.quantizers.reactnet import RSign
 
 
 def _leaky_sign(x, slope):
@@ -189,7 +190,7 @@ class AresSign(BaseQuantizer):
     def call(self, inputs):
         axes = list(range(inputs.shape.rank - 1))
         scale = tf.reduce_mean(tf.abs(tf.clip_by_value(inputs, -1.0, 1.0)), axis=axes)
-        return _scale_forward_only(super().call(_ares_sign(inputs, scale)), scale)
+        return scale_forward_only(super().call(_ares_sign(inputs, scale)), scale)
 
     def value(self, x):
         return x

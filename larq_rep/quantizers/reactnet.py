@@ -2,10 +2,10 @@
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import ste_sign
 
 from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables
+from larq_rep.quantizers.scaled_binary import ScaledBinary
 
 
 # Same as Larq's `approx_sign`, with half as many passes over the activations.
@@ -114,14 +114,9 @@ class RSign(QuantizerWithVariables):
         }
 
 
-@tf.custom_gradient
-def _scale_forward_only(x, scale):
-    return scale * x, lambda dy: (dy, None)
-
-
 @lq.utils.register_alias("scaled_sign")
 @lq.utils.register_keras_custom_object
-class ScaledSign(BaseQuantizer):
+class ScaledSign(ScaledBinary):
     r"""Kernel quantizer of the ReActNet and Bi-Real-Net code: sign times mean magnitude per output channel.
 
     \\[
@@ -133,8 +128,8 @@ class ScaledSign(BaseQuantizer):
     \end{cases}
     \\]
 
-    \\(s_o\\) is a constant in the backward pass and, unlike in `lq.quantizers.MagnitudeAwareSign`, does not
-    scale the gradient either. The authors do not clip the latent weights.
+    It is `ScaledBinary(gradient="clipped")`. \\(s_o\\) is a constant in the backward pass and, unlike in
+    `lq.quantizers.MagnitudeAwareSign`, does not scale the gradient either. The authors do not clip the latent weights.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
@@ -153,14 +148,8 @@ class ScaledSign(BaseQuantizer):
             Advanced Training Algorithm](https://arxiv.org/abs/1808.00278)
     """
 
-    precision = 1
+    def __init__(self, **kwargs):
+        super().__init__(gradient="clipped", **kwargs)
 
-    def call(self, inputs):
-        scale = tf.reduce_mean(tf.abs(inputs), axis=list(range(inputs.shape.rank - 1)))
-        return _scale_forward_only(super().call(ste_sign(inputs)), scale)
-
-    def value(self, x):
-        return x
-
-    def window(self, x):
-        return 1.0
+    def get_config(self):
+        return BaseQuantizer.get_config(self)

@@ -5,25 +5,14 @@ BNN uses Larq's `lq.quantizers.SteSign(clip_value=None)`, the sign with the iden
 
 import larq as lq
 import tensorflow as tf
-from larq.quantizers import ste_sign
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.reactnet import _scale_forward_only
-
-
-@tf.custom_gradient
-def _xnor_sign(w, scale):
-    def grad(dy):
-        size = w.shape[:-1].num_elements()
-        slope = tf.where(tf.abs(w) < 1, 1 + size * scale, tf.ones_like(w))
-        return dy * slope * (1 - 1 / w.shape[-2]), None
-
-    return lq.math.sign(w), grad
+from larq_rep.quantizers.scaled_binary import ScaledBinary
 
 
 @lq.utils.register_alias("xnor_sign")
 @lq.utils.register_keras_custom_object
-class XNORSign(BaseQuantizer):
+class XNORSign(ScaledBinary):
     r"""Kernel quantizer of XNOR-Net: sign times mean magnitude per output channel, with its own gradient.
 
     \\[
@@ -35,10 +24,10 @@ class XNORSign(BaseQuantizer):
     \end{cases}
     \\]
 
-    \\(I\\) is the number of input channels, \\(n\\) the number of weights of an output channel. The gradient follows
-    the authors' code for stochastic gradient descent: \\(n\\) times that of the paper. (For Adam, which
-    such factors do not affect, their code multiplies by \\(10^9\\) instead.) With a single input channel it is
-    0. The authors also centre and clip the latent weights: `kernel_constraint="centred_clip"`.
+    It is `ScaledBinary(gradient="xnor")`. \\(I\\) is the number of input channels, \\(n\\) the number of weights of an
+    output channel. The gradient follows the authors' code for stochastic gradient descent: \\(n\\) times that of the
+    paper. (For Adam, which such factors do not affect, their code multiplies by \\(10^9\\) instead.) With a single
+    input channel it is 0. The authors also centre and clip the latent weights: `kernel_constraint="centred_clip"`.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
@@ -55,17 +44,11 @@ class XNORSign(BaseQuantizer):
             Networks](https://arxiv.org/abs/1603.05279), and its code
     """
 
-    precision = 1
+    def __init__(self, **kwargs):
+        super().__init__(gradient="xnor", **kwargs)
 
-    def call(self, inputs):
-        scale = tf.reduce_mean(tf.abs(inputs), axis=list(range(inputs.shape.rank - 1)))
-        return _scale_forward_only(super().call(_xnor_sign(inputs, scale)), scale)
-
-    def value(self, x):
-        return x
-
-    def window(self, x):
-        return None
+    def get_config(self):
+        return BaseQuantizer.get_config(self)
 
 
 @lq.utils.register_alias("centred_clip")
@@ -91,7 +74,7 @@ class CentredClip(tf.keras.constraints.Constraint):
 
 @lq.utils.register_alias("dorefa_sign")
 @lq.utils.register_keras_custom_object
-class DoReFaSign(BaseQuantizer):
+class DoReFaSign(ScaledBinary):
     r"""Kernel quantizer of DoReFa-Net for one bit: sign times mean magnitude of the whole kernel.
 
     \\[
@@ -99,8 +82,8 @@ class DoReFaSign(BaseQuantizer):
     \frac{\partial q(w)}{\partial w} = 1
     \\]
 
-    `lq.quantizers.DoReFa(k_bit=1, mode="weights")` is a different function: it has no scale, and its gradient is
-    that of the hyperbolic tangent, which DoReFa-Net uses for more than one bit.
+    It is `ScaledBinary(per="layer")`. `lq.quantizers.DoReFa(k_bit=1, mode="weights")` is a different function: it has
+    no scale, and its gradient is that of the hyperbolic tangent, which DoReFa-Net uses for more than one bit.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
@@ -117,14 +100,8 @@ class DoReFaSign(BaseQuantizer):
             Gradients](https://arxiv.org/abs/1606.06160), equation 8
     """
 
-    precision = 1
+    def __init__(self, **kwargs):
+        super().__init__(per="layer", **kwargs)
 
-    def call(self, inputs):
-        binary = super().call(ste_sign(inputs, clip_value=None))
-        return _scale_forward_only(binary, tf.reduce_mean(tf.abs(inputs)))
-
-    def value(self, x):
-        return x
-
-    def window(self, x):
-        return None
+    def get_config(self):
+        return BaseQuantizer.get_config(self)

@@ -11,7 +11,7 @@ from support import first_quick
 
 from larq_rep.cost import count
 from larq_rep.layers import RepConv2D, Repeat, RepQuantConv2D, RPReLU
-from larq_rep.quantizers import RSign, ScaledSign
+from larq_rep.quantizers import RSign, ScaledSign, TernaryInput, Thermometer, Uniform, ZeroOneSign
 
 layers = tf.keras.layers
 BINARY = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
@@ -184,6 +184,69 @@ def test_batch_normalisation_with_several_betas():
     stack += [layers.Conv2D(8, 1), layers.BatchNormalization()]
     expected = 2 * 128 * (Fraction(5, 4) + Fraction(17, 8) + 1)
     assert count(sequential((4, 4, 3), *stack)).bn_flops == expected
+
+
+TWO_BITS = lq.quantizers.DoReFa(k_bit=2, mode="activations")
+
+
+def several_bits(quantizer, **arguments):
+    return {"input_quantizer": quantizer, "kernel_quantizer": "ste_sign", **arguments}
+
+
+@pytest.mark.parametrize(
+    "stack, bops, flops",
+    [
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(TWO_BITS))], 2, 0),
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(Uniform(4)))], 4, 0),
+        ([Uniform(4), binary_kernel()], 4, 0),
+        ([layers.Activation(Thermometer()), binary_kernel()], 2, 0),
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(TernaryInput()))], 2, 0),
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(ZeroOneSign()))], 1, 0),
+        ([Uniform(4), layers.ReLU(), binary_kernel()], 0, 1),
+        # A kernel of several bits is no sum of binary ones.
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(TWO_BITS, kernel_quantizer="ste_tern"))], 0, 1),
+        ([lq.layers.QuantConv2D(10, 1, **several_bits(Uniform(4), kernel_quantizer=None))], 0, 1),
+        # Weights of several bits as DoReFa-Net has them are no activations.
+        ([lq.quantizers.DoReFa(k_bit=2, mode="weights"), binary_kernel()], 0, 1),
+    ],
+    ids=str,
+)
+def test_activations_of_several_bits(stack, bops, flops):
+    cost = count(sequential(IMAGE, *stack))
+    assert (cost.bops, cost.conv_flops) == (bops * 5760, flops * 5760)
+
+
+class TwoBases(lq.quantizers.NoOp):
+    def __init__(self):
+        super().__init__(precision=2)
+
+    def call(self, inputs):
+        return lq.math.sign(inputs) + 0.5 * lq.math.sign(inputs - 1)
+
+    def bases(self, w):
+        return [(1.0, lq.math.sign(w)), (0.5, lq.math.sign(w - 1))]
+
+
+@pytest.mark.parametrize("quantizer, planes", [("ste_sign", 1), (Uniform(4), 4), (None, 0)])
+def test_kernels_that_are_sums(quantizer, planes):
+    conv = lq.layers.QuantConv2D(10, 1, input_quantizer=quantizer, kernel_quantizer=TwoBases(), use_bias=False)
+    cost = count(sequential(IMAGE, conv))
+    assert (cost.bops, cost.conv_flops) == (2 * planes * 5760, 0 if planes else 5760)
+    assert (cost.binary_params, cost.bits) == (60, 2 * 60)
+
+
+@pytest.mark.parametrize(
+    "quantizer, operations",
+    [("ste_sign", 2), (Uniform(4), 8), (None, 0)],
+    ids=["BNN, XNOR, Bi-Real", "DoReFa {0, 1} x 4", "BC, BWN, TTQ"],
+)
+def test_binary_operations_of_one_convolution(quantizer, operations):
+    """BinaryDenseNet, Table 1: an XNOR and a count for each multiplication, of n filters, m positions, k inputs."""
+    conv = lq.layers.QuantConv2D(128, 3, input_quantizer=quantizer, kernel_quantizer="ste_sign", padding="same")
+    cost = count(sequential((28, 28, 128), conv))
+    n, m, k = 128, 28 * 28, 1152
+    assert 2 * cost.bops == operations * n * m * k
+    assert cost.conv_flops == (0 if operations else n * m * k)
 
 
 def test_ops_are_exact():

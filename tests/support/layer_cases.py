@@ -110,6 +110,7 @@ CASES = {
         {"units": 8, "input_quantizer": "r_sign", "kernel_quantizer": "scaled_sign"}, trained=[(8, 4), (4,), (8,)]
     ),
     "Repeat": Case({"times": 3}),
+    "ShiftedScale": Case({}, trained=[(8,), (8,)]),
     "ThermometerEncoding": Case({"resolution": 5}, "before a convolution", [(3, 3, 51 * 8, 4)]),
     "XNORScale": Case({"kernel_size": (3, 1), "strides": 2, "padding": "valid"}),
     "AresSign": kernel("ares_sign", {}),

@@ -32,6 +32,7 @@ DEEPER = [
     "BinaryDenseNet37Dilated",
     "BinaryDenseNet45",
     "INQResNet18",
+    "LQNetResNet34",
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
@@ -53,6 +54,7 @@ DEEPER = [
     "RepReActNetC",
     "RepResNet18",
     "ResNetE34",
+    "TBNResNet34",
     "TTQResNet18",
     "TWNResNet18",
 ]
@@ -85,7 +87,7 @@ def each_form(is_quick):
 def check_clips_and_statistics(model, name, variant):
     """Which authors keep latent weights in a range, by the specifications; statistics are PyTorch's."""
     expected = type(None)
-    if "AresBNet" in name or name == "BinaryConnectVGG":
+    if "AresBNet" in name or "SiBNN" in name or name == "BinaryConnectVGG":
         expected = lq.constraints.WeightClip
     elif variant.arguments.get("method") == "xnor" or name == "BWNResNet18":
         expected = CentredClip

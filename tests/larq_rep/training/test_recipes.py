@@ -120,6 +120,12 @@ PHASES = {
         _adam(128, _steps(1e-3, 250, (100, 150, 200), 0.1), start="best", **_FRACBNN),
     ],
     "resnet20": [_sgd(128, _steps(0.1, 200, (100, 150), 0.1), 1e-4)],
+    # Activations of several bits
+    "dorefa": [_adam(256, _steps(1e-4, 100, (56, 64), 0.2))],
+    "hwgq": [_sgd(256, [0.1 * (1 - epoch / 64) for epoch in range(64)], 5e-5)],
+    "lq-nets": [_sgd(256, _steps(0.1, 110, (30, 60, 85, 95, 105), 0.1), 5e-5, nesterov=True)],
+    "sibnn": [_adam(256, _cosine(1e-3, 100), 1e-5, decayed="all")],
+    "tbn": [_sgd(256, _steps(0.1, 90, (30, 60), 0.1), 1e-4)],
     # PresB-Net, AresB-Net
     "presbnet": _two(256, _linear(5e-4, 400), 1e-5, "best", **_SMOOTHED),
     "presbnet-imagenet": _two(256, _linear(1e-3, 50), 1e-5, "best", **_SMOOTHED),
@@ -159,11 +165,21 @@ _RECU = _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25), lighting="truncat
 # The authors of IR-Net, RBNN and ReCU take the statistics of ImageNet for CIFAR-10, too.
 _IRNET = _images("cifar10", _IMAGENET)
 _XNOR = _images("imagenet2012", _BMXNET)
+_COLOURS = {"jitter": (0.4, 0.4, 0.4, 0.0), "lighting": 0.1}
 
 IMAGES = {
     **dict.fromkeys(("reactnet", "reactnet-first", "reactnet-paper", "react-bireal", "react-bireal-first"), _REACT),
     **dict.fromkeys(("adambnn", "rep-adambnn", "bireal", "bireal-50"), _REACT),
     **dict.fromkeys(("irnet", "irnet-vgg", "rbnn", "recu", "resnet20"), _IRNET),
+    "dorefa": _images("imagenet2012", (np.zeros(3), np.full(3, 256 / 255)), **_COLOURS),
+    "hwgq": _images(
+        "imagenet2012",
+        (np.array([123, 117, 104]) / 255, np.ones(3) / 255),
+        scale=(0.57, 0.77),
+        ratio=(1.0, 1.0),
+    ),
+    "lq-nets": _images("imagenet2012", _IMAGENET, **_COLOURS),
+    **dict.fromkeys(("sibnn", "tbn"), _images("imagenet2012", _IMAGENET)),
     "irnet-imagenet": _images("imagenet2012", _IMAGENET, jitter=(0.2, 0.2, 0.2, 0.1)),
     "rbnn-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25)),
     **dict.fromkeys(("recu-imagenet", "recu-two-stage"), _RECU),
@@ -176,7 +192,7 @@ IMAGES = {
     **dict.fromkeys([name for name in PHASES if name.startswith(("binarydensenet", "resnete", "meliusnet"))], _XNOR),
     **dict.fromkeys(("binarydensenet-cifar10", "resnete-cifar10"), _images("cifar10", _CIFAR10)),
 }
-_INFERRED = ("presbnet-imagenet", "recu-two-stage", "meliusnet")
+_INFERRED = ("dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet")
 SOURCES = {"reactnet-paper": "paper", **dict.fromkeys(_INFERRED, "inferred")}
 
 
@@ -251,6 +267,11 @@ def test_rates_are_finite_and_not_negative(name):
         ("recu-two-stage", "ReCUResNet18", {}),
         ("fracbnn", "ResNet20", {"method": "fracbnn"}),
         ("adambnn", "ReActNetA", {}),
+        ("dorefa", "DoReFaResNet18", {}),
+        ("hwgq", "HWGQResNet18", {}),
+        ("lq-nets", "LQNetResNet34", {}),
+        ("sibnn", "SiBNNResNet18", {}),
+        ("tbn", "TBNResNet18", {}),
         ("presbnet", "PresBNet18", {}),
         ("aresbnet", "AresBNet18", {}),
         ("binarydensenet", "BinaryDenseNet28", {}),
