@@ -1,12 +1,23 @@
 """Wraps every private name of Keras, Larq and TensorFlow that this package uses, so updates concern only this file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import larq as lq
 import tensorflow as tf
+from larq.optimizers import _var_key
 from larq.quantizers import _BaseQuantizer as BaseQuantizer
 
-__all__ = ["BaseQuantizer", "Optimizer", "TensorCallback", "frozen", "has_graph", "nodes", "random_generators"]
+__all__ = [
+    "BaseQuantizer",
+    "CaseOptimizer",
+    "Optimizer",
+    "TensorCallback",
+    "frozen",
+    "has_graph",
+    "nodes",
+    "random_generators",
+]
 
 
 def has_graph(model: tf.keras.Model) -> bool:
@@ -77,3 +88,16 @@ class Optimizer(tf.keras.optimizers.Optimizer):
         """Adam's first and second moment of a variable, and with `amsgrad` the largest second one so far."""
         at = self.position(variable)
         return self._momentums[at], self._velocities[at], self._velocity_hats[at] if self.amsgrad else None
+
+
+class CaseOptimizer(lq.optimizers.CaseOptimizer):
+    """Base class that makes all variables before the first step, as Keras' newer optimizers do."""
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        self._compute_var_opt_mapping([(None, variable) for variable in var_list])
+        for number, optimizer in enumerate(self.optimizers):
+            optimizer._create_all_weights([v for v in var_list if self.var_opt_mapping[_var_key(v)] == number])
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        return self.weights

@@ -1,4 +1,4 @@
-"""Losses of the published recipes. All take logits."""
+"""Losses of the published recipes. The classes take logits, `distribution_loss` takes what a sign is taken of."""
 
 import tensorflow as tf
 
@@ -92,3 +92,66 @@ class CrossEntropy(tf.keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@_register
+class SquaredHinge(tf.keras.losses.Loss):
+    r"""Squared hinge loss of class numbers and logits.
+
+    \\[ L = \frac{1}{B K} \sum_b \sum_{c=1}^{K} \max(0, 1 - t_{bc} z_{bc})^2 \qquad t_{bc} = \begin{cases}
+      1 & c = y_b \\\
+      -1 & c \neq y_b
+    \end{cases} \\]
+
+    # Arguments
+        **kwargs: `reduction` and `name` of a Keras loss.
+
+    # Input shape
+        Class numbers `(batch,)` or `(batch, 1)` and logits `(batch, classes)`.
+
+    # References
+        - [BinaryConnect: Training Deep Neural Networks with binary weights during
+            propagations](https://arxiv.org/abs/1511.00363), its code
+    """
+
+    def __init__(self, name: str = "squared_hinge", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        logits = tf.convert_to_tensor(y_pred)
+        labels = tf.reshape(tf.cast(y_true, tf.int64), tf.shape(logits)[:-1])
+        targets = tf.one_hot(labels, tf.shape(logits)[-1], 1.0, -1.0, dtype=logits.dtype)
+        return tf.reduce_mean(tf.maximum(1 - targets * logits, 0) ** 2, axis=-1)
+
+
+def distribution_loss(x: tf.Tensor) -> tf.Tensor:
+    r"""Penalises channels whose signs would all be equal, whose values are far from 0, or both.
+
+    With the mean \\(\mu_c\\) and deviation \\(\sigma_c\\) of each of \\(C\\) channels over the batch and all pixels,
+
+    \\[
+    L = \frac{1}{C} \sum_c \max(0, 2 - \left|\mu_c\right| - \sigma_c)^2 + \max(0, \sigma_c - 4)^2
+    + \max(0, \mu_c^2 - \sigma_c^2)
+    \\]
+
+    The three terms are large if the values do not reach the window \\(\pm 1\\) of the sign's gradient on both sides,
+    lie outside of it, or have one sign.
+
+    # Arguments
+        x: What is binarized, `(batch, ..., channels)`. In a functional model,
+            `model.add_loss(distribution_loss(x))` adds it to the loss.
+
+    # Returns
+        A scalar.
+
+    # References
+        - [Regularizing Activation Distribution for Training Binarized Deep
+            Networks](https://arxiv.org/abs/1904.02823), and its code
+    """
+    mean, variance = tf.nn.moments(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
+    # The root of 0 has no gradient.
+    deviation = tf.sqrt(variance + 1e-10)
+    degenerate = tf.nn.relu(2 - tf.abs(mean) - deviation) ** 2
+    saturated = tf.nn.relu(deviation - 4) ** 2
+    one_sided = tf.nn.relu(mean**2 - variance)
+    return tf.reduce_mean(degenerate + saturated + one_sided)

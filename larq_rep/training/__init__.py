@@ -15,14 +15,16 @@ from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.datasets import PipelineMonitor, Source
 from larq_rep.training.folder import Config, RunError, read_metrics, versions
 from larq_rep.training.norms import calibrate_batch_norm
-from larq_rep.training.optimizers import SGD, Adam, RAdam, decayed_weights
-from larq_rep.training.phases import transfer, with_real_weights, with_synchronized_norms
+from larq_rep.training.optimizers import SGD, Adam, BopAndAdam, RAdam, decayed_weights
+from larq_rep.training.phases import transfer, with_binary_weights, with_real_weights, with_synchronized_norms
 from larq_rep.training.published import RECIPES, get_recipe
 from larq_rep.training.recipe import Phase, Recipe
 from larq_rep.training.run import load, train
 from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
+    Exponential,
+    Gamma,
     INQSchedule,
     LearningRate,
     Linear,
@@ -46,9 +48,12 @@ __all__ = [
     "Adam",
     "Augmentation",
     "BinaryStatistics",
+    "BopAndAdam",
     "Config",
     "Cosine",
     "EDESchedule",
+    "Exponential",
+    "Gamma",
     "INQSchedule",
     "LearningRate",
     "Linear",
@@ -75,6 +80,7 @@ __all__ = [
     "train",
     "transfer",
     "versions",
+    "with_binary_weights",
     "with_real_weights",
     "with_synchronized_norms",
 ]

@@ -8,16 +8,17 @@ from typing import Any, NoReturn
 import tensorflow as tf
 
 from larq_rep._keras import random_generators
-from larq_rep.losses import CrossEntropy, DistributionalLoss
+from larq_rep.losses import CrossEntropy, DistributionalLoss, SquaredHinge, distribution_loss
+from larq_rep.signs import signs
 from larq_rep.training import datasets, mending, optimizers, workers
 from larq_rep.training import folder as folders
 from larq_rep.training.folder import RunError, read_metrics
 from larq_rep.training.keeping import Ending, Keeper
 from larq_rep.training.recipe import Phase
-from larq_rep.training.schedules import LearningRate, schedules_for
+from larq_rep.training.schedules import Gamma, LearningRate, Linear, schedules_for
 from larq_rep.training.state import Run, State
 from larq_rep.training.statistics import BinaryStatistics
-from larq_rep.training.trainee import Trainee, explained, first_not_finite, is_not_finite
+from larq_rep.training.trainee import Trainee, explained, first_not_finite, is_not_finite, logits_of
 
 _PROBE_IMAGES = 32
 
@@ -50,11 +51,10 @@ def _restored(run: Run, number: int, network: tf.keras.Model, teacher: tf.keras.
     phase = run.recipe.phases[number]
     with run.strategy.scope():
         kind = Trainee if run.strategy.num_replicas_in_sync == 1 else workers.ReplicatedTrainee
-        trainee = kind(network.inputs, network.outputs, teacher, name=network.name)
-        loss = DistributionalLoss(phase.temperature) if teacher else CrossEntropy(phase.label_smoothing)
+        trainee = kind(network.inputs, logits_of(network), teacher, name=network.name)
         optimizer = _optimizer(phase, network)
         top5 = tf.keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")
-        trainee.compile(optimizer, loss, weighted_metrics=["accuracy", top5])
+        trainee.compile(optimizer, _loss(phase, trainee, teacher), weighted_metrics=["accuracy", top5])
         optimizer.build(network.trainable_variables)
         state = State(run, number, network, optimizer)
         state.epoch, state.is_older = mending.newest_whole(state.path, run.report)
@@ -68,7 +68,22 @@ def _restored(run: Run, number: int, network: tf.keras.Model, teacher: tf.keras.
     return trainee, state
 
 
+def _loss(phase: Phase, trainee: Trainee, teacher: tf.keras.Model | None) -> tf.keras.losses.Loss:
+    if teacher:
+        return DistributionalLoss(phase.temperature)
+    if phase.loss == "squared_hinge":
+        return SquaredHinge()
+    if phase.loss == "distribution":
+        found = signs(trainee)
+        if not found:
+            raise ValueError(f"The distribution loss needs binary activations; '{trainee.name}' has none.")
+        trainee.add_loss(sum(distribution_loss(sign.inputs) for sign in found) / len(found))
+    return CrossEntropy(phase.label_smoothing)
+
+
 def _optimizer(phase: Phase, network: tf.keras.Model) -> tf.keras.optimizers.Optimizer:
+    if phase.optimizer == "bop":
+        return optimizers.BopAndAdam(phase.learning_rate, phase.gamma[0], phase.threshold)
     penalty: dict[str, Any] = {
         "l2": phase.weight_decay,
         "decayed": optimizers.decayed_weights(network, phase.decayed),
@@ -125,6 +140,7 @@ def _train(trainee: Trainee, state: State) -> None:
     probe = next(iter(validation.unbatch().batch(_PROBE_IMAGES)))[0]
     callbacks = [
         LearningRate(phase.schedule, phase.learning_rate),
+        *([Gamma(Linear(ahead=False, final=phase.gamma[1]), phase.gamma[0])] if phase.optimizer == "bop" else []),
         *schedules_for(state.network),
         datasets.PipelineMonitor(images, phase.batch_size, run.report),
         BinaryStatistics(probe, board),

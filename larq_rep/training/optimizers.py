@@ -1,7 +1,8 @@
-"""SGD, Adam and RAdam with PyTorch's L2 penalty, and the rules for which weights the recipes penalise."""
+"""SGD, Adam and RAdam with PyTorch's L2 penalty, the rules for which weights the recipes penalise, and Bop."""
 
 from collections.abc import Sequence
 
+import larq as lq
 import tensorflow as tf
 
 from larq_rep import _keras
@@ -292,6 +293,59 @@ class RAdam(Adam):
         corrected = m / tf.cast(1 - tf.constant(self.beta_1, tf.float64) ** step, variable.dtype)
         factor = tf.where(rho > 5, tf.cast(rectified, variable.dtype) / (tf.sqrt(v) + self.epsilon), 1)
         variable.assign_sub(tf.cast(self._rate(), variable.dtype) * corrected * factor)
+
+
+class BopAndAdam(_keras.CaseOptimizer):
+    r"""`larq.optimizers.Bop` for binary weights, Keras' Adam for all others.
+
+    \\[
+    m \leftarrow (1 - \gamma) m + \gamma g \qquad
+    w \leftarrow \begin{cases}
+      -w & w m > \tau \\\
+      w & w m \leq \tau
+    \end{cases}
+    \\]
+
+    Binary are the kernels \\(w = \pm 1\\) of layers whose quantizer is `lq.quantizers.NoOp(precision=1)`; see
+    `larq_rep.training.phases.with_binary_weights`.
+
+    # Arguments
+        learning_rate: Of Adam.
+        gamma: \\(\gamma\\); `optimizer.gamma` can be set between steps.
+        threshold: \\(\tau\\).
+
+    # Raises
+        ValueError: If no variable is binary, when it is built.
+
+    # References
+        - [Latent Weights Do Not Exist: Rethinking Binarized Neural Network
+            Optimization](https://arxiv.org/abs/1906.02107)
+    """
+
+    def __init__(self, learning_rate: float = 1e-3, gamma: float = 1e-4, threshold: float = 1e-8):
+        self._bop = lq.optimizers.Bop(threshold, gamma)
+        self._adam = tf.keras.optimizers.legacy.Adam(learning_rate)
+        super().__init__((lq.optimizers.Bop.is_binary_variable, self._bop), default_optimizer=self._adam)
+
+    @property
+    def learning_rate(self):
+        return self._adam.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._adam.learning_rate = value
+
+    @property
+    def gamma(self):
+        return self._bop.gamma
+
+    @gamma.setter
+    def gamma(self, value):
+        self._bop.gamma = value
+
+    @property
+    def iterations(self):
+        return self._adam.iterations
 
 
 def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:

@@ -3,14 +3,17 @@
 import contextlib
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 from larq_rep.layers import BatchNormalization
+from larq_rep.quantizers.base import binarizes
 from larq_rep.record import recorded
+from larq_rep.signs import input_quantizer
 
 _UNIFORM_FAN_IN = {
     "class_name": "VarianceScaling",
@@ -23,8 +26,9 @@ def with_real_weights(
     initializer: str | None = None,
     given: Collection[str] = (),
     left_behind: Sequence[str] = (),
+    activations: str = "binary",
 ) -> tf.keras.Model:
-    """Makes the network of the first phase: activations stay binary, latent weights are used as they are.
+    """Makes the network of the first phase: latent weights are used as they are, activations stay binary unless "real".
 
     The result is a new model with the same layers and weights, in which no layer has a kernel quantizer or the weights
     of one.
@@ -36,6 +40,8 @@ def with_real_weights(
         given: Names of layers whose kernels keep their values in any case.
         left_behind: Regular expressions for names of weights of the quantizers that the next phase learns from their
             initial values, as in `transfer`.
+        activations: `"real"` also removes what takes the signs of activations, with nothing in its place: an input
+            quantizer, a layer that is a quantizer, an activation. Then no layer has the weights of these either.
 
     # Raises
         ValueError: If no layer has a kernel quantizer, or a quantizer has other weights of its own, which a network
@@ -44,14 +50,17 @@ def with_real_weights(
     quantized = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
     if not quantized:
         raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
-    for layer in quantized:
+    signed = {layer.name: sign for layer in model.layers if (sign := input_quantizer(layer)) and activations == "real"}
+    removed = [(f"kernel quantizer of '{layer.name}'", layer.kernel_quantizer) for layer in quantized]
+    removed += [(f"input quantizer of '{name}'", quantizer) for name, quantizer in signed.items()]
+    for place, quantizer in removed:
         # A quantizer that is a function has no weights.
-        weights = getattr(layer.kernel_quantizer, "weights", [])
+        weights = getattr(quantizer, "weights", [])
         if _unexpected([_numberless(weight.name) for weight in weights], left_behind):
             raise ValueError(
-                f"with_real_weights: the kernel quantizer of '{layer.name}', {type(layer.kernel_quantizer).__name__}, "
-                f"has weights of its own ({', '.join(weight.name for weight in weights)}), which a network without it "
-                "could not learn. Networks with it are trained in one phase."
+                f"with_real_weights: the {place}, {type(quantizer).__name__}, has weights of its own "
+                f"({', '.join(weight.name for weight in weights)}), which a network without it could not learn. "
+                "Networks with it are trained in one phase, or left_behind names them."
             )
 
     anew = [layer for layer in quantized if layer.name not in given] if initializer == "uniform_fan_in" else []
@@ -61,9 +70,55 @@ def with_real_weights(
             config["kernel_quantizer"] = None
         if layer in anew:
             config["kernel_initializer"] = _UNIFORM_FAN_IN
+        if layer.name in signed and "input_quantizer" not in config:
+            return tf.keras.layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
+        if layer.name in signed:
+            config["input_quantizer"] = None
         return config
 
     return rebuilt(model, change, anew=[layer.name for layer in anew])
+
+
+def with_binary_weights(model: tf.keras.Model) -> tf.keras.Model:
+    """Makes the network that Bop trains: its binary kernels are +1 and -1 themselves.
+
+    They have no constraint and no regularizer, and begin as the signs of the given latent weights. For
+    `larq.optimizers.Bop` to find them, their quantizer is `lq.quantizers.NoOp(precision=1)`. The network with its own
+    quantizers gives the same results with these weights.
+
+    # Arguments
+        model: A functional model.
+
+    # Raises
+        ValueError: If no layer has a binary kernel, or a quantizer changes weights that are already +1 and -1, so the
+            two networks would differ.
+    """
+    signs = {}
+    for layer in model.layers:
+        quantizer: Any = getattr(layer, "kernel_quantizer", None)
+        if binarizes(quantizer):
+            signs[layer.name] = tf.where(quantizer(tf.convert_to_tensor(layer.kernel)) < 0, -1.0, 1.0)
+            # A quantizer that centres would answer all ones differently.
+            probes = signs[layer.name], -tf.ones_like(signs[layer.name])
+            if getattr(quantizer, "weights", []) or any(np.any(quantizer(probe) != probe) for probe in probes):
+                raise ValueError(
+                    f"with_binary_weights: the kernel quantizer of '{layer.name}', {type(quantizer).__name__}, changes "
+                    "weights of +1 and -1, or has weights of its own. Bop trains networks in which it takes their "
+                    "signs, perhaps times their mean magnitude."
+                )
+    if not signs:
+        raise ValueError(f"with_binary_weights: no layer of model '{model.name}' has a binary kernel.")
+
+    def change(layer, config):
+        if layer.name in signs:
+            own = lq.quantizers.NoOp(precision=1)
+            config.update(kernel_quantizer=own, kernel_constraint=None, kernel_regularizer=None)
+        return config
+
+    result = rebuilt(model, change)
+    for name, values in signs.items():
+        result.get_layer(name).kernel.assign(values)
+    return result
 
 
 def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
@@ -76,24 +131,23 @@ def with_synchronized_norms(model: tf.keras.Model) -> tf.keras.Model:
     def change(layer, config):
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             config["synchronized"] = True
-        return config
+        return BatchNormalization.from_config(config) if type(layer) is tf.keras.layers.BatchNormalization else config
 
-    return rebuilt(model, change, others={tf.keras.layers.BatchNormalization: BatchNormalization})
+    return rebuilt(model, change)
 
 
 def rebuilt(
     model: tf.keras.Model,
-    change: Callable[[tf.keras.layers.Layer, dict], dict],
+    change: Callable[[tf.keras.layers.Layer, dict], dict | tf.keras.layers.Layer],
     *,
     anew: Collection[str] = (),
-    others: Mapping[type[tf.keras.layers.Layer], type[tf.keras.layers.Layer]] | None = None,
 ) -> tf.keras.Model:
     """Makes a new model of the same layers with changed configs, and copies everything they have learned.
 
     # Arguments
-        change: Takes a layer and its config, returns the config of the new layer, which has the same weights.
+        change: Takes a layer and its config, returns the config of the new layer, or a layer of another class with
+            the same name and the same weights (none if only it is not a quantizer).
         anew: Names of layers whose kernels get initial values.
-        others: Maps a layer class to the class that replaces it.
 
     # Raises
         ValueError: If a layer is itself a model: its layers would not be changed.
@@ -103,13 +157,15 @@ def rebuilt(
             raise ValueError(f"Layer '{layer.name}' of '{model.name}' is a model itself. Build one flat model instead.")
 
     def clone(layer):
-        kind = (others or {}).get(type(layer), type(layer))
-        return kind.from_config(change(layer, layer.get_config()))
+        changed = change(layer, layer.get_config())
+        return type(layer).from_config(changed) if isinstance(changed, dict) else changed
 
     result = tf.keras.models.clone_model(model, clone_function=clone)
     # Layer by layer: all processes must use the same order, because they read moving statistics together.
     for layer in model.layers:
         copy = result.get_layer(layer.name)
+        if isinstance(layer, lq.quantizers.Quantizer) and not isinstance(copy, lq.quantizers.Quantizer):
+            continue
         kernel = copy.kernel.name if layer.name in anew else None
         quantizers = {name: value for name, value in vars(layer).items() if isinstance(value, lq.quantizers.Quantizer)}
         gone = {

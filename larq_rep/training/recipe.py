@@ -9,12 +9,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from larq_rep.training import schedules
 from larq_rep.training.augmentation import Augmentation
-from larq_rep.training.schedules import Cosine, Linear, Steps, WarmupSteps
+from larq_rep.training.schedules import Cosine, Exponential, Linear, Steps, WarmupSteps
 
-_SCHEDULES = {cls.__name__: cls for cls in (Cosine, Linear, Steps, WarmupSteps)}
+_SCHEDULES = {cls.__name__: cls for cls in (Cosine, Exponential, Linear, Steps, WarmupSteps)}
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "weights": ("binary", "real"),
-    "optimizer": ("adam", "radam", "sgd"),
+    "activations": ("binary", "real"),
+    "optimizer": ("adam", "bop", "radam", "sgd"),
+    "loss": ("cross_entropy", "distribution", "squared_hinge"),
     "decayed": ("all", "conv_and_shifts", "conv_and_fc"),
     "initializer": (None, "uniform_fan_in"),
     "start": ("last", "best"),
@@ -27,17 +29,23 @@ class Phase:
     """One training of a recipe, from its own start to its own last epoch.
 
     # Attributes
-        weights: `"binary"`, or `"real"`: binary activations, and latent weights that are used as they are.
+        weights: `"binary"`, or `"real"`: latent weights that are used as they are.
+        activations: `"binary"`, or with real weights `"real"`: nothing takes their signs.
         epochs: Number of epochs.
         batch_size: Images a step, over all replicas.
         drop_last: Whether an epoch leaves out the images that do not fill a batch; they differ in each epoch.
-        optimizer: `"adam"`, `"radam"` or `"sgd"`.
+        optimizer: `"adam"`, `"radam"`, `"sgd"`, or `"bop"`: `larq.optimizers.Bop` flips the binary weights, which have
+            no latent ones, and Keras' Adam trains the others.
         learning_rate: The rate that the schedule scales.
         schedule: Learning rate of each epoch.
         momentum, nesterov: Of SGD.
+        gamma: Bop's adaptivity rate in the first epoch, and the one to which it falls linearly.
+        threshold: How large the mean gradient has to be for Bop to flip a weight.
         weight_decay: This factor times the weights is added to their gradient.
         decayed: Which weights decay: `"all"`, `"conv_and_shifts"` or `"conv_and_fc"`, see
             `larq_rep.training.optimizers.decayed_weights`.
+        loss: `"cross_entropy"`, `"squared_hinge"` or `"distribution"`: the cross-entropy plus the mean of
+            `larq_rep.losses.distribution_loss` over all activations that are binarized.
         label_smoothing: Label smoothing of the cross-entropy in training.
         teacher: The model whose logits the authors distilled; `None` if the labels were learned.
         temperature: Temperature of that distillation.
@@ -52,6 +60,7 @@ class Phase:
     """
 
     weights: str = "binary"
+    activations: str = "binary"
     epochs: int = 1
     batch_size: int = 128
     drop_last: bool = False
@@ -60,8 +69,11 @@ class Phase:
     schedule: schedules.Schedule = dataclasses.field(default_factory=Cosine)
     momentum: float = 0.9
     nesterov: bool = False
+    gamma: tuple[float, float] = (1e-4, 1e-6)
+    threshold: float = 1e-8
     weight_decay: float = 0.0
     decayed: str = "all"
+    loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     teacher: str | None = None
     temperature: float = 1.0
@@ -89,7 +101,8 @@ class Phase:
         """Finds errors before training that would otherwise appear during it.
 
         # Raises
-            ValueError: If a value is outside its range, or the schedule does not suit the epochs.
+            ValueError: If a value is outside its range, two do not go together, or the schedule does not suit the
+                epochs.
         """
         for name, lowest, highest in (
             ("learning_rate", 0, math.inf),
@@ -99,6 +112,18 @@ class Phase:
         ):
             if not lowest <= getattr(self, name) <= highest:
                 raise ValueError(f"Phase: {name} should be {lowest} to {highest}, found {getattr(self, name)}.")
+        if not all(0 < gamma <= 1 for gamma in self.gamma):
+            raise ValueError(f"Phase: gamma should be two numbers more than 0 and up to 1, found {self.gamma}.")
+        for name, value, other, only in (
+            ("optimizer", "bop", "weights", "binary"),
+            ("optimizer", "bop", "weight_decay", 0),
+            ("activations", "real", "weights", "real"),
+            ("loss", "squared_hinge", "label_smoothing", 0),
+            ("loss", "squared_hinge", "teacher", None),
+            ("loss", "distribution", "teacher", None),
+        ):
+            if getattr(self, name) == value and getattr(self, other) != only:
+                raise ValueError(f"Phase: {name}={value!r} needs {other}={only!r}, found {getattr(self, other)!r}.")
         for epoch in (0, self.epochs - 1):
             self.schedule(self.learning_rate, epoch, self.epochs)
         for pattern in self.left_behind:

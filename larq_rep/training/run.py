@@ -14,7 +14,13 @@ from larq_rep.training import datasets, mending, workers
 from larq_rep.training import folder as folders
 from larq_rep.training.fit import fit
 from larq_rep.training.folder import Config, RunError, phase_folder
-from larq_rep.training.phases import noting_initial_values, transfer, with_real_weights, with_synchronized_norms
+from larq_rep.training.phases import (
+    noting_initial_values,
+    transfer,
+    with_binary_weights,
+    with_real_weights,
+    with_synchronized_norms,
+)
 from larq_rep.training.recipe import Phase, Recipe
 from larq_rep.training.state import Run
 
@@ -196,7 +202,9 @@ def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Co
         # A network that comes with weights to train further keeps them.
         kernels = {layer.name: getattr(layer, "kernel", None) for layer in network.layers}
         given = [name for name, kernel in kernels.items() if kernel is not None and not is_initial(kernel)]
-        network = with_real_weights(network, phase.initializer, given, phase.left_behind)
+        network = with_real_weights(network, phase.initializer, given, phase.left_behind, phase.activations)
+    if phase.optimizer == "bop":
+        network = with_binary_weights(network)
     if config.sync_batch_norm:
         network = with_synchronized_norms(network)
     return network

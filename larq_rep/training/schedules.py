@@ -18,6 +18,8 @@ from larq_rep.quantizers.callbacks import EDESchedule, INQSchedule, RBNNSchedule
 __all__ = [
     "Cosine",
     "EDESchedule",
+    "Exponential",
+    "Gamma",
     "INQSchedule",
     "LearningRate",
     "Linear",
@@ -49,16 +51,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    r"""Falls linearly.
+    r"""Falls linearly to \\(\eta_1\\).
 
-    \\[ \eta(e) = \eta_0 \left(1 - \frac{e + 1}{E}\right) \\]
+    \\[ \eta(e) = \eta_1 + (\eta_0 - \eta_1) \left(1 - \frac{e + 1}{E}\right) \\]
 
     The code of ReActNet, AdamBNN, Bi-Real-Net and PresB-Net takes the step before the epoch, so the rate of the first
     epoch is already less than \\(\eta_0\\) and that of the last one is 0: only the statistics of the batch
     normalisations then change.
 
     # Arguments
-        ahead: `False` for \\(\eta_0 (1 - e / E)\\), as in the first phase of FracBNN.
+        ahead: `False` for \\(e\\) in place of \\(e + 1\\), as in the first phase of FracBNN.
+        final: \\(\eta_1\\), 0 in most recipes.
 
     # References
         - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
@@ -68,9 +71,35 @@ class Linear(Schedule):
     """
 
     ahead: bool = True
+    final: float = 0.0
 
     def __call__(self, learning_rate: float, epoch: float, epochs: int) -> float:
-        return learning_rate * (1 - (epoch + self.ahead) / epochs)
+        return self.final + (learning_rate - self.final) * (1 - (epoch + self.ahead) / epochs)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    r"""Falls by the same factor in each epoch.
+
+    \\[ \eta(e) = \eta_0 \left(\frac{\eta_1}{\eta_0}\right)^{e / E} \\]
+
+    # Arguments
+        final: \\(\eta_1\\), the rate that the epoch after the last one would have.
+
+    # Raises
+        ValueError: When called, if one of the two rates is not positive.
+
+    # References
+        - [BinaryConnect: Training Deep Neural Networks with binary weights during
+            propagations](https://arxiv.org/abs/1511.00363), its code
+    """
+
+    final: float
+
+    def __call__(self, learning_rate: float, epoch: float, epochs: int) -> float:
+        if learning_rate <= 0 or self.final <= 0:
+            raise ValueError(f"{self} falls from {learning_rate} to {self.final}: both should be more than 0.")
+        return learning_rate * (self.final / learning_rate) ** (epoch / epochs)
 
 
 @dataclass(frozen=True)
@@ -261,6 +290,24 @@ class WeightDecay(_OfOptimizer):
 
     def __init__(self, schedule: Schedule, l2: float):
         super().__init__(schedule, l2)
+
+
+class Gamma(_OfOptimizer):
+    """Sets the adaptivity rate `gamma` of `Bop` in each epoch, and writes it to the logs as `gamma`.
+
+    # Arguments
+        schedule: One of the schedules of this module.
+        gamma: The rate that it changes.
+
+    # Raises
+        ValueError: When training begins, if the optimizer has no `gamma`.
+    """
+
+    attribute = "gamma"
+    log = "gamma"
+
+    def __init__(self, schedule: Schedule, gamma: float):
+        super().__init__(schedule, gamma)
 
 
 def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:

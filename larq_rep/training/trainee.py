@@ -39,7 +39,7 @@ class Trainee(tf.keras.Model):
     def __init__(self, inputs, outputs, teacher: tf.keras.Model | None = None, **kwargs):
         super().__init__(inputs, outputs, **kwargs)
         # A function, because Keras would treat a model as one of the layers.
-        self._teach = None if teacher is None else _logits_of(teacher, self)
+        self._teach = None if teacher is None else _teaching(teacher, self)
         self._cross_entropy = tf.keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy", from_logits=True)
 
     def fit(self, *args, **kwargs):
@@ -72,7 +72,20 @@ class Trainee(tf.keras.Model):
         return results
 
 
-def _logits_of(teacher: tf.keras.Model, student: tf.keras.Model):
+def logits_of(network: tf.keras.Model) -> list[tf.Tensor]:
+    """The outputs of a network, or what they are the softmax of if a layer for it is the last one."""
+    last = network.layers[-1]
+    if isinstance(last, (tf.keras.layers.Activation, tf.keras.layers.Softmax)) and _is_softmax(last):
+        return [last.input]
+    return network.outputs
+
+
+def _is_softmax(layer: tf.keras.layers.Layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation is tf.keras.activations.softmax or isinstance(layer, tf.keras.layers.Softmax)
+
+
+def _teaching(teacher: tf.keras.Model, student: tf.keras.Model):
     expected, found = student.input_shape[1:], teacher.input_shape[1:]
     if not tf.TensorShape(found).is_compatible_with(expected):
         raise ValueError(f"The teacher '{teacher.name}' takes images of shape {found}, the network {expected}.")
@@ -81,8 +94,7 @@ def _logits_of(teacher: tf.keras.Model, student: tf.keras.Model):
             f"The teacher '{teacher.name}' answers with shape {teacher.output_shape}, but the network has "
             f"{student.output_shape[-1]} classes."
         )
-    last = getattr(teacher.layers[-1], "activation", None)
-    is_softmax = last is tf.keras.activations.softmax or isinstance(teacher.layers[-1], tf.keras.layers.Softmax)
+    is_softmax = _is_softmax(teacher.layers[-1])
 
     def logits(images):
         answers = tf.stop_gradient(teacher(images, training=False))

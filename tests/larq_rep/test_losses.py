@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_rep.losses import CrossEntropy, DistributionalLoss
+from larq_rep.losses import CrossEntropy, DistributionalLoss, SquaredHinge, distribution_loss
 
 
 def _log_softmax(z):
@@ -105,3 +105,60 @@ def test_the_loss_of_compiled_training_is_the_mean_over_the_batch():
     model = tf.keras.Sequential([tf.keras.layers.Dense(3, kernel_initializer="zeros", input_shape=(2,))])
     model.compile("sgd", CrossEntropy(0.1))
     np.testing.assert_allclose(model.fit(x, labels, batch_size=4, verbose=0).history["loss"], [np.log(3)], rtol=1e-6)
+
+
+def test_squared_hinge_is_the_formula():
+    """With a margin of exactly 1, where neither value nor gradient jumps, and labels of shape (batch, 1)."""
+    z, labels = _logits(4) / 3, np.array([0, 1, 2, 3, 4, 0])
+    z[0, 0], z[1, 0] = 1.0, -1.0
+    t = np.where(np.arange(5) == labels[:, None], 1, -1)
+    margins = np.maximum(1 - t * z, 0)
+    for y in (labels, labels[:, None]):
+        logits = tf.constant(z)
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = SquaredHinge()(y, logits)
+        np.testing.assert_allclose(loss, (margins**2).mean(), rtol=1e-12)
+        np.testing.assert_allclose(tape.gradient(loss, logits), -2 * t * margins / 30, rtol=1e-12)
+
+
+def _penalty(x):
+    """As the authors' code computes it, channel by channel."""
+    terms = []
+    for values in x.reshape(-1, x.shape[-1]).T:
+        mean, deviation = values.mean(), values.std()
+        degenerate = max(min(2 - mean - deviation, 2 + mean - deviation), 0) ** 2
+        terms.append([degenerate, max(deviation - 4, 0) ** 2, max(mean**2 - deviation**2, 0)])
+    return np.array(terms)
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (8, 4, 2, 5)])
+def test_distribution_loss_is_the_formula(shape):
+    """Channels with too small values, too large ones, one sign (two times), and with nothing to penalise."""
+    means, deviations = np.array([0.0, 1.0, 3.0, -5.0, 0.1]), np.array([0.2, 6.0, 1.0, 0.5, 2.5])
+    x = np.random.default_rng(5).normal(size=shape)
+    x = (x - x.mean(axis=tuple(range(x.ndim - 1)))) / x.std(axis=tuple(range(x.ndim - 1))) * deviations + means
+    terms = _penalty(x)
+    np.testing.assert_array_equal(terms > 0, np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]]))
+    np.testing.assert_allclose(distribution_loss(tf.constant(x)), terms.sum() / 5, rtol=1e-5)
+
+
+def test_distribution_loss_has_its_gradient():
+    """By central differences; a channel without any deviation has a finite one."""
+    x = np.random.default_rng(6).normal(0.3, 0.8, (7, 3))
+
+    def gradient(x):
+        values = tf.constant(x, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = distribution_loss(values)
+        return tape.gradient(loss, values).numpy()
+
+    expected = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[index] = 1e-6
+        expected[index] = (_penalty(x + step).sum() - _penalty(x - step).sum()) / 3 / 2e-6
+    np.testing.assert_allclose(gradient(x), expected, rtol=1e-3, atol=1e-5)
+    x[:, 0] = 1.5
+    assert np.isfinite(gradient(x)).all()

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from larq_rep import zoo
 from larq_rep.layers import RPReLU
-from larq_rep.quantizers import LeakyRSign, ReCURSign, ReCUSign
+from larq_rep.quantizers import EDESign, LeakyRSign, ReCURSign, ReCUSign
 from larq_rep.training import Config
 from larq_rep.training.folder import in_common
 from larq_rep.training.phases import transfer, with_real_weights
@@ -73,6 +74,8 @@ def _two(batch_size, rates, weight_decay, start, **values):
 
 _OF_ALL = {
     "weights": "binary",
+    "activations": "binary",
+    "loss": "cross_entropy",
     "label_smoothing": 0.0,
     "teacher": None,
     "temperature": 1.0,
@@ -84,6 +87,8 @@ _OF_ALL = {
 _TEACHER = {"teacher": "ResNet-34 of torchvision with its ImageNet V1 weights"}
 _ALPHA = (r".*/re_cu_sign/alpha:0",)
 _SMOOTHED = {"label_smoothing": 0.1}
+_TAU = {"threshold": 1e-8}
+_SHIFTS = (r".*/leaky_r_sign/bias:0", r".*_rsign/bias:0")
 _REACT_128, _REACT_256 = _linear(1.25e-3, 128), _linear(1.25e-3, 256)
 _FINAL = [_adam(256, _steps(1e-3, 120, (100, 110), 0.1))]
 # Of 50,000 images 390 batches of 128, and the later of equally good epochs.
@@ -143,6 +148,25 @@ PHASES = {
     "resnete-final": _FINAL,
     "resnete-cifar10": _ON_CIFAR,
     "meliusnet": [_adam(256, _cosine(2e-3, 120), optimizer="radam")],
+    # Bop, the distribution loss, and what the paper of PresB-Net says
+    **{
+        name: [_adam(1024, np.linspace(2.5e-3, 5e-6, epochs + 1)[:-1], optimizer="bop", gamma=(1e-4, 1e-6), **_TAU)]
+        for name, epochs in (("bop-bireal", 300), ("bop-xnor", 150))
+    },
+    "distribution-loss": [_adam(256, np.full(60, 1e-2), loss="distribution"), _adam(256, np.full(5, 1e-2))],
+    "presbnet-paper": [
+        _adam(256, _linear(5e-4, 400), **_SMOOTHED, left_behind=_SHIFTS, **phase)
+        for phase in (
+            {
+                "weights": "real",
+                "activations": "real",
+                "weight_decay": 1e-4,
+                "decayed": "conv_and_shifts",
+                "initializer": "uniform_fan_in",
+            },
+            {"start": "best"},
+        )
+    ],
 }
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -184,7 +208,8 @@ IMAGES = {
     "rbnn-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25)),
     **dict.fromkeys(("recu-imagenet", "recu-two-stage"), _RECU),
     "fracbnn": _images("cifar10", None),
-    "presbnet": _images("cifar100", _CIFAR100),
+    **dict.fromkeys(("presbnet", "presbnet-paper"), _images("cifar100", _CIFAR100)),
+    **dict.fromkeys(("bop-bireal", "bop-xnor", "distribution-loss"), _images("imagenet2012", _IMAGENET)),
     "presbnet-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.446, 0.875)),
     "aresbnet": _images("cifar100", _CIFAR10, erasing=True),
     "aresbnet-cifar10": _images("cifar10", _CIFAR10, erasing=True),
@@ -192,8 +217,8 @@ IMAGES = {
     **dict.fromkeys([name for name in PHASES if name.startswith(("binarydensenet", "resnete", "meliusnet"))], _XNOR),
     **dict.fromkeys(("binarydensenet-cifar10", "resnete-cifar10"), _images("cifar10", _CIFAR10)),
 }
-_INFERRED = ("dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet")
-SOURCES = {"reactnet-paper": "paper", **dict.fromkeys(_INFERRED, "inferred")}
+_INFERRED = ("dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet", "bop-xnor", "distribution-loss")
+SOURCES = {**dict.fromkeys(("reactnet-paper", "presbnet-paper"), "paper"), **dict.fromkeys(_INFERRED, "inferred")}
 
 
 def _rates(phase):
@@ -411,7 +436,7 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
         ("fracbnn", "learning_rate", "fast", r"learning_rate: expected float"),
         ("fracbnn", "at", 30, r"at: expected tuple.*found 30"),
         ("fracbnn", "at", [30, "x"], r"at: expected tuple.*found \(30, 'x'\)"),
-        ("fracbnn", "optimizer", "lion", r"optimizer should be 'adam' or 'radam' or 'sgd', found 'lion'"),
+        ("fracbnn", "optimizer", "lion", r"optimizer should be 'adam' or 'bop' or 'radam' or 'sgd', found 'lion'"),
         ("fracbnn", "2.start", "first", r"start should be 'last' or 'best', found 'first'"),
         ("fracbnn", "jitter", 0.1, r"jitter: expected tuple.*found 0\.1"),
         ("fracbnn", "jitter", [0.1], r"jitter: expected tuple.*found \(0\.1,\)"),
@@ -600,6 +625,38 @@ def test_the_first_stage_of_recu_is_without_scales(build):
 def test_recipe_and_zoo_agree_what_the_first_stage_lacks(name):
     left_behind = {phase.left_behind for phase in get_recipe("recu-two-stage").phases}
     assert left_behind == {zoo.get_network(name).left_behind}
+
+
+def test_real_activations():
+    """A quantizer of a layer, one that is a layer (with a weight and a scheduled number), and an activation."""
+
+    def build():
+        x = image = tf.keras.Input((5, 5, 3))
+        convolution = functools.partial(
+            lq.layers.QuantConv2D, 4, 3, kernel_quantizer="ste_sign", use_bias=False, padding="same"
+        )
+        x = convolution(input_quantizer=LeakyRSign(), name="a")(x)
+        x = EDESign(name="ede")(x)
+        x = LeakyRSign(name="shifted")(convolution(name="b")(x))
+        x = tf.keras.layers.Activation(lq.quantizers.SteSign(), name="sign")(convolution(name="c")(x))
+        return tf.keras.Model(image, convolution(name="d")(x), name="net")
+
+    model, left_behind = build(), (".*leaky_r_sign/.*", "shifted/.*")
+    with pytest.raises(ValueError, match="the input quantizer of 'a', LeakyRSign, has weights of its own"):
+        with_real_weights(model, left_behind=("shifted/.*",), activations="real")
+    real = with_real_weights(model, left_behind=left_behind, activations="real")
+    x = expected = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
+    for name in "abcd":
+        expected = tf.nn.conv2d(expected, model.get_layer(name).kernel, 1, "SAME")
+    np.testing.assert_allclose(real(x), expected, rtol=1e-5, atol=1e-6)
+    assert [weight.name for weight in real.weights] == [f"{name}/kernel:0" for name in "abcd"]
+
+    # The next phase begins with these kernels, and its own shifts.
+    again = build()
+    shift = again.get_layer("shifted").get_weights()
+    transfer(real, again, left_behind)
+    np.testing.assert_array_equal(again.get_layer("a").kernel, real.get_layer("a").kernel)
+    np.testing.assert_array_equal(again.get_layer("shifted").get_weights(), shift)
 
 
 def test_a_real_network_has_no_real_form():

@@ -338,6 +338,42 @@ def test_a_teacher_is_learned_from(tmp_path):
     assert row["loss"] >= np.log(10) - 1e-5
 
 
+def test_the_distribution_loss_of_a_run(tmp_path):
+    """With a learning rate of 0 the loss of the epoch is the cross-entropy and the mean of both signs' penalties."""
+
+    def build(config):
+        inputs = tf.keras.Input((8, 8, 1))
+        x = tf.keras.layers.Flatten(name="flatten")(inputs)
+        for name, units in (("a", 12), ("b", 10)):
+            x = lq.layers.QuantDense(
+                units, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name=name
+            )(x)
+        x = tf.keras.layers.Activation("softmax", name="probabilities")(x)
+        return tf.keras.Model(inputs, x, name="two")
+
+    augmentation = Augmentation()
+    phase = replace(_PHASE, optimizer="sgd", learning_rate=0.0, epochs=1, batch_size=1437, loss="distribution")
+    recipe = replace(_RECIPE, augmentation=augmentation, phases=(phase,))
+    model = training.train(build, tmp_path / "run", replace(CONFIG, recipe=recipe), report=lambda line: None)
+    (row,) = training.read_metrics(tmp_path / "run")
+    source = training.datasets.load("digits")
+    images, labels = next(iter(training.datasets.batches(source, augmentation, 8, 1437, training=True, seed=3)))
+    images, labels = images.numpy(), labels.numpy()
+
+    x = images.reshape(1437, 64).astype(np.float64)
+    penalties = []
+    for kernel in model.get_weights():
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        terms = np.maximum(np.minimum(2 - mean - deviation, 2 + mean - deviation), 0) ** 2
+        terms += np.maximum(deviation - 4, 0) ** 2 + np.maximum(mean**2 - deviation**2, 0)
+        penalties.append(terms.mean())
+        x = np.where(x >= 0, 1, -1) @ np.where(kernel >= 0, 1, -1)
+    logs = x - np.log(np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)) - x.max(1, keepdims=True)
+    cross_entropy = -logs[np.arange(1437), labels].mean()
+    assert row["loss"] == pytest.approx(cross_entropy + np.mean(penalties), rel=1e-4)
+    assert min(penalties) > 0.1 and penalties[0] != pytest.approx(penalties[1], rel=0.1)
+
+
 def test_seeds_differ(uninterrupted, tmp_path):
     """That those of one seed are the same is shown by the stopped runs, which begin again."""
     with pytest.raises(_Stop):

@@ -13,6 +13,7 @@ from larq_rep.training.optimizers import SGD
 from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
+    Exponential,
     INQSchedule,
     LearningRate,
     Linear,
@@ -34,6 +35,11 @@ from larq_rep.training.schedules import (
         # ReActNet, printed by its code.
         (Linear(), 1.25e-3, 128, {0: 1.240234375e-3, 1: 1.23046875e-3, 126: 9.765625e-6, 127: 0.0}),
         (Linear(ahead=False), 1e-3, 250, {0: 1e-3, 125: 5e-4, 249: 4e-6}),
+        # Bop: Adam's rate, which would end after the last epoch.
+        (Linear(ahead=False, final=5e-6), 2.5e-3, 300, {0: 2.5e-3, 150: 1.2525e-3, 300: 5e-6}),
+        (Linear(final=1.0), 3.0, 4, {0: 2.5, 1: 2.0, 3: 1.0}),
+        # BinaryConnect on CIFAR-10: its square root after half of the epochs.
+        (Exponential(2e-6), 3e-3, 500, {0: 3e-3, 250: math.sqrt(3e-3 * 2e-6), 500: 2e-6}),
         (Cosine(), 0.1, 400, {0: 0.1, 100: 0.05 + 0.05 * math.sqrt(0.5), 200: 0.05}),
         # RBNN: its scheduler counts from -5.
         (
@@ -88,6 +94,12 @@ def test_a_cosine_needs_epochs():
     assert schedule(0.1, 0, 3) == 0.1
     with pytest.raises(ValueError, match=r"Cosine\(warmup=1, offset=1, length=-4\) leaves no epoch.*3 epochs -4"):
         schedule(0.1, 1, 3)
+
+
+@pytest.mark.parametrize("rate, final", [(0.0, 1e-3), (0.1, 0.0), (0.1, -1.0)])
+def test_an_exponential_needs_rates_above_zero(rate, final):
+    with pytest.raises(ValueError, match=r"Exponential\(final=.*\) falls from .* to .*: both should be more than 0"):
+        Exponential(final)(rate, 0, 3)
 
 
 def _regression():
