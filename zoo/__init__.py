@@ -59,6 +59,7 @@ from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
 from larq_rep.zoo.sibnn import SiBNNResNet18
+from larq_rep.zoo.syq import SYQResNet18
 from larq_rep.zoo.tbn import TBNResNet18, TBNResNet34
 from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 from larq_rep.zoo.weights import load_weights
@@ -121,6 +122,7 @@ __all__ = [
     "ResNet20",
     "ResNetE18",
     "ResNetE34",
+    "SYQResNet18",
     "SiBNNResNet18",
     "TBNResNet18",
     "TBNResNet34",

@@ -9,6 +9,7 @@ in the others,
 import larq as lq
 import tensorflow as tf
 
+from larq_rep.datasets import CIFAR10_STATISTICS
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, logits_dtype
 from larq_rep.zoo.methods import REAL_INPUT, relu
@@ -59,6 +60,7 @@ def _vgg(image, num_classes, width):
     dataset="cifar10",
     source="code",
     multiple=8,
+    preprocessing=CIFAR10_STATISTICS,
     left_float={r"conv\d": REAL_INPUT, r"fc\d": REAL_INPUT},
 )
 def BinaryConnectVGG(

@@ -32,6 +32,7 @@ _TITLES = {
     "dorefa": "DoReFa-Net's ResNet-18",
     "hwgq": "HWGQ",
     "lq_net": "LQ-Nets",
+    "syq": "SYQ",
     "tbn": "TBN",
     "sibnn": "SiBNN",
     "larq_zoo": "Networks of larq_zoo",

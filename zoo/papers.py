@@ -56,6 +56,7 @@ RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.
 REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
 SIBNN = Paper("Sparsity-Inducing Binarized Neural Networks", "10.1609/aaai.v34i07.6900")
+SYQ = Paper("SYQ: Learning Symmetric Quantization For Efficient Deep Neural Networks", "1807.00301")
 TBN = Paper("TBN: Convolutional Neural Network with Ternary Inputs and Binary Weights", "10.1007/978-3-030-01216-8_20")
 TTQ = Paper("Trained Ternary Quantization", "1612.01064")
 TWN = Paper("Ternary Weight Networks", "1605.04711")

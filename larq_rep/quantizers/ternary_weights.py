@@ -6,8 +6,7 @@ import larq as lq
 import tensorflow as tf
 
 from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.base import QuantizerWithVariables, decisive
-from larq_rep.quantizers.reactnet import _scale_forward_only
+from larq_rep.quantizers.base import QuantizerWithVariables, decisive, scale_forward_only
 
 
 @tf.custom_gradient
@@ -70,7 +69,7 @@ class TernaryWeight(BaseQuantizer):
         signs = super().call(tf.cast(_ternary(w, is_zero), inputs.dtype))
         beyond = tf.reduce_sum(tf.where(is_zero, tf.zeros_like(w), magnitude))
         count = tf.reduce_sum(tf.cast(~is_zero, w.dtype))
-        return _scale_forward_only(signs, tf.cast(beyond / (count + 1e-6), inputs.dtype))
+        return scale_forward_only(signs, tf.cast(beyond / (count + 1e-6), inputs.dtype))
 
     def get_config(self):
         return {**super().get_config(), "factor": self.factor}

@@ -54,6 +54,7 @@ DEEPER = [
     "RepReActNetC",
     "RepResNet18",
     "ResNetE34",
+    "SYQResNet18",
     "TBNResNet34",
     "TTQResNet18",
     "TWNResNet18",
