@@ -17,7 +17,7 @@ from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import laid_out
-from larq_rep.quantizers.base import binarizes
+from larq_rep.quantizers.base import bases_of, binarizes
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -28,6 +28,7 @@ RULES = {
     "not-finite": "weights that are NaN or infinite, or that overflow",
     "converter-failed": "LCE's converter gave up",
     "silent-float": "a binary convolution that stayed float",
+    "levels-float": "a layer whose input has few levels, but whose weights LCE does not pack, so that it stayed float",
     "binary-weight-float": "two-valued weights not stored as bits, as their layer's input is real or LCE packs none",
     "ternary-weight-float": "weights of three values, which LCE does not pack",
     "misread-sign": "sign(sign(x) + c) where c makes it something other than a sign, though LCE takes it for one",
@@ -242,6 +243,20 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
         for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
         if i in failed
     ]
+    levels = [
+        (site, kernel)
+        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
+        if site.node.name in graph.lowering.reasons and site not in meant
+    ]
+    findings += [
+        Finding(
+            "levels-float",
+            site.layer,
+            f"its input is a sum of signs, but it stayed float: {reasons.why_float(site, kernel, graph, log)}",
+            error=False,
+        )
+        for site, kernel in levels
+    ]
     findings += [
         Finding("misread-sign", layer, f"sign(sign(x) + {c:g}) is not -1 and +1 everywhere; use c between 0 and 1")
         for layer, c in graph.misread_signs
@@ -258,17 +273,21 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
 def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
     """The convolutions and dense layers that were meant to be binary, and their kernels.
 
-    The input counts as binary if a sign made it, or if it has two values only on random data. The kernel
-    counts as binary if its layer declares a quantizer of precision 1, or if nearly all weights of each output
-    channel have one magnitude; if such a kernel cannot be packed, the reason becomes a finding.
+    The input counts as binary if a sign made it, if it is a sum of signs, or if it has two values only on random data.
+    The kernel counts as binary if its layer declares a quantizer of precision 1 or one that is a sum of such, or if
+    nearly all weights of each output channel have one magnitude; if such a kernel cannot be packed, the reason becomes
+    a finding.
     """
     candidates = [
         (site, kernel)
         for site, kernel in zip(graph.sites, graph.kernels, strict=True)
-        if declared_binary(graph, site.node) or matching.two_valued(kernel)
+        if declared_binary(graph, site.node)
+        or bases_of(kernel_quantizer(graph, site.node)) is not None
+        or matching.two_valued(kernel)
     ]
     # Values are needed only for an input that no known spelling of the sign made.
-    unknown = [site for site, _ in candidates if graph.sign_of(site.x) is None]
+    known = graph.lowering.reasons
+    unknown = [site for site, _ in candidates if site.node.name not in known and graph.sign_of(site.x) is None]
     values = graph.on_noise([laid_out(site.x) for site in unknown])
     real = {site.node.name for site, x in zip(unknown, values, strict=True) if len(np.unique(x)) != 2}
     meant = [(site, kernel) for site, kernel in candidates if site.node.name not in real]
@@ -277,8 +296,12 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
 
 def declared_binary(graph: FrozenGraph, node: tf.Operation) -> bool:
     """Whether the layer of a convolution or another product declares that its weights have two values."""
+    return binarizes(kernel_quantizer(graph, node))
+
+
+def kernel_quantizer(graph: FrozenGraph, node: tf.Operation) -> Any:
+    """The quantizer of the weights of a product, if its layer has one."""
     layer = graph.layer_at(graph.layer_of(node))
     # A separable convolution has one quantizer for each of its two convolutions.
     own = "depthwise_quantizer" if node.type == "DepthwiseConv2dNative" else "pointwise_quantizer"
-    quantizer = getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)
-    return binarizes(quantizer)
+    return getattr(layer, own if hasattr(layer, own) else "kernel_quantizer", None)

@@ -21,8 +21,7 @@ from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
-from larq_rep.converters.lce_graph import add_constant
-from larq_rep.converters.tensors import resolve
+from larq_rep.converters.tensors import add_constant, resolve
 
 # The constant comes second: LCE leaves c - x and c / x alone.
 _RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan", "BroadcastTo")

@@ -16,9 +16,11 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from larq_rep._keras import frozen
-from larq_rep.converters.control_flow import straighten
+from larq_rep.converters.control_flow import needed_for, straighten
+from larq_rep.converters.marks import marked
+from larq_rep.converters.planes import lower
 from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation, double_sign
-from larq_rep.converters.tensors import resolve, unpadded
+from larq_rep.converters.tensors import operands, resolve, session, unpadded
 
 CONVOLUTIONS = {
     "Conv2D": "convolution",
@@ -58,6 +60,7 @@ class FrozenGraph:
         model: A built `tf.keras.Model` whose inputs have fixed sizes; a free batch size becomes 1.
 
     # Attributes
+        lowering: How convolutions of quantized maps became convolutions of signs, as which they count everywhere.
         inputs: Its input tensors, in the order of `model.inputs`.
         outputs: Its output tensors, in the order of `model.outputs`.
         variables: Names of the model's variables by the name of the node that holds the value.
@@ -78,14 +81,15 @@ class FrozenGraph:
         eagerly = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
-            concrete = forward.get_concrete_function()
+            with marked(model):
+                concrete = forward.get_concrete_function()
         finally:
             tf.config.run_functions_eagerly(eagerly)
         captured = {x.name for x in concrete.graph.internal_captures}
         inputs = [x for x in concrete.inputs if x.name not in captured]
-        self.definition = straighten(
-            frozen(concrete), [x.op.name for x in inputs], [y.op.name for y in concrete.outputs]
-        )
+        names = [x.op.name for x in inputs], [y.op.name for y in concrete.outputs]
+        self.lowering = lower(straighten(frozen(concrete), *names), names[0], tuple(CONVOLUTIONS))
+        self.definition = needed_for(self.lowering.definition, [*names[0], *names[1]])
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.import_graph_def(self.definition, name="")
@@ -104,11 +108,7 @@ class FrozenGraph:
 
     @functools.cached_property
     def _session(self) -> tf.compat.v1.Session:
-        # Without rewriting, the graph computes exactly what is written, and starts in a fraction of the time.
-        config = tf.compat.v1.ConfigProto()
-        config.graph_options.optimizer_options.opt_level = -1
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-        return tf.compat.v1.Session(graph=self.graph, config=config)
+        return session(self.graph)
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
@@ -171,9 +171,7 @@ class FrozenGraph:
         for node in self.nodes:
             if node.type not in CONVOLUTIONS or node.name not in self.data_dependent:
                 continue
-            data, kernel = node.inputs[0], node.inputs[1]
-            if node.type in ("Conv2DBackpropInput", "Conv3DBackpropInputV2"):
-                data = node.inputs[2]
+            data, kernel = operands(node)
             if kernel.op.name not in self.data_dependent:
                 kind = CONVOLUTIONS[node.type]
                 if kind == "convolution" and resolve(kernel).op.type == resolve(data).op.type == "ExpandDims":

@@ -8,7 +8,7 @@ from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.graph import FrozenGraph, Site
-from larq_rep.converters.tensors import PADS, constant_value, resolve
+from larq_rep.converters.tensors import PADS, add_constant, constant_value, resolve
 
 _Padding = list[list[int]]
 
@@ -34,13 +34,6 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
 def unknown_padding(graph: FrozenGraph) -> list[str]:
     """Strided layers behind explicit padding whose amounts are not known before the graph runs."""
     return [site.layer for site, amounts in _padded_sites(graph) if amounts is None]
-
-
-def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray) -> None:
-    """Adds a constant node."""
-    constant = graph_def.node.add(name=name, op="Const")
-    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    constant.attr["dtype"].type = constant.attr["value"].tensor.dtype
 
 
 def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:

@@ -57,7 +57,7 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
-    return _why_kernel(site, kernel) or _why_input(site, graph, log)
+    return graph.lowering.reasons.get(site.node.name) or _why_kernel(site, kernel) or _why_input(site, graph, log)
 
 
 def other_convolution(kind: str) -> str:
@@ -112,8 +112,9 @@ def _why_input(site: Site, graph: FrozenGraph, log: str) -> str:
         if values != ["-1", "1"]:
             return (
                 f"its input has the values {' and '.join(values)}; they are not -1 and +1, with which LCE computes "
-                "(ste_heaviside and DoReFa(1) give 0 and 1): use input_quantizer='ste_sign' or another that gives -1 "
-                "and +1, and train with it; a batch normalization behind takes up the difference"
+                "(ste_heaviside gives 0 and 1): use input_quantizer='zero_one_sign' or DoReFa(1), whose 0 and 1 become "
+                "signs, or 'ste_sign' or another that gives -1 and +1, and train with it; a batch normalization behind "
+                "takes up the difference"
             )
         return (
             f"its input is -1 and +1, but made by {node.type} in a form LCE does not recognise; use a quantizer of "

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 
 PADS = ("Pad", "PadV2", "MirrorPad")
-_LAYOUT = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
+LAYOUT = ("ExpandDims", "Reshape", "Squeeze", "Transpose")
 _BEFORE_CONVOLUTION = (*PADS, "SpaceToBatchND")  # the latter is how TensorFlow dilates
-_PASS_THROUGH = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape")
+PASS_THROUGH = ("Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape")
 
 
 def resolve(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor behind identities."""
-    while tensor.op.type in _PASS_THROUGH:
+    while tensor.op.type in PASS_THROUGH:
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
+
+
+def session(graph: tf.Graph) -> tf.compat.v1.Session:
+    """A session that computes exactly what is written in a graph; without rewriting, it also starts much faster."""
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.optimizer_options.opt_level = -1
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=config)
+
+
+def operands(node: tf.Operation) -> tuple[tf.Tensor, tf.Tensor]:
+    """Data and kernel of a convolution or matrix product."""
+    transposed = node.type in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+    return node.inputs[2 if transposed else 0], node.inputs[1]
 
 
 def constant_value(tensor: tf.Tensor) -> np.ndarray | None:
@@ -33,6 +48,13 @@ def unpadded(tensor: tf.Tensor) -> tf.Tensor:
 def laid_out(tensor: tf.Tensor) -> tf.Tensor:
     """The tensor before padding, identities, and operators that only rearrange its values."""
     tensor = unpadded(tensor)
-    while tensor.op.type in _LAYOUT:
+    while tensor.op.type in LAYOUT:
         tensor = unpadded(tensor.op.inputs[0])
     return tensor
+
+
+def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray | np.generic) -> None:
+    """Adds a constant node."""
+    constant = graph_def.node.add(name=name, op="Const")
+    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+    constant.attr["dtype"].type = constant.attr["value"].tensor.dtype

@@ -3,6 +3,8 @@
 Comparing the outputs of two engines proves little: an activation within the rounding of its threshold flips
 its sign, and in an untrained network one flip changes everything behind it. Here nothing can cascade:
 
+0. **Levels.** A model that convolves quantized maps of several levels becomes one with convolutions of signs. Both
+   agree: each quantizer with the sum of its planes, each convolution with the sum of convolutions.
 1. **Weights.** Every binary convolution of the model is found in the file with exactly its signs.
 2. **Operators.** Every `LceBconv2d`, `LceQuantize` and `LceBMaxPool2d` is computed again in numpy from the
    packed input that LCE gave it. Packed outputs must be equal, floats equal to rounding.

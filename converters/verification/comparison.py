@@ -14,6 +14,7 @@ from larq_rep.converters.verification.amplification import Amplification
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.image import Image
 from larq_rep.converters.verification.integers import compare_integers, integers, pair_integers
+from larq_rep.converters.verification.lowering import LoweringComparison
 from larq_rep.converters.verification.operators import compare_operators, lce_operators
 from larq_rep.converters.verification.outputs import compare_outputs, compare_prediction, compared_outputs
 from larq_rep.converters.verification.pairing import mend_pairs, pair_signs
@@ -46,6 +47,7 @@ class Comparison:
         self._amplification = Amplification(flatbuffer)
         self._upstream = Upstream(self._model)
         self._signs = SignComparison(self._model, self.convolutions, self._rounding, self._upstream, result)
+        self._lowering = LoweringComparison(graph, result)
         self._outputs = compared_outputs(graph, flatbuffer)
         self._integers = integers(self._model)
         operators = lce_operators(flatbuffer)
@@ -80,6 +82,7 @@ class Comparison:
         if any(d.stage == "weights" for d in result.differences):
             return  # nothing would agree behind different weights, which are already reported
         for_file, for_model = taken(inputs, self._flatbuffer)
+        self._lowering.compare_image(index, for_model)
         rounded = [model.fake[name].inputs[0] for name in model.stored]
         outputs = [output for output, _ in self._outputs]
         forced = model.run(for_model, values, [*rounded, *outputs, *(x for x, _ in self._rounding.large)])
@@ -101,5 +104,6 @@ class Comparison:
 
     def finish(self, inputs: Sequence[np.ndarray]) -> None:
         """Compares thresholds, and explains differences from `model.predict` that are right."""
+        self._lowering.compare_convolutions()
         compare_thresholds(self._model, self.convolutions, taken(inputs, self._flatbuffer)[1], self._result)
         self._signs.explain()

@@ -12,6 +12,7 @@ from larq_rep.converters.sign_patterns import BinaryActivation
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.operators import lce_operators
 from larq_rep.converters.verification.result import Verification
+from larq_rep.converters.verification.rounding import file_front, relative_error, rescaled
 from larq_rep.converters.verification.weights import Convolutions
 
 
@@ -43,6 +44,9 @@ def pair_signs(model: ForcedModel, convolutions: Convolutions, result: Verificat
         unused = [t for t in fitting if t not in model.bits.values()]
         model.bits[name] = (unused or fitting)[0]
         choices[name] = fitting
+    # Those behind others are mended after them.
+    order = {node.name: i for i, node in enumerate(model.graph.nodes)}
+    model.bits = dict(sorted(model.bits.items(), key=lambda pair: order[model.signs[pair[0]].output.op.name]))
     return choices
 
 
@@ -58,15 +62,22 @@ def mend_pairs(
         values: Tensors of the file for these.
     """
 
-    def disagreement(tensor: int, sign: BinaryActivation, front: np.ndarray) -> int:
-        if _unpacked_shape(model.flatbuffer, tensor, sign) != front.shape:
-            return front.size + 1
-        return int(np.sum((front < 0) != (matching.unpack(values[tensor], front.shape[-1]) < 0)))
+    def disagreement(tensor: int, sign: BinaryActivation, front: np.ndarray) -> tuple[int, float]:
+        """The number of other bits and, because planes of one map may have the same, how far the fronts are apart."""
+        found = file_front(model.flatbuffer, sign, tensor, values)
+        shape = _unpacked_shape(model.flatbuffer, tensor, sign) if found is None else found.shape
+        if shape != front.shape:
+            return front.size + 1, 0.0
+        bits = int(np.sum((front < 0) != (matching.unpack(values[tensor], front.shape[-1]) < 0)))
+        return bits, 0.0 if found is None else relative_error(rescaled(found, front)[0], front)[0]
 
     for _ in range(len(model.bits)):
         fronts = model.run(inputs, values).fronts
         for name, tensor in model.bits.items():
-            wrong = {t: disagreement(t, model.signs[name], fronts[name]) for t in {tensor, *choices[name]}}
+            candidates = {tensor, *choices[name]}
+            if len(candidates) == 1:
+                continue
+            wrong = {t: disagreement(t, model.signs[name], fronts[name]) for t in candidates}
             best = min(wrong, key=lambda t: wrong[t])
             if wrong[best] < wrong[tensor]:
                 model.bits[name] = best

@@ -11,8 +11,8 @@ class Difference:
     """A place where file and model differ.
 
     # Attributes
-        stage: `"weights"`, `"operator"`, `"sign"`, `"quantization"`, `"threshold"`, `"output"`, `"structure"` or
-            `"delegate"`.
+        stage: `"levels"`, `"weights"`, `"operator"`, `"sign"`, `"quantization"`, `"threshold"`, `"output"`,
+            `"structure"` or `"delegate"`.
         layer: Keras layer.
         operator: Index of the operator in the file; -1 for the outputs.
         message: What was expected and found, and where.

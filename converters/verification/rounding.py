@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import matching
+from larq_rep.converters import matching, quantized
+from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.sign_patterns import BinaryActivation
 from larq_rep.converters.tensors import resolve
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.weights import Convolutions
@@ -105,6 +107,36 @@ def relative_error(
     where = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
     magnitude = float(np.abs(expected).max()) if magnitude is None else magnitude
     return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)
+
+
+def file_front(
+    flatbuffer: Flatbuffer, sign: BinaryActivation, tensor: int, values: dict[int, np.ndarray]
+) -> np.ndarray | None:
+    """The file's values in front of a sign; `None` where a convolution writes bits."""
+    producer = flatbuffer.producers[tensor]
+    if producer.name != "LceQuantize" or values[producer.inputs[0]].dtype == np.bool_:
+        return None
+    found = quantized.real(flatbuffer, producer.inputs[0], values[producer.inputs[0]])
+    return -found if sign.negated else found
+
+
+def rescaled(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
+
+    Returns the factors, too.
+
+    Folding leaves out operations that change no sign: positive factors of a channel, and clipping to [-1, 1]. If a
+    value also goes elsewhere, a wrong factor shows there.
+    """
+    axes = tuple(range(found.ndim - 1))
+    clipped = bool(np.abs(expected).max() <= 1)
+    found64 = found.astype(np.float64)
+    counted = np.where(np.abs(expected) < 1, found64, 0) if clipped else found64
+    squares = (counted**2).sum(axis=axes)
+    factors = (counted * expected).sum(axis=axes) / np.where(squares > 0, squares, 1)
+    # Where all values of a channel are clipped, any large factor shows that they are on the right side.
+    factors = np.where(factors > 0, factors, np.where(squares > 0, 0, 1e6))
+    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors, factors
 
 
 def at(values: np.ndarray, where: tuple[int, ...]) -> str:

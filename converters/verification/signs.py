@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from larq_rep.converters import matching, quantized
-from larq_rep.converters.flatbuffer import Operator
+from larq_rep.converters import matching
 from larq_rep.converters.sign_patterns import BinaryActivation
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.image import Image
 from larq_rep.converters.verification.result import Verification
-from larq_rep.converters.verification.rounding import OUTPUT_TOLERANCE, TOLERANCE, Rounding, at, relative_error
+from larq_rep.converters.verification.rounding import (
+    OUTPUT_TOLERANCE,
+    TOLERANCE,
+    Rounding,
+    at,
+    file_front,
+    relative_error,
+    rescaled,
+)
 from larq_rep.converters.verification.upstream import Upstream
 from larq_rep.converters.verification.weights import Convolutions
 
@@ -49,7 +54,7 @@ class SignComparison:
         producer = self._model.flatbuffer.producers[tensor]
         magnitude = self._rounding.magnitude(sign.compared, image.peaks) + float(np.abs(expected).max())
         magnitude += image.noise(producer.inputs[0]) / TOLERANCE
-        found = self._front(sign, producer, image.values)
+        found = file_front(self._model.flatbuffer, sign, tensor, image.values)
         negative = matching.unpack(image.values[tensor], expected.shape[-1]) < 0
         flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
         self._result.activations += flipped.size
@@ -73,13 +78,6 @@ class SignComparison:
             )
             self._result.differ("sign", self._layers(sign), producer.index, message, image.index)
 
-    def _front(self, sign: BinaryActivation, producer: Operator, values: dict[int, np.ndarray]) -> Any:
-        """The file's values in front of a sign; `None` where a convolution writes bits."""
-        if producer.name != "LceQuantize" or values[producer.inputs[0]].dtype == np.bool_:
-            return None
-        found = quantized.real(self._model.flatbuffer, producer.inputs[0], values[producer.inputs[0]])
-        return -found if sign.negated else found
-
     def _apart(
         self,
         found: np.ndarray | None,
@@ -93,8 +91,8 @@ class SignComparison:
         if found is not None:
             error, where = relative_error(found, expected, magnitude, moved)
             if not error <= TOLERANCE:
-                rescaled, factors = _rescaled(found, expected)
-                error, where = min((error, where), relative_error(rescaled, expected, magnitude, moved * factors))
+                fitted, factors = rescaled(found, expected)
+                error, where = min((error, where), relative_error(fitted, expected, magnitude, moved * factors))
                 moved = moved * factors
         if error <= TOLERANCE and flipped.any():
             turned = relative_error(np.zeros_like(expected), np.where(flipped, expected, 0), magnitude, moved)
@@ -144,22 +142,3 @@ class SignComparison:
             f"{differs} the file is right: {result.flips} of {result.activations:,} activations are {reason}. Each "
             "changes all that follows; with the file's own signs the outputs agree."
         )
-
-
-def _rescaled(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values in front of a sign, each channel times the positive factor that brings it nearest to the expected ones.
-
-    Returns the factors, too.
-
-    Folding leaves out operations that change no sign: positive factors of a channel, and clipping to [-1, 1]. If a
-    value also goes elsewhere, a wrong factor shows there.
-    """
-    axes = tuple(range(found.ndim - 1))
-    clipped = bool(np.abs(expected).max() <= 1)
-    found64 = found.astype(np.float64)
-    counted = np.where(np.abs(expected) < 1, found64, 0) if clipped else found64
-    squares = (counted**2).sum(axis=axes)
-    factors = (counted * expected).sum(axis=axes) / np.where(squares > 0, squares, 1)
-    # Where all values of a channel are clipped, any large factor shows that they are on the right side.
-    factors = np.where(factors > 0, factors, np.where(squares > 0, 0, 1e6))
-    return np.clip(found64 * factors, -1, 1) if clipped else found64 * factors, factors

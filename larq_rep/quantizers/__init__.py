@@ -8,13 +8,15 @@ lq.layers.QuantConv2D(64, 3, input_quantizer=EDESign(t=0.001), kernel_quantizer=
 ```
 
 Everywhere \\(\operatorname{sign}(0) = +1\\), as in Larq and Larq Compute Engine (PyTorch has 0 there), and
-every forward pass is written so that the Larq Compute Engine converter recognises it as binary.
+every forward pass is written so that the Larq Compute Engine converter recognises it as binary. Where activations have
+\\(2^K\\) levels (`Thermometer`, `Uniform`, `LearnedLevels`) or are a sum of \\(K\\) signs (`TernaryInput`,
+`ResidualSigns`), a convolution of them is the sum of \\(K\\) binary ones: `base.planes_of` gives the signs.
 
-**A weight has one sign.** `LibraSign`, `ReCUSign` and `RotatedSign` compute before they take the sign of a weight. In
-float32, one call would round a weight next to the threshold to one side, another call or a converter to the other. So
-they decide in float64 (`LibraSign` its power of two, too) unless Keras says `training=True`; a step of training decides
-in float32, as the authors' code does. Under a policy of half precision, Keras rounds a kernel before any quantizer sees
-it, and the sign is that of the rounded kernel.
+**A weight has one sign.** `LibraSign`, `ReCUSign`, `RotatedSign` and `ScaledBinary(centre=True)` compute before they
+take the sign of a weight. In float32, one call would round a weight next to the threshold to one side, another call or
+a converter to the other. So they decide in float64 (`LibraSign` its power of two, too) unless Keras says
+`training=True`; a step of training decides in float32, as the authors' code does. Under a policy of half precision,
+Keras rounds a kernel before any quantizer sees it, and the sign is that of the rounded kernel.
 
 **A custom quantizer** tells the rest of the library what it needs to know through these members of its class, as ours
 do. An error names a member that is needed but missing; Larq's classes are known.

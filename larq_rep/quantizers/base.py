@@ -7,7 +7,7 @@ its own `call`: one that overrides the `call` of another must answer again.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import larq as lq
 import tensorflow as tf
@@ -28,16 +28,23 @@ class _Answers(NamedTuple):
 
 
 def _dorefa_planes(quantizer: Any, x: tf.Tensor) -> Planes:
-    """The bits of the rounded number, the highest first."""
+    """The bits of the rounded number, the highest first.
+
+    Each compares the number with the middle that the higher bits leave. These are multiples of 1/2, so their sums are
+    exact in whatever order TensorFlow adds them. Rounding before would not do: engines round a number next to a middle
+    to either side, which the signs would follow, though no number in front of them is near 0.
+    """
     steps = 2**quantizer.precision - 1
-    # From here on, the numbers are small multiples of 1/2: their sums are exact in whatever order TensorFlow adds them.
-    rounded, middle = tf.round(x * steps), steps / 2
+    reached: Any = 0.0
     planes = []
-    for weight in (2**bit for bit in reversed(range(quantizer.precision))):
-        sign = lq.math.sign(middle - rounded)
-        planes.append((-weight / (2 * steps), sign))
-        middle -= weight / 2 * sign
-    return -sum(factor for factor, _ in planes), planes
+    for bit in reversed(range(quantizer.precision)):
+        middle = reached + (2**bit - 0.5)
+        # A half is rounded to the even number: up, but down for the lowest bit.
+        sign = tf.where(x * steps < middle, 1.0, -1.0) if bit else lq.math.sign(middle - x * steps)
+        sign = tf.cast(sign, x.dtype)
+        planes.append((-(2**bit) / (2 * steps), sign))
+        reached += 2**bit / 2 * (1 - sign)
+    return 0.5, planes
 
 
 _LARQ: dict[type, _Answers] = {
@@ -242,8 +249,6 @@ class MovingQuantizer(QuantizerWithVariables):
     """
 
     schedule = None
-    # The weights of these classes scale, or are thresholds that no gradient changes.
-    coefficients: ClassVar[dict] = {}
     _moving: tf.Variable | None = None
 
     def _add_moving(self, name: str, shape: tuple, initializer: Any) -> tf.Variable:

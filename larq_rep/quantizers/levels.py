@@ -53,7 +53,6 @@ class Thermometer(BaseQuantizer):
     # Arguments
         thresholds: Three ascending numbers.
         levels: Four ascending numbers, of which the first is 0 and the last the sum of the second and the third.
-        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
         Any shape.
@@ -92,12 +91,10 @@ class Thermometer(BaseQuantizer):
         self._weights = self.levels[2], self.levels[1]
 
     def call(self, inputs):
-        return super().call(
-            straight_through(
-                inputs,
-                lambda x: _level(self._weights, _bits(x, self.thresholds)),
-                lambda x: (x > 0) & (x <= self.levels[-1]),
-            )
+        return straight_through(
+            inputs,
+            lambda x: _level(self._weights, _bits(x, self.thresholds)),
+            lambda x: (x > 0) & (x <= self.levels[-1]),
         )
 
     def planes(self, x):
@@ -176,7 +173,6 @@ class LearnedLevels(MovingQuantizer):
 
     # Arguments
         bits: 2. With more, the order of the levels would depend on \\(v\\), and so would which signs give them.
-        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
         Any shape.
@@ -214,20 +210,18 @@ class LearnedLevels(MovingQuantizer):
 
     def call(self, inputs, training=None):
         weights, thresholds = self._ordered(inputs.dtype)
-        outputs = straight_through(
-            inputs, lambda x: _level(weights, _bits(x, thresholds)), lambda x: x <= weights[0] + weights[1]
-        )
-        self._follow(lambda: self._fitted(inputs, thresholds), 0.1, training)
-        return super().call(outputs)
+        signs = _bits(tf.stop_gradient(inputs), thresholds)
+        outputs = straight_through(inputs, lambda x: _level(weights, signs), lambda x: x <= weights[0] + weights[1])
+        self._follow(lambda: self._fitted(tf.stop_gradient(inputs), signs), 0.1, training)
+        return outputs
 
-    def _fitted(self, x, thresholds):
-        """The least squares of the levels, for the bits that x has now."""
+    def _fitted(self, x, signs):
+        """The least squares of the levels for these bits of x."""
         dtype = self.levels.dtype
-        high, low = (tf.reshape(tf.cast(1 - sign, dtype) / 2, [-1]) for sign in _bits(x, thresholds))
-        bits = tf.stack([low, high])
-        gram = tf.matmul(bits, bits, transpose_b=True) + 1e-4 * tf.eye(2, dtype=dtype)
-        levels = tf.sort(self.levels)
-        sums = tf.linalg.matvec(bits, tf.reshape(tf.cast(x, dtype), [-1])) + 1e-4 * levels
+        high, low = (tf.cast(sign < 0, dtype) for sign in signs)
+        both, x = tf.reduce_sum(low * high), tf.cast(x, dtype)
+        gram = tf.stack([[tf.reduce_sum(low), both], [both, tf.reduce_sum(high)]]) + 1e-4 * tf.eye(2, dtype=dtype)
+        sums = tf.stack([tf.reduce_sum(low * x), tf.reduce_sum(high * x)]) + 1e-4 * tf.sort(self.levels)
         return tf.squeeze(tf.linalg.solve(gram, sums[:, tf.newaxis]), axis=1)
 
     def planes(self, x):

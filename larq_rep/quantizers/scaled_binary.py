@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import larq as lq
 import tensorflow as tf
@@ -120,6 +121,9 @@ class ScaledBinary(MovingQuantizer):
         - SiBNN's code, https://github.com/peiswang/SiBNN
     """
 
+    # `alpha` scales.
+    coefficients: ClassVar[dict] = {}
+
     def __init__(
         self,
         scale: str = "mean",
@@ -175,11 +179,10 @@ class ScaledBinary(MovingQuantizer):
             return binary
         if self.scale == "trained":
             return tf.cast(self.alpha, inputs.dtype) * binary
+        outputs = scale_forward_only(binary, tf.cast(self.alpha if scale is None else scale, inputs.dtype))
         if self.scale == "ema":
-            scale = self.alpha
-            magnitudes = tf.abs(tf.cast(w, self.alpha.dtype))
-            self._follow(lambda: tf.reduce_mean(magnitudes, axis=axes), 0.1, training)
-        return scale_forward_only(binary, tf.cast(scale, inputs.dtype))
+            self._follow(lambda: tf.reduce_mean(tf.abs(tf.cast(w, self.alpha.dtype)), axis=axes), 0.1, training)
+        return outputs
 
     def value(self, x):
         return self._centred(x) if self.centre else x

@@ -1,5 +1,7 @@
 """Input quantizers of several levels around 0, which deploy as sums of binary convolutions."""
 
+from typing import ClassVar
+
 import larq as lq
 import tensorflow as tf
 from larq.quantizers import ste_sign
@@ -108,7 +110,6 @@ class ResidualSigns(MovingQuantizer):
     # Arguments
         stages: \\(N \geq 2\\).
         scale: `"ema"` or `"trained"`.
-        metrics: An array of metrics to add to the layer, as for Larq's quantizers.
 
     # Input shape
         Any shape.
@@ -124,6 +125,9 @@ class ResidualSigns(MovingQuantizer):
             Quantization](https://arxiv.org/abs/1708.08687)
         - [ReBNet: Residual Binarized Neural Network](https://arxiv.org/abs/1711.01243)
     """
+
+    # `scales` scale.
+    coefficients: ClassVar[dict] = {}
 
     def __init__(self, stages: int = 2, scale: str = "ema", **kwargs):
         super().__init__(**kwargs)
@@ -156,7 +160,7 @@ class ResidualSigns(MovingQuantizer):
             self._follow(
                 lambda: tf.stack([tf.reduce_mean(tf.abs(tf.cast(rest, dtype))) for _, rest, _ in stages]), 0.1, training
             )
-        return super().call(tf.add_n([scale * sign for scale, _, sign in stages]))
+        return tf.add_n([scale * sign for scale, _, sign in stages])
 
     def planes(self, x):
         return 0.0, [(scale, sign) for scale, _, sign in self._stages(x)]

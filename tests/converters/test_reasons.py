@@ -66,12 +66,8 @@ SILENT = {
     "heaviside input": (
         lambda: quant.QuantConv2D(8, 3, name="own", **{**SIGNS, "input_quantizer": "ste_heaviside"}),
         (6, 6, 32),
-        "values 0 and 1; they are not -1 and +1, with which LCE computes (ste_heaviside and DoReFa(1)",
-    ),
-    "DoReFa(1) input": (
-        lambda: quant.QuantConv2D(8, 3, name="own", **{**SIGNS, "input_quantizer": lq.quantizers.DoReFa(1)}),
-        (6, 6, 32),
-        "use input_quantizer='ste_sign'",
+        "values 0 and 1; they are not -1 and +1, with which LCE computes (ste_heaviside gives 0 and 1): use "
+        "input_quantizer='zero_one_sign' or DoReFa(1)",
     ),
     "heaviside weights": (
         lambda: quant.QuantConv2D(8, 3, name="own", **{**SIGNS, "kernel_quantizer": "ste_heaviside"}),
@@ -110,6 +106,8 @@ def test_binary_layers_as_the_reasons_say():
     assert agrees(keras.Reshape((1, 8, 32)), quant.QuantConv2D(8, (1, 3), **SIGNS), shape=(8, 32)).bitpacked == 1
     assert agrees(keras.UpSampling2D(), quant.QuantConv2D(8, 3, **SIGNS)).bitpacked == 1
     assert convert(model_of(quant.QuantConv2D(64, 3, groups=2, **SIGNS), shape=(6, 6, 64)))[1].bitpacked == 1
+    for quantizer in ("zero_one_sign", lq.quantizers.DoReFa(1)):
+        assert agrees(quant.QuantConv2D(8, 3, **{**SIGNS, "input_quantizer": quantizer})).bitpacked == 1
     dense = agrees(keras.Reshape((1, 1, 32)), quant.QuantConv2D(8, 1, **SIGNS), keras.Flatten(), shape=(32,))
     assert dense.bitpacked == 1
 

@@ -40,6 +40,7 @@ CASES = {
     "RotatedSign": lambda: quantizers.RotatedSign(t=1.5, rotate_initializer=tf.keras.initializers.Constant(0.5)),
     "StandardizedSign": quantizers.StandardizedSign,
     "StandardizedSign-4": lambda: quantizers.StandardizedSign(t=4.0),
+    "Uniform": lambda: quantizers.Uniform(1),
     "SteSign": lambda: lq.quantizers.SteSign(clip_value=1.3),
     "SteSign-None": lambda: lq.quantizers.SteSign(clip_value=None),
     "ApproxSign": lq.quantizers.ApproxSign,
@@ -54,9 +55,13 @@ OTHERS = {
     "NoOp": lambda: lq.quantizers.NoOp(precision=1),
     "SteTern": lq.quantizers.SteTern,
     "DoReFa-2": lambda: lq.quantizers.DoReFa(2),
-    "QuantSign-2": quantizers.QuantSign,
+    "LearnedLevels": quantizers.LearnedLevels,
     "PowerOfTwo": quantizers.PowerOfTwo,
+    "QuantSign-2": quantizers.QuantSign,
+    "ResidualSigns": quantizers.ResidualSigns,
+    "TernaryInput": quantizers.TernaryInput,
     "TernaryWeight": quantizers.TernaryWeight,
+    "Thermometer": quantizers.Thermometer,
     "TrainedTernary": quantizers.TrainedTernary,
 }
 
@@ -65,6 +70,11 @@ CASES |= {
     for name in quantizers.__all__
     if name not in {*CASES, *OTHERS, "CentredClip"}
 }
+CASES |= {
+    f"ScaledBinary-{gradient}": functools.partial(quantizers.ScaledBinary, gradient=gradient)
+    for gradient in ("clipped", "polynomial", "exact", "sibnn")
+}
+CASES["ScaledBinary-centre"] = lambda: quantizers.ScaledBinary(centre=True, gradient="clipped")
 
 
 def _classes(module):
@@ -114,7 +124,7 @@ def test_no_gradient_passes_beyond_the_window(case):
     np.testing.assert_allclose(shifted(quantizer, x)[1], window, rtol=1e-6)
 
 
-STANDARDIZED = ("StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
+STANDARDIZED = ("ScaledBinary-centre", "StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,7 @@ STANDARDIZED = ("StandardizedSign", "LibraSign", "ReCUSign", "RotatedSign")
 def test_the_sign_of_a_zero(name):
     quantizer = CASES[name]()
     x = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
-    x[0, 0, 0, 0] = {"LowBitSign": 2 / 3, "DoReFa": 0.5}.get(name, 0)
+    x[0, 0, 0, 0] = {"LowBitSign": 2 / 3, "DoReFa": 0.5, "Uniform": 0.5}.get(name, 0)
     y = quantizer(x)
     assert value_of(quantizer)(tf.constant(x))[0, 0, 0, 0] == 0
     assert (y[0, 0, 0, 0] > 0) == zero_is_positive(quantizer)
@@ -148,6 +158,8 @@ def test_coefficients():
         quantizers.ReCUSign: {},
         quantizers.RotatedSign: {},
         quantizers.ScaledSign: {},
+        functools.partial(quantizers.ScaledBinary, "trained"): {},
+        functools.partial(quantizers.ResidualSigns, scale="trained"): {},
         RPReLU: {"shift in": (4,), "slope": (1, 1, 4), "shift out": (4,)},
         BiasedPReLU: {"shift in": (4,), "slope": (1, 1, 4)},
         tf.keras.layers.Dense: {},

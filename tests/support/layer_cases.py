@@ -68,8 +68,8 @@ def kernel(alias, arguments, *weights, state=()):
     return Case(arguments, "kernel quantizer", [KERNEL, *weights], alias, list(state))
 
 
-def inputs(alias, arguments, *weights, use="input quantizer"):
-    return Case(arguments, use, [KERNEL, *weights], alias)
+def inputs(alias, arguments, *weights, use="input quantizer", state=()):
+    return Case(arguments, use, [KERNEL, *weights], alias, list(state))
 
 
 L2 = {"class_name": "L2", "config": {"l2": 0.01}}
@@ -120,6 +120,7 @@ CASES = {
     "EDESign-input": inputs("ede_sign", {"t": 0.3}),
     "LeakyRSign": inputs("leaky_r_sign", {"slope": 0.2, "shift_regularizer": L2}, (8,)),
     "LeakySign": inputs("leaky_sign", {"slope": 0.2}),
+    "LearnedLevels": inputs("learned_levels", {}, state=[(2,)]),
     "LibraSign": kernel("libra_sign", {"t": 0.5}),
     "LowBitSign": inputs("low_bit_sign", {}, use="before a convolution"),
     "PositionScaled": kernel("position_scaled", {}, (3, 3)),
@@ -131,23 +132,32 @@ CASES = {
     "ReCUInputSign": inputs("recu_input_sign", {}),
     "ReCURSign": inputs("recu_r_sign", {"shift_regularizer": L2}, (8,)),
     "ReCUSign": kernel("recu_sign", {"tau": 0.9, "alpha_regularizer": L2}, (4,)),
+    "ResidualSigns": inputs("residual_signs", {"stages": 3}, state=[(3,)]),
+    "ResidualSigns-trained": Case({"scale": "trained"}, trained=[(2,)], alias="residual_signs"),
     "RotatedSign": kernel(
         "rotated_sign", {"t": 0.3, "regularizer": L2, "alpha_initializer": "ones"}, (4,), (4,), state=[(8, 8), (9, 9)]
+    ),
+    "ScaledBinary": kernel("scaled_binary", {"scale": "ema"}, state=[(4,)]),
+    "ScaledBinary-centre": kernel("scaled_binary", {"centre": True, "gradient": "sibnn"}),
+    "ScaledBinary-trained": kernel(
+        "scaled_binary",
+        {"scale": "trained", "per": "layer", "gradient": "clipped", "alpha_initializer": "random_normal"},
+        (),
     ),
     "ScaledSign": kernel("scaled_sign", {}),
     "StandardizedSign": inputs("standardized_sign", {"t": 0.2, "crop": (1, 0)}),
     "TernaryWeight": kernel("ternary_weight", {"factor": 0.5}),
     "TrainedTernary": kernel("trained_ternary", {"factor": 0.2}, (), ()),
+    "TernaryInput": inputs("ternary_input", {"delta": 0.5, "momentum": 0.2}, state=[()]),
+    "Thermometer": inputs("thermometer", {"thresholds": (0.1, 0.3, 0.6), "levels": (0, 0.2, 0.5, 0.7)}),
+    "Uniform": inputs("uniform_quantizer", {"bits": 3}),
     "XNORSign": kernel("xnor_sign", {}),
+    "ZeroOneSign": inputs("zero_one_sign", {}),
 }
 
 
 # What a schedule changes; neither a config nor a file keeps that, and it is no weight.
 SCHEDULED = {"EDESign": "t", "LibraSign": "t", "ReCUSign": "tau", "RotatedSign": "t", "StandardizedSign": "t"}
-
-
-# The bits of quantizers, by default, that have more than one.
-PRECISIONS = {"PowerOfTwo": 5, "QuantSign": 2, "TernaryWeight": 2, "TrainedTernary": 2}
 
 
 def class_of(name):

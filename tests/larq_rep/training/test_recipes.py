@@ -247,10 +247,8 @@ _INFERRED = (
     "bop-xnor",
     "distribution-loss",
 )
+_PAPER = ("reactnet-paper", "presbnet-paper", "twn")
 SOURCES = {**dict.fromkeys(_PAPER, "paper"), **dict.fromkeys(_INFERRED, "inferred")}
-    **dict.fromkeys(("reactnet-paper", "presbnet-paper", "twn"), "paper"),
-    **dict.fromkeys(_INFERRED, "inferred"),
-}
 
 
 def _rates(phase):
