@@ -14,7 +14,6 @@ from larq_rep.zoo.papers import BNN, DOREFA, QUICKNET, REAL_TO_BINARY, XNOR_NET
 from larq_rep.zoo.records import Result, Variant, register
 
 _RECORD: dict[str, Any] = {"family": "larq_zoo", "dataset": "imagenet", "source": "larq_zoo"}
-_TWO_BITS = "the activations of DoReFaNet have 2 bits"
 _IMAGE = "the input of the first convolution of BinaryAlexNet is the image: only its weights are binary"
 
 
@@ -58,7 +57,7 @@ def RealToBinaryNet(
     return _build("literature", "RealToBinaryNet", Common(input_shape, input_tensor, weights, include_top, num_classes))
 
 
-@register(paper=DOREFA, variants=_published(53.39, 76.50), left_float={".*": _TWO_BITS}, **_RECORD)
+@register(paper=DOREFA, variants=_published(53.39, 76.50), **_RECORD)
 def DoReFaNet(
     *,
     input_shape: Shape | None = None,
