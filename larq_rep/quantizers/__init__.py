@@ -28,6 +28,7 @@ do. An error names a member that is needed but missing; Larq's classes are known
 | `window(x)` | how far from 0 the value may be for gradients to pass; `None` if there is no limit | statistics, plots |
 | `saturated(x)` | where no gradient passes, if the window does not say it | statistics |
 | `zero_is_positive` | `False` if a value of 0 does not become +1, as in PyTorch | checkpoint import |
+| `scales_channels` | `False` if a binary kernel has several scales in an output channel | converter |
 | `coefficients` | its learned shifts, `{"shift of the sign": weight}`, or `{}` | weight decay, plots |
 | `planes(x)` | the signs that its several levels are a sum of, see `base.planes_of` | converter, cost |
 | `bases(w)` | the binary kernels that its kernel is a sum of, see `base.bases_of` | converter, cost |
@@ -35,9 +36,10 @@ do. An error names a member that is needed but missing; Larq's classes are known
 | `start_from(kernel)` | sets its weights by a latent kernel that was trained without it | `transfer` |
 | `mirrored` | set to `True` if its kernel is mirrored, see `larq_rep.layers.Mirror` | constructors of the zoo |
 
-`value`, `window`, `saturated`, `coefficients`, `zero_is_positive`, `planes` and `bases` belong to one `call`: a class
-that overrides `call` must define them again. Weights of a kernel quantizer are imported under the name of the kernel's
-layer followed by their own. It is best to derive a `schedule` from `larq_rep.quantizers.callbacks.QuantizerSchedule`.
+`value`, `window`, `saturated`, `zero_is_positive`, `scales_channels`, `coefficients`, `planes` and `bases` belong to
+one `call`: a class that overrides `call` must define them again. Weights of a kernel quantizer are imported under the
+name of the kernel's layer followed by their own. It is best to derive a `schedule` from
+`larq_rep.quantizers.callbacks.QuantizerSchedule`.
 """
 
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign

@@ -36,7 +36,8 @@ class PositionScaled(QuantizerWithVariables):
     position: `start_from` does that, and `larq_rep.training.transfer` calls it where a phase with real weights ends.
 
     The scales belong to one kernel: give each convolution its own object. They are no factors of output channels, so
-    Larq Compute Engine does not pack the convolution: it stays float, whatever its input.
+    Larq Compute Engine does not pack the convolution: it stays float, whatever its input, unless the window has one
+    position or all scales are equal.
 
     # Arguments
         metrics: An array of metrics to add to the layer. If `None` the metrics set in
@@ -54,6 +55,7 @@ class PositionScaled(QuantizerWithVariables):
     """
 
     schedule = None
+    scales_channels = False
     # `scale` scales.
     coefficients: ClassVar[dict] = {}
 

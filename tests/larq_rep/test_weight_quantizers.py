@@ -22,10 +22,11 @@ def kernel_and_upstream():
     return rng.uniform(-1.5, 1.5, (3, 3, 4, 5)), rng.normal(size=(3, 3, 4, 5))
 
 
-def conv_model(kernel_quantizer, filters=8):
-    """A convolution of real inputs with quantized weights."""
+def conv_model(kernel_quantizer, input_quantizer=None):
+    """A convolution with quantized weights, of real inputs by default."""
     tf.keras.utils.set_random_seed(0)
-    conv = lq.layers.QuantConv2D(filters, 3, padding="same", kernel_quantizer=kernel_quantizer, name="conv")
+    quantizers = {"input_quantizer": input_quantizer, "kernel_quantizer": kernel_quantizer}
+    conv = lq.layers.QuantConv2D(8, 3, padding="same", **quantizers, name="conv")
     return tf.keras.Sequential([tf.keras.Input((6, 6, 16)), conv], name="net")
 
 
@@ -291,3 +292,19 @@ def test_conversion(name):
     with lq.context.quantized_scope(True):
         largest = np.abs(model.get_layer("conv").kernel).max()
     assert (constant.max_error < 1e-6 * largest) == exact
+
+
+@pytest.mark.parametrize("input_quantizer", ["ste_sign", "uniform_quantizer"])
+def test_conversion_of_a_scale_for_each_position(input_quantizer):
+    """It is packed only if all are equal: otherwise it is float, which is told and no error."""
+    model = conv_model("position_scaled", input_quantizer)
+    _, report = convert(model)
+    assert report.bitpacked == report.binary == (1 if input_quantizer == "ste_sign" else 2)
+    model.get_layer("conv").kernel_quantizer.set_weights([np.linspace(0.1, 2, 9).reshape(3, 3)])
+    content, report = convert(model)
+    assert report.bitpacked == report.binary == 0
+    (finding,) = report.findings
+    assert finding.rule == ("binary-weight-float" if input_quantizer == "ste_sign" else "levels-float")
+    assert "the weights of an output channel differ in magnitude" in finding.message
+    result = verify(model, content, images())
+    assert result.ok, result.differences

@@ -10,9 +10,11 @@ from forward import Calibrated, assert_close, batch_norm, conv, max_pool, sign, 
 from support import built, first_quick, others_slow
 
 from larq_rep.cost import count
-from larq_rep.quantizers import PowerOfTwo
+from larq_rep.quantizers import DoReFaSign, PowerOfTwo, Uniform
 from larq_rep.training import schedules_for, transfer, with_real_weights
 from larq_rep.training.schedules import INQSchedule
+from larq_rep.zoo.dorefa import resnet18
+from larq_rep.zoo.methods import Method
 
 # Sixteen 3x3 convolutions and three shortcuts, the first convolution, the classifier; the normalisations and the bias.
 QUANTIZED, STEM, DENSE, REST = 11157504, 9408, 512000, 9600 + 1000
@@ -34,6 +36,14 @@ PUBLISHED = [
     ("INQResNet18", {"bits": 2}, {"ops": FLOPS, **bits(QUANTIZED + STEM + DENSE, 2, ALL)}),
     ("INQResNet18", {"bits": 5}, {"ops": FLOPS, **bits(QUANTIZED + STEM + DENSE, 5, ALL)}),
 ]
+# Sixteen 3x3 convolutions and four shortcuts, each with the operations of two binary ones.
+BITS = {
+    "binary_params": 11161600,
+    "bops": 2 * 1708392448,
+    "flops": 118525952,
+    "trainable_params": 11691880 + 16 * 9 + 4,
+}
+PUBLISHED.append(("SYQResNet18", {}, BITS))
 PUBLISHED[2][2]["trainable_bits"] += 32 * 2 * 19
 
 
@@ -154,6 +164,27 @@ def test_inq_begins_with_a_real_network():
     np.testing.assert_array_equal(target(image), real(image))
     assert [type(schedule) for schedule in schedules_for(target)] == [INQSchedule]
     assert sum(isinstance(module, PowerOfTwo) for module in target.submodules) == 16 + 3 + 2
+
+
+@pytest.mark.slow
+def test_syq_with_equal_scales_is_dorefas():
+    """With two bits, and the mean magnitudes of the kernels as scales of all positions."""
+    image = tf.keras.Input((64, 32, 3))
+    method = Method(kernel_quantizer=DoReFaSign)
+    expected = tf.keras.Model(image, resnet18(image, 10, lambda name: Uniform(2, name=name), method))
+    model = zoo.SYQResNet18(input_tensor=image, num_classes=10)
+    scaled = 0
+    for layer in model.layers:
+        quantizer = getattr(layer, "kernel_quantizer", None)
+        old = expected.get_layer(layer.name).get_weights() if layer.weights else []
+        if quantizer is None:
+            layer.set_weights(old)
+        else:
+            layer.set_weights([*old, np.full(quantizer.scale.shape, np.abs(old[0]).mean())])
+            scaled += 1
+    assert scaled == 16 + 4
+    x = IMAGE.astype("float32")
+    np.testing.assert_allclose(model(x), expected(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [*RESNETS, "BinaryConnectVGG"])
