@@ -39,7 +39,8 @@ do. An error names a member that is needed but missing; Larq's classes are known
 `value`, `window`, `saturated`, `zero_is_positive`, `scales_channels`, `coefficients`, `planes` and `bases` belong to
 one `call`: a class that overrides `call` must define them again. Weights of a kernel quantizer are imported under the
 name of the kernel's layer followed by their own. It is best to derive a `schedule` from
-`larq_rep.quantizers.callbacks.QuantizerSchedule`.
+`larq_rep.quantizers.callbacks.QuantizerSchedule`, and a quantizer with a weight that follows the data in training from
+`larq_rep.quantizers.base.MovingQuantizer`.
 """
 
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign

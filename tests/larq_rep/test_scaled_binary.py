@@ -191,7 +191,7 @@ def test_moving_scale_moves_once_in_a_step():
     np.testing.assert_array_equal(alpha, after)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["ema", "trained", "centre"])
 def test_half_precision(form):
     tf.keras.mixed_precision.set_global_policy("mixed_float16")
     try:
