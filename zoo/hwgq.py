@@ -21,17 +21,15 @@ from larq_rep.zoo.papers import HWGQ
 from larq_rep.zoo.records import Result, Variant, register
 
 # Caffe's statistics change more slowly than PyTorch's; its factors and shifts are a layer of their own.
-_METHOD = Method(kernel_quantizer=ScaledBinary, momentum=0.95)
+_METHOD = Method(Thermometer, ScaledBinary, momentum=0.95)
 _plain_norm = partial(_METHOD.norm, center=False, scale=False)
 
 
 def _block(x, filters, strides, name):
     # The stem has normalised already.
-    q = x if name == "layer1_0" else _plain_norm(x, f"{name}_bn0")
-    q = Thermometer(name=f"{name}_quantizer1")(q)
-    shortcut = x if strides == 1 else conv_shortcut(q, filters, name, _METHOD, binary=True)
-    y = _plain_norm(_METHOD.conv(q, filters, 3, f"{name}_conv1", strides), f"{name}_bn1")
-    y = Thermometer(name=f"{name}_quantizer2")(y)
+    normalized = x if name == "layer1_0" else _plain_norm(x, f"{name}_bn0")
+    shortcut = x if strides == 1 else conv_shortcut(normalized, filters, name, _METHOD, binary=True)
+    y = _plain_norm(_METHOD.conv(normalized, filters, 3, f"{name}_conv1", strides), f"{name}_bn1")
     y = _METHOD.norm(_METHOD.conv(y, filters, 3, f"{name}_conv2"), f"{name}_bn2")
     return tf.keras.layers.Add(name=f"{name}_add")([y, shortcut])
 

@@ -219,10 +219,14 @@ class LearnedLevels(MovingQuantizer):
         """The least squares of the levels for these bits of x."""
         dtype = self.levels.dtype
         high, low = (tf.cast(sign < 0, dtype) for sign in signs)
-        both, x = tf.reduce_sum(low * high), tf.cast(x, dtype)
-        gram = tf.stack([[tf.reduce_sum(low), both], [both, tf.reduce_sum(high)]]) + 1e-4 * tf.eye(2, dtype=dtype)
-        sums = tf.stack([tf.reduce_sum(low * x), tf.reduce_sum(high * x)]) + 1e-4 * tf.sort(self.levels)
-        return tf.squeeze(tf.linalg.solve(gram, sums[:, tf.newaxis]), axis=1)
+        both, x = low * high, tf.cast(x, dtype)
+        # In float32 the added number is lost beside the sums: if all bits are 1, there is no solution then.
+        n_low, n_both, n_high, x_low, x_high = (
+            tf.cast(tf.reduce_sum(part), tf.float64) for part in (low, both, high, low * x, high * x)
+        )
+        gram = tf.stack([[n_low, n_both], [n_both, n_high]]) + 1e-4 * tf.eye(2, dtype=tf.float64)
+        sums = tf.stack([x_low, x_high]) + 1e-4 * tf.cast(tf.sort(self.levels), tf.float64)
+        return tf.cast(tf.squeeze(tf.linalg.solve(gram, sums[:, tf.newaxis]), axis=1), dtype)
 
     def planes(self, x):
         weights, thresholds = self._ordered(x.dtype)

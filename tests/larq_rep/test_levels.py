@@ -124,6 +124,14 @@ def test_learned_levels_of_nothing_stay():
         assert np.all(np.isfinite(quantizer.levels))
 
 
+def test_learned_levels_of_large_maps_whose_bits_are_all_1():
+    """The sums of counts hide the added numbers in float32. The levels then grow by the same amount."""
+    quantizer = LearnedLevels()
+    quantizer(np.full((4, 24, 24, 64), 5, "float32"), training=True)
+    expected = START + 0.1 * (5 - START.sum()) / 2
+    np.testing.assert_allclose(quantizer.levels, expected, rtol=1e-5)
+
+
 def test_ternary_input_matches_formula():
     threshold = 0.4 * 0.7979
     x = numbers(threshold, dtype="float64")

@@ -74,7 +74,10 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
         elif isinstance(layer, larq_rep.layers.RPReLU):
             layer.set_weights([rng.normal(0.1, 0.2, w.shape) for w in layer.weights])
         elif layer.weights:
-            layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.weights])
+            # Levels and thresholds of activations of several bits are positive.
+            values = [rng.normal(0, 0.3, w.shape) for w in layer.weights]
+            positive = ["/levels:" in w.name or "/ternary_input" in w.name for w in layer.weights]
+            layer.set_weights([0.1 + abs(v) if p else v for v, p in zip(values, positive, strict=True)])
     return model
 
 

@@ -27,6 +27,11 @@ _MORE = {
     "MeliusNet22": {},
     "ResNetE18": {},
     "RepResNet20": dict(method="recu", width=2),
+    "DoReFaResNet18": {},
+    "HWGQResNet18": {},
+    "LQNetResNet18": {},
+    "SiBNNResNet18": {},
+    "TBNResNet18": {},
 }
 
 

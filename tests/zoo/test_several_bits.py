@@ -8,11 +8,14 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from forms import without_gradient
 from forward import Calibrated, assert_close, average_pool, conv, max_pool, sign, weights
 from support import built, first_quick, forget, images, others_slow, with_gradients
 
+from larq_rep import reptran
 from larq_rep.cost import count
 from larq_rep.layers import ShiftedScale
+from larq_rep.quantizers import TernaryInput
 
 STEM, FC, SHORTCUTS = 118013952, 512000, 19267584
 TERNARY = {"shortcut": "ternary"}
@@ -247,9 +250,8 @@ def lq_net(net, x):
 def tbn(net, x, shortcut="real"):
     def ternary_conv(layer, x, strides=1):
         w = weights(net.model, layer)
-        (threshold,) = [value for key, value in w.items() if key not in ("kernel", "bias")]
-        assert threshold > 0
-        ternary = (x >= threshold) * 1.0 - (x <= -threshold)
+        assert w["threshold"] > 0
+        ternary = (x >= w["threshold"]) * 1.0 - (x <= -w["threshold"])
         return conv(ternary, binary(net, layer), strides) + w["bias"]
 
     x = max_pool(biased(net, "conv1", x))
@@ -294,10 +296,19 @@ FORWARDS = {
 
 @pytest.mark.parametrize("name", others_slow(list(FORWARDS), 5))
 def test_logits(name):
-    """Not square: rows and columns must not be mixed up. Statistics, thresholds and levels are those of a batch."""
     forward, arguments = FORWARDS[name]
+
+    def constructor(**kwargs):
+        model = zoo.get_model(name.split("-")[0], num_classes=10, **kwargs)
+        for layer in model.layers:
+            if isinstance(getattr(layer, "input_quantizer", None), TernaryInput):
+                # The threshold becomes that of the batch.
+                layer.input_quantizer.momentum = 1.0
+        return model
+
+    # Not square: rows and columns must not be mixed up.
     image = np.random.default_rng(0).standard_normal((2, 64, 32, 3))
-    net = Calibrated(getattr(zoo, name.split("-")[0]), ["fc"], image, num_classes=10, **arguments)
+    net = Calibrated(constructor, ["fc"], image, **arguments)
     assert_close(net.after["fc"], forward(net, image, **arguments))
     forget()
 
@@ -310,9 +321,22 @@ def test_without_classifier(name):
     model = zoo.get_model(name, input_shape=(64, 96, 3), include_top=False)
     assert model.output_shape == (None, 2, 3, 512)
     y = model(images(model)).numpy()
-    assert (y >= 0).all() != (name == "SiBNNResNet18")
+    assert (y >= 0).all() and y.any()
     if name == "DoReFaResNet18":
         np.testing.assert_allclose(y * 15, np.rint(y * 15), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", others_slow(list(FORWARDS), 1))
+def test_rep_networks_train(name):
+    model = zoo.get_model(name.split("-")[0], input_shape=(32, 64, 3), num_classes=10, **FORWARDS[name][1])
+    rep = reptran(model)
+    assert rep.output_shape == (None, 10)
+    assert without_gradient(rep, images(rep, 4), 10) == []
+    before, after = count(model), count(rep)
+    assert (after.bops, after.binary_params) == (before.bops, before.binary_params) and after.bops > 0
+    # Only the classifier has more operations.
+    assert after.flops - before.flops == before.dense_flops == 5120
+    np.testing.assert_allclose(reptran(model, 1)(images(model)), model(images(model)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["HWGQResNet18", "TBNResNet34"])

@@ -26,6 +26,9 @@ def network(input_quantizer, kernel_quantizer):
     image = tf.keras.Input((8, 8, 1))
     x = norm(keras.Conv2D(32, 3, padding="same", use_bias=False)(image))
     for filters, strides in ((32, 1), (64, 2), (64, 1)):
+        if input_quantizer is LearnedLevels:
+            # Its levels are those of a map without negative values, as in LQ-Nets.
+            x = keras.ReLU()(x)
         conv = lq.layers.QuantConv2D(
             filters,
             3,
@@ -48,6 +51,6 @@ def test_digits(name):
     model = network(*QUANTIZERS[name])
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
-    model.fit(train.cache().shuffle(1437, seed=0).batch(32), epochs=20, verbose=0)
+    model.fit(train.cache().shuffle(1437, seed=0).batch(64), epochs=20, verbose=0)
     _, accuracy = model.evaluate(test.batch(360), verbose=0)
     assert accuracy > 0.9
