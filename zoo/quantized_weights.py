@@ -220,8 +220,9 @@ def INQResNet18(
     too; at 224 x 224: 1814073344 FLOPs.
 
     The training begins with a trained real network and freezes its weights in rounds, see
-    `larq_rep.quantizers.PowerOfTwo`: what this constructor builds is a real network until then. With 2 bits a file
-    holds the weights without loss in 8 (`float_weights="int8"`). Inferred: biases and batch normalisations stay real.
+    `larq_rep.quantizers.PowerOfTwo`: what this constructor builds is a real network until then, and of a training the
+    weights of the last epoch count, `load(..., weights="last")`. With 2 bits a file holds the weights without loss in 8
+    (`float_weights="int8"`). Inferred: biases and batch normalisations stay real.
 
     # Arguments
         bits: Bits of a weight, 2 to 5: 0 and plus or minus `2 ** (bits - 2)` powers of two.

@@ -13,6 +13,7 @@ from larq_rep.converters import convert, verify
 from larq_rep.converters.float_weights import compress
 from larq_rep.quantizers import PositionScaled, PowerOfTwo, TernaryWeight, TrainedTernary
 from larq_rep.quantizers.callbacks import INQ_FRACTIONS
+from larq_rep.reptran import reptran
 from larq_rep.training import transfer, with_real_weights
 from larq_rep.training.schedules import INQSchedule
 
@@ -248,6 +249,19 @@ def test_config_of_a_called_layer_fits_another_kernel():
     conv = lq.layers.QuantConv2D.from_config({**frozen_model(2).get_layer("conv").get_config(), "filters": 4})
     conv(tf.ones((1, 4, 4, 32)))
     assert [w.shape for w in conv.weights] == [(3, 3, 32, 4), (4,), (3, 3, 32, 4), ()]
+
+
+def test_reptran_keeps_frozen_weights_or_begins_with_none():
+    """With beta = 1 it computes the same; with more, kernels are others."""
+    x = tf.keras.Input((6, 6, 16))
+    model = frozen_model(2)
+    y = tf.keras.layers.Dense(10, name="fc")(tf.keras.layers.GlobalAveragePooling2D()(model.get_layer("conv")(x)))
+    model = tf.keras.Model(x, y)
+    same, wide = (reptran(model, beta) for beta in (1, 2))
+    np.testing.assert_array_equal(same(images()), model(images()))
+    codes = [network.get_layer("conv").kernel_quantizer.codes.numpy() for network in (model, same, wide)]
+    np.testing.assert_array_equal(codes[0], codes[1])
+    assert codes[0].any() and not codes[2].any() and codes[2].shape == wide.get_layer("conv").kernel.shape
 
 
 def test_size_counts_codes_as_bytes():

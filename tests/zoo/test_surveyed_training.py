@@ -1,9 +1,13 @@
 """Small networks with quantized weights learn digits."""
 
+import dataclasses
+
 import larq as lq
+import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_rep import training, zoo
 from larq_rep.layers import BatchNormalization
 from larq_rep.quantizers import PositionScaled, PowerOfTwo, ScaledBinary, TernaryWeight, TrainedTernary, Uniform
 from larq_rep.training import schedules_for, transfer, with_real_weights
@@ -66,3 +70,26 @@ def test_digits(name):
         kernel = model.get_layer("conv1").kernel.numpy()
     values = {"binary_connect": 2, "bwn": 2 * 32, "syq": 2 * 9}.get(name, 3)
     assert len(set(kernel.ravel().tolist())) == values
+
+
+@pytest.mark.slow
+def test_run_of_inq(tmp_path):
+    """As `lqr train` does it: in the last of ten epochs of the second phase, all weights are powers of two."""
+    recipe = training.get_recipe("inq")
+    phases = [dataclasses.replace(p, epochs=n, batch_size=128) for p, n in zip(recipe.phases, (1, 10), strict=True)]
+    recipe = dataclasses.replace(recipe, phases=tuple(phases))
+    config = training.Config("INQResNet18", data="digits", recipe=recipe, deterministic=False)
+
+    def build(config):
+        return zoo.INQResNet18(width=4, input_shape=(32, 32, 1), num_classes=10)
+
+    model = training.train(build, tmp_path / "run", config, report=lambda line: None)
+    kept = training.load(build, tmp_path / "run", "last")
+    for found, expected in zip(kept.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    layers = [layer for layer in kept.layers if getattr(layer, "kernel_quantizer", None)]
+    assert len(layers) == 16 + 3 + 2
+    for layer in layers:
+        with lq.context.quantized_scope(True):
+            levels = np.unique(np.abs(layer.kernel.numpy()))
+        assert len(levels) <= 2 and all(np.log2(level) % 1 == 0 for level in levels if level)
