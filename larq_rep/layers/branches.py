@@ -76,12 +76,16 @@ class WeightedSum(tf.keras.layers.Layer):
             Segmentation](https://arxiv.org/abs/1811.10413), equation 5
     """
 
+    _learned = True
+
     def __init__(self, factors_initializer=None, **kwargs):
         super().__init__(**kwargs)
         self.factors_initializer = _uniform(factors_initializer)
 
     def build(self, input_shape):
-        self.factors = self.add_weight("factors", (len(input_shape),), initializer=self.factors_initializer)
+        self.factors = self.add_weight(
+            "factors", (len(input_shape),), initializer=self.factors_initializer, trainable=self._learned
+        )
         super().build(input_shape)
 
     def call(self, inputs):
@@ -122,8 +126,10 @@ class Vote(WeightedSum):
             Bit?](https://arxiv.org/abs/1806.07550)
     """
 
-    def __init__(self, kind: str = "soft", factors_initializer="ones", trainable=False, **kwargs):
-        super().__init__(factors_initializer, trainable=trainable, **kwargs)
+    _learned = False
+
+    def __init__(self, kind: str = "soft", factors_initializer="ones", **kwargs):
+        super().__init__(factors_initializer, **kwargs)
         if kind not in _VOTES:
             raise ValueError(f"Vote '{self.name}' should be 'soft' or 'majority', but got kind={kind!r}.")
         self.kind = kind

@@ -77,7 +77,7 @@ class CirculantKernel(BaseQuantizer):
                 f"of {ORIENTATIONS} inputs, but got {tuple(shape)}."
             )
         # The turn of a sign is the sign of the turn.
-        return tf.reduce_mean(tf.abs(inputs)) * _expanded(super().call(_approx_sign(inputs)))
+        return _expanded(tf.reduce_mean(tf.abs(inputs)) * super().call(_approx_sign(inputs)))
 
     def value(self, x):
         return x

@@ -58,7 +58,7 @@ def bagging(model: tf.keras.Model, fit: Fit, size: int, *, seed: int = 0) -> Non
 
 
 def boosting(
-    model: tf.keras.Model, fit: Fit, images: np.ndarray, labels: np.ndarray, *, start: str = "indep"
+    model: tf.keras.Model, fit: Fit, images: np.ndarray | tf.data.Dataset, labels: np.ndarray, *, start: str = "indep"
 ) -> np.ndarray:
     r"""Trains each member of an ensemble with larger weights for the images that the members before get wrong.
 
@@ -76,7 +76,8 @@ def boosting(
     # Arguments
         model: A model of `larq_rep.zoo.Ensemble`, or another that ends with the layer `Vote`.
         fit: `fit(member, weights)` trains a model, as in `bagging`.
-        images, labels: The training images, as the network takes them, and their classes.
+        images: The training images as `predict` takes them: an array, or batches in a `tf.data.Dataset`.
+        labels: Their classes.
         start: Whether a member starts with initial values of its own, `"indep"`, or with the weights of the member
             before, `"seq"`.
 
