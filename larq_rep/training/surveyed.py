@@ -239,7 +239,7 @@ _QUANTIZED_WEIGHTS = (
         "https://arxiv.org/abs/1702.03044",
         r".*/power_of_two/(codes|largest):0",
         ", as are the numbers of the second phase: 80 epochs at one rate, which the rounds share, 8 for each of the "
-        "ten of 2 bits. All weights are quantized in the last round only: take the weights of the last epoch, not of the "
+        "ten of 2 bits. All weights are quantized in the last round only: take those of the last epoch, not of the "
         "best one.",
         epochs=80,
         batch_size=256,
