@@ -55,7 +55,8 @@ class Report:
         size: Bytes of the flatbuffer.
         seconds: Time it took.
         bitpacked: Convolutions that became `LceBconv2d`.
-        binary: Convolutions with binary input and binary weights.
+        binary: Convolutions with binary input and binary weights, among them those that a convolution of several bits
+            becomes.
         float_weights: Storage of the constants that are not binary.
         size_float32: Bytes with these constants as float32.
         mirrored_input: Whether the file takes mirrored images.
@@ -101,6 +102,10 @@ def convert(
     `larq_compute_engine.convert_keras_model` and the same outputs to the last bit, in a fraction of the time. Then
     constants are folded (`larq_rep.converters.fold`), which leaves the outputs equal up to float rounding. Where LCE's
     converter gets constants or padding wrong, the graph is first changed to one that it converts correctly.
+
+    A convolution with binary weights whose input has K bits, that is, whose quantizer has `planes` (see
+    `larq_rep.quantizers`), becomes K bitpacked convolutions of signs and their sum; one whose kernel is a sum of M
+    binary kernels (`bases`) becomes M of them, or K M. Kernels may be larger than the 128 MiB that LCE itself folds.
 
     !!! example
         ```python

@@ -14,6 +14,8 @@ Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` fo
 | `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: multiplier or weights, and bias |
 | the others | none, and their input must have none |
 
+A multiplication of a sum of convolutions, as a map of several bits has (`converters.planes`), goes into all of them.
+
 A multiplication behind a `TILE`, as a Rep network has for each convolution, goes into the convolution if all copies of
 a channel are multiplied by the same number (as before training), and is removed if only signs see it. Otherwise it must
 stay before a shortcut addition: the convolution has one multiplier for all copies, and scaling the shortcut instead
@@ -63,8 +65,8 @@ def best_scaling(graph: ChannelGraph) -> Scaling:
             continue
         left_out = best.left_out | {op.index}
         tried = [best.convolutions]
-        if (source := _source(graph, op)) is not None and source[0].index not in best.convolutions:
-            tried.append({**best.convolutions, source[0].index: 1 / source[1]})
+        if (sources := _sources(graph, op)) and not sources.keys() & best.convolutions.keys():
+            tried.append(best.convolutions | {index: 1 / factor for index, factor in sources.items()})
         for convolutions in tried:
             scales = _propagate(graph, left_out, convolutions)
             if scales is not None:
@@ -81,27 +83,46 @@ def needless_clip(graph: ChannelGraph, op: Operator) -> bool:
     return clips and not outside and bool(readers) and all(reader.name == "LceQuantize" for reader in readers)
 
 
-def _source(graph: ChannelGraph, op: Operator) -> tuple[Operator, np.ndarray] | None:
-    """The convolution whose output a multiplication rearranges, and a factor for each of its channels.
+def _sources(graph: ChannelGraph, op: Operator) -> dict[int, np.ndarray]:
+    """The convolutions whose outputs a multiplication rearranges or adds up, and a factor for each channel of theirs.
 
-    If copies of a channel are multiplied by different numbers, it is the factor of one of them.
+    If copies of a channel are multiplied by different numbers, it is the factor of one of them. There are none if the
+    multiplication has other sources, too.
     """
     vector = graph.vectors[op.index]
-    tensor, factor = op.inputs[vector[0]], vector[1]
-    while (producer := graph.flatbuffer.producers.get(tensor)) is not None:
-        if graph.bias(producer) is not None:
-            return (producer, factor) if _scalable(graph, producer, factor) else None
+    found: dict[int, np.ndarray] = {}
+    pending = [(op.inputs[vector[0]], vector[1])]
+    while pending:
+        tensor, factor = pending.pop()
+        producer = graph.flatbuffer.producers.get(tensor)
+        if producer is None:
+            return {}
         channels = graph.maps[producer.index][0]
-        if graph.adds_constant(producer):
-            tensor = producer.inputs[graph.vectors[producer.index][0]]
+        if graph.bias(producer) is not None:
+            if not _scalable(graph, producer, factor):
+                return {}
+            found[producer.index] = factor
+        elif graph.adds_constant(producer):
+            pending.append((producer.inputs[graph.vectors[producer.index][0]], factor))
+        elif _adds_up(graph, producer):
+            pending += [(t, factor) for t in producer.inputs]
         elif channels is not None and len(producer.outputs) == 1 and (channels >= 0).all():
-            tensor = producer.inputs[0]
-            pulled = np.ones(graph.width(tensor))
+            pulled = np.ones(graph.width(producer.inputs[0]))
             pulled[channels] = factor
-            factor = pulled
+            pending.append((producer.inputs[0], pulled))
         else:
-            return None
-    return None
+            return {}
+    return found
+
+
+def _adds_up(graph: ChannelGraph, op: Operator) -> bool:
+    """Whether an operator adds tensors that nothing else reads, as the convolutions of a map of several bits."""
+    return (
+        op.name == "ADD"
+        and graph.plain(op)
+        and graph.same_width(op)
+        and all(graph.is_data(t) and len(graph.flatbuffer.consumers[t]) == 1 for t in op.inputs)
+    )
 
 
 def _scalable(graph: ChannelGraph, op: Operator, factor: np.ndarray) -> bool:
@@ -149,7 +170,7 @@ def _propagate(
                     return None
                 scales.update(result)
         for tensor in op.outputs:
-            if tensor in scales and (scales[tensor] == 1).all():
+            if tensor in scales and np.allclose(scales[tensor], 1, rtol=1e-9, atol=0):
                 del scales[tensor]
             elif tensor in scales and tensor in outputs:
                 return None

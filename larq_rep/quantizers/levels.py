@@ -266,12 +266,16 @@ class ZeroOneSign(BaseQuantizer):
     precision = 1
     zero_is_positive = False
 
+    def _signs(self, x):
+        # Not -x, which makes -0.0 of the 0 of a ReLU: to LCE on phones that is negative.
+        return [lq.math.sign(0.0 - x)]
+
     def call(self, inputs):
-        outputs = straight_through(inputs, lambda x: _level([1], [lq.math.sign(-x)]), lambda x: ~self.saturated(x))
+        outputs = straight_through(inputs, lambda x: _level([1], self._signs(x)), lambda x: ~self.saturated(x))
         return super().call(outputs)
 
     def planes(self, x):
-        return _planes([1], [lq.math.sign(-x)])
+        return _planes([1], self._signs(x))
 
     def value(self, x):
         return x

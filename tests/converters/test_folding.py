@@ -293,6 +293,17 @@ def scale_of_both_branches(n):
     return layers.GlobalAvgPool2D()(n.prelu(n.scale(layers.add([n.binary(x), x]))))
 
 
+def scale_of_a_sum_of_convolutions(n):
+    x = n.prelu(n.stem())
+    return n.prelu(n.scale(layers.add([n.binary(x), n.binary(x), n.binary(x)]), values=(-0.5, 2.0)))
+
+
+def scale_of_a_sum_that_others_read(n):
+    x = n.prelu(n.stem())
+    total = layers.add([n.binary(x), n.binary(x)])
+    return n.prelu(layers.add([n.scale(total), total]))
+
+
 def scale_into_the_dense_layer(n):
     return layers.ReLU()(n.shift(n.scale(n.prelu(n.stem()))))
 
@@ -357,6 +368,8 @@ RULES = {
     scale_of_different_copies_before_a_sign: ((1, 1), (1, 0)),
     scale_of_one_branch: ((0, 1), (0, 1)),
     scale_of_both_branches: ((0, 1), (0, 0)),
+    scale_of_a_sum_of_convolutions: ((0, 1), (0, 0)),
+    scale_of_a_sum_that_others_read: ((0, 1), (0, 1)),
     scale_into_the_dense_layer: ((1, 1), (1, 0)),
     negative_scale_before_a_relu: ((1, 1), (1, 1)),
     negative_scale_before_max_pooling: ((0, 1), (0, 1)),

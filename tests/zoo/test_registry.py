@@ -61,6 +61,7 @@ DEEPER = [
 ]
 # Forms of the quantizers and shortcuts of quick ones; the tests of the command line use the last.
 ALIKE = [
+    "DoReFaResNet18()",
     "ResNet20(method='fracbnn')",
     "ResNet20(method='irnet_real')",
     "ResNet20(method='rbnn_bireal')",
