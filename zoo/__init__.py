@@ -32,7 +32,15 @@ from larq_rep.zoo.binarydensenet import (
     RepBinaryDenseNet28,
 )
 from larq_rep.zoo.binarydensenet_ablation import BinaryDenseNet13, BinaryDenseNet21, BinaryDenseNet37Ablation
-from larq_rep.zoo.bireal import BiRealNet18, BiRealNet34, BiRealNet50, RepBiRealNet18, RepBiRealNet34
+from larq_rep.zoo.bireal import (
+    BiRealNet18,
+    BiRealNet34,
+    BiRealNet50,
+    BiRealNet101,
+    BiRealNet152,
+    RepBiRealNet18,
+    RepBiRealNet34,
+)
 from larq_rep.zoo.dorefa import DoReFaResNet18
 from larq_rep.zoo.hwgq import HWGQResNet18
 from larq_rep.zoo.importing import import_checkpoint
@@ -55,7 +63,8 @@ from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA,
 from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
 from larq_rep.zoo.records import get_model, get_network, list_models
 from larq_rep.zoo.recu import ReCUResNet18, ReCUResNet34, RepReCUResNet18, RepReCUResNet34
-from larq_rep.zoo.resnet18 import RepResNet18, ResNet18
+from larq_rep.zoo.references import AlexNet, MobileNetV1
+from larq_rep.zoo.resnet18 import RepResNet18, RepResNet34, ResNet18, ResNet34
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
 from larq_rep.zoo.sibnn import SiBNNResNet18
@@ -65,6 +74,7 @@ from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 from larq_rep.zoo.weights import load_weights
 
 __all__ = [
+    "AlexNet",
     "AresBNet10",
     "AresBNet18",
     "AresBNet34",
@@ -72,6 +82,8 @@ __all__ = [
     "BiRealNet18",
     "BiRealNet34",
     "BiRealNet50",
+    "BiRealNet101",
+    "BiRealNet152",
     "BinaryAlexNet",
     "BinaryConnectVGG",
     "BinaryDenseNet13",
@@ -91,6 +103,7 @@ __all__ = [
     "MeliusNet29",
     "MeliusNet42",
     "MeliusNet59",
+    "MobileNetV1",
     "PresBNet10",
     "PresBNet18",
     "PresBNet34",
@@ -117,9 +130,11 @@ __all__ = [
     "RepReCUResNet34",
     "RepResNet18",
     "RepResNet20",
+    "RepResNet34",
     "RepVGGSmall",
     "ResNet18",
     "ResNet20",
+    "ResNet34",
     "ResNetE18",
     "ResNetE34",
     "SYQResNet18",

@@ -10,7 +10,7 @@ in Bi-Real-Net, and in ReActNet
 \\[y = \text{RPReLU}(\text{BN}(W * \text{RSign}(x)) + S(x)).\\]
 
 \\(S\\) is the identity, or 2x2 average pooling, a real 1x1 convolution and a batch normalisation where a stage
-begins with stride 2. Bi-Real-Net-50 has bottlenecks and a second stream between their middles.
+begins with stride 2. Bi-Real-Net-50, -101 and -152 have bottlenecks and a second stream between their middles.
 """
 
 from functools import partial
@@ -96,7 +96,10 @@ def one_convolution_blocks(image, num_classes, depth, conv, activation, dataset=
     multiple=32,
     variants=(
         Variant(
-            results=(Result(56.4, 79.5, "RepBNN, Table 8; Bi-Real Net, trained with Caffe"),),
+            results=(
+                Result(56.4, 79.5, "RepBNN, Table 8; Bi-Real Net, trained with Caffe"),
+                Result(57.3, None, "ReActNet, Table 1, trained as PCNN"),
+            ),
             rep_results=(Result(57.1, 79.5, "RepBNN, Table 8"),),
             weights=_WEIGHTS,
         ),
@@ -121,6 +124,9 @@ def BiRealNet18(
     padding in the strided convolutions and the max-pooling (mirrored images and kernels make it equal to
     PyTorch's) and sign(0) = +1 (there 0).
 
+    PCNN trains this network with projections of its kernels, which are gone after the training; its code is not
+    published.
+
     # Arguments
         input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 32.
         input_tensor: A Keras tensor to begin with instead of an input of its own.
@@ -132,6 +138,8 @@ def BiRealNet18(
     # References
         - [Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced
           Training Algorithm](https://arxiv.org/abs/1808.00278)
+        - [Projection Convolutional Neural Networks for 1-bit CNNs via Discrete Back
+          Propagation](https://arxiv.org/abs/1811.12755)
     """
     common = Common(input_shape, input_tensor, weights, include_top, num_classes)
     return build("BiRealNet18", partial(bireal, depth=18), common)
@@ -165,11 +173,11 @@ def BiRealNet34(
     return build("BiRealNet34", partial(bireal, depth=34), common)
 
 
-def _bireal50(image, num_classes):
+def _bottlenecks(image, num_classes, blocks):
     x = middle = _stem(image, "imagenet", 64)
     layer = 0
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        for block in range(blocks):
+    for stage, number in enumerate(blocks):
+        for block in range(number):
             width, strides = 64 * 2**stage, 2 if stage > 0 and block == 0 else 1
             name = f"layers_{layer}"
             if layer == 0:
@@ -235,7 +243,66 @@ def BiRealNet50(
         - [Bi-Real Net: Binarizing Deep Network Towards Real-Network Performance](https://arxiv.org/abs/1811.01335)
     """
     common = Common(input_shape, input_tensor, weights, include_top, num_classes)
-    return build("BiRealNet50", _bireal50, common)
+    return build("BiRealNet50", partial(_bottlenecks, blocks=(3, 4, 6, 3)), common)
+
+
+@register(family="bireal", paper=BIREAL50, dataset="imagenet", source="inferred", multiple=32)
+def BiRealNet101(
+    *,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
+    """Bi-Real-Net-101: the bottlenecks of `BiRealNet50`, of which its third stage has 23.
+
+    44721192 trainable parameters, 39612416 of them binary; at 224 x 224: 7308836864 BOPs, 569638912 FLOPs,
+    683839488 OPs. The authors' code has 50 layers; the others follow its rules.
+
+    # Arguments
+        input_shape, input_tensor, weights, include_top, num_classes: As in `BiRealNet50`.
+
+    # References
+        - [Bi-Real Net: Binarizing Deep Network Towards Real-Network Performance](https://arxiv.org/abs/1811.01335)
+    """
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("BiRealNet101", partial(_bottlenecks, blocks=(3, 4, 23, 3)), common)
+
+
+@register(
+    family="bireal",
+    paper=BIREAL50,
+    dataset="imagenet",
+    source="inferred",
+    multiple=32,
+    variants=(Variant(results=(Result(64.5, None, "ReActNet, Table 1"),)),),
+)
+def BiRealNet152(
+    *,
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
+    """Bi-Real-Net-152: the bottlenecks of `BiRealNet50`, 8 in its second stage and 36 in its third.
+
+    60364840 trainable parameters, 55209984 of them binary; at 224 x 224: 11021058048 BOPs, 569638912 FLOPs,
+    741842944 OPs. The authors' code has 50 layers; the others follow its rules. ReActNet's paper prints 10.7e9 BOPs,
+    4.48e8 FLOPs and 6.15e8 OPs, which are those of a network whose stages begin with a strided 1x1 convolution, and
+    whose very first one is binary.
+
+    # Arguments
+        input_shape, input_tensor, weights, include_top, num_classes: As in `BiRealNet50`.
+
+    # References
+        - [Bi-Real Net: Binarizing Deep Network Towards Real-Network Performance](https://arxiv.org/abs/1811.01335)
+        - [ReActNet: Towards Precise Binary Neural Network with Generalized Activation
+          Functions](https://arxiv.org/abs/2003.03488), for its accuracy
+    """
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("BiRealNet152", partial(_bottlenecks, blocks=(3, 8, 36, 3)), common)
 
 
 def _binary_unit(x, filters, kernel_size, strides, name, number):

@@ -12,6 +12,7 @@ from typing import Any
 
 from larq_rep.cost import count
 from larq_rep.zoo.records import DATASETS, Network, Result, Variant, get_network, list_models
+from larq_rep.zoo.survey import SURVEY
 
 _COSTS = files("larq_rep.zoo") / "costs.json"
 _COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
@@ -21,7 +22,7 @@ _TITLES = {
     "recu": "ReCU's ResNets of two stages",
     "vgg": "VGG-small",
     "resnet20": "ResNet-20",
-    "resnet18": "ResNet-18",
+    "resnet18": "ResNet-18 and -34",
     "quantized_weights": "Real activations: BWN, TWN, TTQ, INQ",
     "binary_connect": "BinaryConnect",
     "presbnet": "PresB-Net",
@@ -35,6 +36,7 @@ _TITLES = {
     "syq": "SYQ",
     "tbn": "TBN",
     "sibnn": "SiBNN",
+    "references": "Real networks",
     "larq_zoo": "Networks of larq_zoo",
 }
 SOURCES = {
@@ -117,6 +119,20 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                 lines.append(f"| {' | '.join(cells)} |")
         float_layers = {reason for n in networks for v in n.variants for reason in v.left_float.values()}
         lines += [f"\nStays float in a flatbuffer: {reason.rstrip('.')}." for reason in sorted(float_layers)]
+    lines += [
+        "",
+        "## Every row of the papers' tables",
+        "",
+        "What the tables of BinaryDenseNet, ReActNet, RepBNN and PresB-Net print, top-1 and top-5 accuracies in "
+        "percent, and the network here or the reason why there is none.",
+        "",
+        "| table | row | printed | here |",
+        "|---|---|---|---|",
+    ]
+    for row in SURVEY:
+        called = " or ".join(f"`{network}`" for network in row.network.split(" or ") if network)
+        here = "; ".join(filter(None, (called, row.note)))
+        lines.append(f"| {row.table} | {row.row} | {row.printed} | {here} |")
     return "\n".join(lines) + "\n"
 
 

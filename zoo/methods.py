@@ -20,6 +20,7 @@ from larq_rep.quantizers import (
     ReCUInputSign,
     ReCUSign,
     RotatedSign,
+    ScaledBinary,
     StandardizedSign,
     XNORSign,
 )
@@ -79,6 +80,7 @@ METHODS = {
     # The gradients of both signs are the identity; the hard tanh before clips the gradient of the activations.
     "bnn": Method(partial(lq.quantizers.SteSign, clip_value=None), partial(lq.quantizers.SteSign, clip_value=None)),
     "xnor": Method(lq.quantizers.SteSign, XNORSign, CentredClip),
+    "xnor_trained": Method(lq.quantizers.SteSign, partial(ScaledBinary, scale="trained")),
     "real": Method(activation=relu),
 }
 
@@ -144,10 +146,14 @@ def residual_block(
 
 
 def stages(
-    x: tf.Tensor, block: Callable[[tf.Tensor, int, int, str], tf.Tensor], widths: Sequence[int], blocks: int
+    x: tf.Tensor,
+    block: Callable[[tf.Tensor, int, int, str], tf.Tensor],
+    widths: Sequence[int],
+    blocks: int | Sequence[int],
 ) -> tf.Tensor:
-    """Stages of `blocks` blocks; all but the first begin with stride 2."""
-    for stage, filters in enumerate(widths, start=1):
+    """Stages of `blocks` blocks, or each of its own number; all but the first begin with stride 2."""
+    numbers = (blocks,) * len(widths) if isinstance(blocks, int) else blocks
+    for stage, (filters, blocks) in enumerate(zip(widths, numbers, strict=True), start=1):
         for number in range(blocks):
             x = block(x, filters, 2 if stage > 1 and number == 0 else 1, f"layer{stage}_{number}")
     return x

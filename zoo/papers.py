@@ -14,6 +14,7 @@ class Paper(NamedTuple):
         return f"https://doi.org/{self.arxiv}" if "/" in self.arxiv else f"https://arxiv.org/abs/{self.arxiv}"
 
 
+ALEXNET = Paper("ImageNet Classification with Deep Convolutional Neural Networks", "10.1145/3065386")
 ARESB = Paper(
     "AresB-Net: accurate residual binarized neural networks using shortcut concatenation and shuffled grouped "
     "convolution",
@@ -42,6 +43,7 @@ INQ = Paper("Incremental Network Quantization: Towards Lossless CNNs with Low-Pr
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 LQ_NETS = Paper("LQ-Nets: Learned Quantization for Highly Accurate and Compact Deep Neural Networks", "1807.10029")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
+MOBILENET = Paper("MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", "1704.04861")
 PRESB = Paper(
     "PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped convolution",
     "10.7717/peerj-cs.842",
@@ -58,6 +60,9 @@ RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
 SIBNN = Paper("Sparsity-Inducing Binarized Neural Networks", "10.1609/aaai.v34i07.6900")
 SYQ = Paper("SYQ: Learning Symmetric Quantization For Efficient Deep Neural Networks", "1807.00301")
 TBN = Paper("TBN: Convolutional Neural Network with Ternary Inputs and Binary Weights", "10.1007/978-3-030-01216-8_20")
+TRAINED_BINARIZATION = Paper(
+    "Accurate and Compact Convolutional Neural Networks with Trained Binarization", "1909.11366"
+)
 TTQ = Paper("Trained Ternary Quantization", "1612.01064")
 TWN = Paper("Ternary Weight Networks", "1605.04711")
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

@@ -1,4 +1,4 @@
-r"""ResNet-18 for ImageNet and CIFAR with binary or real convolutions, and Rep-ResNet-18.
+r"""ResNet-18 for ImageNet and CIFAR and ResNet-34 with binary or real convolutions, and their Rep networks.
 
 With \\(\text{HT}(x) = \min(\max(x, -1), 1)\\) the blocks of IR-Net, RBNN and ReCU compute for ImageNet, with a
 shortcut around each convolution,
@@ -46,7 +46,7 @@ from larq_rep.zoo.methods import (
     skipped,
     stages,
 )
-from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, XNOR_NET
+from larq_rep.zoo.papers import BNN, IR_NET, PRESB, RBNN, RECU, RESNET, TRAINED_BINARIZATION, XNOR_NET
 from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
 from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
@@ -135,9 +135,7 @@ def _bnn(image, num_classes, binary_classifier):
     return method.norm(x, "bn3", dtype=dtype)
 
 
-def _xnor_block(x, filters, strides, name, *, scale):
-    method = _DEFAULTS["xnor"]
-
+def _xnor_block(x, filters, strides, name, *, method, scale):
     def conv(x, strides, number):
         # The epsilon of XNOR-Net's code.
         x = batch_norm(x, f"{name}_bn{number}", epsilon=1e-4)
@@ -152,10 +150,9 @@ def _xnor_block(x, filters, strides, name, *, scale):
     return tf.keras.layers.Add(name=f"{name}_add2")([y, shortcut])
 
 
-def _xnor(image, num_classes, scale):
-    method = _DEFAULTS["xnor"]
+def _xnor(image, num_classes, method, scale):
     x = method.norm(method.real_conv(image, 64, 7, "conv1", strides=2), "bn1")
-    x = stages(_imagenet_pool(relu(x)), partial(_xnor_block, scale=scale), _WIDTHS, 2)
+    x = stages(_imagenet_pool(relu(x)), partial(_xnor_block, method=method, scale=scale), _WIDTHS, 2)
     return head(x, num_classes, "fc", norm=False)
 
 
@@ -166,7 +163,7 @@ _INFERRED: dict[str, Any] = dict(source="inferred")
 
 
 def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
-    methods = (*_IMAGENET, "bnn", "xnor") if dataset == "imagenet" else tuple(_CIFAR)
+    methods = (*_IMAGENET, "bnn", "xnor", "xnor_trained") if dataset == "imagenet" else tuple(_CIFAR)
     choose("ResNet18", f"for {dataset} the method", method, methods)
     if scale and method != "xnor":
         raise ValueError(f"ResNet18: scale is an option of method='xnor' alone, found {method!r}.")
@@ -174,9 +171,13 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
         raise ValueError(f"ResNet18: binary_classifier is an option of method='bnn' alone, found {method!r}.")
     if method == "bnn":
         return _bnn(image, num_classes, binary_classifier)
-    if method == "xnor":
-        return _xnor(image, num_classes, scale)
+    if method in ("xnor", "xnor_trained"):
+        return _xnor(image, num_classes, _DEFAULTS[method], scale)
     form = (_IMAGENET if dataset == "imagenet" else _CIFAR)[method]
+    return _residual(image, num_classes, form, dataset, (2, 2, 2, 2))
+
+
+def _residual(image, num_classes, form, dataset, blocks):
     kernel_size, strides = (7, 2) if dataset == "imagenet" else (3, 1)
     x = form.method.norm(form.method.real_conv(image, 64, kernel_size, "conv1", strides), "bn1")
     if form.stem_activation:
@@ -184,7 +185,7 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
     if dataset == "imagenet":
         x = _imagenet_pool(x)
     block = partial(residual_block, method=form.method, shortcut=form.shortcut, bireal=form.bireal)
-    x = stages(x, block, _WIDTHS, 2)
+    x = stages(x, block, _WIDTHS, blocks)
     return head(x, num_classes, "fc" if dataset == "imagenet" else "linear", norm=form.norm)
 
 
@@ -219,9 +220,17 @@ def _resnet18(image, num_classes, method, dataset, scale, binary_classifier):
             **_INFERRED,
         ),
         Variant({"method": "xnor"}, paper=XNOR_NET, **_INFERRED),
+        Variant(
+            {"method": "xnor_trained"},
+            paper=TRAINED_BINARIZATION,
+            results=(Result(54.2, None, "ReActNet, Table 1"),),
+            **_INFERRED,
+        ),
         Variant({"method": "real"}, paper=RESNET, results=(Result(69.3, 89.2, "PresB-Net, Table 4"),)),
         Variant({"method": "irnet", "dataset": "cifar10"}),
-        Variant({"method": "irnet_1w32a"}, left_float=_REAL_INPUTS, **_INFERRED),
+        Variant(
+            {"method": "irnet_1w32a"}, results=(Result(66.5, 86.8, "IR-Net"),), left_float=_REAL_INPUTS, **_INFERRED
+        ),
         Variant({"method": "irnet_1w32a", "dataset": "cifar10"}, left_float=_REAL_INPUTS, **_INFERRED),
         Variant(
             {"method": "rbnn", "dataset": "cifar10"},
@@ -277,14 +286,17 @@ def ResNet18(
 
     Their authors published no ResNet-18 for BNN and XNOR-Net. BNN follows the intent of its ImageNet code, where the
     stem also has binary weights; a real classifier, which accounts of its operations assume, is the default. XNOR-Net
-    has a real stem with ReLU, real shortcut convolutions and no other ReLU.
+    has a real stem with ReLU, real shortcut convolutions and no other ReLU. There is no code of trained binarization
+    either: `"xnor_trained"` is our XNOR-Net with a trained scale for each filter in place of the mean magnitude, as in
+    the first case of XNOR-Net++; 3840 parameters more.
 
     Structure, names and initial values follow the authors' code where it exists. Our choices: TensorFlow's
     alignment of `"same"` padding in strided convolutions and the max pooling (PyTorch code pads the other side;
     mirrored images and kernels make the two equal) and sign(0) = +1 (there 0).
 
     # Arguments
-        method: `"irnet"`, `"irnet_1w32a"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"` and `"xnor"`.
+        method: `"irnet"`, `"irnet_1w32a"`, `"rbnn"`, `"recu"` or `"real"`; for ImageNet also `"bnn"`, `"xnor"` and
+            `"xnor_trained"`.
         dataset: `"imagenet"`, `"cifar10"` or `"cifar100"`: stem, blocks, default input and classes.
         scale: Whether XNOR-Net multiplies with the scales K of its inputs, as its paper but not its code does.
         binary_classifier: Whether the classifier of BNN is binary, with a batch normalisation behind it.
@@ -307,6 +319,8 @@ def ResNet18(
           -1](https://arxiv.org/abs/1602.02830)
         - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
           Networks](https://arxiv.org/abs/1603.05279)
+        - [Accurate and Compact Convolutional Neural Networks with Trained
+          Binarization](https://arxiv.org/abs/1909.11366)
         - [Deep Residual Learning for Image Recognition](https://arxiv.org/abs/1512.03385)
         - [PresB-Net: parametric binarized neural network with learnable activations and shuffled grouped
           convolution](https://doi.org/10.7717/peerj-cs.842)
@@ -348,3 +362,85 @@ def RepResNet18(
           Repeating](https://arxiv.org/abs/2207.09049)
     """
     return build_rep("RepResNet18", beta, last_layer, stem, bn, **arguments)
+
+
+def _resnet34(image, num_classes, method):
+    choose("ResNet34", "method", method, ("irnet", "irnet_1w32a", "real"))
+    return _residual(image, num_classes, _IMAGENET[method], "imagenet", (3, 4, 6, 3))
+
+
+@register(
+    family="resnet18",
+    paper=IR_NET,
+    dataset="imagenet",
+    source="code",
+    multiple=8,
+    variants=(
+        Variant({"method": "irnet"}, results=(Result(62.9, 84.1, "IR-Net"),)),
+        Variant(
+            {"method": "irnet_1w32a"}, results=(Result(70.4, 89.5, "IR-Net"),), left_float=_REAL_INPUTS, **_INFERRED
+        ),
+        Variant({"method": "real"}, paper=RESNET),
+    ),
+)
+def ResNet34(
+    *,
+    method: str = "irnet",
+    input_shape: Shape | None = None,
+    input_tensor: tf.Tensor | None = None,
+    weights: Weights | None = None,
+    include_top: bool = True,
+    num_classes: int | None = None,
+) -> tf.keras.Model:
+    """ResNet-34 for ImageNet: `ResNet18` with stages of 3, 4, 6 and 3 blocks.
+
+    With IR-Net 21798696 trainable parameters, 21086208 of them binary; at 224 x 224: 3525967872 BOPs, 137793536 FLOPs,
+    192886784 OPs. The real network has 21797672 parameters and 3663761408 FLOPs.
+
+    # Arguments
+        method: `"irnet"`, `"irnet_1w32a"` or `"real"`, as in `ResNet18`.
+        input_shape: `(height, width, channels)`, by default `(224, 224, 3)`; height and width are multiples of 8.
+        input_tensor: A Keras tensor to begin with instead of an input of its own.
+        weights: `None` for initial values, or a file; see `larq_rep.zoo.load_weights`.
+        include_top: Whether the classifier is included. Without it the network ends with its last feature map.
+        num_classes: Number of logits, by default 1000.
+
+    # Raises
+        ValueError: If there is no such method.
+
+    # References
+        - [Forward and Backward Information Retention for Accurate Binary Neural
+          Networks](https://arxiv.org/abs/1909.10788)
+        - [Deep Residual Learning for Image Recognition](https://arxiv.org/abs/1512.03385)
+    """
+    common = Common(input_shape, input_tensor, weights, include_top, num_classes)
+    return build("ResNet34", _resnet34, common, method=method)
+
+
+class ResNet34Arguments(CommonArguments, total=False):
+    method: str
+
+
+@register_rep(ResNet34)
+def RepResNet34(
+    *,
+    beta: int = 2,
+    last_layer: int = 1,
+    stem: str = "before_bn",
+    bn: str = "after",
+    **arguments: Unpack[ResNet34Arguments],
+) -> tf.keras.Model:
+    """`ResNet34` after RepTran: every binary convolution is a RepConv.
+
+    All feature maps have beta times the channels; binary weights and BOPs are the same. With IR-Net 22328744 trainable
+    parameters and 193398784 OPs at 224 x 224 with beta = 2. Not in the paper.
+
+    # Arguments
+        beta, last_layer, stem, bn: As in `larq_rep.reptran`.
+        **arguments: Arguments of `ResNet34`.
+
+    # References
+        - [RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via
+          Repeating](https://arxiv.org/abs/2207.09049)
+    """
+    return build_rep("RepResNet34", beta, last_layer, stem, bn, **arguments)

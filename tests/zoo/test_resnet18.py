@@ -4,10 +4,10 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import built, first_quick
+from support import built, first_quick, images, randomize
 
 from larq_rep.cost import count
-from larq_rep.zoo.resnet18 import ResNet18
+from larq_rep.zoo.resnet18 import ResNet18, ResNet34
 
 keras = tf.keras.layers
 IMAGENET = {
@@ -75,6 +75,12 @@ PUBLISHED = [
         )
         for scale in (False, True)
     ],
+    # A scale for each filter of the sixteen convolutions.
+    (
+        "ResNet18",
+        {"method": "xnor_trained"},
+        {**IMAGENET, "trainable_params": STEM + CONVS + SHORTCUTS + CLASSIFIER + 2 * 4352 + 4 * 960},
+    ),
     (
         "ResNet18",
         {"method": "bnn"},
@@ -107,6 +113,26 @@ PUBLISHED = [
     # torchvision's resnet18 has as many, and the same without its bn2.
     ("ResNet18", {"method": "real"}, {"trainable_params": 11689512, "bops": 0, "flops": 1814073344}),
     ("ResNet18", {"method": "real", "dataset": "cifar100"}, {"trainable_params": 11220132, "bops": 0}),
+    # torchvision's resnet34 has as many. IR-Net's networks have the normalisation before the classifier as well.
+    ("ResNet34", {"method": "real"}, {"trainable_params": 21797672, "bops": 0, "flops": 3525967872 + 137793536}),
+    (
+        "ResNet34",
+        {},
+        {
+            "bops": 3525967872,
+            "flops": 137793536,
+            "ops": 192886784,
+            "binary_params": 21086208,
+            "trainable_params": 21797672 + 2 * 512,
+        },
+    ),
+    (
+        "ResNet34",
+        {"method": "irnet_1w32a"},
+        {"bops": 0, "flops": 3525967872 + 137793536, "binary_params": 21086208},
+    ),
+    # Those of RepBiRealNet34 with the same stem, and the normalisation.
+    ("RepResNet34", {}, {"trainable_params": 22326696 + 2 * 1024, "bops": 3525967872, "ops": 193398784}),
 ]
 
 
@@ -155,6 +181,32 @@ def test_shapes_for_cifar():
 def test_number_of_shortcuts(arguments, shortcuts):
     model = built("ResNet18", **arguments)
     assert len([layer for layer in model.layers if isinstance(layer, keras.Add)]) == shortcuts
+
+
+@pytest.mark.parametrize("method, shortcuts", [("irnet", 32), ("irnet_1w32a", 16), ("real", 16)])
+def test_blocks_of_resnet34(method, shortcuts):
+    model = ResNet34(method=method, input_shape=(32, 32, 3), include_top=False)
+    blocks = [f"layer{stage}_{number}" for stage, count in enumerate((3, 4, 6, 3), 1) for number in range(count)]
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.Conv2D) and layer.kernel_size == (3, 3)]
+    assert [layer.name for layer in convolutions] == [f"{block}_conv{number}" for block in blocks for number in (1, 2)]
+    strided = [layer.name for layer in convolutions if layer.strides == (2, 2)]
+    assert strided == ["layer2_0_conv1", "layer3_0_conv1", "layer4_0_conv1"]
+    assert len([layer for layer in model.layers if isinstance(layer, keras.Add)]) == shortcuts
+    real_inputs = method != "irnet"
+    assert all((getattr(layer, "input_quantizer", None) is None) == real_inputs for layer in convolutions)
+    assert all((getattr(layer, "kernel_quantizer", None) is None) == (method == "real") for layer in convolutions)
+
+
+def test_trained_scales_are_all_that_differs_from_xnor():
+    """With XNOR-Net's own scales in place of the trained ones the two networks are equal."""
+    size = {"input_shape": (32, 32, 3), "num_classes": 10}
+    xnor = randomize(ResNet18(method="xnor", **size))
+    trained = ResNet18(method="xnor_trained", **size)
+    for layer in (layer for layer in xnor.layers if layer.weights):
+        quantizer = getattr(trained.get_layer(layer.name), "kernel_quantizer", None)
+        scales = [] if quantizer is None else [np.abs(layer.kernel.numpy()).mean(axis=(0, 1, 2))]
+        trained.get_layer(layer.name).set_weights([*layer.get_weights(), *scales])
+    np.testing.assert_allclose(trained(images(xnor)), xnor(images(xnor)), rtol=1e-5, atol=1e-5)
 
 
 def test_the_cifar_stem_of_binary_networks_has_no_activation():
@@ -213,5 +265,11 @@ def test_bad_arguments(arguments, message):
         ResNet18(**arguments)
 
 
+def test_resnet34_has_fewer_methods():
+    with pytest.raises(ValueError, match="ResNet34: method must be one of 'irnet', 'irnet_1w32a', 'real', found 'bnn'"):
+        ResNet34(method="bnn")
+
+
 def test_listed():
     assert {"ResNet18", "RepResNet18"} <= set(zoo.list_models("*resnet18", family="resnet18"))
+    assert {"ResNet34", "RepResNet34"} <= set(zoo.list_models("*resnet34", family="resnet18"))
