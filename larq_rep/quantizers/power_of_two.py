@@ -44,7 +44,8 @@ class PowerOfTwo(QuantizerWithVariables):
     of the smallest power is the level 0. Momentum and weight decay may change the latent weights of frozen ones, to no
     effect.
 
-    The codes belong to one kernel: give each convolution its own object. A convolution with these weights stays float;
+    The codes belong to one kernel: give each convolution its own object. `lq.models.summary` counts them as
+    multiplications of the convolution, `larq_rep.cost.count` does not. A convolution with these weights stays float;
     with 2 bits its weights are exact in int8 (`float_weights="int8"`).
 
     # Arguments
