@@ -62,7 +62,7 @@ def _lq_net(image, num_classes, blocks):
     dataset="imagenet",
     source="code",
     multiple=32,
-    variants=(Variant(results=(Result(62.6, None, "ReActNet, Table 1"), Result(62.6, 84.3, "README of the code"))),),
+    variants=(Variant(results=(Result(62.6, 84.3, "README of the code; ReActNet, Table 1"),)),),
 )
 def LQNetResNet18(
     *,
@@ -113,8 +113,8 @@ def LQNetResNet34(
 ) -> tf.keras.Model:
     """LQ-Nets' pre-activation ResNet-34 of 1-bit weights and 2-bit activations with learned levels.
 
-    21258240 binary parameters; at 224 x 224: 7090470912 BOPs, 118525952 FLOPs, 229314560 OPs. Otherwise as
-    `LQNetResNet18`.
+    21805224 trainable parameters, 21258240 of them binary; at 224 x 224: 7090470912 BOPs, 118525952 FLOPs, 229314560
+    OPs. Otherwise as `LQNetResNet18`.
 
     # Arguments
         input_shape, input_tensor, weights, include_top, num_classes: As in `LQNetResNet18`.

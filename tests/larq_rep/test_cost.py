@@ -11,7 +11,7 @@ from support import first_quick
 
 from larq_rep.cost import count
 from larq_rep.layers import RepConv2D, Repeat, RepQuantConv2D, RPReLU
-from larq_rep.quantizers import RSign, ScaledSign, TernaryInput, Thermometer, Uniform, ZeroOneSign
+from larq_rep.quantizers import ResidualSigns, RSign, ScaledSign, TernaryInput, Thermometer, Uniform, ZeroOneSign
 
 layers = tf.keras.layers
 BINARY = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
@@ -236,17 +236,27 @@ def test_kernels_that_are_sums(quantizer, planes):
 
 
 @pytest.mark.parametrize(
-    "quantizer, operations",
-    [("ste_sign", 2), (Uniform(4), 8), (None, 0)],
-    ids=["BNN, XNOR, Bi-Real", "DoReFa {0, 1} x 4", "BC, BWN, TTQ"],
+    "quantizer, operations, times",
+    [
+        pytest.param("ste_sign", 2, 64, id="BNN, XNOR, Bi-Real"),
+        pytest.param(ResidualSigns(2), 4, 32, id="HORQ"),
+        # The table has 3: it does not compute two convolutions of signs, as which a ternary map is deployed.
+        pytest.param(TernaryInput(), 4, 32, id="TBN"),
+        pytest.param(Uniform(4), 8, 16, id="DoReFa {0, 1} x 4"),
+        pytest.param(None, 0, 1, id="BC, BWN, TTQ"),
+    ],
 )
-def test_binary_operations_of_one_convolution(quantizer, operations):
-    """BinaryDenseNet, Table 1: an XNOR and a count for each multiplication, of n filters, m positions, k inputs."""
+def test_binary_operations_of_one_convolution(quantizer, operations, times):
+    """BinaryDenseNet, Table 1: an XNOR and a count for each multiplication, of n filters, m positions, k inputs.
+
+    Without the operations for scales, which are not counted, the speed-up is so many times, 128 of them at a time.
+    """
     conv = lq.layers.QuantConv2D(128, 3, input_quantizer=quantizer, kernel_quantizer="ste_sign", padding="same")
     cost = count(sequential((28, 28, 128), conv))
     n, m, k = 128, 28 * 28, 1152
     assert 2 * cost.bops == operations * n * m * k
     assert cost.conv_flops == (0 if operations else n * m * k)
+    assert n * m * k / (cost.conv_flops + 2 * cost.bops / 128) == times
 
 
 def test_ops_are_exact():

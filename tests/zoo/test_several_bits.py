@@ -121,7 +121,18 @@ PUBLISHED = [
         },
         4.621,
     ),
-    ("LQNetResNet34", {}, {"binary_params": 21258240, "bops": 7090470912, "ops": 229314560}, None),
+    # 12288 channels are normalised.
+    (
+        "LQNetResNet34",
+        {},
+        {
+            "trainable_params": 21258240 + 9408 + 513000 + 2 * 12288,
+            "binary_params": 21258240,
+            "bops": 7090470912,
+            "ops": 229314560,
+        },
+        None,
+    ),
 ]
 
 
