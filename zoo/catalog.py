@@ -131,8 +131,8 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
         "|---|---|---|---|",
     ]
     for row in SURVEY:
-        networks = " or ".join(f"`{network}`" for network in row.network.split(" or ") if network)
-        here = "; ".join(filter(None, (networks, row.note)))
+        called = " or ".join(f"`{network}`" for network in row.network.split(" or ") if network)
+        here = "; ".join(filter(None, (called, row.note)))
         lines.append(f"| {row.table} | {row.row} | {row.printed} | {here} |")
     return "\n".join(lines) + "\n"
 

@@ -196,9 +196,14 @@ _REACTNET = (
             "",
             "its groups were found by evolution and are not published, nor is code",
         ),
-        ("PCNN", "57.3; 1.63e8 OPs", "BiRealNet18()", "its projections of kernels act in training alone; no code"),
+        (
+            "PCNN",
+            "57.3; 1.63e8 OPs",
+            "BiRealNet18()",
+            "its projections of kernels act in training alone and have no code: recipe bireal is without them",
+        ),
         ("XNOR-Net", "51.2; 1.70e9 BOPs, 1.41e8 FLOPs, 1.67e8 OPs", "ResNet18(method='xnor', scale=True)"),
-        ("Trained Bin", "54.2", "ResNet18(method='xnor_trained')", "no code"),
+        ("Trained Bin", "54.2", "ResNet18(method='xnor_trained')", "no code; recipe xnor-plus-plus"),
         ("Bi-RealNet-18", "56.4; 1.68e9 BOPs, 1.39e8 FLOPs, 1.63e8 OPs", "BiRealNet18()"),
         ("Bi-RealNet-34", "62.2; 3.53e9 BOPs, 1.39e8 FLOPs, 1.93e8 OPs", "BiRealNet34()"),
         (

@@ -295,6 +295,7 @@ class RAdam(Adam):
         variable.assign_sub(tf.cast(self._rate(), variable.dtype) * corrected * factor)
 
 
+@_register
 class BopAndAdam(_keras.CaseOptimizer):
     r"""`larq.optimizers.Bop` for binary weights, Keras' Adam for all others.
 
@@ -346,6 +347,14 @@ class BopAndAdam(_keras.CaseOptimizer):
     @property
     def iterations(self):
         return self._adam.iterations
+
+    def get_config(self):
+        numbers = {name: getattr(self, name) for name in ("learning_rate", "gamma")}
+        return {**{name: float(number) for name, number in numbers.items()}, "threshold": float(self._bop.threshold)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
 
 
 def decayed_weights(model: tf.keras.Model, rule: str) -> list[tf.Variable]:

@@ -134,6 +134,30 @@ _DISTRIBUTION = (
     ),
 )
 
+_XNOR_PLUS_PLUS = (
+    Recipe(
+        "xnor-plus-plus",
+        "ResNet18(method='xnor_trained')",
+        "imagenet2012",
+        "inferred",
+        "https://arxiv.org/abs/1909.13863",
+        _RESIZED,
+        (
+            Phase(
+                epochs=60,
+                batch_size=256,
+                learning_rate=0.1,
+                nesterov=True,
+                weight_decay=1e-4,
+                schedule=Steps((30, 40), 0.1),
+            ),
+        ),
+        "There is no code of XNOR-Net++ or of trained binarization. Optimizer, epochs and steps are those of somebody "
+        "else's implementation of XNOR-Net++ (https://github.com/aim-uofa/model-quantization); weight decay, batch "
+        "size and images are our choices.",
+    ),
+)
+
 _PRESB_PHASE: dict[str, Any] = dict(
     epochs=400, batch_size=256, optimizer="adam", learning_rate=5e-4, schedule=Linear(), label_smoothing=0.1
 )
@@ -236,4 +260,4 @@ _BRANCHES = (
     ),
 )
 
-SURVEYED: tuple[Recipe, ...] = (*_SEVERAL_BITS, *_BOP, *_DISTRIBUTION, *_PRESB, *_BRANCHES)
+SURVEYED: tuple[Recipe, ...] = (*_SEVERAL_BITS, *_BOP, *_DISTRIBUTION, *_XNOR_PLUS_PLUS, *_PRESB, *_BRANCHES)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         "lqr train RepReActNetA --recipe adambnn --data imagenet2012 --data-dir D --teacher resnet34.keras "
         "--out runs/rep",
         "lqr train ResNet20 --set method=recu --set width=8 --recipe recu --data cifar10 --out runs/recu",
+        "lqr train BiRealNet18 --recipe bop-bireal --data imagenet2012 --data-dir D --out runs/bop",
         "lce convert runs/digits -o rep.tflite",
     )
 )

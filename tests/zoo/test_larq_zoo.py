@@ -10,6 +10,10 @@ from support import forget
 
 import larq_rep
 from larq_rep import cost, zoo
+from larq_rep.losses import CrossEntropy
+from larq_rep.training.optimizers import BopAndAdam
+from larq_rep.training.phases import with_binary_weights
+from larq_rep.training.trainee import Trainee, logits_of
 from larq_rep.zoo import catalog
 
 pytest.importorskip("larq_zoo")
@@ -85,3 +89,20 @@ def test_costs_are_those_of_the_table():
     for name, variant in forms("larq_zoo"):
         counted = catalog.counted(zoo.get_network(name), variant)
         assert catalog.stored_costs()[catalog.key(name, variant)] == counted, "run `make docs`"
+
+
+@pytest.mark.parametrize("name", ["BinaryAlexNet", "XNORNet"])
+def test_the_networks_that_bop_trains(name):
+    """The ones of its recipe: two steps flip weights, and larq_zoo's network gives the same results with them."""
+    base = from_larq_zoo(name)
+    model = with_binary_weights(base)
+    kernels = [layer.kernel for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
+    before = [kernel.numpy() for kernel in kernels]
+    trainee = Trainee(model.inputs, logits_of(model))
+    trainee.compile(BopAndAdam(gamma=0.5), CrossEntropy())
+    trainee.fit(images(model), np.arange(4), epochs=2, verbose=0)
+    assert kernels
+    for kernel, old in zip(kernels, before, strict=True):
+        assert set(np.unique(kernel)) == {-1.0, 1.0} and np.any(kernel != old)
+    base.set_weights(model.get_weights())
+    np.testing.assert_allclose(base(images(base)), model(images(base)), rtol=1e-5, atol=1e-6)

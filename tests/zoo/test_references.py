@@ -4,8 +4,10 @@ import larq_rep.zoo as zoo  # before TensorFlow
 import numpy as np
 import pytest
 import tensorflow as tf
+from forms import without_gradient
 from support import built, images, randomize
 
+from larq_rep import reptran
 from larq_rep.cost import count
 
 # Kernels, biases, and pixels of the maps of AlexNet's convolutions.
@@ -83,3 +85,21 @@ def test_mobilenet_is_that_of_keras():
     other.set_weights([*model.get_weights()[:-2], kernel[None, None], bias])
     np.testing.assert_allclose(model(images(model)), other(images(model)), rtol=1e-5, atol=1e-6)
     assert zoo.MobileNetV1(input_shape=(64, 32, 3), include_top=False).output_shape == (None, 2, 1, 1024)
+
+
+@pytest.mark.parametrize(
+    "name, size, arguments",
+    [
+        ("MobileNetV1", 64, {"alpha": 0.25}),
+        pytest.param("AlexNet", 96, {}, marks=pytest.mark.slow),
+        pytest.param("BiRealNet101", 64, {}, marks=pytest.mark.slow),
+    ],
+)
+def test_rep_forms_of_networks_without_a_constructor_for_them(name, size, arguments):
+    model = zoo.get_model(name, input_shape=(size, size, 3), num_classes=10, **arguments)
+    same, rep = reptran(model, 1), reptran(model, 2)
+    np.testing.assert_allclose(same(images(model)), model(images(model)), rtol=1e-4, atol=1e-4)
+    before, after = count(model), count(rep)
+    assert (after.bops, after.binary_params) == (before.bops, before.binary_params)
+    assert before.trainable_params < after.trainable_params < 1.5 * before.trainable_params
+    assert without_gradient(rep, images(rep, 4), 10) == []

@@ -67,6 +67,9 @@ def test_updates_are_those_of_the_papers():
         np.testing.assert_allclose(other, v, rtol=1e-4, atol=1e-6)
     assert all(0.02 < share < 0.98 for share in flips), flips
     assert int(optimizer.iterations) == 4
+    again = tf.keras.optimizers.deserialize(tf.keras.optimizers.serialize(optimizer), use_legacy_optimizer=True)
+    assert type(again) is BopAndAdam
+    assert again.get_config() == pytest.approx({"learning_rate": 0.01, "gamma": 0.1, "threshold": 0.05})
 
 
 def test_the_networks_own_quantizers_give_the_same():

@@ -13,6 +13,7 @@ import tensorflow as tf
 from larq_rep import zoo
 from larq_rep.layers import RPReLU
 from larq_rep.quantizers import EDESign, LeakyRSign, ReCURSign, ReCUSign
+from larq_rep.signs import signs
 from larq_rep.training import Config
 from larq_rep.training.folder import in_common
 from larq_rep.training.phases import transfer, with_real_weights
@@ -165,6 +166,7 @@ PHASES = {
         name: [_adam(1024, np.linspace(2.5e-3, 5e-6, epochs + 1)[:-1], optimizer="bop", gamma=(1e-4, 1e-6), **_TAU)]
         for name, epochs in (("bop-bireal", 300), ("bop-xnor", 150))
     },
+    "xnor-plus-plus": [_sgd(256, _steps(0.1, 60, (30, 40), 0.1), 1e-4, nesterov=True)],
     "distribution-loss": [_adam(256, np.full(60, 1e-2), loss="distribution"), _adam(256, np.full(5, 1e-2))],
     "presbnet-paper": [
         _adam(256, _linear(5e-4, 400), **_SMOOTHED, left_behind=_SHIFTS, **phase)
@@ -224,7 +226,9 @@ IMAGES = {
     **dict.fromkeys(("recu-imagenet", "recu-two-stage"), _RECU),
     "fracbnn": _images("cifar10", None),
     **dict.fromkeys(("presbnet", "presbnet-paper"), _images("cifar100", _CIFAR100)),
-    **dict.fromkeys(("bop-bireal", "bop-xnor", "distribution-loss"), _images("imagenet2012", _IMAGENET)),
+    **dict.fromkeys(
+        ("bop-bireal", "bop-xnor", "distribution-loss", "xnor-plus-plus"), _images("imagenet2012", _IMAGENET)
+    ),
     "presbnet-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.446, 0.875)),
     "aresbnet": _images("cifar100", _CIFAR10, erasing=True),
     "aresbnet-cifar10": _images("cifar10", _CIFAR10, erasing=True),
@@ -232,7 +236,8 @@ IMAGES = {
     **dict.fromkeys([name for name in PHASES if name.startswith(("binarydensenet", "resnete", "meliusnet"))], _XNOR),
     **dict.fromkeys(("binarydensenet-cifar10", "resnete-cifar10"), _images("cifar10", _CIFAR10)),
 }
-_INFERRED = ("abc-net", "dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet", "bop-xnor", "distribution-loss")
+_INFERRED = ("abc-net", "dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet")
+_INFERRED += ("bop-xnor", "distribution-loss", "xnor-plus-plus")
 SOURCES = {**dict.fromkeys(("reactnet-paper", "presbnet-paper"), "paper"), **dict.fromkeys(_INFERRED, "inferred")}
 
 
@@ -422,6 +427,13 @@ def test_a_value_of_the_schedule_changes():
     assert _rates(changed(get_recipe("recu"), "warmup", 2).phases[0])[:2] == [0.05, 0.1]
 
 
+def test_the_values_of_bop_change():
+    recipe = changed(changed(get_recipe("bop-bireal"), "gamma", [1e-3, 1e-5]), "threshold", 1e-7)
+    assert (recipe.phases[0].gamma, recipe.phases[0].threshold) == ((1e-3, 1e-5), 1e-7)
+    assert from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
+    assert _rates(changed(recipe, "final", 1e-4).phases[0])[150] == pytest.approx((2.5e-3 + 1e-4) / 2)
+
+
 def test_a_value_of_the_images_changes():
     recipe = get_recipe("reactnet")
     assert changed(recipe, "flip", False).augmentation == dataclasses.replace(recipe.augmentation, flip=False)
@@ -448,6 +460,14 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
         ("fracbnn", "drop_last", "yes", r"drop_last: expected bool.*found 'yes'"),
         ("fracbnn", "best", "first", "best should be 'earlier' or 'later', found 'first'"),
         ("fracbnn", "nesterov", 1, r"nesterov: expected bool.*found 1"),
+        (
+            "fracbnn",
+            "loss",
+            "hinge",
+            "loss should be 'cross_entropy' or 'distribution' or 'squared_hinge', found 'hinge'",
+        ),
+        ("fracbnn", "activations", "ternary", "activations should be 'binary' or 'real', found 'ternary'"),
+        ("bop-bireal", "gamma", 0.1, r"gamma: expected tuple.*found 0\.1"),
         ("fracbnn", "learning_rate", "fast", r"learning_rate: expected float"),
         ("fracbnn", "at", 30, r"at: expected tuple.*found 30"),
         ("fracbnn", "at", [30, "x"], r"at: expected tuple.*found \(30, 'x'\)"),
@@ -690,6 +710,24 @@ def test_hyperbolic_tangents_in_place_of_signs():
     own = lq.layers.QuantConv2D(4, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="conv")
     with pytest.raises(ValueError, match="'conv' takes the sign of its input itself"):
         with_real_weights(tf.keras.Model(image, own(image)), activations="tanh")
+
+
+@pytest.mark.parametrize(
+    "name", ["ReActNet10", *(pytest.param(name, marks=pytest.mark.slow) for name in ("PresBNet10", "AresBNet10"))]
+)
+def test_the_first_phase_of_the_paper_of_presb_net(name):
+    """Nothing is binary in it, and the recipe names the weights that it lacks."""
+    size = {"dataset": "cifar100", "input_shape": (32, 32, 3)}
+    model, again = (zoo.get_model(name, **size) for _ in range(2))
+    first, second = get_recipe("presbnet-paper").phases
+    real = with_real_weights(model, first.initializer, (), first.left_behind, first.activations)
+    assert not _kernels(real) and not signs(real) and signs(model)
+    lacking = len(model.weights) - len(real.weights)
+    assert lacking == sum(len(sign.quantizer.weights) for sign in signs(model))
+    assert lacking == (0 if name == "AresBNet10" else len(signs(model)))
+    transfer(real, again, second.left_behind)
+    for layer in _kernels(again):
+        np.testing.assert_array_equal(layer.kernel, real.get_layer(layer.name).kernel)
 
 
 def test_a_real_network_has_no_real_form():

@@ -338,8 +338,9 @@ def test_a_teacher_is_learned_from(tmp_path):
     assert row["loss"] >= np.log(10) - 1e-5
 
 
-def test_the_distribution_loss_of_a_run(tmp_path):
-    """With a learning rate of 0 the loss of the epoch is the cross-entropy and the mean of both signs' penalties."""
+@pytest.mark.parametrize("loss", others_slow(["distribution", "squared_hinge"], 1))
+def test_the_loss_of_a_run(tmp_path, loss):
+    """With a learning rate of 0: of all images, of the logits before the softmax, and with both signs' penalties."""
 
     def build(config):
         inputs = tf.keras.Input((8, 8, 1))
@@ -352,7 +353,7 @@ def test_the_distribution_loss_of_a_run(tmp_path):
         return tf.keras.Model(inputs, x, name="two")
 
     augmentation = Augmentation()
-    phase = replace(_PHASE, optimizer="sgd", learning_rate=0.0, epochs=1, batch_size=1437, loss="distribution")
+    phase = replace(_PHASE, optimizer="sgd", learning_rate=0.0, epochs=1, batch_size=1437, loss=loss)
     recipe = replace(_RECIPE, augmentation=augmentation, phases=(phase,))
     model = training.train(build, tmp_path / "run", replace(CONFIG, recipe=recipe), report=lambda line: None)
     (row,) = training.read_metrics(tmp_path / "run")
@@ -370,7 +371,9 @@ def test_the_distribution_loss_of_a_run(tmp_path):
         x = np.where(x >= 0, 1, -1) @ np.where(kernel >= 0, 1, -1)
     logs = x - np.log(np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)) - x.max(1, keepdims=True)
     cross_entropy = -logs[np.arange(1437), labels].mean()
-    assert row["loss"] == pytest.approx(cross_entropy + np.mean(penalties), rel=1e-4)
+    hinge = np.maximum(1 - np.where(np.arange(10) == labels[:, None], x, -x), 0) ** 2
+    expected = {"distribution": cross_entropy + np.mean(penalties), "squared_hinge": hinge.mean()}
+    assert row["loss"] == pytest.approx(expected[loss], rel=1e-4)
     assert min(penalties) > 0.1 and penalties[0] != pytest.approx(penalties[1], rel=0.1)
 
 
