@@ -17,7 +17,7 @@ from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import laid_out
-from larq_rep.quantizers.base import bases_of, binarizes
+from larq_rep.quantizers.base import bases_of, binarizes, scales_channels
 
 RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
@@ -266,7 +266,7 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
         layers=layers,
         findings=findings,
         packed={site.node.name for i, site in enumerate(meant) if i not in failed},
-        unpacked={meant[i].node.name for i in failed},
+        unpacked={site.node.name for site in [*(meant[i] for i in failed), *(site for site, _ in levels)]},
     )
 
 
@@ -274,14 +274,14 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
     """The convolutions and dense layers that were meant to be binary, and their kernels.
 
     The input counts as binary if a sign made it, if it is a sum of signs, or if it has two values only on random data.
-    The kernel counts as binary if its layer declares a quantizer of precision 1 or one that is a sum of such, or if
-    nearly all weights of each output channel have one magnitude; if such a kernel cannot be packed, the reason becomes
-    a finding.
+    The kernel counts as binary if its layer declares a quantizer of precision 1, other than one with several scales in
+    an output channel, or one that is a sum of such, or if nearly all weights of each output channel have one magnitude;
+    if such a kernel cannot be packed, the reason becomes a finding.
     """
     candidates = [
         (site, kernel)
         for site, kernel in zip(graph.sites, graph.kernels, strict=True)
-        if declared_binary(graph, site.node)
+        if (declared_binary(graph, site.node) and scales_channels(kernel_quantizer(graph, site.node)))
         or bases_of(kernel_quantizer(graph, site.node)) is not None
         or matching.two_valued(kernel)
     ]

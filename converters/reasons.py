@@ -57,7 +57,7 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
-    return graph.lowering.reasons.get(site.node.name) or _why_kernel(site, kernel) or _why_input(site, graph, log)
+    return graph.lowering.reasons.get(site.node.name) or why_kernel(site, kernel) or _why_input(site, graph, log)
 
 
 def other_convolution(kind: str) -> str:
@@ -65,7 +65,8 @@ def other_convolution(kind: str) -> str:
     return _OTHER_CONVOLUTIONS.get(kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
 
 
-def _why_kernel(site: Site, kernel: np.ndarray) -> str:
+def why_kernel(site: Site, kernel: np.ndarray) -> str:
+    """What is wrong with the binary weights of a convolution, or nothing."""
     magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
     if zeros := int(np.sum(magnitude == 0)):
         dead = int(np.sum(magnitude.max(axis=0) == 0))

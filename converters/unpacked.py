@@ -74,7 +74,9 @@ def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[Com
         if signs:
             weights, size = weights + value.size, size + value.size * _BYTES[dtype]
             if node.name not in binary.unpacked:
-                message = f"{takes}, though they are signs, {-(-value.size // 8):,} bytes as bits: {_why(graph, node)}"
+                message = (
+                    f"{takes}, though they are signs, {-(-value.size // 8):,} bytes as bits: {_why(graph, node, value)}"
+                )
                 findings.setdefault(layer, Finding("binary-weight-float", layer, message, error=False))
         else:
             message = (
@@ -117,7 +119,7 @@ def _by_channel(value: np.ndarray, node_type: str) -> list[np.ndarray]:
     return columns
 
 
-def _why(graph: FrozenGraph, node: tf.Operation) -> str:
+def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
     site = next((site for site in graph.sites if site.node.name == node.name), None)
     if site is None:
         return (
@@ -127,6 +129,8 @@ def _why(graph: FrozenGraph, node: tf.Operation) -> str:
     smaller = "" if site.kind not in _STORED_SMALLER else ", or store the weights smaller (float_weights='int8')"
     if site.kind != "convolution":
         return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign'){smaller}"
+    if reason := reasons.why_kernel(site, value):
+        return f"{reason}{smaller}"
     source = resolve(unpadded(site.x)).op
     outputs = {sign.output.op.name for sign in graph.signs}
     if source.type in ("Mul", "RealDiv") and any(resolve(x).op.name in outputs for x in source.inputs):

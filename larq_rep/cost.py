@@ -329,7 +329,7 @@ def _is_unknown(layer: tf.keras.layers.Layer) -> bool:
 
 
 def _precision(weight: tf.Variable) -> int:
-    return getattr(weight, "precision", None) or 32
+    return getattr(weight, "precision", None) or (32 if weight.dtype.is_floating else 8 * weight.dtype.size)
 
 
 def _require_precisions(layer: tf.keras.layers.Layer, name: str) -> None:

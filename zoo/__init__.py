@@ -24,6 +24,7 @@ logits stay float32, as Keras' guide recommends, and everything between is compu
 from larq_rep import lazy
 from larq_rep.zoo.abc_net import ABCNet18
 from larq_rep.zoo.aresbnet import AresBNet10, AresBNet18, AresBNet34
+from larq_rep.zoo.binary_connect import BinaryConnectVGG
 from larq_rep.zoo.binarydensenet import (
     BinaryDenseNet28,
     BinaryDenseNet37,
@@ -61,6 +62,7 @@ from larq_rep.zoo.meliusnet import MeliusNet22, MeliusNet29, MeliusNet42, Melius
 from larq_rep.zoo.predictions import decode_predictions
 from larq_rep.zoo.preprocess import preprocess_input
 from larq_rep.zoo.presbnet import PresBNet10, PresBNet18, PresBNet34
+from larq_rep.zoo.quantized_weights import BWNResNet18, INQResNet18, TTQResNet18, TWNResNet18
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC, RepReActNetA, RepReActNetB, RepReActNetC
 from larq_rep.zoo.reactnet18 import ReActNet10, ReActNet18, ReActNet34, RepReActNet18
 from larq_rep.zoo.records import get_model, get_network, list_models
@@ -70,6 +72,7 @@ from larq_rep.zoo.resnet18 import RepResNet18, RepResNet34, ResNet18, ResNet34
 from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
 from larq_rep.zoo.resnet_e import ResNetE18, ResNetE34
 from larq_rep.zoo.sibnn import SiBNNResNet18
+from larq_rep.zoo.syq import SYQResNet18
 from larq_rep.zoo.tbn import TBNResNet18, TBNResNet34
 from larq_rep.zoo.vgg import RepVGGSmall, VGGSmall
 from larq_rep.zoo.weights import load_weights
@@ -81,12 +84,14 @@ __all__ = [
     "AresBNet10",
     "AresBNet18",
     "AresBNet34",
+    "BWNResNet18",
     "BiRealNet18",
     "BiRealNet34",
     "BiRealNet50",
     "BiRealNet101",
     "BiRealNet152",
     "BinaryAlexNet",
+    "BinaryConnectVGG",
     "BinaryDenseNet13",
     "BinaryDenseNet21",
     "BinaryDenseNet28",
@@ -101,6 +106,7 @@ __all__ = [
     "GroupNet18",
     "GroupNet34",
     "HWGQResNet18",
+    "INQResNet18",
     "LQNetResNet18",
     "LQNetResNet34",
     "MeliusNet22",
@@ -141,9 +147,12 @@ __all__ = [
     "ResNet34",
     "ResNetE18",
     "ResNetE34",
+    "SYQResNet18",
     "SiBNNResNet18",
     "TBNResNet18",
     "TBNResNet34",
+    "TTQResNet18",
+    "TWNResNet18",
     "VGGSmall",
     "XNORNet",
     "decode_predictions",

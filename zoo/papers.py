@@ -22,6 +22,9 @@ ARESB = Paper(
     "10.7717/peerj-cs.454",
 )
 BENN = Paper("Binary Ensemble Neural Network: More Bits per Network or More Networks per Bit?", "1806.07550")
+BINARY_CONNECT = Paper(
+    "BinaryConnect: Training Deep Neural Networks with binary weights during propagations", "1511.00363"
+)
 BINARYDENSENET = Paper("BinaryDenseNet: Developing an Architecture for Binary Neural Networks", "1906.08637")
 BIREAL = Paper(
     "Bi-Real Net: Enhancing the Performance of 1-bit CNNs With Improved Representational Capability and Advanced "
@@ -45,6 +48,7 @@ GROUP_NET = Paper(
     "Structured Binary Neural Networks for Accurate Image Classification and Semantic Segmentation", "1811.10413"
 )
 HWGQ = Paper("Deep Learning with Low Precision by Half-wave Gaussian Quantization", "1702.00953")
+INQ = Paper("Incremental Network Quantization: Towards Lossless CNNs with Low-Precision Weights", "1702.03044")
 IR_NET = Paper("Forward and Backward Information Retention for Accurate Binary Neural Networks", "1909.10788")
 LQ_NETS = Paper("LQ-Nets: Learned Quantization for Highly Accurate and Compact Deep Neural Networks", "1807.10029")
 MELIUSNET = Paper("MeliusNet: Can Binary Neural Networks Achieve MobileNet-level Accuracy?", "2001.05936")
@@ -63,8 +67,11 @@ RECU = Paper("ReCU: Reviving the Dead Weights in Binary Neural Networks", "2103.
 REPBNN = Paper("RepBNN: towards a precise Binary Neural Network with Enhanced Feature Map via Repeating", "2207.09049")
 RESNET = Paper("Deep Residual Learning for Image Recognition", "1512.03385")
 SIBNN = Paper("Sparsity-Inducing Binarized Neural Networks", "10.1609/aaai.v34i07.6900")
+SYQ = Paper("SYQ: Learning Symmetric Quantization For Efficient Deep Neural Networks", "1807.00301")
 TBN = Paper("TBN: Convolutional Neural Network with Ternary Inputs and Binary Weights", "10.1007/978-3-030-01216-8_20")
 TRAINED_BINARIZATION = Paper(
     "Accurate and Compact Convolutional Neural Networks with Trained Binarization", "1909.11366"
 )
+TTQ = Paper("Trained Ternary Quantization", "1612.01064")
+TWN = Paper("Ternary Weight Networks", "1605.04711")
 XNOR_NET = Paper("XNOR-Net: ImageNet Classification Using Binary Convolutional Neural Networks", "1603.05279")

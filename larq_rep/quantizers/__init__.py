@@ -28,16 +28,19 @@ do. An error names a member that is needed but missing; Larq's classes are known
 | `window(x)` | how far from 0 the value may be for gradients to pass; `None` if there is no limit | statistics, plots |
 | `saturated(x)` | where no gradient passes, if the window does not say it | statistics |
 | `zero_is_positive` | `False` if a value of 0 does not become +1, as in PyTorch | checkpoint import |
+| `scales_channels` | `False` if a binary kernel has several scales in an output channel | converter |
 | `coefficients` | its learned shifts, `{"shift of the sign": weight}`, or `{}` | weight decay, plots |
 | `planes(x)` | the signs that its several levels are a sum of, see `base.planes_of` | converter, cost |
 | `bases(w)` | the binary kernels that its kernel is a sum of, see `base.bases_of` | converter, cost |
 | `schedule` | the class of the callback that changes its parameters in training, or `None` | `schedules_for` |
+| `start_from(kernel)` | sets its weights by a latent kernel that was trained without it | `transfer` |
 | `mirrored` | set to `True` if its kernel is mirrored, see `larq_rep.layers.Mirror` | constructors of the zoo |
 
-`value`, `window`, `saturated`, `coefficients`, `zero_is_positive`, `planes` and `bases` belong to one `call`: a class
-that overrides `call` must define them again. Weights of a kernel quantizer are imported under the name of the kernel's
-layer followed by their own. It is best to derive a `schedule` from `larq_rep.quantizers.callbacks.QuantizerSchedule`,
-and a quantizer with a weight that follows the data in training from `larq_rep.quantizers.base.MovingQuantizer`.
+`value`, `window`, `saturated`, `zero_is_positive`, `scales_channels`, `coefficients`, `planes` and `bases` belong to
+one `call`: a class that overrides `call` must define them again. Weights of a kernel quantizer are imported under the
+name of the kernel's layer followed by their own. It is best to derive a `schedule` from
+`larq_rep.quantizers.callbacks.QuantizerSchedule`, and a quantizer with a weight that follows the data in training from
+`larq_rep.quantizers.base.MovingQuantizer`.
 """
 
 from larq_rep.quantizers.abc_net import BasisWeights, ShiftedSigns
@@ -45,12 +48,15 @@ from larq_rep.quantizers.cbcn import CirculantKernel
 from larq_rep.quantizers.frac_bnn import LowBitSign, QuantSign
 from larq_rep.quantizers.ir_net import EDESign, LibraSign
 from larq_rep.quantizers.levels import LearnedLevels, Thermometer, Uniform, ZeroOneSign
+from larq_rep.quantizers.position_scaled import PositionScaled
+from larq_rep.quantizers.power_of_two import PowerOfTwo
 from larq_rep.quantizers.presb import AresSign, LeakyRSign, LeakySign
 from larq_rep.quantizers.rbnn import RotatedSign, StandardizedSign
 from larq_rep.quantizers.reactnet import RSign, ScaledSign
 from larq_rep.quantizers.recu import ReCUInputSign, ReCURSign, ReCUSign
 from larq_rep.quantizers.scaled_binary import ScaledBinary
 from larq_rep.quantizers.symmetric_levels import ResidualSigns, TernaryInput
+from larq_rep.quantizers.ternary_weights import TernaryWeight, TrainedTernary
 from larq_rep.quantizers.xnor import CentredClip, DoReFaSign, XNORSign
 
 __all__ = [
@@ -65,6 +71,8 @@ __all__ = [
     "LearnedLevels",
     "LibraSign",
     "LowBitSign",
+    "PositionScaled",
+    "PowerOfTwo",
     "QuantSign",
     "RSign",
     "ReCUInputSign",
@@ -77,7 +85,9 @@ __all__ = [
     "ShiftedSigns",
     "StandardizedSign",
     "TernaryInput",
+    "TernaryWeight",
     "Thermometer",
+    "TrainedTernary",
     "Uniform",
     "XNORSign",
     "ZeroOneSign",

@@ -140,6 +140,11 @@ def bases_of(quantizer: Any) -> Callable[[tf.Tensor], list[tuple[Any, tf.Tensor]
     return _find(quantizer, "bases")
 
 
+def scales_channels(quantizer: Any) -> bool:
+    """Whether a binary kernel has one scale for each output channel, with which it can be packed."""
+    return _find(quantizer, "scales_channels") is not False
+
+
 def coefficients_of(module: Any) -> Mapping[str, tf.Variable]:
     """The learned shifts and slopes of a layer or quantizer, by their kind, one of `COEFFICIENTS`.
 

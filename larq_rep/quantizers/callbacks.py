@@ -4,6 +4,7 @@ Each is a function of the epoch \\(e = 0 \dots E - 1\\), with \\(E\\) the number
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
@@ -65,6 +66,71 @@ class QuantizerSchedule(tf.keras.callbacks.Callback):
     def value(self, quantizer, epoch: int, epochs: int) -> float:
         """The value for a quantizer in epoch `epoch` (the first is 0) of `epochs`."""
         raise NotImplementedError
+
+    def _layer_of(self, quantizer) -> tf.keras.layers.Layer:
+        """The layer whose kernel a quantizer needs to know."""
+        layers = [layer for layer in self.model.submodules if getattr(layer, "kernel_quantizer", None) is quantizer]
+        if len(layers) != 1:
+            kind = type(quantizer).__name__
+            raise ValueError(
+                f"{type(self).__name__}: {kind} '{quantizer.name}' of model '{self.model.name}' has to be the "
+                f"kernel_quantizer of one layer, to whose kernel it belongs, but it belongs to "
+                f"{sorted(layer.name for layer in layers) or 'none'}. Give each convolution its own {kind}()."
+            )
+        return layers[0]
+
+
+# The part of the weights that is frozen in each round of INQ, by the number of bits.
+INQ_FRACTIONS = {
+    2: (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 1.0),
+    3: (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    4: (0.3, 0.5, 0.8, 0.9, 0.95, 1.0),
+    5: (0.5, 0.75, 0.875, 1.0),
+}
+
+
+class INQSchedule(QuantizerSchedule):
+    r"""Freezes the weights of INQ in rounds, which share the epochs.
+
+    At the start of each epoch it calls `freeze` of each `PowerOfTwo` with the latent kernel of its layer and the
+    fraction of round \\(\left\lfloor e R / E \right\rfloor\\) of \\(R\\). In the last round all weights are frozen and
+    the other parameters of the network are trained on.
+
+    # Arguments
+        fractions: The part that is frozen in each round, by default that of the paper for the quantizer's bits.
+
+    # Raises
+        ValueError: When training begins, if the model has no such quantizer, a `PowerOfTwo` is not the
+            `kernel_quantizer` of exactly one layer, or there are fewer epochs than rounds.
+
+    # References
+        - [Incremental Network Quantization: Towards Lossless CNNs with Low-Precision
+            Weights](https://arxiv.org/abs/1702.03044), section 3
+    """
+
+    attribute = "codes"
+    quantizers = "PowerOfTwo"
+
+    def __init__(self, fractions: Sequence[float] | None = None):
+        super().__init__()
+        self.fractions = fractions
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._layers = [self._layer_of(quantizer) for quantizer in self._quantizers]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for quantizer, layer in zip(self._quantizers, self._layers, strict=True):
+            quantizer.freeze(layer.kernel, self.value(quantizer, epoch, self.params["epochs"]))
+
+    def value(self, quantizer, epoch, epochs):
+        fractions = self.fractions or INQ_FRACTIONS[quantizer.precision]
+        if epochs < len(fractions):
+            raise ValueError(
+                f"INQSchedule: {epochs} epochs are too few for the {len(fractions)} rounds in which PowerOfTwo "
+                f"'{quantizer.name}' freezes its weights. Train for more, or give it other fractions."
+            )
+        return fractions[epoch * len(fractions) // epochs]
 
 
 class EDESchedule(QuantizerSchedule):
@@ -156,17 +222,6 @@ class RBNNSchedule(QuantizerSchedule):
         for quantizer in self._quantizers:
             if hasattr(quantizer, "update_rotations"):
                 self._rotated.append((quantizer, self._layer_of(quantizer)))
-
-    def _layer_of(self, quantizer) -> tf.keras.layers.Layer:
-        layers = [layer for layer in self.model.submodules if getattr(layer, "kernel_quantizer", None) is quantizer]
-        if len(layers) != 1:
-            kind = type(quantizer).__name__
-            raise ValueError(
-                f"RBNNSchedule: {kind} '{quantizer.name}' of model '{self.model.name}' has to be the "
-                f"kernel_quantizer of one layer, to whose kernel it is rotated, but it belongs to "
-                f"{sorted(layer.name for layer in layers) or 'none'}. Give each convolution its own {kind}()."
-            )
-        return layers[0]
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)

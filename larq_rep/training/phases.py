@@ -220,6 +220,9 @@ def noting_initial_values() -> Iterator[Callable[[tf.Variable], bool]]:
 def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequence[str] = ()) -> None:
     """Gives every weight of `target` the value of the weight with the same name in `source`.
 
+    A kernel quantizer with weights that `source` does not have begins with the kernel of its layer, if it can: see
+    `start_from` in `larq_rep.quantizers`.
+
     # Arguments
         left_behind: Regular expressions for names that only one of the two has.
 
@@ -241,6 +244,11 @@ def transfer(source: tf.keras.Model, target: tf.keras.Model, left_behind: Sequen
     for name, weight in new.items():
         if name in old:
             weight.assign(old[name])
+    for layer in target.layers:
+        quantizer: Any = getattr(layer, "kernel_quantizer", None)
+        start = getattr(quantizer, "start_from", None)
+        if start and not {_numberless(weight.name) for weight in quantizer.weights} & old.keys():
+            start(layer.kernel)
 
 
 def _unexpected(names: Iterable[str], left_behind: Sequence[str]) -> list[str]:

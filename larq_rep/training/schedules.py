@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from larq_rep._keras import TensorCallback
 from larq_rep.quantizers.base import schedule_of
-from larq_rep.quantizers.callbacks import EDESchedule, RBNNSchedule, ReCUSchedule, recu_tau, steepness
+from larq_rep.quantizers.callbacks import EDESchedule, INQSchedule, RBNNSchedule, ReCUSchedule, recu_tau, steepness
 
 __all__ = [
     "Cosine",
     "EDESchedule",
     "Exponential",
     "Gamma",
+    "INQSchedule",
     "LearningRate",
     "Linear",
     "RBNNSchedule",
@@ -312,8 +313,8 @@ class Gamma(_OfOptimizer):
 def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
     """Makes callbacks, with the values of the papers, for the quantizers of a model that need one.
 
-    Each quantizer names its callback as its `schedule`: `EDESchedule`, `ReCUSchedule` or `RBNNSchedule`, or any class
-    of callbacks that can be made without arguments.
+    Each quantizer names its callback as its `schedule`: `EDESchedule`, `INQSchedule`, `ReCUSchedule` or `RBNNSchedule`,
+    or any class of callbacks that can be made without arguments.
 
     # Raises
         ValueError: If a quantizer has variables that no gradient changes, and names no schedule for them.

@@ -3,89 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from larq_rep.datasets import CIFAR100_STATISTICS, IMAGENET_STATISTICS
+from larq_rep.datasets import CIFAR10_STATISTICS, CIFAR100_STATISTICS, IMAGENET_STATISTICS
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.recipe import Phase, Recipe
-from larq_rep.training.schedules import Cosine, Linear, Steps
+from larq_rep.training.schedules import Cosine, Exponential, Linear, Steps
 
 _RESIZED = Augmentation(crop="resized", flip=True, test_resize=256, **IMAGENET_STATISTICS._asdict())
-
-_SEVERAL_BITS = (
-    Recipe(
-        "dorefa",
-        "DoReFaResNet18",
-        "imagenet2012",
-        "inferred",
-        "https://github.com/tensorpack/tensorpack/tree/master/examples/DoReFa-Net",
-        replace(_RESIZED, jitter=(0.4, 0.4, 0.4, 0.0), lighting=0.1, mean=(0.0, 0.0, 0.0), std=(256 / 255,) * 3),
-        (Phase(epochs=100, batch_size=256, optimizer="adam", learning_rate=1e-4, schedule=Steps((56, 64), 0.2)),),
-        "The code has the network and its weights, but no training of it. The rates are those of its AlexNet; images, "
-        "epochs and batch size are our choices.",
-    ),
-    Recipe(
-        "hwgq",
-        "HWGQResNet18",
-        "imagenet2012",
-        "code",
-        "https://github.com/zhaoweicai/hwgq",
-        replace(
-            _RESIZED,
-            scale=(0.57, 0.77),
-            ratio=(1.0, 1.0),
-            mean=(123 / 255, 117 / 255, 104 / 255),
-            std=(1 / 255, 1 / 255, 1 / 255),
-        ),
-        (Phase(epochs=64, batch_size=256, weight_decay=5e-5, schedule=Linear(ahead=False)),),
-        "320,000 steps are 63.9 epochs; the rate of the authors falls with each step. They crop 224 x 224 of 256 x 256 "
-        "pixels: here that is a square of as large a part of images between square and 4:3.",
-    ),
-    Recipe(
-        "lq-nets",
-        "LQNetResNet18, LQNetResNet34",
-        "imagenet2012",
-        "code",
-        "https://github.com/microsoft/LQ-Nets",
-        replace(_RESIZED, jitter=(0.4, 0.4, 0.4, 0.0), lighting=0.1),
-        (
-            Phase(
-                epochs=110,
-                batch_size=256,
-                nesterov=True,
-                weight_decay=5e-5,
-                schedule=Steps((30, 60, 85, 95, 105), 0.1),
-            ),
-        ),
-        "An epoch of the authors is 5,000 steps, 1,280,000 images.",
-    ),
-    Recipe(
-        "sibnn",
-        "SiBNNResNet18",
-        "imagenet2012",
-        "code",
-        "https://github.com/peiswang/SiBNN",
-        _RESIZED,
-        (
-            Phase(
-                epochs=100,
-                batch_size=256,
-                optimizer="adam",
-                learning_rate=1e-3,
-                weight_decay=1e-5,
-                schedule=Cosine(),
-            ),
-        ),
-    ),
-    Recipe(
-        "tbn",
-        "TBNResNet18, TBNResNet34",
-        "imagenet2012",
-        "code",
-        "https://github.com/dnvtmf/TBN",
-        _RESIZED,
-        (Phase(epochs=90, batch_size=256, weight_decay=1e-4, schedule=Steps((30, 60), 0.1)),),
-        "The defaults of PyTorch's example for ImageNet, on which the authors' script is based.",
-    ),
-)
 
 _PLUMERAI = "https://github.com/plumerai/rethinking-bnn-optimization"
 
@@ -188,6 +111,182 @@ _PRESB = (
     ),
 )
 
+_SEVERAL_BITS = (
+    Recipe(
+        "dorefa",
+        "DoReFaResNet18",
+        "imagenet2012",
+        "inferred",
+        "https://github.com/tensorpack/tensorpack/tree/master/examples/DoReFa-Net",
+        replace(_RESIZED, jitter=(0.4, 0.4, 0.4, 0.0), lighting=0.1, mean=(0.0, 0.0, 0.0), std=(256 / 255,) * 3),
+        (Phase(epochs=100, batch_size=256, optimizer="adam", learning_rate=1e-4, schedule=Steps((56, 64), 0.2)),),
+        "The code has the network and its weights, but no training of it. The rates are those of its AlexNet; images, "
+        "epochs and batch size are our choices.",
+    ),
+    Recipe(
+        "hwgq",
+        "HWGQResNet18",
+        "imagenet2012",
+        "code",
+        "https://github.com/zhaoweicai/hwgq",
+        replace(
+            _RESIZED,
+            scale=(0.57, 0.77),
+            ratio=(1.0, 1.0),
+            mean=(123 / 255, 117 / 255, 104 / 255),
+            std=(1 / 255, 1 / 255, 1 / 255),
+        ),
+        (Phase(epochs=64, batch_size=256, weight_decay=5e-5, schedule=Linear(ahead=False)),),
+        "320,000 steps are 63.9 epochs; the rate of the authors falls with each step. They crop 224 x 224 of 256 x 256 "
+        "pixels: here that is a square of as large a part of images between square and 4:3.",
+    ),
+    Recipe(
+        "lq-nets",
+        "LQNetResNet18, LQNetResNet34",
+        "imagenet2012",
+        "code",
+        "https://github.com/microsoft/LQ-Nets",
+        replace(_RESIZED, jitter=(0.4, 0.4, 0.4, 0.0), lighting=0.1),
+        (
+            Phase(
+                epochs=110,
+                batch_size=256,
+                nesterov=True,
+                weight_decay=5e-5,
+                schedule=Steps((30, 60, 85, 95, 105), 0.1),
+            ),
+        ),
+        "An epoch of the authors is 5,000 steps, 1,280,000 images.",
+    ),
+    Recipe(
+        "sibnn",
+        "SiBNNResNet18",
+        "imagenet2012",
+        "code",
+        "https://github.com/peiswang/SiBNN",
+        _RESIZED,
+        (
+            Phase(
+                epochs=100,
+                batch_size=256,
+                optimizer="adam",
+                learning_rate=1e-3,
+                weight_decay=1e-5,
+                schedule=Cosine(),
+            ),
+        ),
+    ),
+    Recipe(
+        "tbn",
+        "TBNResNet18, TBNResNet34",
+        "imagenet2012",
+        "code",
+        "https://github.com/dnvtmf/TBN",
+        _RESIZED,
+        (Phase(epochs=90, batch_size=256, weight_decay=1e-4, schedule=Steps((30, 60), 0.1)),),
+        "The defaults of PyTorch's example for ImageNet, on which the authors' script is based.",
+    ),
+)
+
+_EXAMPLE: dict[str, Any] = dict(epochs=90, batch_size=256, weight_decay=1e-4, schedule=Steps((30, 60), 0.1))
+_OF_A_REAL_NETWORK = (
+    "The authors begin with a trained real network. That it is trained as in PyTorch's example for ImageNet is our "
+    "choice"
+)
+
+
+def _from_real(
+    name: str, networks: str, spec: str, left_behind: str, note: str, images: Augmentation = _RESIZED, **values: Any
+) -> Recipe:
+    phases = Phase(weights="real", left_behind=(left_behind,), **_EXAMPLE), Phase(left_behind=(left_behind,), **values)
+    note = f"{_OF_A_REAL_NETWORK}{note}"
+    return Recipe(name, networks, "imagenet2012", "inferred", spec, images, phases, note)
+
+
+_QUANTIZED_WEIGHTS = (
+    Recipe(
+        "binaryconnect",
+        "BinaryConnectVGG",
+        "cifar10",
+        "code",
+        "https://github.com/MatthieuCourbariaux/BinaryConnect",
+        Augmentation(**CIFAR10_STATISTICS._asdict()),
+        (
+            Phase(
+                epochs=500,
+                batch_size=50,
+                optimizer="adam",
+                learning_rate=3e-3,
+                schedule=Exponential(2e-6),
+                loss="squared_hinge",
+            ),
+        ),
+        "The authors normalise the contrast of each image and whiten all (ZCA), and train on 45,000 of the 50,000; "
+        "there are other means and deviations instead. Their rates for each layer are in the latent weights' ranges.",
+    ),
+    Recipe(
+        "bwn",
+        "BWNResNet18",
+        "imagenet2012",
+        "inferred",
+        "https://github.com/allenai/XNOR-Net",
+        _RESIZED,
+        (Phase(**_EXAMPLE),),
+        "The code has no ResNet. Images and training are those of PyTorch's example for ImageNet, our choice.",
+    ),
+    Recipe(
+        "twn",
+        "TWNResNet18",
+        "imagenet2012",
+        "paper",
+        "https://arxiv.org/abs/1605.04711",
+        _RESIZED,
+        (Phase(epochs=60, batch_size=256, weight_decay=1e-4, schedule=Steps((30, 40, 50), 0.1)),),
+        "60 epochs, and how images are prepared, are our choices.",
+    ),
+    _from_real(
+        "ttq",
+        "TTQResNet18",
+        "https://github.com/czhu95/ternarynet",
+        r".*/trained_ternary/(positive|negative):0",
+        ". The second phase has the rates of the authors' AlexNet; 72 epochs are our choice, and Adam's epsilon is the "
+        "usual one.",
+        epochs=72,
+        batch_size=256,
+        optimizer="adam",
+        learning_rate=1e-4,
+        schedule=Steps((56, 64), 0.2),
+    ),
+    _from_real(
+        "inq",
+        "INQResNet18",
+        "https://arxiv.org/abs/1702.03044",
+        r".*/power_of_two/(codes|largest):0",
+        ", as are the numbers of the second phase: 80 epochs at one rate, which the rounds share, 8 for each of the "
+        "ten of 2 bits. All weights are quantized in the last round only: take those of the last epoch, not of the "
+        "best one.",
+        epochs=80,
+        batch_size=256,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        schedule=Steps(()),
+    ),
+    _from_real(
+        "syq",
+        "SYQResNet18",
+        "https://github.com/julianfaraone/SYQ",
+        r".*/position_scaled/scale:0",
+        ", and it has quantized activations here. The second phase is that of their AlexNet; four of its 240 epochs of "
+        "10,000 steps are one of ImageNet.",
+        replace(_RESIZED, mean=(0.0, 0.0, 0.0), std=(256 / 255,) * 3),
+        epochs=60,
+        batch_size=32,
+        optimizer="adam",
+        learning_rate=1e-4,
+        schedule=Steps((28, 42), 0.2),
+    ),
+)
+
 _BRANCHES = (
     Recipe(
         "abc-net",
@@ -260,4 +359,12 @@ _BRANCHES = (
     ),
 )
 
-SURVEYED: tuple[Recipe, ...] = (*_SEVERAL_BITS, *_BOP, *_DISTRIBUTION, *_XNOR_PLUS_PLUS, *_PRESB, *_BRANCHES)
+SURVEYED: tuple[Recipe, ...] = (
+    *_BOP,
+    *_DISTRIBUTION,
+    *_XNOR_PLUS_PLUS,
+    *_PRESB,
+    *_SEVERAL_BITS,
+    *_QUANTIZED_WEIGHTS,
+    *_BRANCHES,
+)

@@ -613,6 +613,8 @@ def test_rep_reactnet():
 FAMILIES = {
     "AresBNet10": 64,
     "BiRealNet18": 96,
+    "BWNResNet18": 96,
+    "BinaryConnectVGG": 32,
     "BinaryDenseNet28": 96,
     "RepBinaryDenseNet28": 96,
     "MeliusNet22": 96,
@@ -625,6 +627,7 @@ FAMILIES = {
     "RepResNet20": 16,
     "RepVGGSmall": 32,
     "ResNetE18": 96,
+    "SYQResNet18": 96,
     "VGGSmall": 32,
 }
 

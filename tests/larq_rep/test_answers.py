@@ -56,10 +56,13 @@ OTHERS = {
     "SteTern": lq.quantizers.SteTern,
     "DoReFa-2": lambda: lq.quantizers.DoReFa(2),
     "LearnedLevels": quantizers.LearnedLevels,
+    "PowerOfTwo": quantizers.PowerOfTwo,
     "QuantSign-2": quantizers.QuantSign,
     "ResidualSigns": quantizers.ResidualSigns,
     "TernaryInput": quantizers.TernaryInput,
+    "TernaryWeight": quantizers.TernaryWeight,
     "Thermometer": quantizers.Thermometer,
+    "TrainedTernary": quantizers.TrainedTernary,
 }
 
 CASES |= {

@@ -16,7 +16,9 @@ TWO_BITS = (
     quantizers.QuantSign,
     quantizers.ResidualSigns,
     quantizers.TernaryInput,
+    quantizers.TernaryWeight,
     quantizers.Thermometer,
+    quantizers.TrainedTernary,
     quantizers.Uniform,
 )
 
@@ -113,7 +115,7 @@ def test_names_by_which_it_is_found(name):
     elif case.alias:
         quantizer = lq.quantizers.get(case.alias)
         assert type(quantizer) is cls
-        assert quantizer.precision == (2 if cls in TWO_BITS else 1)
+        assert quantizer.precision == (5 if cls is quantizers.PowerOfTwo else 2 if cls in TWO_BITS else 1)
     else:
         assert cls.__name__ not in quantizers.__all__
 

@@ -135,7 +135,7 @@ class Calibrated:
         self.image = image
         rng = np.random.default_rng(1)
         for w in model.weights:
-            w.assign(random_values(rng, w.name.split("/")[-1], w.shape))
+            w.assign(random_values(rng, w.name.split("/")[-1], w.shape).astype(w.dtype.as_numpy_dtype))
         norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]
         for layer in norms:
             layer.momentum = 0.0

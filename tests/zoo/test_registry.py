@@ -40,6 +40,7 @@ DEEPER = [
     "CBCNResNet18",
     "GroupNet18",
     "GroupNet34",
+    "INQResNet18",
     "LQNetResNet34",
     "MeliusNet29",
     "MeliusNet42",
@@ -64,7 +65,10 @@ DEEPER = [
     "RepResNet34",
     "ResNet34",
     "ResNetE34",
+    "SYQResNet18",
     "TBNResNet34",
+    "TTQResNet18",
+    "TWNResNet18",
 ]
 # Forms of the quantizers and shortcuts of quick ones; the tests of the command line use the last.
 ALIKE = [
@@ -96,14 +100,15 @@ def each_form(is_quick):
 def check_clips_and_statistics(model, name, variant):
     """Which authors keep latent weights in a range, by the specifications; statistics are PyTorch's or Keras' own."""
     expected = type(None)
-    if "AresBNet" in name or "SiBNN" in name:
+    if "AresBNet" in name or "SiBNN" in name or name == "BinaryConnectVGG":
         expected = lq.constraints.WeightClip
-    elif variant.arguments.get("method") == "xnor" or name == "BENN18":
+    elif variant.arguments.get("method") == "xnor" or name in ("BENN18", "BWNResNet18"):
         expected = CentredClip
     for layer in model.layers:
         if getattr(layer, "kernel_quantizer", None) is not None:
             assert type(layer.kernel_constraint) is expected, layer.name
-            assert getattr(layer.kernel_constraint, "clip_value", 1) == 1
+            # BinaryConnect's learning rates are in these.
+            assert getattr(layer.kernel_constraint, "clip_value", 1) == 1 or name == "BinaryConnectVGG"
         if isinstance(layer, tf.keras.layers.BatchNormalization) and name != "MobileNetV1":
             assert type(layer) is BatchNormalization, layer.name
 

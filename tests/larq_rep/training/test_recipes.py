@@ -96,6 +96,8 @@ _FINAL = [_adam(256, _steps(1e-3, 120, (100, 110), 0.1))]
 _DROPPED = {"drop_last": True}
 _FRACBNN = {**_DROPPED, "best": "later"}
 _ON_CIFAR = [_adam(128, _steps(0.01, 150, (75, 100, 125), 0.3))]
+# That of PyTorch's example for ImageNet.
+_EXAMPLE = _sgd(256, _steps(0.1, 90, (30, 60), 0.1), 1e-4)
 
 PHASES = {
     # ReActNet, AdamBNN, Bi-Real-Net
@@ -144,6 +146,20 @@ PHASES = {
     "cbcn": [_sgd(256, _steps(0.1, 90, (20, 40, 60, 80), 0.1), 1e-4)],
     "benn-bagging": [_adam(256, _steps(1e-3, 80, (30, 60), 0.1), 1e-5, decayed="all")],
     "benn-boosting": [_adam(256, _steps(1e-3, 80, (25, 50, 75), 0.1), 1e-5, decayed="all")],
+    # Quantized weights
+    "binaryconnect": [
+        _adam(50, 3e-3 * (2e-6 / 3e-3) ** (np.arange(500) / 500), loss="squared_hinge", decayed="all"),
+    ],
+    "bwn": [_EXAMPLE],
+    "twn": [_sgd(256, _steps(0.1, 60, (30, 40, 50), 0.1), 1e-4)],
+    **{
+        name: [{**_EXAMPLE, "weights": "real", "left_behind": left}, {**second, "left_behind": left, "start": "last"}]
+        for name, left, second in (
+            ("ttq", (r".*/trained_ternary/(positive|negative):0",), _adam(256, _steps(1e-4, 72, (56, 64), 0.2))),
+            ("inq", (r".*/power_of_two/(codes|largest):0",), _sgd(256, np.full(80, 1e-3), 1e-4)),
+            ("syq", (r".*/position_scaled/scale:0",), _adam(32, np.repeat([1e-4, 2e-5, 4e-6], (28, 14, 18)))),
+        )
+    },
     # PresB-Net, AresB-Net
     "presbnet": _two(256, _linear(5e-4, 400), 1e-5, "best", **_SMOOTHED),
     "presbnet-imagenet": _two(256, _linear(1e-3, 50), 1e-5, "best", **_SMOOTHED),
@@ -217,10 +233,12 @@ IMAGES = {
         ratio=(1.0, 1.0),
     ),
     "lq-nets": _images("imagenet2012", _IMAGENET, **_COLOURS),
-    **dict.fromkeys(("sibnn", "tbn"), _images("imagenet2012", _IMAGENET)),
     **dict.fromkeys(
         ("abc-net", "group-net", "cbcn", "benn-bagging", "benn-boosting"), _images("imagenet2012", _IMAGENET)
     ),
+    **dict.fromkeys(("sibnn", "tbn", "bwn", "twn", "ttq", "inq"), _images("imagenet2012", _IMAGENET)),
+    "binaryconnect": _images("cifar10", _CIFAR10, crop=None, flip=False),
+    "syq": _images("imagenet2012", (np.zeros(3), np.full(3, 256 / 255))),
     "irnet-imagenet": _images("imagenet2012", _IMAGENET, jitter=(0.2, 0.2, 0.2, 0.1)),
     "rbnn-imagenet": _images("imagenet2012", _IMAGENET, scale=(0.08, 1.25)),
     **dict.fromkeys(("recu-imagenet", "recu-two-stage"), _RECU),
@@ -236,9 +254,22 @@ IMAGES = {
     **dict.fromkeys([name for name in PHASES if name.startswith(("binarydensenet", "resnete", "meliusnet"))], _XNOR),
     **dict.fromkeys(("binarydensenet-cifar10", "resnete-cifar10"), _images("cifar10", _CIFAR10)),
 }
-_INFERRED = ("abc-net", "dorefa", "presbnet-imagenet", "recu-two-stage", "meliusnet")
-_INFERRED += ("bop-xnor", "distribution-loss", "xnor-plus-plus")
-SOURCES = {**dict.fromkeys(("reactnet-paper", "presbnet-paper"), "paper"), **dict.fromkeys(_INFERRED, "inferred")}
+_INFERRED = (
+    "abc-net",
+    "bwn",
+    "ttq",
+    "inq",
+    "syq",
+    "dorefa",
+    "presbnet-imagenet",
+    "recu-two-stage",
+    "meliusnet",
+    "bop-xnor",
+    "distribution-loss",
+    "xnor-plus-plus",
+)
+_PAPER = ("reactnet-paper", "presbnet-paper", "twn")
+SOURCES = {**dict.fromkeys(_PAPER, "paper"), **dict.fromkeys(_INFERRED, "inferred")}
 
 
 def _rates(phase):
@@ -317,6 +348,9 @@ def test_rates_are_finite_and_not_negative(name):
         ("lq-nets", "LQNetResNet34", {}),
         ("sibnn", "SiBNNResNet18", {}),
         ("tbn", "TBNResNet18", {}),
+        ("binaryconnect", "BinaryConnectVGG", {}),
+        ("inq", "INQResNet18", {}),
+        ("syq", "SYQResNet18", {}),
         ("presbnet", "PresBNet18", {}),
         ("aresbnet", "AresBNet18", {}),
         ("binarydensenet", "BinaryDenseNet28", {}),
@@ -466,7 +500,7 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
             "hinge",
             "loss should be 'cross_entropy' or 'distribution' or 'squared_hinge', found 'hinge'",
         ),
-        ("fracbnn", "activations", "ternary", "activations should be 'binary' or 'real', found 'ternary'"),
+        ("fracbnn", "activations", "ternary", "activations should be 'binary' or 'real' or 'tanh', found 'ternary'"),
         ("bop-bireal", "gamma", 0.1, r"gamma: expected tuple.*found 0\.1"),
         ("fracbnn", "learning_rate", "fast", r"learning_rate: expected float"),
         ("fracbnn", "at", 30, r"at: expected tuple.*found 30"),

@@ -14,6 +14,7 @@ from larq_rep.training.schedules import (
     Cosine,
     EDESchedule,
     Exponential,
+    INQSchedule,
     LearningRate,
     Linear,
     RBNNSchedule,
@@ -385,6 +386,7 @@ def test_every_rotation_needs_one_kernel():
     "schedule, wanted",
     [
         (EDESchedule(), "EDESign or LibraSign whose t"),
+        (INQSchedule(), "PowerOfTwo whose codes"),
         (ReCUSchedule(), "ReCUSign whose tau"),
         (RBNNSchedule(), "StandardizedSign or RotatedSign whose t"),
     ],
