@@ -153,6 +153,8 @@ def convert(
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
     findings += audit_flatbuffer(flatbuffer, content, binary.layers | _foreign_layers(graph, flatbuffer))
+    # The planes of one convolution have the same.
+    findings = list(dict.fromkeys(findings))
     if any(finding.error for finding in findings):
         raise ConversionError([finding for finding in findings if finding.error])
     folded_away = 0

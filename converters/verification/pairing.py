@@ -44,16 +44,15 @@ def pair_signs(model: ForcedModel, convolutions: Convolutions, result: Verificat
         unused = [t for t in fitting if t not in model.bits.values()]
         model.bits[name] = (unused or fitting)[0]
         choices[name] = fitting
-    # Those behind others are mended after them.
-    order = {node.name: i for i, node in enumerate(model.graph.nodes)}
-    model.bits = dict(sorted(model.bits.items(), key=lambda pair: order[model.signs[pair[0]].output.op.name]))
     return choices
 
 
 def mend_pairs(
     model: ForcedModel, choices: dict[str, list[int]], inputs: Sequence[np.ndarray], values: dict[int, np.ndarray]
 ) -> None:
-    """Mends the first bad pair until there is none: layers with equal weights can be told apart only by their data.
+    """Mends bad pairs until there is none: layers with equal weights can be told apart only by their data.
+
+    What is computed from a bad pair may be mended wrongly, and again when that pair is good.
 
     # Arguments
         model: The model, whose `bits` are mended.
@@ -72,7 +71,7 @@ def mend_pairs(
         return bits, 0.0 if found is None else relative_error(rescaled(found, front)[0], front)[0]
 
     for _ in range(len(model.bits)):
-        fronts = model.run(inputs, values).fronts
+        fronts, better = model.run(inputs, values).fronts, {}
         for name, tensor in model.bits.items():
             candidates = {tensor, *choices[name]}
             if len(candidates) == 1:
@@ -80,10 +79,10 @@ def mend_pairs(
             wrong = {t: disagreement(t, model.signs[name], fronts[name]) for t in candidates}
             best = min(wrong, key=lambda t: wrong[t])
             if wrong[best] < wrong[tensor]:
-                model.bits[name] = best
-                break
-        else:
+                better[name] = best
+        if not better:
             return
+        model.bits |= better
 
 
 def _unpacked_shape(flatbuffer: Flatbuffer, tensor: int, sign: BinaryActivation) -> tuple[int, ...]:

@@ -360,6 +360,14 @@ def test_planes_that_are_none(quantizer, words):
         convert(model_of(convolution(input_quantizer=quantizer)))
 
 
+def test_maps_that_are_too_small_for_zero_padding():
+    """The finding comes once for a convolution, not for each of its planes."""
+    with pytest.raises(ConversionError) as caught:
+        convert(model_of(convolution(input_quantizer=Shifted(2), padding="same"), shape=(2, 2, 32)))
+    assert [(finding.rule, finding.where) for finding in caught.value.findings] == [("small-map", "own")]
+    check(model_of(convolution(padding="same"), shape=(2, 2, 32)), 2)
+
+
 # What is wrong fails
 
 
