@@ -75,7 +75,7 @@ def CBCNResNet18(
     """CBCN, the circulant binary ResNet-18 with one convolution in a block and maps of 256 to 2048 channels.
 
     48835048 trainable parameters, 43941888 of them binary, each of which is in four filters; at 224 x 224: 26820476928
-    BOPs, 1707230208 FLOPs, 2126299136 OPs, more than the real ResNet-18 has. A flatbuffer stores 175767552 binary
+    BOPs, 1707229184 FLOPs, 2126299136 OPs, more than the real ResNet-18 has. A flatbuffer stores 175767552 binary
     weights.
 
     Our choices: TensorFlow's alignment of `"same"` padding in the strided convolutions and the max pooling, and
