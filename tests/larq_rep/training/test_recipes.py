@@ -500,7 +500,7 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
             "hinge",
             "loss should be 'cross_entropy' or 'distribution' or 'squared_hinge', found 'hinge'",
         ),
-        ("fracbnn", "activations", "ternary", "activations should be 'binary' or 'real', found 'ternary'"),
+        ("fracbnn", "activations", "ternary", "activations should be 'binary' or 'real' or 'tanh', found 'ternary'"),
         ("bop-bireal", "gamma", 0.1, r"gamma: expected tuple.*found 0\.1"),
         ("fracbnn", "learning_rate", "fast", r"learning_rate: expected float"),
         ("fracbnn", "at", 30, r"at: expected tuple.*found 30"),
