@@ -209,7 +209,6 @@ def several_bits(quantizer, **arguments):
         # Weights of several bits as DoReFa-Net has them are no activations.
         ([lq.quantizers.DoReFa(k_bit=2, mode="weights"), binary_kernel()], 0, 1),
     ],
-    ids=str,
 )
 def test_activations_of_several_bits(stack, bops, flops):
     cost = count(sequential(IMAGE, *stack))
