@@ -106,6 +106,7 @@ class Phase:
         """
         for name, lowest, highest in (
             ("learning_rate", 0, math.inf),
+            ("threshold", 0, math.inf),
             ("weight_decay", 0, math.inf),
             ("label_smoothing", 0, 1),
             ("temperature", 1e-6, math.inf),
