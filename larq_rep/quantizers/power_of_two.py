@@ -70,7 +70,7 @@ class PowerOfTwo(QuantizerWithVariables):
 
     def __init__(self, bits: int = 5, **kwargs):
         super().__init__(**kwargs)
-        if bits not in INQ_FRACTIONS:
+        if not isinstance(bits, int) or bits not in INQ_FRACTIONS:
             raise ValueError(f"PowerOfTwo '{self.name}' needs 2 to 5 bits, but got bits={bits!r}.")
         self.precision = bits
         self._powers = 2 ** (bits - 2)

@@ -188,7 +188,7 @@ def test_power_of_two_freezes_the_largest_first_and_passes_gradients_to_the_othe
     assert np.abs(z[~frozen & (z != w)]).max() == np.abs(y[frozen]).max()
 
 
-@pytest.mark.parametrize("bits", [1, 6, "2"])
+@pytest.mark.parametrize("bits", [1, 6, "2", 2.0])
 def test_bits_must_be_2_to_5(bits):
     with pytest.raises(ValueError, match=f"PowerOfTwo 'q' needs 2 to 5 bits, but got bits={bits!r}"):
         PowerOfTwo(bits, name="q")
