@@ -54,6 +54,7 @@ def _abc_net(image, num_classes, weight_bases, input_bases):
     dataset="imagenet",
     source="inferred",
     multiple=8,
+    first_phase="real weights",
     variants=(
         Variant({"weight_bases": 5, "input_bases": 5}, results=(Result(65.0, None, "ReActNet, Table 1, (1/1) x 5"),)),
         Variant({"weight_bases": 1, "input_bases": 1}, results=(Result(42.7, 67.6, "BinaryDenseNet, Table 3"),)),

@@ -69,7 +69,7 @@ def build(name: str, layers: Callable[..., tf.Tensor], common: Common, **options
     checkpoint = _checkpoint(name, common.weights, file, said)
     image = _image_input(name, common, DATASETS[key].input_shape, multiple)
     classes = (common.num_classes or DATASETS[key].num_classes) if common.include_top else None
-    with _quiet_larq():
+    with quiet_larq():
         outputs = layers(_mirrored(image, file), classes, **options)
     model = RecordedModel(tf.keras.utils.get_source_inputs(image), outputs, name=name)
     size = {"input_shape": tuple(image.shape[1:]), "include_top": common.include_top, "num_classes": classes}
@@ -107,7 +107,7 @@ def build_rep(
     own = {"beta": beta, "last_layer": last_layer, "stem": stem, "bn": bn}
     file = _find_weights(network, weights, arguments)
     checkpoint = _checkpoint(name, weights, file, arguments | own)
-    with _quiet_larq():
+    with quiet_larq():
         model = network.base.constructor(**arguments)
         record = Record(name, {**own, **model.record.arguments})
         if file is not None:
@@ -119,7 +119,7 @@ def build_rep(
 
 
 @contextlib.contextmanager
-def _quiet_larq() -> Iterator[None]:
+def quiet_larq() -> Iterator[None]:
     """Larq warns of binary kernels without a clip; most networks of the literature have none on purpose."""
     logger = logging.getLogger("larq.layers_base")
     level = logger.level

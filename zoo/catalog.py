@@ -92,8 +92,8 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
         "",
         "Written by `make docs` from the records in `zoo/`. Parameters are the trainable ones; OPs are FLOPs + BOPs / "
         "64 for one image of the published size, without batch normalisation; the size is that of the trainable "
-        "weights, 1 bit each if binary and 32 bits if not. Top-1 accuracies are the published ones, none was measured "
-        "here.",
+        "weights, each in the bits of its quantizer, or 32 without one. Top-1 accuracies are the published ones, none "
+        "was measured here.",
         "",
         "`larq_rep.zoo.NAME(...)` builds a network, `lce zoo show NAME` counts it layer by layer. The networks of "
         "larq_zoo need the extra `larq-rep[zoo]`.",

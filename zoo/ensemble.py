@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from larq_rep.layers import Vote
 from larq_rep.record import recorded
-from larq_rep.zoo.build import Common, Shape, Weights, build
+from larq_rep.zoo.build import Common, Shape, Weights, build, quiet_larq
 from larq_rep.zoo.common import logits_dtype
 from larq_rep.zoo.papers import BENN
 from larq_rep.zoo.records import Result, Variant, get_model, register
@@ -57,7 +57,8 @@ def Ensemble(network: str, members: int = 6, *, vote: str = "soft", **arguments:
     if taken := {"weights", "input_tensor"} & arguments.keys():
         raise TypeError(f"Ensemble takes no {' and no '.join(sorted(taken))}: its members have initial values.")
     member = get_model(network, **arguments)
-    output = _joined(member, member.input, members, vote, "Ensemble")
+    with quiet_larq():
+        output = _joined(member, member.input, members, vote, "Ensemble")
     return recorded(tf.keras.Model(member.input, output, name=f"{members}x{network}"), member.record)
 
 

@@ -124,7 +124,9 @@ def _group_net(image, num_classes, depth, bases, gates, scales, shortcut):
     return classifier(x, num_classes, "fc")
 
 
-_RECORD: dict[str, Any] = dict(family="group_net", paper=GROUP_NET, dataset="imagenet", source="code", multiple=8)
+_RECORD: dict[str, Any] = dict(
+    family="group_net", paper=GROUP_NET, dataset="imagenet", source="code", multiple=8, first_phase="real weights"
+)
 
 
 @register(

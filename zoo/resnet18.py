@@ -288,7 +288,8 @@ def ResNet18(
     stem also has binary weights; a real classifier, which accounts of its operations assume, is the default. XNOR-Net
     has a real stem with ReLU, real shortcut convolutions and no other ReLU. There is no code of trained binarization
     either: `"xnor_trained"` is our XNOR-Net with a trained scale for each filter in place of the mean magnitude, as in
-    the first case of XNOR-Net++; 3840 parameters more.
+    the first case of XNOR-Net++; 3840 parameters more. The gradient of its signs is the identity, and nothing
+    constrains its latent weights.
 
     Structure, names and initial values follow the authors' code where it exists. Our choices: TensorFlow's
     alignment of `"same"` padding in strided convolutions and the max pooling (PyTorch code pads the other side;

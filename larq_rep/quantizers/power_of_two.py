@@ -71,7 +71,7 @@ class PowerOfTwo(QuantizerWithVariables):
 
     def __init__(self, bits: int = 5, **kwargs):
         super().__init__(**kwargs)
-        if bits not in INQ_FRACTIONS:
+        if not isinstance(bits, int) or bits not in INQ_FRACTIONS:
             raise ValueError(f"PowerOfTwo '{self.name}' needs 2 to 5 bits, but got bits={bits!r}.")
         self.precision = bits
         self._powers = 2 ** (bits - 2)
@@ -110,7 +110,8 @@ class PowerOfTwo(QuantizerWithVariables):
         # Of x = m 2^e with 1/2 <= m < 1, the logarithm is rounded down to e - 1.
         exponents = np.frexp(4 * magnitude / 3)[1] - 1
         if not codes.any():
-            self.largest.assign(2.0 ** exponents.max())
+            # Not the largest exponent: that of a weight of 0 is -1.
+            self.largest.assign(2.0 ** exponents[magnitude.argmax()])
         largest = float(self.largest)
         steps = np.clip(np.frexp(largest)[1] - exponents, 1, self._powers)
         steps[magnitude < largest * 2.0**-self._powers] = self._powers + 1

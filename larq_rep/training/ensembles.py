@@ -77,7 +77,7 @@ def boosting(
         model: A model of `larq_rep.zoo.Ensemble`, or another that ends with the layer `Vote`.
         fit: `fit(member, weights)` trains a model, as in `bagging`.
         images: The training images as `predict` takes them: an array, or batches in a `tf.data.Dataset`.
-        labels: Their classes.
+        labels: Their classes as numbers, `(images,)` or `(images, 1)`.
         start: Whether a member starts with initial values of its own, `"indep"`, or with the weights of the member
             before, `"seq"`.
 
@@ -85,7 +85,7 @@ def boosting(
         The weights of the images that a further member would be trained with.
 
     # Raises
-        ValueError: If `start` is neither.
+        ValueError: If `start` is neither, or a member does not answer each label.
 
     # References
         - [Binary Ensemble Neural Network: More Bits per Network or More Networks per
@@ -93,6 +93,7 @@ def boosting(
     """
     if start not in ("indep", "seq"):
         raise ValueError(f"boosting: start should be 'indep' or 'seq', found {start!r}.")
+    labels = np.ravel(labels)
     vote, size, classes = _vote(model), len(labels), model.output_shape[-1]
     weights, factors = np.ones(size), []
     previous: tf.keras.Model | None = None
@@ -100,7 +101,12 @@ def boosting(
         if previous is not None and start == "seq":
             member.set_weights(previous.get_weights())
         fit(member, weights.astype(np.float32))
-        wrong = member.predict(images, verbose=0).argmax(axis=-1) != labels
+        answers = member.predict(images, verbose=0).argmax(axis=-1)
+        if answers.shape != labels.shape:
+            raise ValueError(
+                f"boosting: {len(answers)} images have {size} labels. Give each image the number of its class."
+            )
+        wrong = answers != labels
         error = np.clip(weights[wrong].sum() / size, 0.5 / size, 1 - 0.5 / size)
         factors.append(np.log((1 - error) / error) + np.log(classes - 1))
         weights *= np.exp(np.where(wrong, factors[-1], -factors[-1]))

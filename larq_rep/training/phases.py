@@ -10,7 +10,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.layers import BatchNormalization
+from larq_rep.layers import BatchNormalization, CirculantConv2D
 from larq_rep.quantizers.base import binarizes
 from larq_rep.record import recorded
 from larq_rep.signs import input_quantizer
@@ -46,11 +46,21 @@ def with_real_weights(
 
     # Raises
         ValueError: If no layer has a kernel quantizer, a quantizer has other weights of its own, which a network
-            without it could not learn, or with `"tanh"` an input quantizer is no layer.
+            without it could not learn, a layer cannot do without its kernel quantizer, or other `activations` than
+            `"binary"` are asked for where activations have several bits or with `"tanh"` an input quantizer is no
+            layer.
     """
     quantized = [layer for layer in model.layers if getattr(layer, "kernel_quantizer", None) is not None]
     if not quantized:
         raise ValueError(f"with_real_weights: no layer of model '{model.name}' has a kernel quantizer.")
+    for layer in quantized:
+        if isinstance(layer, CirculantConv2D):
+            raise ValueError(
+                f"with_real_weights: '{layer.name}' is a CirculantConv2D, whose filters its kernel quantizer makes. "
+                "Networks with it are trained in one phase."
+            )
+    if activations != "binary":
+        _check_no_several_bits(model, activations)
     signed = {
         layer.name: sign for layer in model.layers if (sign := input_quantizer(layer)) and activations != "binary"
     }
@@ -86,6 +96,18 @@ def with_real_weights(
         return config
 
     return rebuilt(model, change, anew=[layer.name for layer in anew])
+
+
+def _check_no_several_bits(model: tf.keras.Model, activations: str) -> None:
+    for layer in model.layers:
+        own = layer if isinstance(layer, lq.quantizers.Quantizer) else getattr(layer, "activation", None)
+        quantizer = getattr(layer, "input_quantizer", None) or own
+        if 1 < (getattr(quantizer, "precision", None) or 32) < 32:
+            raise ValueError(
+                f"with_real_weights: activations={activations!r} takes the place of signs alone, but "
+                f"{type(quantizer).__name__} of '{layer.name}' has {quantizer.precision} bits. Leave activations as they "
+                "are: activations='binary'."
+            )
 
 
 def with_binary_weights(model: tf.keras.Model) -> tf.keras.Model:

@@ -30,7 +30,8 @@ class Phase:
 
     # Attributes
         weights: `"binary"`, or `"real"`: latent weights that are used as they are.
-        activations: `"binary"`, or with real weights `"real"`: nothing takes their signs, or `"tanh"` in their place.
+        activations: `"binary"`: as they are, also if they have several bits; or with real weights and in place of signs
+            `"real"`: nothing, or `"tanh"`.
         epochs: Number of epochs.
         batch_size: Images a step, over all replicas.
         drop_last: Whether an epoch leaves out the images that do not fill a batch; they differ in each epoch.
@@ -106,6 +107,7 @@ class Phase:
         """
         for name, lowest, highest in (
             ("learning_rate", 0, math.inf),
+            ("threshold", 0, math.inf),
             ("weight_decay", 0, math.inf),
             ("label_smoothing", 0, 1),
             ("temperature", 1e-6, math.inf),

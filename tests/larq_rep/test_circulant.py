@@ -98,7 +98,8 @@ def test_refuses_other_kernels(shape):
     [
         ({"filters": 6}, "needs a multiple of 4 filters, but got filters=6"),
         ({"groups": 4}, "groups=1 only, but got 'channels_last' and 4"),
-        ({"kernel_quantizer": None}, "needs a kernel quantizer, which makes the turns"),
+        ({"kernel_quantizer": None}, "needs the kernel quantizer CirculantKernel, which .* but got None"),
+        ({"kernel_quantizer": "ste_sign"}, "needs the kernel quantizer CirculantKernel, which .* but got 'ste_sign'"),
         ({"data_format": "channels_first"}, "but got 'channels_first'"),
     ],
 )

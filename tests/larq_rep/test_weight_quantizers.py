@@ -157,6 +157,15 @@ def test_power_of_two_at_the_borders():
     np.testing.assert_array_equal(quantizer(w), [4, 4, 2, 2, -2, 1, 0.5, 0.5, -0.5, 0, 0, 0])
 
 
+def test_a_weight_of_zero_changes_no_power_of_two():
+    """The others are much smaller than 1, as in a trained layer of many channels."""
+    w = np.array([0, 0.03, -0.02, 0.001, 0])
+    quantizer = PowerOfTwo(2, dtype="float64")
+    quantizer(w)
+    quantizer.freeze(w, 1)
+    np.testing.assert_array_equal(quantizer(w), [0, 2.0**-5, -(2.0**-5), 0, 0])
+
+
 def test_power_of_two_freezes_the_largest_first_and_passes_gradients_to_the_others():
     w, dy = kernel_and_upstream()
     quantizer = PowerOfTwo(3, dtype="float64")
@@ -179,7 +188,7 @@ def test_power_of_two_freezes_the_largest_first_and_passes_gradients_to_the_othe
     assert np.abs(z[~frozen & (z != w)]).max() == np.abs(y[frozen]).max()
 
 
-@pytest.mark.parametrize("bits", [1, 6, "2"])
+@pytest.mark.parametrize("bits", [1, 6, "2", 2.0])
 def test_bits_must_be_2_to_5(bits):
     with pytest.raises(ValueError, match=f"PowerOfTwo 'q' needs 2 to 5 bits, but got bits={bits!r}"):
         PowerOfTwo(bits, name="q")

@@ -58,6 +58,12 @@ def test_members_begin_with_values_of_their_own():
     assert first.shape == second.shape and np.all(first != second)
 
 
+def test_larq_is_quiet_about_kernels_without_a_clip(caplog):
+    """As in the constructor of the network."""
+    small()
+    assert not caplog.records
+
+
 def test_form(tmp_path):
     model = randomize(small())
     check_training_and_saving(model, str(tmp_path / "model.h5"))

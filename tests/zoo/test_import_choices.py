@@ -180,6 +180,15 @@ def test_first_phases_are_those_of_the_recipes():
         "rbnn": [("ResNet18", {"method": "rbnn", "dataset": "cifar100"}), ("VGGSmall", {"method": "rbnn"})],
         "aresbnet": [("AresBNet18", {})],
         "binarydensenet": [("BinaryDenseNet28", {})],
+        "group-net": [("GroupNet18", {"bases": 5, "scales": True}), ("GroupNet34", {})],
+        "abc-net": [("ABCNet18", {}), ("ABCNet18", {"weight_bases": 1, "input_bases": 1})],
+        "ttq": [("TTQResNet18", {})],
+        "inq": [("INQResNet18", {"bits": 5})],
+        "syq": [("SYQResNet18", {})],
+        "bwn": [("BWNResNet18", {})],
+        "twn": [("TWNResNet18", {"width": 96})],
+        "cbcn": [("CBCNResNet18", {})],
+        "lq-nets": [("LQNetResNet34", {})],
     }
     for recipe, networks in recipes.items():
         first = get_recipe(recipe).phases[0]

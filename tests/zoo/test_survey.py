@@ -105,6 +105,20 @@ def test_no_accuracy_is_printed_wrongly():
     assert compared > 120
 
 
+def test_operations_that_are_plotted():
+    """BinaryDenseNet, Figure 4 divides BOPs by 32; neither it nor 1.63e8 of ReActNet's Table 1 has the classifier."""
+    costs, classifier = catalog.stored_costs(), 512000
+    for network, expected in (
+        ("ResNet18(method='xnor')", 189665280),
+        ("BiRealNet18()", 189665280),
+        ("TBNResNet18()", 242049024),
+        ("DoReFaResNet18()", 331563008),
+        ("ABCNet18(weight_bases=5, input_bases=5)", 1442660352),
+    ):
+        assert costs[network]["flops"] - classifier + costs[network]["bops"] / 32 == expected
+    assert costs["BiRealNet18()"]["ops"] - classifier == 163473408
+
+
 # Other strides, more operations of gates, and a sum that is not that of the paper's own BOPs / 64 and FLOPs.
 OTHERWISE = {"Bi-RealNet-152": ("BOPs", "FLOPs", "OPs"), "Real-to-Binary Net": ("FLOPs", "OPs"), "ReActNet-B": ("OPs",)}
 

@@ -21,7 +21,7 @@ from larq_rep_cli.errors import InputError, refusing
 def list_(pattern: str, family: str | None, dataset: str | None, as_json: bool) -> None:
     """Lists the networks whose names match PATTERN, ignoring case, in all their published forms.
 
-    Parameters, OPs (FLOPs + BOPs / 64) and size (1 bit for a binary weight, 32 for others) are for the published
+    Parameters, OPs (FLOPs + BOPs / 64) and size (a weight has the bits of its quantizer, or 32) are for the published
     image size; the accuracy is the published one. docs/zoo.md has more.
     """
     terminal.quiet_tensorflow()

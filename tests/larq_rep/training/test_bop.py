@@ -154,6 +154,7 @@ def test_options_that_do_not_go_together():
         ({"weights": "real"}, "optimizer='bop' needs weights='binary', found 'real'"),
         ({"weight_decay": 0.1}, "optimizer='bop' needs weight_decay=0, found 0.1"),
         ({"gamma": (0.1, 0.0)}, "gamma should be two numbers"),
+        ({"threshold": -0.1}, "threshold should be 0 to inf, found -0.1"),
         ({"optimizer": "adam", "activations": "real"}, "activations='real' needs weights='real', found 'binary'"),
         ({"optimizer": "adam", "activations": "tanh"}, "activations='tanh' needs weights='real', found 'binary'"),
         ({"loss": "squared_hinge", "label_smoothing": 0.1}, "loss='squared_hinge' needs label_smoothing=0"),

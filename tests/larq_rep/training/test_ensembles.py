@@ -89,6 +89,15 @@ def test_boosting_matches_the_formulas(start):
     np.testing.assert_allclose(starts, expected, rtol=1e-5)
 
 
+def test_boosting_takes_labels_as_keras_data_sets_have_them():
+    expected, found = ensemble(), ensemble()
+    found.set_weights(expected.get_weights())
+    weights = boosting(expected, lambda member, weights: None, IMAGES, LABELS)
+    np.testing.assert_array_equal(boosting(found, lambda member, weights: None, IMAGES, LABELS[:, None]), weights)
+    with pytest.raises(ValueError, match="boosting: 8 images have 24 labels. Give each image the number of its class"):
+        boosting(found, lambda member, weights: None, IMAGES, np.eye(3)[LABELS])
+
+
 def test_boosting_refuses_another_start():
     with pytest.raises(ValueError, match="boosting: start should be 'indep' or 'seq', found 'warm'"):
         boosting(ensemble(), lambda member, weights: None, IMAGES, LABELS, start="warm")

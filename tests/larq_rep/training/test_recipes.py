@@ -11,8 +11,8 @@ import support
 import tensorflow as tf
 
 from larq_rep import zoo
-from larq_rep.layers import RPReLU
-from larq_rep.quantizers import EDESign, LeakyRSign, ReCURSign, ReCUSign
+from larq_rep.layers import CirculantConv2D, RPReLU
+from larq_rep.quantizers import EDESign, LeakyRSign, ReCURSign, ReCUSign, Thermometer
 from larq_rep.signs import signs
 from larq_rep.training import Config
 from larq_rep.training.folder import in_common
@@ -744,6 +744,28 @@ def test_hyperbolic_tangents_in_place_of_signs():
     own = lq.layers.QuantConv2D(4, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="conv")
     with pytest.raises(ValueError, match="'conv' takes the sign of its input itself"):
         with_real_weights(tf.keras.Model(image, own(image)), activations="tanh")
+
+
+@pytest.mark.parametrize("activations", ["real", "tanh"])
+@pytest.mark.parametrize("place", ["input_quantizer", "layer", "activation"])
+def test_activations_of_several_bits_are_no_signs(place, activations):
+    """They are quantized in the first phase, too; else nothing would replace them."""
+    image = x = tf.keras.Input((4, 4, 2))
+    quantizer = Thermometer(name="q")
+    if place != "input_quantizer":
+        x = (quantizer if place == "layer" else tf.keras.layers.Activation(quantizer, name="q"))(x)
+    own = {"input_quantizer": quantizer} if place == "input_quantizer" else {}
+    model = tf.keras.Model(image, lq.layers.QuantConv2D(2, 3, kernel_quantizer="ste_sign", name="conv", **own)(x))
+    named = "conv" if own else "q"
+    with pytest.raises(ValueError, match=f"Thermometer of '{named}' has 2 bits. .* activations='binary'"):
+        with_real_weights(model, activations=activations)
+    with_real_weights(model)
+
+
+def test_circulant_convolutions_have_one_phase():
+    image = tf.keras.Input((4, 4, 4))
+    with pytest.raises(ValueError, match="'conv' is a CirculantConv2D, whose filters its kernel quantizer makes"):
+        with_real_weights(tf.keras.Model(image, CirculantConv2D(4, 3, name="conv")(image)))
 
 
 @pytest.mark.parametrize(
