@@ -56,7 +56,7 @@ class SignComparison:
         magnitude += image.noise(producer.inputs[0]) / TOLERANCE
         found = file_front(self._model.flatbuffer, sign, tensor, image.values)
         negative = matching.unpack(image.values[tensor], expected.shape[-1]) < 0
-        flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
+        flipped = sign.negative(expected) != negative
         self._result.activations += flipped.size
         self._result.flips += int(flipped.sum())
         if exact := int(np.sum(flipped & (expected == 0))):
