@@ -271,7 +271,8 @@ def test_quantizer_whose_code_a_file_lacks(tmp_path):
     model = model_of(convolution(input_quantizer=Unregistered(2)))
     tf.saved_model.save(model, tmp_path / "exported")
     content, report = convert(tmp_path / "exported")
-    assert [finding.rule for finding in report.findings] == ["binary-weight-float"] and report.binary == 0
+    (finding,) = report.findings
+    assert finding.rule == "binary-weight-float" and "`planes`" in finding.message and report.binary == 0
     x = images(model)
     np.testing.assert_allclose(interpreter(content).predict(x), model.predict(x, verbose=0), atol=1e-4)
 
@@ -490,21 +491,27 @@ def test_wrong_plane_is_found(converted, fault, stages, number):
 
 
 def thresholds(flatbuffer):
-    """Constants that are compared with the maps."""
-    readers = [op for op in flatbuffer.operators if op.name in ("SUB", "ADD")]
-    found = {t for op in readers for t in op.inputs if (c := flatbuffer.constant(t)) is not None and c.size == 1}
-    return sorted(found)
+    """Constants that maps are compared with, or that are added to such numbers."""
+    readers = [op for op in flatbuffer.operators if op.name in ("SUB", "ADD", "LESS")]
+    return sorted({t for op in readers for t in op.inputs if flatbuffer.constant(t) is not None})
 
 
-def test_wrong_threshold_is_found(converted):
-    model, content = converted
+@pytest.mark.parametrize("quantizer", [DoReFa(2), *others_slow([DoReFa(4), quantizers.Thermometer()], 0)])
+def test_wrong_threshold_is_found(quantizer):
+    """Also of one channel, and where no number is between the right and the wrong threshold."""
+    first = convolution(32, padding="same", kernel_quantizer=Bases(2))
+    model = model_of(first, keras.BatchNormalization(), convolution(16, input_quantizer=quantizer, name="second"))
+    content, _ = convert(model)
+    assert verify(model, content, images(model), runtime="lce").ok
     found = thresholds(Flatbuffer(content))
-    assert found
+    assert len(found) >= 3
     for tensor in found:
         flatbuffer = Flatbuffer(content)
-        flatbuffer.set_constant(tensor, flatbuffer.constant(tensor) * np.float32(1.01))
+        constant = flatbuffer.constant(tensor).copy()
+        constant.flat[-1] += np.float32(0.02)
+        flatbuffer.set_constant(tensor, constant)
         result = verify(model, flatbuffer.pack(), images(model), runtime="lce")
-        assert "sign" in {d.stage for d in result.differences}
+        assert "sign" in {d.stage for d in result.differences}, tensor
 
 
 class WrongThreshold(DoReFa):
