@@ -68,6 +68,7 @@ QUANTIZERS = {
     "Uniform": quantizers.Uniform,
     "Thermometer": quantizers.Thermometer,
     "LearnedLevels": quantizers.LearnedLevels,
+    "SteTern": lambda: lq.quantizers.SteTern(threshold_value=0.3),
     "TernaryInput": quantizers.TernaryInput,
     "ZeroOneSign": quantizers.ZeroOneSign,
     "ResidualSigns": quantizers.ResidualSigns,
