@@ -8,6 +8,7 @@ from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.graph import FrozenGraph, Site
+from larq_rep.converters.sign_patterns import double_sign
 from larq_rep.converters.tensors import PADS, add_constant, constant_value, resolve
 
 _Padding = list[list[int]]
@@ -22,10 +23,13 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
 
     Quantized kernels are computed here and become constants. LCE would compute them too, but with its own rounding,
     which may differ where a weight is near its threshold, and some large ones not at all.
+
+    LCE takes `sign(sign(x) + y)` for `sign(x)`, whatever y is. Twice the sum has the same sign, and LCE computes it.
     """
     graph_def = graph_pb2.GraphDef()
     graph_def.CopyFrom(graph.definition)
     _fold_kernels(graph, graph_def)
+    _double_sums(graph, graph_def)
     trimmed = _trim_padding(graph, graph_def)
     # Replaced nodes are left out: the converter may stumble over them.
     return needed_for(graph_def, [x.op.name for x in (*graph.inputs, *graph.outputs)]), trimmed
@@ -51,6 +55,20 @@ def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
         if site.kernel.name in names:
             # The second input, also in a transposed convolution.
             by_name[site.node.name].input[1] = names[site.kernel.name]
+
+
+def _double_sums(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
+    by_name = {node.name: node for node in graph_def.node}
+    for node in graph.nodes:
+        inner = resolve(node.inputs[0]).op if node.type == "Sign" else None
+        if inner is None or inner.type not in ("Add", "AddV2") or double_sign(node) is not None:
+            continue
+        if any(resolve(x).op.type == "Sign" for x in inner.inputs):
+            name = f"{node.name}/doubled"
+            add_constant(graph_def, f"{name}/two", np.array(2, node.inputs[0].dtype.as_numpy_dtype))
+            doubled = graph_def.node.add(name=name, op="Mul", input=[by_name[node.name].input[0], f"{name}/two"])
+            doubled.attr["T"].type = node.inputs[0].dtype.as_datatype_enum
+            by_name[node.name].input[0] = name
 
 
 def _trim_padding(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:

@@ -22,8 +22,8 @@ _SIGNATURES = ("serving_default", "serve")
 _EXPECTED = "Expected a .h5 or .keras file or a SavedModel folder."
 _SAVED_MODEL = (
     "Save the model as a SavedModel folder, model.save('folder'), which holds what its layers compute and needs no "
-    "classes. Or register them in Python (larq.utils.register_keras_custom_object), which a command cannot do, and "
-    "call larq_rep.converters.convert there."
+    "classes; only a quantizer of several bits does, for its convolution to be bitpacked. Or register them in Python "
+    "(larq.utils.register_keras_custom_object), which a command cannot do, and call larq_rep.converters.convert there."
 )
 _OTHER_FORMATS = {
     ".tflite": "It is converted already: `lce inspect` and `lce fold` take such files.",

@@ -36,7 +36,10 @@ from larq_rep.converters.tensors import (
 )
 
 # Operators behind which a map has the same levels.
-_REARRANGING = (*PADS, *LAYOUT, "SpaceToBatchND", "StridedSlice", "Slice", "GatherV2", "Tile", "ReverseV2", "MaxPool")
+_REARRANGING = (
+    *(*PADS, *LAYOUT, "SpaceToBatchND", "StridedSlice", "Slice", "GatherV2", "Tile", "ReverseV2", "MaxPool", "Relu"),
+    *("ConcatV2", "Split", "SplitV", "ResizeNearestNeighbor", "SpaceToDepth", "DepthToSpace"),
+)
 # How far the sum of float32 coefficients may be from 0, and the magnitudes of the weights of a filter apart.
 _ROUNDING = 1e-5
 
@@ -215,18 +218,23 @@ class _Rewriting:
 
     def _bases(self, kernel: tf.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
         """The number of each filter, and the signs, of the binary kernels that a kernel is the sum of."""
+        filters = kernel.shape[-1]
         source, between = _route(kernel)
         if mark_of(source.op) == BASES and not between:
             values = self._session.run(list(source.op.inputs)[1:])
             pairs = [*zip(values[::2], values[1::2], strict=True)]
+            if any(np.size(scale) not in (1, filters) for scale, _ in pairs):
+                raise _NotLoweredError("the `bases` of its kernel need one number each, or one for each filter")
+            if any(signs.shape != kernel.shape or np.any(np.abs(signs) != 1) for _, signs in pairs):
+                raise _NotLoweredError("the `bases` of its kernel are not all -1 and +1 in the shape of the kernel")
         else:
             weights = self._session.run(kernel)
             magnitude = np.abs(weights.reshape(-1, weights.shape[-1])).astype(np.float64)
             mean = magnitude.mean(axis=0)
-            if len(magnitude) < 2 or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
+            finite = np.isfinite(mean).all()
+            if len(magnitude) < 2 or not finite or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
                 raise _NotLoweredError
             pairs = [(mean, weights)]
-        filters = kernel.shape[-1]
         return [
             (np.broadcast_to(np.reshape(scale, -1), filters).astype(np.float64), np.where(signs < 0, -1, 1).astype("f"))
             for scale, signs in pairs
@@ -239,7 +247,11 @@ class _Rewriting:
             raise _NotLoweredError("the levels of its quantizer depend on the data")
         if any(binary_activation(x.op) is None for x in signs):
             raise _NotLoweredError("its quantizer writes its planes in a form that LCE does not take for signs")
-        first, *others = map(float, self._session.run(numbers))
+        if any(x.shape.num_elements() != 1 for x in numbers):
+            raise _NotLoweredError("the `planes` of its quantizer need one number each, the same for all channels")
+        if not signs or any(x.shape != levels.shape for x in signs):
+            raise _NotLoweredError("the `planes` of its quantizer are no signs in the shape of its input")
+        first, *others = (float(np.reshape(x, ())) for x in self._session.run(numbers))
         return Planes(levels.name, first, [x.name for x in signs], others)
 
     def _padded(self, convolution: NodeDef, planes: Planes, window: _Window) -> list[str]:
@@ -287,13 +299,26 @@ def _route(tensor: tf.Tensor) -> tuple[tf.Tensor, list[tf.Operation]]:
     between = []
     while not mark_of(tensor.op):
         if tensor.op.type in _REARRANGING:
+            first, *others = _sources(tensor.op)
+            if any(mark_of(_route(x)[0].op) != PLANES for x in others):
+                break
             between.append(tensor.op)
-            tensor = tensor.op.inputs[0]
+            tensor = first
         elif tensor.op.type in PASS_THROUGH:
             tensor = tensor.op.inputs[tensor.value_index]
         else:
             break
     return tensor, between
+
+
+def _sources(node: tf.Operation) -> list[tf.Tensor]:
+    """The tensors whose values an operator rearranges."""
+    match node.type:
+        case "ConcatV2":
+            return list(node.inputs)[:-1]
+        case "Split":
+            return [node.inputs[1]]
+    return [node.inputs[0]]
 
 
 def _window(node: tf.Operation, levels: tf.Tensor, between: list[tf.Operation]) -> _Window:

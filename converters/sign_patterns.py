@@ -35,6 +35,12 @@ class BinaryActivation:
     negated: bool = False
     positive_at_zero: bool = True
 
+    def negative(self, front: np.ndarray) -> np.ndarray:
+        """Where the output is -1, for the values in front of it: `compared` less the threshold, with the other sign if
+        the output is negated.
+        """
+        return (front < 0) | ((front == 0) & (not self.positive_at_zero))
+
 
 def binary_activation(node: tf.Operation) -> BinaryActivation | None:
     """The binary activation that a node computes, if any."""

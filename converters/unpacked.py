@@ -139,6 +139,7 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
             f"bare signs; multiply by the factors behind the convolution, and train it like that{smaller}"
         )
     return (
-        "its input is real, and LCE packs a convolution only if both are binary; give it input_quantizer='ste_sign', "
-        f"and train it like that{smaller}"
+        "its input is real, or has levels that no known quantizer makes of signs (`planes`), and LCE packs a "
+        "convolution only if both are binary; give it input_quantizer='ste_sign', or 'dorefa_quantizer' for several "
+        f"bits, and train it like that{smaller}"
     )

@@ -196,7 +196,7 @@ def count(model: tf.keras.Model) -> Cost:
     are called several times count each time. The multiplications of other kinds of layers are not known: such a layer
     is named in `Cost.uncounted` if it has a kernel.
 
-    **Several bits**: activations of K bits whose quantizer has `planes`, and `lq.quantizers.DoReFa` of activations, are
+    **Several bits**: activations of K bits whose quantizer has `planes`, and of Larq's `DoReFa` and `SteTern`, are
     a sum of K maps of +1 and -1. With binary weights they count K times the multiply-accumulates as binary ones, as K
     binary convolutions compute them. So do M times as many if the kernel is a sum of M binary ones (its quantizer has
     `bases`). A ternary map counts as the two signs that it is deployed as. Without such a form the layer is real.

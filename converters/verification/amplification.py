@@ -11,6 +11,7 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters import lce, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.verification.rounding import front_tensors
 
 # These round the same way in every engine: single products and sums, and copies. Convolutions and means do not.
 _EXACT = {"ADD", "SUB", "MUL", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "TILE", "CONCATENATION", "FILL"}
@@ -41,7 +42,7 @@ class Amplification:
             op for op, t in writes if not is_exact(flatbuffer, op) and flatbuffer.dtype(t) == "float32" and op.inputs
         ]
         # What is compared: the values in front of each sign, and the outputs.
-        fronts = [op.inputs[0] for op in flatbuffer.operators if op.name == "LceQuantize"]
+        fronts = [t for bits in self._bits for t in front_tensors(flatbuffer, bits)]
         results = {*fronts, *(op.outputs[0] for op in self._sums), *flatbuffer.outputs} & flatbuffer.producers.keys()
         self._results = sorted(t for t in results if flatbuffer.dtype(t) == "float32")
         self._last: tuple[Sequence[np.ndarray], dict[int, np.ndarray]] | None = None

@@ -12,7 +12,7 @@ from larq_rep.converters.sign_patterns import BinaryActivation
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.operators import lce_operators
 from larq_rep.converters.verification.result import Verification
-from larq_rep.converters.verification.rounding import file_front, relative_error, rescaled
+from larq_rep.converters.verification.rounding import TOLERANCE, file_front, relative_error, rescaled
 from larq_rep.converters.verification.weights import Convolutions
 
 
@@ -67,7 +67,9 @@ def mend_pairs(
         shape = _unpacked_shape(model.flatbuffer, tensor, sign) if found is None else found.shape
         if shape != front.shape:
             return front.size + 1, 0.0
-        bits = int(np.sum((front < 0) != (matching.unpack(values[tensor], front.shape[-1]) < 0)))
+        other = sign.negative(front) != (matching.unpack(values[tensor], front.shape[-1]) < 0)
+        # Rounding decides the others.
+        bits = int(np.sum(other & (np.abs(front) > TOLERANCE * np.abs(front).max())))
         return bits, 0.0 if found is None else relative_error(rescaled(found, front)[0], front)[0]
 
     for _ in range(len(model.bits)):

@@ -109,15 +109,36 @@ def relative_error(
     return float(difference[where] / magnitude if magnitude > 0 else difference[where]), tuple(int(i) for i in where)
 
 
+def front_tensors(flatbuffer: Flatbuffer, tensor: int) -> list[int]:
+    """The tensors of the file whose sign bits are: of one, or of the first minus the second.
+
+    There are none where a convolution writes bits.
+    """
+    producer = flatbuffer.producers[tensor]
+    if producer.name != "LceQuantize":
+        return []
+    (source,) = producer.inputs
+    if flatbuffer.dtype(source) != "bool":
+        return [source]
+    comparison = flatbuffer.producers.get(source)
+    if comparison is None or comparison.name.removesuffix("_EQUAL") not in ("GREATER", "LESS"):
+        return []
+    return list(comparison.inputs) if comparison.name.startswith("GREATER") else list(reversed(comparison.inputs))
+
+
 def file_front(
     flatbuffer: Flatbuffer, sign: BinaryActivation, tensor: int, values: dict[int, np.ndarray]
 ) -> np.ndarray | None:
     """The file's values in front of a sign; `None` where a convolution writes bits."""
-    producer = flatbuffer.producers[tensor]
-    if producer.name != "LceQuantize" or values[producer.inputs[0]].dtype == np.bool_:
-        return None
-    found = quantized.real(flatbuffer, producer.inputs[0], values[producer.inputs[0]])
-    return -found if sign.negated else found
+    found = []
+    for t in front_tensors(flatbuffer, tensor):
+        constant = flatbuffer.constant(t)
+        found.append(quantized.real(flatbuffer, t, values[t] if constant is None else constant))
+    if len(found) == 2:
+        return found[0] - found[1]
+    if found:
+        return -found[0] if sign.negated else found[0]
+    return None
 
 
 def rescaled(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

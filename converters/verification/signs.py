@@ -15,6 +15,7 @@ from larq_rep.converters.verification.rounding import (
     Rounding,
     at,
     file_front,
+    front_tensors,
     relative_error,
     rescaled,
 )
@@ -51,19 +52,21 @@ class SignComparison:
             self._compare(image, self._model.signs[name], tensor, image.forced.fronts[name])
 
     def _compare(self, image: Image, sign: BinaryActivation, tensor: int, expected: np.ndarray) -> None:
-        producer = self._model.flatbuffer.producers[tensor]
+        flatbuffer = self._model.flatbuffer
+        producer = flatbuffer.producers[tensor]
+        sources = front_tensors(flatbuffer, tensor) or [producer.inputs[0]]
         magnitude = self._rounding.magnitude(sign.compared, image.peaks) + float(np.abs(expected).max())
-        magnitude += image.noise(producer.inputs[0]) / TOLERANCE
-        found = file_front(self._model.flatbuffer, sign, tensor, image.values)
+        magnitude += sum(map(image.noise, sources)) / TOLERANCE
+        found = file_front(flatbuffer, sign, tensor, image.values)
         negative = matching.unpack(image.values[tensor], expected.shape[-1]) < 0
-        flipped = ((expected < 0) | ((expected == 0) & (not sign.positive_at_zero))) != negative
+        flipped = sign.negative(expected) != negative
         self._result.activations += flipped.size
         self._result.flips += int(flipped.sum())
         if exact := int(np.sum(flipped & (expected == 0))):
             self._note_border(sign, exact)
         error, where = self._apart(found, expected, flipped, magnitude)
         if not error <= TOLERANCE and found is not None:
-            moved = image.moved(producer.inputs[0])
+            moved = sum(map(image.moved, sources))
             error, where = self._apart(found, expected, flipped, magnitude, moved)
         self._result.sign_error = max(self._result.sign_error, error)
         wrong = not error <= TOLERANCE

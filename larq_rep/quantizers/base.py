@@ -47,6 +47,11 @@ def _dorefa_planes(quantizer: Any, x: tf.Tensor) -> Planes:
     return 0.5, planes
 
 
+def _ternary_planes(quantizer: Any, x: tf.Tensor) -> Planes:
+    threshold = abs(quantizer.threshold_value)
+    return 0.0, [(0.5, lq.math.sign(x - threshold)), (-0.5, lq.math.sign(-x - threshold))]
+
+
 _LARQ: dict[type, _Answers] = {
     lq.quantizers.SteSign: _Answers(),
     lq.quantizers.MagnitudeAwareSign: _Answers(),
@@ -60,6 +65,7 @@ _LARQ: dict[type, _Answers] = {
         zero_is_positive=False,
         planes=_dorefa_planes,
     ),
+    lq.quantizers.SteTern: _Answers(planes=_ternary_planes),
 }
 
 
@@ -127,8 +133,10 @@ def planes_of(quantizer: Any) -> Callable[[tf.Tensor], Planes] | None:
     plane then gives that of q(x). In `lq.layers` the padding is zero: either the offset is 0, and the signs are padded
     with 0, or `offset + c_1 + ... + c_K` is 0 up to rounding, and they are padded with +1.
     """
-    # Larq's DoReFa does something else to weights.
-    return None if getattr(quantizer, "mode", None) == "weights" else _find(quantizer, "planes")
+    # Larq's DoReFa does something else to weights, and the threshold of its SteTern may be one for weights.
+    if getattr(quantizer, "mode", None) == "weights" or getattr(quantizer, "ternary_weight_networks", False):
+        return None
+    return _find(quantizer, "planes")
 
 
 def bases_of(quantizer: Any) -> Callable[[tf.Tensor], list[tuple[Any, tf.Tensor]]] | None:

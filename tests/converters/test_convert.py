@@ -310,6 +310,23 @@ def test_sign_that_is_none(c):
         convert(model)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lq.quantizers.SteTern(),
+        lq.quantizers.SteTern(ternary_weight_networks=True),
+        lambda x: tf.sign(tf.sign(x) + np.linspace(-2, 2, x.shape[-1], dtype=np.float32)),
+    ],
+    ids=["SteTern", "SteTern-mean", "channels"],
+)
+def test_sign_of_a_sum_with_a_sign(call):
+    """The converter takes it for that sign, too."""
+    model = randomize(model_of(call))
+    content, _ = convert(model)
+    x = images(model, 1)
+    np.testing.assert_array_equal(interpreter(content).predict(x), model.predict(x, verbose=0))
+
+
 # The other findings
 
 

@@ -34,8 +34,8 @@ class Shifted(lq.quantizers.Quantizer):
         return 0.0, [(0.5 + i, lq.math.sign(x + i * shifts)) for i in range(self.precision)]
 
     def call(self, x):
-        _, planes = self.planes(x)
-        return tf.add_n([c * n for c, n in planes])
+        _, planes = Shifted.planes(self, x)
+        return tf.add_n([c * n for c, n in planes or [(1.0, x)]])
 
 
 class Lifted(Shifted):
@@ -68,6 +68,7 @@ QUANTIZERS = {
     "Uniform": quantizers.Uniform,
     "Thermometer": quantizers.Thermometer,
     "LearnedLevels": quantizers.LearnedLevels,
+    "SteTern": lambda: lq.quantizers.SteTern(threshold_value=0.3),
     "TernaryInput": quantizers.TernaryInput,
     "ZeroOneSign": quantizers.ZeroOneSign,
     "ResidualSigns": quantizers.ResidualSigns,
@@ -187,6 +188,13 @@ def test_ties(name):
     check(model, quantizer.precision, x)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_planes_that_differ_in_ties_only_are_told_apart(bits):
+    """Half of the highest number is a tie of the highest plane; elsewhere all planes are the same here."""
+    x = np.random.default_rng(0).integers(-2, 4, (2, 8, 8, 32)).astype(np.float32) / 2
+    check(model_of(convolution(input_quantizer=DoReFa(bits))), bits, x)
+
+
 @pytest.mark.parametrize("size", others_slow([8, 9], 1))
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("padding", [1, 2, ((1, 0), (1, 0)), ((0, 1), (0, 1))])
@@ -264,7 +272,8 @@ def test_quantizer_whose_code_a_file_lacks(tmp_path):
     model = model_of(convolution(input_quantizer=Unregistered(2)))
     tf.saved_model.save(model, tmp_path / "exported")
     content, report = convert(tmp_path / "exported")
-    assert [finding.rule for finding in report.findings] == ["binary-weight-float"] and report.binary == 0
+    (finding,) = report.findings
+    assert finding.rule == "binary-weight-float" and "`planes`" in finding.message and report.binary == 0
     x = images(model)
     np.testing.assert_allclose(interpreter(content).predict(x), model.predict(x, verbose=0), atol=1e-4)
 
@@ -286,6 +295,19 @@ def test_command_line(tmp_path):
 
 STAYS = {
     "max-pool": ((DoReFa(2), keras.MaxPool2D(), convolution(input_quantizer=None)), "MaxPool stands between"),
+    "upsampling": (
+        (DoReFa(2), keras.UpSampling2D(), convolution(input_quantizer=None)),
+        "NearestNeighbor stands between",
+    ),
+    "relu": ((DoReFa(2), keras.ReLU(), convolution(input_quantizer=None)), "Relu stands between"),
+    "concatenation": (
+        (DoReFa(2), keras.Lambda(lambda q: tf.concat([q, q], -1)), convolution(input_quantizer=None)),
+        "ConcatV2 stands between",
+    ),
+    "split": (
+        (DoReFa(2), keras.Lambda(lambda q: tf.split(q, 2, -1)[1]), convolution(input_quantizer=None)),
+        "Split stands between",
+    ),
     "other padding": ((convolution(padding="same", pad_values=1.0),), "padded with other numbers than 0"),
     "explicit zeros": ((Shifted(2), keras.ZeroPadding2D(2), convolution(input_quantizer=None)), "padding is explicit"),
     "groups": ((convolution(groups=2),), "its groups have 16 input channels"),
@@ -325,6 +347,13 @@ def test_dense_layers_stay_float():
     assert verify(model, content, images(model)).ok
 
 
+def test_map_beside_a_real_one_stays_float():
+    image = tf.keras.Input((8, 8, 32))
+    joined = keras.Concatenate()([DoReFa(2)(image), image])
+    _, report = convert(tf.keras.Model(image, convolution(input_quantizer=None)(joined)))
+    assert [finding.rule for finding in report.findings] == ["binary-weight-float"] and report.binary == 0
+
+
 @pytest.mark.parametrize("kernel_quantizer", [None, DoReFa(2, mode="weights")])
 def test_other_weights_stay_float(kernel_quantizer):
     model = model_of(convolution(kernel_quantizer=kernel_quantizer))
@@ -352,11 +381,32 @@ class Batchwise(Shifted):
         return 0.0, [(tf.reduce_mean(tf.abs(x)), lq.math.sign(x))]
 
 
+class Uneven(Shifted):
+    """Has another number for each channel."""
+
+    def planes(self, x):
+        return 0.0, [(np.linspace(1, 2, x.shape[-1], dtype=np.float32), lq.math.sign(x))]
+
+
+class Narrow(Shifted):
+    """Has the signs of one channel."""
+
+    def planes(self, x):
+        return 0.0, [(1.0, lq.math.sign(x[..., :1]))]
+
+
 @pytest.mark.parametrize(
-    "quantizer, words", [(Misspelt(1), "a form that LCE does not take for signs"), (Batchwise(1), "depend on the data")]
+    "quantizer, words",
+    [
+        (Misspelt(1), "a form that LCE does not take for signs"),
+        (Batchwise(1), "depend on the data"),
+        (Uneven(1), "one number each"),
+        (Narrow(1), "in the shape of its input"),
+        (Shifted(0), "in the shape of its input"),
+    ],
 )
 def test_planes_that_are_none(quantizer, words):
-    with pytest.raises(ConversionError, match=words):
+    with pytest.raises(ConversionError, match=f"silent-float: own: .*{words}"):
         convert(model_of(convolution(input_quantizer=quantizer)))
 
 
@@ -366,6 +416,35 @@ def test_maps_that_are_too_small_for_zero_padding():
         convert(model_of(convolution(input_quantizer=Shifted(2), padding="same"), shape=(2, 2, 32)))
     assert [(finding.rule, finding.where) for finding in caught.value.findings] == [("small-map", "own")]
     check(model_of(convolution(padding="same"), shape=(2, 2, 32)), 2)
+
+
+class Ternary(Bases):
+    def bases(self, w):
+        return [(1.0, tf.sign(tf.where(tf.abs(w) < 0.5, 0.0, w)))]
+
+
+class InputScaled(Bases):
+    def bases(self, w):
+        return [(np.linspace(1, 2, w.shape[2], dtype=np.float32)[:, np.newaxis], lq.math.sign(w))]
+
+
+@pytest.mark.parametrize("input_quantizer", [DoReFa(2), "ste_sign"])
+@pytest.mark.parametrize("quantizer, words", [(Ternary(1), "not all -1 and .1"), (InputScaled(1), "for each filter")])
+def test_bases_that_are_none(input_quantizer, quantizer, words):
+    model = model_of(convolution(input_quantizer=input_quantizer, kernel_quantizer=quantizer))
+    with pytest.raises(ConversionError, match=f"silent-float: own: .*{words}"):
+        convert(model)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(number):
+    model = model_of(convolution())
+    (kernel,) = model.layers[-1].get_weights()
+    kernel[0, 0, 0, 0] = number
+    model.layers[-1].set_weights([kernel])
+    with pytest.raises(ConversionError, match="own: .* are (NaN|inf)") as caught:
+        convert(model)
+    assert {(f.rule, f.where) for f in caught.value.findings} == {("not-finite", "own")}
 
 
 # What is wrong fails
@@ -421,21 +500,27 @@ def test_wrong_plane_is_found(converted, fault, stages, number):
 
 
 def thresholds(flatbuffer):
-    """Constants that are compared with the maps."""
-    readers = [op for op in flatbuffer.operators if op.name in ("SUB", "ADD")]
-    found = {t for op in readers for t in op.inputs if (c := flatbuffer.constant(t)) is not None and c.size == 1}
-    return sorted(found)
+    """Constants that maps are compared with, or that are added to such numbers."""
+    readers = [op for op in flatbuffer.operators if op.name in ("SUB", "ADD", "LESS")]
+    return sorted({t for op in readers for t in op.inputs if flatbuffer.constant(t) is not None})
 
 
-def test_wrong_threshold_is_found(converted):
-    model, content = converted
+@pytest.mark.parametrize("quantizer", [DoReFa(2), *others_slow([DoReFa(4), quantizers.Thermometer()], 0)])
+def test_wrong_threshold_is_found(quantizer):
+    """Also of one channel, and where no number is between the right and the wrong threshold."""
+    first = convolution(32, padding="same", kernel_quantizer=Bases(2))
+    model = model_of(first, keras.BatchNormalization(), convolution(16, input_quantizer=quantizer, name="second"))
+    content, _ = convert(model)
+    assert verify(model, content, images(model), runtime="lce").ok
     found = thresholds(Flatbuffer(content))
-    assert found
+    assert len(found) >= 3
     for tensor in found:
         flatbuffer = Flatbuffer(content)
-        flatbuffer.set_constant(tensor, flatbuffer.constant(tensor) * np.float32(1.01))
+        constant = flatbuffer.constant(tensor).copy()
+        constant.flat[-1] += np.float32(0.02)
+        flatbuffer.set_constant(tensor, constant)
         result = verify(model, flatbuffer.pack(), images(model), runtime="lce")
-        assert "sign" in {d.stage for d in result.differences}
+        assert "sign" in {d.stage for d in result.differences}, tensor
 
 
 class WrongThreshold(DoReFa):

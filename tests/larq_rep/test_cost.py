@@ -121,7 +121,7 @@ def binary_kernel(**kwargs):
         ([lq.quantizers.SteSign()], True),
         ([layers.Activation(lq.quantizers.SteSign())], True),
         ([lq.quantizers.NoOp(precision=1)], True),
-        ([lq.quantizers.SteTern()], False),
+        ([lq.quantizers.SteTern(ternary_weight_networks=True)], False),
         ([RSign(), layers.ZeroPadding2D(0)], False),
         ([RSign(), layers.Activation("relu")], False),
     ],
@@ -139,7 +139,8 @@ def test_convolutions_that_share_a_sign():
 
 
 def test_input_quantizer_that_is_not_binary_undoes_a_sign():
-    cost = count(sequential(IMAGE, RSign(), binary_kernel(input_quantizer="ste_tern")))
+    quantizer = lq.quantizers.SteTern(ternary_weight_networks=True)
+    cost = count(sequential(IMAGE, RSign(), binary_kernel(input_quantizer=quantizer)))
     assert (cost.bops, cost.conv_flops) == (0, 5760)
 
 
@@ -201,6 +202,7 @@ def several_bits(quantizer, **arguments):
         ([Uniform(4), binary_kernel()], 4, 0),
         ([layers.Activation(Thermometer()), binary_kernel()], 2, 0),
         ([lq.layers.QuantConv2D(10, 1, **several_bits(TernaryInput()))], 2, 0),
+        ([lq.layers.QuantConv2D(10, 1, **several_bits("ste_tern"))], 2, 0),
         ([lq.layers.QuantConv2D(10, 1, **several_bits(ZeroOneSign()))], 1, 0),
         ([Uniform(4), layers.ReLU(), binary_kernel()], 0, 1),
         # A kernel of several bits is no sum of binary ones.

@@ -224,6 +224,8 @@ QUANTIZERS = {
     **{f"Uniform-{bits}": (lambda bits=bits, **k: Uniform(bits, **k), None) for bits in (1, 2, 3, 4, 8)},
     "Larq's DoReFa-2": (lambda **k: lq.quantizers.DoReFa(2, **k), None),
     "Larq's DoReFa-4": (lambda **k: lq.quantizers.DoReFa(4, mode="activations", **k), None),
+    "Larq's SteTern": (lambda **k: lq.quantizers.SteTern(0.3, **k), (0.3,)),
+    "Larq's SteTern-negative": (lambda **k: lq.quantizers.SteTern(-0.3, **k), (0.3,)),
     "LearnedLevels": (LearnedLevels, (0.6745 / 3, 0.6745, 0.6745 * 5 / 3)),
     "TernaryInput": (TernaryInput, (0.4 * 0.7979,)),
     "ZeroOneSign": (ZeroOneSign, ()),
@@ -274,7 +276,13 @@ def test_half_is_rounded_to_even_in_planes(bits):
 
 @pytest.mark.parametrize(
     "quantizer",
-    [lq.quantizers.SteSign(), lq.quantizers.DoReFa(2, mode="weights"), lq.quantizers.NoOp(precision=1), None],
+    [
+        lq.quantizers.SteSign(),
+        lq.quantizers.DoReFa(2, mode="weights"),
+        lq.quantizers.SteTern(ternary_weight_networks=True),
+        lq.quantizers.NoOp(precision=1),
+        None,
+    ],
 )
 def test_others_have_no_planes(quantizer):
     assert planes_of(quantizer) is None and bases_of(quantizer) is None
