@@ -105,8 +105,8 @@ def _check_no_several_bits(model: tf.keras.Model, activations: str) -> None:
         if 1 < (getattr(quantizer, "precision", None) or 32) < 32:
             raise ValueError(
                 f"with_real_weights: activations={activations!r} takes the place of signs alone, but "
-                f"{type(quantizer).__name__} of '{layer.name}' has {quantizer.precision} bits. Leave activations as they "
-                "are: activations='binary'."
+                f"{type(quantizer).__name__} of '{layer.name}' has {quantizer.precision} bits. Leave activations as "
+                "they are: activations='binary'."
             )
 
 
