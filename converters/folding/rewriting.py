@@ -147,17 +147,10 @@ def _scaled_constants(graph: ChannelGraph, scaling: scales.Scaling, op: Operator
     elif op.name == "LceBconv2d" and after is not None:
         changed = {i: graph.flatbuffer.constant(op.inputs[i]) / after for i in (2, 3)}
     elif op.name in CONVOLUTIONS and (before is not None or after is not None):
-        weights, old = graph.flatbuffer.constant(op.inputs[1]), graph.bias(op)
-        assert weights is not None and old is not None
-        weights, bias = weights.astype(np.float64), old.astype(np.float64)
-        depthwise = op.name == "DEPTHWISE_CONV_2D"
-        if before is not None:
-            weights *= np.repeat(before, weights.shape[-1] // len(before)) if depthwise else before
-        if after is not None:
-            weights /= after if depthwise else after.reshape(-1, *[1] * (weights.ndim - 1))
-            bias /= after
+        weights, bias = scales.scaled_weights(graph, scaling, op), graph.bias(op)
+        assert weights is not None and bias is not None
         biased = len(op.inputs) > 2 and op.inputs[2] >= 0
-        changed = {1: weights, 2: bias} if after is not None and biased else {1: weights}
+        changed = {1: weights, 2: bias / after} if after is not None and biased else {1: weights}
     return {position: value.astype(np.float32) for position, value in changed.items()}
 
 
