@@ -49,7 +49,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the rules. Likewise
     for factors (`folding.scales`), where a sign ignores positive ones; and clipping to [-1, 1] goes where only signs
     see it. The filter of a binary convolution whose weights all have one sign, which LCE's converter writes as a FILL
-    operator, is stored. What would gain nothing stays as it is.
+    operator, is stored. What would gain nothing stays as it is, as do weights that the file stores in a smaller type.
 
     The outputs stay equal up to float32 rounding. As ever, a binary activation within rounding of zero may flip, after
     which the two files differ as two runtimes do; in untrained networks, where sums of signs are often exactly 0,
