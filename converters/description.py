@@ -61,12 +61,13 @@ class BinaryConvolution:
 
 @dataclass(frozen=True)
 class RealOperator:
-    """A `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED`, `TRANSPOSE_CONV` or `CONV_3D`, in float or int8.
+    """A convolution or dense layer of TFLite, transposed, depthwise and 3-D ones included, in float or int8.
 
     # Attributes
         index: Position in the execution order.
         name: TFLite's name of the operator.
-        weights_shape: OHWI; (1, H, W, C) for the depthwise convolution; (out, in) for the dense layer; DHWIO in 3-D.
+        weights_shape: OHWI; (1, H, W, C) for the depthwise convolution; (out, in) for the dense layer; DHWIO in 3-D,
+            DHWOI if transposed.
         input_shape: Shape of the input.
         output_shape: Shape of the output.
         macs: Multiply-accumulates.
@@ -209,9 +210,10 @@ def _binary_convolution(flatbuffer: Flatbuffer, op: Operator) -> BinaryConvoluti
 
 
 def _real_operator(flatbuffer: Flatbuffer, op: Operator, stored: dict[int, Stored]) -> RealOperator:
-    data = op.inputs[2] if op.name == "TRANSPOSE_CONV" else op.inputs[0]
+    transposed = op.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE")
+    data = op.inputs[2 if transposed else 0]
     inputs, weights, output = (flatbuffer.shape(tensor) for tensor in (data, op.inputs[1], op.outputs[0]))
-    if op.name == "TRANSPOSE_CONV":  # each element of the input meets all weights of its channel
+    if transposed:  # each element of the input meets all weights of its channel
         macs = math.prod(inputs) * math.prod(weights[:-1])
     else:  # each element of the output uses all weights of its output channel
         macs = math.prod(output) * math.prod(weights) // weights[OUTPUT_CHANNELS[op.name]]

@@ -15,7 +15,14 @@ StorageType = Literal["float32", "float16", "int8"]
 
 # Operators whose weights (input 1) are worth storing smaller, and the axis of their output channels.
 # The other real-valued constants of a binary network are vectors of its channels.
-OUTPUT_CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "CONV_3D": 4}
+OUTPUT_CHANNELS = {
+    "CONV_2D": 0,
+    "DEPTHWISE_CONV_2D": 3,
+    "FULLY_CONNECTED": 0,
+    "TRANSPOSE_CONV": 0,
+    "CONV_3D": 4,
+    "CONV_3D_TRANSPOSE": 3,
+}
 # The first version of DEQUANTIZE that reads int8 with a scale for each channel; float16 needs 3.
 _DEQUANTIZE_VERSION = 5
 _FLOAT16 = np.finfo(np.float16)
@@ -171,8 +178,9 @@ def compress(
 ) -> tuple[bytes, CompressionReport]:
     """Stores the weights of the real-valued convolutions and dense layers in half or a quarter of their size.
 
-    The weights of `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED`, `TRANSPOSE_CONV` and `CONV_3D` become a float16 or
-    int8 constant and a `DEQUANTIZE` operator before their first use. int8 is symmetric with a scale for each channel.
+    The weights of `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED`, `TRANSPOSE_CONV`, `CONV_3D` and
+    `CONV_3D_TRANSPOSE` become a float16 or int8 constant and a `DEQUANTIZE` operator before their first use. int8 is
+    symmetric with a scale for each channel.
 
     - Weights of few levels, as binary, ternary and other quantized ones are, become int8 *exactly*: if there are scales
       `s` so that every weight is the float32 product `s·q` with an integer `|q| ≤ 127`. The channels are those of the

@@ -62,7 +62,7 @@ def audit_unpacked(
                 if x.op.name not in graph.data_dependent and x.dtype.is_floating:
                     found.setdefault(x.name, (node, x))
     values = graph.run([x for _, x in found.values()])
-    dtypes = {(math.prod(constant.shape), constant.exact): constant.storage for constant in stored}
+    constants = {(math.prod(constant.shape), constant.exact): constant for constant in stored}
     weights = size = 0
     findings: dict[str, Finding] = {}
     for (node, _), value in zip(found.values(), values, strict=True):
@@ -72,11 +72,14 @@ def audit_unpacked(
             continue
         # Their order in the file, and factors of the channels, make no difference to whether they are exact.
         exact = any(exact_scales(channels.T) is not None for channels in _by_channel(value, node.type))
-        kept = dtypes.get((value.size, exact)) or dtypes.get((value.size, not exact))
-        dtype = kept or "float32"
+        # A batch of products, as of a locally connected layer, may have become as many dense layers.
+        sizes = [value.size] if node.type in CONVOLUTIONS else [value.size, value[0].size]
+        keys = [(n, same) for n in sizes for same in (exact, not exact)]
+        constant = next((constants[key] for key in keys if key in constants), None)
+        dtype = "float32" if constant is None else constant.storage
         takes = f"its {value.size:,} weights take {value.size * _BYTES[dtype]:,} bytes in the file, as {dtype}"
         smaller = ""
-        if kept == "float32" and not (exact and exact_int8):
+        if constant is not None and dtype == "float32" and constant.bytes_before >= 1024 and not (exact and exact_int8):
             option = "exact_int8=True" if exact else "float_weights='int8'"
             smaller = f", or store the weights smaller ({option})"
         if signs:
