@@ -52,8 +52,11 @@ def made(layer, shape):
     return randomize(tf.keras.Model(i, keras.BatchNormalization()(layer(keras.ReLU()(i)))))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+# A transposed kernel's last axis is that of the inputs: scales of these beside the batch norm's are too many.
+CASES = [(layer, q) for layer in LAYERS for q in QUANTIZERS if (layer, q) != ("transposed", "scaled binary")]
+
+
+@pytest.mark.parametrize("layer, quantizer", CASES)
 def test_layers(layer, quantizer):
     make, shape = LAYERS[layer]
     levels, bits = QUANTIZERS[quantizer]
@@ -248,8 +251,8 @@ def scaled(x, factors):
 
 @pytest.mark.parametrize("quantizer, factors_left", [("magnitude_aware_sign", 1), ("ste_sign", 0), (None, 0)])
 def test_a_factor_stays_in_front_of_weights_of_few_levels(quantizer, factors_left):
-    """Factors of inputs beside scales of outputs would make every weight another number; signs would get scales of inputs
-    instead, and equal factors change the scales only."""
+    """Factors of inputs beside scales of outputs would make every weight another number. Signs alone would get scales
+    of inputs, and equal factors change the scales only."""
     rng = np.random.default_rng(0)
     for factors, left in ((rng.uniform(0.5, 2, 32), factors_left), (np.full(32, 0.3), 0)):
         i = tf.keras.Input((6, 6, 32))
