@@ -118,7 +118,7 @@ def write_tflite(
         return
     if report.exact:
         terminal.note(
-            f"{report.exact} exact: their weights have few levels, and int8 holds them without loss, "
+            f"exact: int8 holds the weights of {report.exact} real-valued operators without loss, "
             f"{report.exact_bytes:,} bytes for {report.exact_bytes_before:,}."
         )
     if float_weights != "float32":
