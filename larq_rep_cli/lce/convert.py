@@ -118,8 +118,8 @@ def write_tflite(
         return
     if report.exact:
         terminal.note(
-            f"exact: int8 holds the weights of {report.exact} real-valued operators without loss, "
-            f"{report.exact_bytes:,} bytes for {report.exact_bytes_before:,}."
+            f"exact: int8 holds the weights of {report.exact} operator{'s' * (report.exact > 1)} without loss, in "
+            f"{report.exact_bytes:,} bytes instead of {report.exact_bytes_before:,}."
         )
     if float_weights != "float32":
         terminal.note(

@@ -114,7 +114,7 @@ def test_weights_of_few_levels(tmp_path):
     tf.keras.Model(i, tf.keras.layers.Conv2D(8, 3)(x)).save(tmp_path / "model.h5")
     exact, other = tmp_path / "exact.tflite", tmp_path / "float32.tflite"
     result = run("convert", tmp_path / "model.h5", "-o", exact)
-    said = "exact: int8 holds the weights of 1 real-valued operators without loss, 9,600 bytes for 36,864."
+    said = "exact: int8 holds the weights of 1 operator without loss, in 9,600 bytes instead of 36,864."
     assert result.exit_code == 0 and said in " ".join(result.stderr.split())
     report = json.loads(run("convert", tmp_path / "model.h5", "-o", other, "--no-exact-int8", "--json").stdout)
     assert (report["exact"], report["exact_bytes_before"], report["exact_bytes"]) == (0, 0, 0)
