@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +36,7 @@ from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.images import Preparation
 from larq_rep.layers import Mirror
 
-FLOAT_WEIGHTS = ("float32", "float16", "int8")
+FLOAT_WEIGHTS = get_args(storage.StorageType)
 
 
 class ConversionError(ValueError):
@@ -57,8 +57,11 @@ class Report:
         bitpacked: Convolutions that became `LceBconv2d`.
         binary: Convolutions with binary input and binary weights, among them those that a convolution of several bits
             becomes.
-        float_weights: Storage of the constants that are not binary.
-        size_float32: Bytes with these constants as float32.
+        float_weights: Storage of the weights that are neither binary nor exact.
+        exact: Number of weight tensors of few levels that the file holds as int8 without loss.
+        exact_bytes_before: Bytes of these as float32.
+        exact_bytes: Bytes that they take in the file, with their scales.
+        size_float32: Bytes of the file with all these weights as float32.
         mirrored_input: Whether the file takes mirrored images.
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
@@ -74,6 +77,9 @@ class Report:
     bitpacked: int
     binary: int
     float_weights: str
+    exact: int
+    exact_bytes_before: int
+    exact_bytes: int
     size_float32: int
     logit_change: float
     mirrored_input: bool
@@ -91,6 +97,7 @@ def convert(
     *,
     allow_float: bool = False,
     float_weights: str = "float32",
+    exact_int8: bool = True,
     mirrored_input: bool = False,
     fold: bool = True,
     preparation: Preparation | None = None,
@@ -117,7 +124,9 @@ def convert(
         model: A built Keras model with fixed input sizes, or the file or folder of one (`.h5`, `.keras`, SavedModel),
             see `larq_rep.converters.loading.load`. A free batch size becomes 1.
         allow_float: Report a binary convolution that stayed float instead of raising.
-        float_weights: Storage of the constants that are not binary, `"float32"`, `"float16"` or `"int8"`.
+        float_weights: Storage of the weights that are not binary, `"float32"`, `"float16"` or `"int8"`.
+        exact_int8: Store weights of few levels, such as binary or ternary ones of a layer with a real input, as int8
+            without loss (`larq_rep.converters.float_weights.compress`), whatever `float_weights` is.
         mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
             takes images that are mirrored already, top to bottom and left to right, which a camera may do at no cost.
             The file says so in its metadata.
@@ -163,14 +172,13 @@ def convert(
         folded_away = folding.folded_away
     if overflows := finite.audit_constants(Flatbuffer(content), graph):
         raise ConversionError(overflows)
-    size_float32, change = len(content), 0.0
-    stored: tuple[storage.CompressedConstant, ...] = ()
+    reference, change = content, 0.0
+    content, compression = storage.compress(content, cast(storage.StorageType, float_weights), exact=exact_int8)
     if float_weights != "float32":
-        reference = content
-        content, compression = storage.compress(content, cast(storage.StorageType, float_weights))
-        stored, change = compression.constants, logit_change(reference, content)
-    findings += _kept_float32(stored)
-    unpacked = audit_unpacked(graph, binary, stored)
+        change = logit_change(reference, content)
+        findings += _kept_float32(compression.constants)
+    exact = [constant for constant in compression.constants if constant.exact]
+    unpacked = audit_unpacked(graph, binary, compression.constants, exact_int8)
     content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
@@ -179,7 +187,10 @@ def convert(
         bitpacked=len(binary.meant) - failed,
         binary=len(binary.meant),
         float_weights=float_weights,
-        size_float32=size_float32,
+        exact=len(exact),
+        exact_bytes_before=sum(constant.bytes_before for constant in exact),
+        exact_bytes=sum(constant.bytes_after for constant in exact),
+        size_float32=len(reference),
         logit_change=change,
         mirrored_input=mirrored_input,
         folded_away=folded_away,

@@ -9,6 +9,7 @@ from typing import Any
 
 from larq_rep.converters import metadata
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
+from larq_rep.converters.float_weights import OUTPUT_CHANNELS, Stored, needed_bits, stored_constants
 from larq_rep.converters.matching import groups
 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
@@ -39,6 +40,8 @@ class BinaryConvolution:
         output: `"float32"`, `"int8"`, or `"bits"` where the operator also computes the next sign.
         activation: `"none"`, `"relu"`, `"relu_n1_to_1"` or `"relu6"`, fused before the multiplier.
         macs: Binary multiply-accumulates, KH · KW · C_in / groups for each element of the output.
+        weight_bits: Bits of a weight in the file.
+        needed_bits: Bits that a weight needs.
     """
 
     index: int
@@ -52,19 +55,25 @@ class BinaryConvolution:
     output: str
     activation: str
     macs: int
+    weight_bits: int = 1
+    needed_bits: int = 1
 
 
 @dataclass(frozen=True)
 class RealOperator:
-    """A `CONV_2D`, `DEPTHWISE_CONV_2D` or `FULLY_CONNECTED`, in float or int8.
+    """A convolution or dense layer of TFLite, transposed, depthwise and 3-D ones included, in float or int8.
 
     # Attributes
         index: Position in the execution order.
         name: TFLite's name of the operator.
-        weights_shape: OHWI; (1, H, W, C) for the depthwise convolution; (out, in) for the dense layer.
+        weights_shape: OHWI; (1, H, W, C) for the depthwise convolution; (out, in) for the dense layer; DHWIO in 3-D,
+            DHWOI if transposed.
         input_shape: Shape of the input.
         output_shape: Shape of the output.
         macs: Multiply-accumulates.
+        weight_bits: Bits of a weight in the file: 32, 16 or 8; `None` if the weights are computed.
+        needed_bits: Bits that tell the levels of its weights apart, with a scale for each channel: 1 for -s and +s, 2
+            for -s, 0 and +s, those of its type for real weights.
     """
 
     index: int
@@ -73,6 +82,8 @@ class RealOperator:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     macs: int
+    weight_bits: int | None
+    needed_bits: int | None
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,7 @@ def describe(content: bytes) -> Description:
     """Describes a TFLite file, with or without the operators of Larq Compute Engine.
 
     Multiply-accumulates are counted for one inference at the batch size of the file, padding included, in convolutions
-    and dense layers; transposed convolutions and products of two activations are not counted, nor are the elementwise
-    operators.
+    and dense layers; other products of two activations are not counted, nor are the elementwise operators.
 
     # Arguments
         content: The bytes of a `.tflite` file.
@@ -140,6 +150,7 @@ def describe(content: bytes) -> Description:
 
 
 def _describe(flatbuffer: Flatbuffer, about: dict[str, Any]) -> Description:
+    stored = stored_constants(flatbuffer)
     return Description(
         size=flatbuffer.size,
         inputs=tuple(_tensor(flatbuffer, i) for i in flatbuffer.inputs),
@@ -150,9 +161,7 @@ def _describe(flatbuffer: Flatbuffer, about: dict[str, Any]) -> Description:
             _binary_convolution(flatbuffer, op) for op in flatbuffer.operators if op.name == "LceBconv2d"
         ),
         real_operators=tuple(
-            _real_operator(flatbuffer, op)
-            for op in flatbuffer.operators
-            if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+            _real_operator(flatbuffer, op, stored) for op in flatbuffer.operators if op.name in OUTPUT_CHANNELS
         ),
         metadata=about,
     )
@@ -200,10 +209,15 @@ def _binary_convolution(flatbuffer: Flatbuffer, op: Operator) -> BinaryConvoluti
     )
 
 
-def _real_operator(flatbuffer: Flatbuffer, op: Operator) -> RealOperator:
-    weights, output = flatbuffer.shape(op.inputs[1]), flatbuffer.shape(op.outputs[0])
-    # Each element of the output uses all weights of its output channel.
-    per_output = weights[1] * weights[2] if op.name == "DEPTHWISE_CONV_2D" else math.prod(weights[1:])
-    return RealOperator(
-        op.index, op.name, weights, flatbuffer.shape(op.inputs[0]), output, per_output * math.prod(output)
-    )
+def _real_operator(flatbuffer: Flatbuffer, op: Operator, stored: dict[int, Stored]) -> RealOperator:
+    transposed = op.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE")
+    data = op.inputs[2 if transposed else 0]
+    inputs, weights, output = (flatbuffer.shape(tensor) for tensor in (data, op.inputs[1], op.outputs[0]))
+    if transposed:  # each element of the input meets all weights of its channel
+        macs = math.prod(inputs) * math.prod(weights[:-1])
+    else:  # each element of the output uses all weights of its output channel
+        macs = math.prod(output) * math.prod(weights) // weights[OUTPUT_CHANNELS[op.name]]
+    small = stored.get(op.inputs[1])
+    values = flatbuffer.constant(op.inputs[1]) if small is None else small.values
+    bits, needed = (None, None) if values is None else (values.dtype.itemsize * 8, needed_bits(values))
+    return RealOperator(op.index, op.name, weights, inputs, output, macs, bits, needed)

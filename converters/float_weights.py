@@ -1,4 +1,4 @@
-"""Stores the weights of a converted model that are not binary as float16 or int8."""
+"""Stores the weights of a converted model that are not binary in fewer bytes, where possible without loss."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters.flatbuffer import Flatbuffer
 
-StorageType = Literal["float16", "int8"]
+StorageType = Literal["float32", "float16", "int8"]
 
 # Operators whose weights (input 1) are worth storing smaller, and the axis of their output channels.
 # The other real-valued constants of a binary network are vectors of its channels.
-_OUTPUT_CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+OUTPUT_CHANNELS = {
+    "CONV_2D": 0,
+    "DEPTHWISE_CONV_2D": 3,
+    "FULLY_CONNECTED": 0,
+    "TRANSPOSE_CONV": 0,
+    "CONV_3D": 4,
+    "CONV_3D_TRANSPOSE": 3,
+}
 # The first version of DEQUANTIZE that reads int8 with a scale for each channel; float16 needs 3.
 _DEQUANTIZE_VERSION = 5
 _FLOAT16 = np.finfo(np.float16)
+# What a DEQUANTIZE operator and its tensor take, beside values and scales.
+_OVERHEAD = 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class CompressedConstant:
         shape: Its shape.
         storage: Its element type now; `"float32"` if it was left alone.
         bytes_before: Its bytes as float32.
-        bytes_after: Its bytes now, with scales and zero points (12 bytes for each channel of an int8 tensor).
+        bytes_after: Its bytes now, with scales and zero points (12 bytes for each scale of an int8 tensor).
+        exact: Whether it was stored as int8 without loss.
         max_error: Largest absolute difference between a weight and its stored value.
         reason: Why it was left alone, or empty.
     """
@@ -40,6 +50,7 @@ class CompressedConstant:
     storage: str
     bytes_before: int
     bytes_after: int
+    exact: bool = False
     max_error: float = 0.0
     reason: str = ""
 
@@ -54,15 +65,21 @@ class CompressionReport:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """Weights in float16, or in int8 with one scale for each index of `axis` (or one for all)."""
+class Stored:
+    """Weights in float16, or in int8 with one scale for each index of `axis` (or one for all).
+
+    # Attributes
+        values: float16 or int8.
+        scales: float32, for int8.
+        axis: Axis of the scales.
+    """
 
     values: np.ndarray
     scales: np.ndarray | None = None
     axis: int = 0
 
     @classmethod
-    def quantized(cls, weights: np.ndarray, axis: int) -> _Stored:
+    def quantized(cls, weights: np.ndarray, axis: int) -> Stored:
         """`q = round(w / s)` with `s = max|w| / 127` of the output channel."""
         others = tuple(i for i in range(weights.ndim) if i != axis)
         # A channel of zeros needs a scale too: the smallest normal number keeps its rounding bound near zero.
@@ -70,6 +87,24 @@ class _Stored:
         # Divided in float64, so that the only error is rounding to an integer.
         quotients = weights / np.expand_dims(scales, others).astype(np.float64)
         return cls(np.clip(np.rint(quotients), -127, 127).astype(np.int8), scales, axis)
+
+    @classmethod
+    def exact(cls, weights: np.ndarray, axis: int) -> Stored | None:
+        """`q = w / s` without rounding, `s·q` being `w` to the bit (but for the sign of a zero), if there are such `s`.
+
+        The channels may be those of any axis; those of `axis` are tried first. They must be long enough for the scales
+        to take less than the weights save: channels of one weight each always have one.
+        """
+        if weights.size == 0 or not np.isfinite(weights).all():
+            return None
+        for channels in dict.fromkeys((axis, *range(weights.ndim))):
+            scales = exact_scales(np.moveaxis(weights, channels, 0))
+            if scales is not None:
+                quotients = weights / cls(weights, scales, channels)._steps()
+                small = cls(np.rint(quotients).astype(np.int8), scales, channels)
+                if small.nbytes < weights.nbytes:
+                    return small
+        return None
 
     @property
     def nbytes(self) -> int:
@@ -85,6 +120,10 @@ class _Stored:
         values = self.values.astype(np.float32)
         return values if self.scales is None else values * self._steps()
 
+    def rounds(self, weights: np.ndarray) -> np.ndarray:
+        """Which channels have the scale to which `quantized` rounds these weights, broadcastable to their shape."""
+        return self._steps() == Stored.quantized(weights, self.axis)._steps()
+
     def bound(self) -> np.ndarray:
         """Bound of |w − dequantized|, broadcastable to the shape of the weights."""
         if self.scales is None:  # half a unit in the last place; 2⁻²⁵ for subnormal numbers
@@ -93,12 +132,61 @@ class _Stored:
         return self._steps() * np.float32(0.5 + 2**-17)
 
 
-def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) -> tuple[bytes, CompressionReport]:
+def needed_bits(values: np.ndarray) -> int:
+    """Bits that tell the levels of weights apart: 1 for -s and +s, 2 for -s, 0 and +s.
+
+    # Arguments
+        values: Weights as the file holds them. Floats whose channels (of whatever axis) have no common step need all
+            bits of their type.
+    """
+    small = Stored(values) if values.dtype == np.int8 else Stored.exact(values.astype(np.float32), 0)
+    return values.dtype.itemsize * 8 if small is None else max(1, (len(np.unique(small.values)) - 1).bit_length())
+
+
+def exact_scales(channels: np.ndarray) -> np.ndarray | None:
+    """A scale for each entry of the first axis, or one for all, of which its values are multiples from -127 to 127."""
+    magnitudes, scales = [], []
+    for channel in channels:
+        magnitudes.append(np.unique(np.abs(channel)))
+        scale = _common_step(magnitudes[-1])
+        if scale is None:
+            return None
+        scales.append(scale)
+    shared = _common_step(np.unique(np.concatenate(magnitudes)))
+    return np.array(scales if shared is None else [shared], np.float32)
+
+
+def _common_step(magnitudes: np.ndarray) -> np.float32 | None:
+    """The largest `s` with which all magnitudes, given in ascending order, are float32 products `s·q`, q up to 127."""
+    magnitudes = magnitudes[magnitudes > 0]
+    if not len(magnitudes):
+        return np.float32(1)
+    if len(magnitudes) > 127:
+        return None
+    # Products round to the largest magnitude only for the quotient and the floats next to it.
+    quotients = magnitudes[-1] / np.arange(1, 128, dtype=np.float32)
+    steps = np.stack([quotients, np.nextafter(quotients, np.float32(0)), np.nextafter(quotients, np.float32(np.inf))])
+    steps = steps.T.reshape(-1, 1)
+    with np.errstate(all="ignore"):  # steps may be 0 or infinite
+        exact = (np.rint(magnitudes / steps) * steps == magnitudes).all(axis=1)
+    exact &= (steps >= np.finfo(np.float32).tiny)[:, 0]  # some runtimes take smaller numbers for 0
+    return steps[exact.argmax(), 0] if exact.any() else None
+
+
+def compress(
+    content: bytes, dtype: StorageType = "float32", *, exact: bool = True, minimum_size: int = 1024
+) -> tuple[bytes, CompressionReport]:
     """Stores the weights of the real-valued convolutions and dense layers in half or a quarter of their size.
 
-    The weights of `CONV_2D`, `DEPTHWISE_CONV_2D` and `FULLY_CONNECTED` become a float16 or int8 constant and
-    a `DEQUANTIZE` operator before their first use. int8 is symmetric with a scale for each output channel,
-    `w ≈ s·q` with `q = round(w / s)` and `s = max|w| / 127`.
+    The weights of `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED`, `TRANSPOSE_CONV`, `CONV_3D` and
+    `CONV_3D_TRANSPOSE` become a float16 or int8 constant and a `DEQUANTIZE` operator before their first use. int8 is
+    symmetric with a scale for each channel.
+
+    - Weights of few levels, as binary, ternary and other quantized ones are, become int8 *exactly*: if there are scales
+      `s` so that every weight is the float32 product `s·q` with an integer `|q| ≤ 127`. The channels are those of the
+      axis that allows it. If one scale does for all channels, the file holds one.
+    - The others become what `dtype` says: `w ≈ s·q` with `q = round(w / s)` and `s = max|w| / 127` of the output
+      channel, the nearest float16, or nothing.
 
     The runtime dequantizes a constant once, at the first inference, and goes on in float32. So the file is smaller,
     while memory and speed at run time stay the same. Its output equals, to the bit, the output of the float32 file with
@@ -109,12 +197,14 @@ def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) ->
 
     # Arguments
         content: The bytes of a `.tflite` file as converted.
-        dtype: `"float16"` or `"int8"`.
+        dtype: Storage of the weights that are not exact: `"float32"`, `"float16"` or `"int8"`.
+        exact: Whether to store weights of few levels exactly.
         minimum_size: Weights of fewer bytes stay float32: the DEQUANTIZE operator itself takes some 200 bytes.
 
     # Returns
-        The bytes of the compressed file, and a `CompressionReport`. Weights that overflow float16, that are
-        all subnormal in it, or that are not finite stay float32; their `reason` in the report says so.
+        The bytes of the compressed file (of `content` itself if nothing is stored smaller), and a `CompressionReport`.
+        Weights that overflow float16, that are all subnormal in it, or that are not finite stay float32; their `reason`
+        in the report says so.
 
     # Raises
         ValueError: For another `dtype`, or if the weights of the file are compressed already.
@@ -127,23 +217,27 @@ def compress(content: bytes, dtype: StorageType, *, minimum_size: int = 1024) ->
         found = next(iter(stored.values())).values.dtype
         raise ValueError(f"The weights of this file are {found} already. Compress the float32 file instead.")
     constants: dict[int, CompressedConstant] = {}
-    operators = []
+    operators = {op.index: [flatbuffer.subgraph.operators[op.index]] for op in flatbuffer.operators}
+    buffers: dict[bytes, int] = {}
     for op in flatbuffer.operators:
-        axis = _OUTPUT_CHANNELS.get(op.name)
-        weights = None if axis is None else flatbuffer.constant(op.inputs[1])
-        if weights is not None and weights.dtype == np.float32 and op.inputs[1] not in constants:
-            assert axis is not None
-            tensor = op.inputs[1]
-            about = flatbuffer.name(tensor), weights.shape
-            if reason := _obstacle(weights, dtype, minimum_size):
-                constants[tensor] = CompressedConstant(*about, "float32", weights.nbytes, weights.nbytes, reason=reason)
-            else:
-                small = _Stored.quantized(weights, axis) if dtype == "int8" else _Stored(weights.astype(np.float16))
-                error = float(np.abs(weights - small.dequantized()).max())
-                operators.append(_store(flatbuffer, tensor, small))
-                constants[tensor] = CompressedConstant(*about, dtype, weights.nbytes, small.nbytes, error)
-        operators.append(flatbuffer.subgraph.operators[op.index])
-    flatbuffer.subgraph.operators = operators
+        tensor = op.inputs[1] if op.name in OUTPUT_CHANNELS else -1
+        weights = None if tensor in constants or tensor in flatbuffer.producers else flatbuffer.constant(tensor)
+        if weights is None or weights.dtype != np.float32:
+            continue
+        about, before = (flatbuffer.name(tensor), weights.shape), weights.nbytes
+        small, reason = _smaller(weights, op.name, dtype, exact, minimum_size)
+        if small is None:
+            constants[tensor] = CompressedConstant(*about, "float32", before, before, reason=reason)
+            continue
+        error = float(np.abs(weights - small.dequantized()).max())
+        storage = small.values.dtype.name
+        lossless = small.scales is not None and error == 0
+        constants[tensor] = CompressedConstant(*about, storage, before, small.nbytes, lossless, error)
+        first = flatbuffer.consumers[tensor][0].index
+        operators[first].insert(0, _store(flatbuffer, tensor, small, buffers))
+    if not buffers:
+        return content, CompressionReport(tuple(constants.values()), len(content), len(content))
+    flatbuffer.subgraph.operators = [op for ops in operators.values() for op in ops]
     flatbuffer.drop_unused_buffers()
     result = flatbuffer.pack()
     return result, CompressionReport(tuple(constants.values()), len(content), len(result))
@@ -196,10 +290,33 @@ def storage(content: bytes) -> str:
     return next((dtype for dtype in ("int8", "float16") if dtype in found), "float32")
 
 
-def _obstacle(weights: np.ndarray, dtype: StorageType, minimum_size: int) -> str:
-    """Why these weights stay float32; empty if they can be stored smaller."""
+def exactly(weights: np.ndarray, operator: str, minimum_size: int = 1024) -> Stored | None:
+    """The weights of an operator as int8 without loss, if that is possible and makes the file smaller."""
     if weights.nbytes < minimum_size:
-        return f"smaller than {minimum_size} bytes"
+        return None
+    small = Stored.exact(weights, OUTPUT_CHANNELS[operator])
+    return None if small is None or weights.nbytes - small.nbytes <= _OVERHEAD else small
+
+
+def _smaller(
+    weights: np.ndarray, operator: str, dtype: StorageType, exact: bool, minimum_size: int
+) -> tuple[Stored | None, str]:
+    """The weights of an operator as they are stored smaller, or why they stay float32."""
+    if weights.nbytes < minimum_size:
+        return None, f"smaller than {minimum_size} bytes"
+    if exact and (small := exactly(weights, operator, minimum_size)) is not None:
+        return small, ""
+    if dtype == "float32":
+        return None, "more than 127 magnitudes, or no common step"
+    if reason := _obstacle(weights, dtype):
+        return None, reason
+    if dtype == "float16":
+        return Stored(weights.astype(np.float16)), ""
+    return Stored.quantized(weights, OUTPUT_CHANNELS[operator]), ""
+
+
+def _obstacle(weights: np.ndarray, dtype: StorageType) -> str:
+    """Why these weights cannot be rounded to a smaller type; empty if they can."""
     largest = np.abs(weights).max()
     if not np.isfinite(largest):
         return "not finite"
@@ -210,14 +327,20 @@ def _obstacle(weights: np.ndarray, dtype: StorageType, minimum_size: int) -> str
     return ""
 
 
-def _store(flatbuffer: Flatbuffer, tensor: int, small: _Stored) -> schema.OperatorT:
-    """Appends the small constant and returns the operator that writes its values to `tensor`."""
+def _store(flatbuffer: Flatbuffer, tensor: int, small: Stored, buffers: dict[bytes, int]) -> schema.OperatorT:
+    """Appends the small constant and returns the operator that writes its values to `tensor`.
+
+    `buffers` holds the indices of buffers by their bytes: tensors of equal values share one.
+    """
     model, tensors = flatbuffer.model, flatbuffer.subgraph.tensors
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(small.values.tobytes(), np.uint8)
-    model.buffers.append(buffer)
+    data = small.values.tobytes()
+    if data not in buffers:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        buffers[data] = len(model.buffers)
+        model.buffers.append(buffer)
     constant = copy.copy(tensors[tensor])
-    constant.buffer = len(model.buffers) - 1
+    constant.buffer = buffers[data]
     constant.name = f"{flatbuffer.name(tensor)}_{small.values.dtype}".encode()
     constant.type = getattr(schema.TensorType, small.values.dtype.name.upper())
     if small.scales is not None:
@@ -237,7 +360,7 @@ def _store(flatbuffer: Flatbuffer, tensor: int, small: _Stored) -> schema.Operat
     return operator
 
 
-def stored_constants(flatbuffer: Flatbuffer) -> dict[int, _Stored]:
+def stored_constants(flatbuffer: Flatbuffer) -> dict[int, Stored]:
     """The weights that DEQUANTIZE operators read, by the tensor that each operator writes."""
     stored = {}
     for op in flatbuffer.operators:
@@ -246,8 +369,8 @@ def stored_constants(flatbuffer: Flatbuffer) -> dict[int, _Stored]:
             continue
         quantization = flatbuffer.subgraph.tensors[op.inputs[0]].quantization
         if values.dtype == np.float16:
-            stored[op.outputs[0]] = _Stored(values)
+            stored[op.outputs[0]] = Stored(values)
         elif not np.any(quantization.zeroPoint):
             scales = np.asarray(quantization.scale, np.float32)
-            stored[op.outputs[0]] = _Stored(values, scales, quantization.quantizedDimension)
+            stored[op.outputs[0]] = Stored(values, scales, quantization.quantizedDimension)
     return stored

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from larq_rep.converters import matching, reasons
 from larq_rep.converters.audit import BinaryAudit, Finding, declared_binary
-from larq_rep.converters.float_weights import CompressedConstant
+from larq_rep.converters.float_weights import CompressedConstant, exact_scales
 from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph
 from larq_rep.converters.tensors import resolve, unpadded
 
@@ -23,8 +23,6 @@ from larq_rep.converters.tensors import resolve, unpadded
 _PRODUCTS = {*CONVOLUTIONS, "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "SparseMatMul"}
 # A layer with fewer weights is not worth packing, and they could be signs by chance.
 _FEWEST = 16
-# Kinds of layers whose weights `float_weights` stores smaller.
-_STORED_SMALLER = ("convolution", "1-D convolution", "depthwise convolution", "dense layer")
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
@@ -43,7 +41,9 @@ class Unpacked:
     findings: list[Finding]
 
 
-def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[CompressedConstant]) -> Unpacked:
+def audit_unpacked(
+    graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[CompressedConstant], exact_int8: bool
+) -> Unpacked:
     """Looks for weights of two values that did not become bits.
 
     Weights count as binary if their layer declares a quantizer of precision 1, or if they are -s and +s with one s
@@ -52,7 +52,8 @@ def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[Com
     # Arguments
         graph: The model as a graph.
         binary: How its binary convolutions fared.
-        stored: The weights of the file that are stored in another type than float32.
+        stored: The weights of the file and their storage.
+        exact_int8: Whether weights of few levels were to be stored without loss.
     """
     found: dict[str, tuple[tf.Operation, tf.Tensor]] = {}
     for node in graph.nodes:
@@ -61,7 +62,7 @@ def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[Com
                 if x.op.name not in graph.data_dependent and x.dtype.is_floating:
                     found.setdefault(x.name, (node, x))
     values = graph.run([x for _, x in found.values()])
-    dtypes = {math.prod(constant.shape): constant.storage for constant in stored}
+    constants = {(math.prod(constant.shape), constant.exact): constant for constant in stored}
     weights = size = 0
     findings: dict[str, Finding] = {}
     for (node, _), value in zip(found.values(), values, strict=True):
@@ -69,19 +70,30 @@ def audit_unpacked(graph: FrozenGraph, binary: BinaryAudit, stored: Sequence[Com
         signs = declared_binary(graph, node) or is_signs(value, node.type)
         if not signs and not is_ternary(value, node.type):
             continue
-        dtype = dtypes.get(value.size, "float32")
+        # Their order in the file, and factors of the channels, make no difference to whether they are exact.
+        exact = any(exact_scales(channels.T) is not None for channels in _by_channel(value, node.type))
+        # A batch of products, as of a locally connected layer, may have become as many dense layers.
+        sizes = [value.size] if node.type in CONVOLUTIONS else [value.size, value[0].size]
+        keys = [(n, same) for n in sizes for same in (exact, not exact)]
+        constant = next((constants[key] for key in keys if key in constants), None)
+        dtype = "float32" if constant is None else constant.storage
         takes = f"its {value.size:,} weights take {value.size * _BYTES[dtype]:,} bytes in the file, as {dtype}"
+        smaller = ""
+        if constant is not None and dtype == "float32" and constant.bytes_before >= 1024 and not (exact and exact_int8):
+            option = "exact_int8=True" if exact else "float_weights='int8'"
+            smaller = f", or store the weights smaller ({option})"
         if signs:
             weights, size = weights + value.size, size + value.size * _BYTES[dtype]
             if node.name not in binary.unpacked:
                 message = (
                     f"{takes}, though they are signs, {-(-value.size // 8):,} bytes as bits: {_why(graph, node, value)}"
                 )
+                message += smaller
                 findings.setdefault(layer, Finding("binary-weight-float", layer, message, error=False))
         else:
             message = (
                 f"{takes}: they have three values, -s, 0 and +s, and LCE packs two; they are ternary, not binary. Take "
-                f"kernel_quantizer='ste_sign', or a smaller storage (float_weights='int8')"
+                f"kernel_quantizer='ste_sign'{smaller}"
             )
             findings.setdefault(layer, Finding("ternary-weight-float", layer, message, error=False))
     return Unpacked(weights, size, list(findings.values()))
@@ -126,20 +138,19 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
             "LCE packs 2-D convolutions only, whose weights are the same at each place; write it as QuantConv2D, or "
             "leave the weights real"
         )
-    smaller = "" if site.kind not in _STORED_SMALLER else ", or store the weights smaller (float_weights='int8')"
     if site.kind != "convolution":
-        return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign'){smaller}"
+        return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign')"
     if reason := reasons.why_kernel(site, value):
-        return f"{reason}{smaller}"
+        return reason
     source = resolve(unpadded(site.x)).op
     outputs = {sign.output.op.name for sign in graph.signs}
     if source.type in ("Mul", "RealDiv") and any(resolve(x).op.name in outputs for x in source.inputs):
         return (
             "its input is a sign times factors (those of XNOR-Net for each pixel?), and LCE packs a convolution of "
-            f"bare signs; multiply by the factors behind the convolution, and train it like that{smaller}"
+            "bare signs; multiply by the factors behind the convolution, and train it like that"
         )
     return (
         "its input is real, or has levels that no known quantizer makes of signs (`planes`), and LCE packs a "
         "convolution only if both are binary; give it input_quantizer='ste_sign', or 'dorefa_quantizer' for several "
-        f"bits, and train it like that{smaller}"
+        "bits, and train it like that"
     )

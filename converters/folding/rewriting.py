@@ -49,7 +49,7 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     behind, or by the one addition that a sign or PReLU needs in front of it; `folding.offsets` has the rules. Likewise
     for factors (`folding.scales`), where a sign ignores positive ones; and clipping to [-1, 1] goes where only signs
     see it. The filter of a binary convolution whose weights all have one sign, which LCE's converter writes as a FILL
-    operator, is stored. What would gain nothing stays as it is.
+    operator, is stored. What would gain nothing stays as it is, as do weights that the file stores in a smaller type.
 
     The outputs stay equal up to float32 rounding. As ever, a binary activation within rounding of zero may flip, after
     which the two files differ as two runtimes do; in untrained networks, where sums of signs are often exactly 0,
@@ -147,17 +147,10 @@ def _scaled_constants(graph: ChannelGraph, scaling: scales.Scaling, op: Operator
     elif op.name == "LceBconv2d" and after is not None:
         changed = {i: graph.flatbuffer.constant(op.inputs[i]) / after for i in (2, 3)}
     elif op.name in CONVOLUTIONS and (before is not None or after is not None):
-        weights, old = graph.flatbuffer.constant(op.inputs[1]), graph.bias(op)
-        assert weights is not None and old is not None
-        weights, bias = weights.astype(np.float64), old.astype(np.float64)
-        depthwise = op.name == "DEPTHWISE_CONV_2D"
-        if before is not None:
-            weights *= np.repeat(before, weights.shape[-1] // len(before)) if depthwise else before
-        if after is not None:
-            weights /= after if depthwise else after.reshape(-1, *[1] * (weights.ndim - 1))
-            bias /= after
+        weights, bias = scales.scaled_weights(graph, scaling, op), graph.bias(op)
+        assert weights is not None and bias is not None
         biased = len(op.inputs) > 2 and op.inputs[2] >= 0
-        changed = {1: weights, 2: bias} if after is not None and biased else {1: weights}
+        changed = {1: weights, 2: bias / after} if after is not None and biased else {1: weights}
     return {position: value.astype(np.float32) for position, value in changed.items()}
 
 

@@ -17,7 +17,8 @@ Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` fo
 A multiplication of a sum of convolutions, as a map of several bits has (`converters.planes`), goes into all of them.
 
 A multiplication behind a `TILE`, as a Rep network has for each convolution, goes into the convolution if all copies of
-a channel are multiplied by the same number (as before training), and is removed if only signs see it. Otherwise it must
+a channel are multiplied by the same number (as before training), and is removed if only signs see it. It stays where
+weights of few levels would lose these, which take a quarter of the bytes (`float_weights`). Otherwise it must
 stay before a shortcut addition: the convolution has one multiplier for all copies, and scaling the shortcut instead
 also takes a multiplication.
 """
@@ -30,6 +31,7 @@ import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters.flatbuffer import Operator
+from larq_rep.converters.float_weights import exactly
 from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
 
 _RELU = schema.ActivationFunctionType.RELU
@@ -69,10 +71,36 @@ def best_scaling(graph: ChannelGraph) -> Scaling:
             tried.append(best.convolutions | {index: 1 / factor for index, factor in sources.items()})
         for convolutions in tried:
             scales = _propagate(graph, left_out, convolutions)
-            if scales is not None:
-                best = Scaling(left_out, convolutions, scales)
+            scaling = None if scales is None else Scaling(left_out, convolutions, scales)
+            if scaling is not None and not _loses_levels(graph, scaling):
+                best = scaling
                 break
     return best
+
+
+def scaled_weights(graph: ChannelGraph, scaling: Scaling, op: Operator) -> np.ndarray | None:
+    """The new weights of a real-valued convolution or dense layer, if they change."""
+    before, after = scaling.scales.get(op.inputs[0]), scaling.convolutions.get(op.index)
+    weights = graph.flatbuffer.constant(op.inputs[1])
+    if weights is None or (before is None and after is None):
+        return None
+    weights, depthwise = weights.astype(np.float64), op.name == "DEPTHWISE_CONV_2D"
+    if before is not None:
+        weights *= np.repeat(before, weights.shape[-1] // len(before)) if depthwise else before
+    if after is not None:
+        weights /= after if depthwise else after.reshape(-1, *[1] * (weights.ndim - 1))
+    return weights.astype(np.float32)
+
+
+def _loses_levels(graph: ChannelGraph, scaling: Scaling) -> bool:
+    """Whether weights of few levels, which int8 holds without loss, would get others."""
+    for op in graph.flatbuffer.operators:
+        weights = scaled_weights(graph, scaling, op) if op.name in CONVOLUTIONS else None
+        if weights is not None and exactly(weights, op.name) is None:
+            old = graph.flatbuffer.constant(op.inputs[1])
+            if old is not None and exactly(old, op.name) is not None:
+                return True
+    return False
 
 
 def needless_clip(graph: ChannelGraph, op: Operator) -> bool:

@@ -24,8 +24,9 @@ how far, and a note why.
 Where the model rounds to 8 bits (fake quantization), the model gets the file's integers, as it gets the bits, and the
 values in front of the rounding must agree with them as far as the rounding of weights and results explains.
 
-A file whose real weights are stored as float16 or int8 is compared constant by constant with the float32 file
-of the same model, which is then proved as above.
+Weights that a file stores exactly as int8 must be those of a fresh conversion of the model to the bit; unpacked, the
+file is proved as above. A file whose weights are rounded to float16 or int8 is compared constant by constant with the
+float32 file of the same model, which is then proved as above.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from larq_rep.converters.verification.comparison import Comparison
 from larq_rep.converters.verification.delegate import DelegateComparison
 from larq_rep.converters.verification.outputs import check_interfaces
 from larq_rep.converters.verification.result import Difference, Engine, Verification
-from larq_rep.converters.verification.storage import compare_storage
+from larq_rep.converters.verification.storage import compare_storage, compare_unpacked, holds_exactly
 
 __all__ = ["RUNTIMES", "Difference", "Engine", "Verification", "verify"]
 
@@ -145,12 +146,19 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
 def _float32_file(
     model: tf.keras.Model, content: bytes, inputs: Sequence[np.ndarray]
 ) -> tuple[bytes, list[Difference]]:
-    """The file or, if its weights are stored smaller, the float32 file of the same model, and how they differ."""
+    """The file with float32 weights, and how its storage differs from what it should be.
+
+    Exact weights are those of a fresh conversion, and the file is proved with them. A file with rounded weights must be
+    a fresh conversion but for these, which is proved in its place.
+    """
     if float_weights.storage(content) == "float32":
         return content, []
-    reference, _ = convert(model, allow_float=True)
-    differences = compare_storage(content, reference, inputs)
-    if any(difference.stage == "structure" for difference in differences):
-        reference, _ = convert(model, allow_float=True, fold=False)
+    for folded in (True, False):
+        reference, _ = convert(model, allow_float=True, exact_int8=False, fold=folded)
+        if holds_exactly(content, reference):
+            expanded, _ = float_weights.expand(content)
+            return expanded, compare_unpacked(content, expanded, inputs)
         differences = compare_storage(content, reference, inputs)
+        if not any(difference.stage == "structure" for difference in differences):
+            break
     return reference, differences

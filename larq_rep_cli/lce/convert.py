@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Storage of the weights that are not binary.",
 )
+@click.option(
+    "--no-exact-int8",
+    is_flag=True,
+    help="Keep float32 for weights of few levels (binary with a real input, ternary), which int8 holds without loss.",
+)
 @click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
 @click.option(
     "--mirrored-input",
@@ -50,6 +55,7 @@ def convert(
     output: Path,
     seed: int,
     float_weights: str,
+    no_exact_int8: bool,
     allow_float: bool,
     mirrored_input: bool,
     no_fold: bool,
@@ -73,6 +79,7 @@ def convert(
         lambda: models.load(source, seed, options),
         output,
         float_weights=float_weights,
+        exact_int8=not no_exact_int8,
         allow_float=allow_float,
         mirrored_input=mirrored_input,
         fold=not no_fold,
@@ -109,6 +116,11 @@ def write_tflite(
     if as_json:
         terminal.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})
         return
+    if report.exact:
+        terminal.note(
+            f"exact: int8 holds the weights of {report.exact} operator{'s' * (report.exact > 1)} without loss, in "
+            f"{report.exact_bytes:,} bytes instead of {report.exact_bytes_before:,}."
+        )
     if float_weights != "float32":
         terminal.note(
             f"{float_weights} weights: {tables.megabytes(report.size_float32)} became "

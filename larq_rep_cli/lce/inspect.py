@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def inspect(file: Path, as_json: bool) -> None:
     """Shows the contents of a .tflite FILE: operators, constants, binary convolutions, multiply-accumulates.
 
+    For real-valued layers it shows how many bits a weight has in the file, and how many its levels need.
+
     Ends with the faults of the file, whatever version of LCE or larq-rep made it: a multiplier, bias or threshold of a
     wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed outputs that an
     older version may have made wrong, which only lce verify can tell.
@@ -102,16 +104,18 @@ def _print_binary(convolutions: Sequence[BinaryConvolution]) -> None:
         )
         for c in convolutions
     )
-    terminal.console().print(tables.table("Binary convolutions (LceBconv2d)", columns, rows))
+    terminal.console().print(tables.table("Binary convolutions (LceBconv2d), 1 bit a weight", columns, rows))
 
 
 def _print_real(operators: Sequence[RealOperator]) -> None:
-    columns = ["operator", "name", "weights", "input", "output", "MACs"]
+    columns = ["operator", "name", "weights", "bits", "needed", "input", "output", "MACs"]
     rows = (
         (
             op.index,
             op.name,
             tables.times(op.weights_shape),
+            op.weight_bits or "-",
+            op.needed_bits or "-",
             tables.times(op.input_shape),
             tables.times(op.output_shape),
             f"{op.macs:,}",

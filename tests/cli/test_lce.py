@@ -108,6 +108,25 @@ def test_convert_a_keras_file_with_json_and_force(keras_file, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["rep.tflite"]
 
 
+def test_weights_of_few_levels(tmp_path):
+    i = tf.keras.Input((8, 8, 32))
+    x = lq.layers.QuantConv2D(32, 3, kernel_quantizer="magnitude_aware_sign", name="signs")(tf.keras.layers.ReLU()(i))
+    tf.keras.Model(i, tf.keras.layers.Conv2D(8, 3)(x)).save(tmp_path / "model.h5")
+    exact, other = tmp_path / "exact.tflite", tmp_path / "float32.tflite"
+    result = run("convert", tmp_path / "model.h5", "-o", exact)
+    said = "exact: int8 holds the weights of 1 operator without loss, in 9,600 bytes instead of 36,864."
+    assert result.exit_code == 0 and said in " ".join(result.stderr.split())
+    report = json.loads(run("convert", tmp_path / "model.h5", "-o", other, "--no-exact-int8", "--json").stdout)
+    assert (report["exact"], report["exact_bytes_before"], report["exact_bytes"]) == (0, 0, 0)
+    assert other.stat().st_size - exact.stat().st_size == pytest.approx(36_864 - 9_600, abs=400)
+    assert run("verify", tmp_path / "model.h5", exact, "--random", 1).exit_code == 0
+    for path, bits in ((exact, 8), (other, 32)):
+        layers = json.loads(run("inspect", path, "--json").stdout)["real_operators"]
+        assert [(layer["weight_bits"], layer["needed_bits"]) for layer in layers] == [(bits, 1), (32, 32)]
+        rows = [row.split("│")[1:-1] for row in run("inspect", path).stdout.splitlines() if "CONV_2D" in row]
+        assert [[cell.strip() for cell in row[3:5]] for row in rows if len(row) > 5] == [[str(bits), "1"], ["32", "32"]]
+
+
 def test_convert_takes_weights_of_a_named_network(tmp_path):
     weights, path = tmp_path / "w.h5", tmp_path / "rep.tflite"
     network(seed=7).save_weights(weights)

@@ -384,7 +384,7 @@ RULES = {
 def test_rule(rule):
     network = Network()
     model = network.finish(rule(network))
-    before, _ = convert(model, fold=False)
+    before, _ = convert(model, fold=False, exact_int8=False)
     after, report = fold(before)
     assert (constants(before), constants(after)) == RULES[rule]
     assert_same_outputs(model, before, after)

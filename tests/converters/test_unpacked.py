@@ -107,29 +107,57 @@ def converted(layer, shape, **options):
     return convert(model, **options)
 
 
-@pytest.mark.parametrize("make, shape, weights, remedy", BINARY.values(), ids=BINARY)
-def test_binary_weights(make, shape, weights, remedy):
-    content, report = converted(make(), shape)
+# Seven dense layers, each of them too small to be worth it.
+SMALL = ["locally connected, 1-D"]
+
+
+@pytest.mark.parametrize("name", BINARY)
+@pytest.mark.parametrize("exact", [True, False])
+def test_binary_weights(name, exact):
+    make, shape, weights, remedy = BINARY[name]
+    content, report = converted(make(), shape, exact_int8=exact)
+    dtype, size = ("int8", 1) if exact and name not in SMALL else ("float32", 4)
     (finding,) = report.findings
     assert (finding.rule, finding.where, finding.error) == ("binary-weight-float", "layer", False)
-    assert f"its {weights:,} weights take {4 * weights:,} bytes in the file, as float32" in finding.message
+    assert f"its {weights:,} weights take {size * weights:,} bytes in the file, as {dtype}" in finding.message
     assert f"{-(-weights // 8):,} bytes as bits" in finding.message and remedy in finding.message
-    assert (report.unpacked_weights, report.unpacked_bytes) == (weights, 4 * weights)
-    assert report.to_dict()["unpacked_bytes"] == 4 * weights
-    assert describe(content).constants["float32"] >= 4 * weights  # they really are in the file
+    assert ("exact_int8=True" in finding.message) == (not exact and name not in SMALL)
+    assert (report.unpacked_weights, report.unpacked_bytes) == (weights, size * weights)
+    assert report.to_dict()["unpacked_bytes"] == size * weights
+    assert describe(content).constants[dtype] >= size * weights  # they really are in the file
 
 
 @pytest.mark.parametrize("storage, size", [("float16", 2), ("int8", 1)])
 def test_size_in_smaller_storage(storage, size):
-    content, report = converted(quant.QuantConv2D(16, 3, **SIGNS), (6, 6, 32), float_weights=storage)
+    layer = quant.QuantConv2D(16, 3, **SIGNS)
+    content, report = converted(layer, (6, 6, 32), float_weights=storage, exact_int8=False)
     assert report.unpacked_bytes == 4608 * size == describe(content).constants[storage]
     assert f"{4608 * size:,} bytes in the file, as {storage}" in report.findings[0].message
+    assert "smaller" not in report.findings[0].message
+
+
+def test_layers_of_one_size_and_two_storages():
+    """Signs with noise in their last bits, as straight-through spellings make, are not exact."""
+
+    def noisy(w):
+        return tf.where(w >= 0, 0.1, -0.1) * (1 + 1e-6 * w)
+
+    i = tf.keras.Input((6, 6, 16))
+    x = quant.QuantConv2D(16, 3, kernel_quantizer=noisy, use_bias=False, name="noisy")(i)
+    x = quant.QuantConv2D(16, 3, **SIGNS, name="exact")(tf.keras.layers.ReLU()(x))
+    content, report = convert(randomize(tf.keras.Model(i, x)))
+    noise, signs = report.findings
+    assert (noise.where, signs.where) == ("noisy", "exact")
+    assert "take 9,216 bytes in the file, as float32" in noise.message and "float_weights='int8'" in noise.message
+    assert "take 2,304 bytes in the file, as int8" in signs.message and "smaller" not in signs.message
+    assert describe(content).constants["int8"] == 2304
+    assert (report.unpacked_bytes, report.exact) == (9216 + 2304, 1)
 
 
 def test_binary_layers_that_are_reported_otherwise_count():
     _, report = converted(quant.QuantDense(16, **BOTH), (32,))
     assert [finding.rule for finding in report.findings] == ["silent-float"]
-    assert (report.unpacked_weights, report.unpacked_bytes) == (512, 2048)
+    assert (report.unpacked_weights, report.unpacked_bytes) == (512, 512)
     _, report = converted(quant.QuantConv1D(16, 3, **BOTH), (8, 32), allow_float=True)
     assert [finding.rule for finding in report.findings] == ["silent-float"]
     assert (report.unpacked_weights, report.binary, report.bitpacked) == (1536, 1, 0)
@@ -160,11 +188,13 @@ def test_real_weights_are_no_finding(make, shape):
 
 def test_ternary_weights_are_told_from_binary_ones():
     ternary = quant.QuantConv2D(16, 3, kernel_quantizer=lq.quantizers.SteTern(threshold_value=0.3), use_bias=False)
-    _, report = converted(ternary, (6, 6, 32))
-    (finding,) = report.findings
-    assert (finding.rule, finding.where, finding.error) == ("ternary-weight-float", "layer", False)
-    assert "ternary, not binary" in finding.message and "18,432 bytes" in finding.message
-    assert report.unpacked_weights == 0
+    for exact, size in ((True, "4,608"), (False, "18,432")):
+        _, report = converted(ternary, (6, 6, 32), exact_int8=exact)
+        (finding,) = report.findings
+        assert (finding.rule, finding.where, finding.error) == ("ternary-weight-float", "layer", False)
+        assert "ternary, not binary" in finding.message and f"{size} bytes" in finding.message
+        assert ("exact_int8=True" in finding.message) == (not exact)
+        assert report.unpacked_weights == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
