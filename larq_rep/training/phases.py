@@ -101,12 +101,12 @@ def with_real_weights(
 def _check_no_several_bits(model: tf.keras.Model, activations: str) -> None:
     for layer in model.layers:
         own = layer if isinstance(layer, lq.quantizers.Quantizer) else getattr(layer, "activation", None)
-        quantizer = getattr(layer, "input_quantizer", None) or own
+        quantizer: Any = getattr(layer, "input_quantizer", None) or own
         if 1 < (getattr(quantizer, "precision", None) or 32) < 32:
             raise ValueError(
                 f"with_real_weights: activations={activations!r} takes the place of signs alone, but "
-                f"{type(quantizer).__name__} of '{layer.name}' has {quantizer.precision} bits. Leave activations as they "
-                "are: activations='binary'."
+                f"{type(quantizer).__name__} of '{layer.name}' has {quantizer.precision} bits. Leave activations as "
+                "they are: activations='binary'."
             )
 
 
