@@ -139,8 +139,8 @@ class Uniform(lq.quantizers.DoReFa):
     """
 
     def __init__(self, bits: int = 2, **kwargs):
-        super().__init__(k_bit=bits, **kwargs)
-        if not isinstance(bits, int) or bits < 1:
+        super().__init__(k_bit=bits, mode="activations", **kwargs)
+        if not isinstance(bits, int) or isinstance(bits, bool) or bits < 1:
             raise ValueError(f"Uniform '{self.name}' needs an integer bits >= 1, but got bits={bits!r}.")
 
     def get_config(self):

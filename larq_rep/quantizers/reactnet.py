@@ -1,11 +1,12 @@
 """Quantizers of ReActNet and Bi-Real-Net."""
 
+from typing import Any, ClassVar
+
 import larq as lq
 import tensorflow as tf
 
-from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import QuantizerWithVariables
-from larq_rep.quantizers.scaled_binary import ScaledBinary
+from larq_rep.quantizers.scaled_binary import ScaledBinaryForm
 
 
 # Same as Larq's `approx_sign`, with half as many passes over the activations.
@@ -116,7 +117,7 @@ class RSign(QuantizerWithVariables):
 
 @lq.utils.register_alias("scaled_sign")
 @lq.utils.register_keras_custom_object
-class ScaledSign(ScaledBinary):
+class ScaledSign(ScaledBinaryForm):
     r"""Kernel quantizer of the ReActNet and Bi-Real-Net code: sign times mean magnitude per output channel.
 
     \\[
@@ -148,8 +149,4 @@ class ScaledSign(ScaledBinary):
             Advanced Training Algorithm](https://arxiv.org/abs/1808.00278)
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(gradient="clipped", **kwargs)
-
-    def get_config(self):
-        return BaseQuantizer.get_config(self)
+    form: ClassVar[dict[str, Any]] = {"gradient": "clipped"}

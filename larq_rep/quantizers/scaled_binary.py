@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import larq as lq
 import tensorflow as tf
 
+from larq_rep._keras import BaseQuantizer
 from larq_rep.quantizers.base import MovingQuantizer, decisive, scale_forward_only
 
 _SCALES = ("mean", "one", "ema", "trained")
@@ -199,3 +200,18 @@ class ScaledBinary(MovingQuantizer):
             "centre": self.centre,
             "alpha_initializer": tf.keras.initializers.serialize(self.alpha_initializer),
         }
+
+
+class ScaledBinaryForm(ScaledBinary):
+    """Base class of quantizers that are one form of `ScaledBinary` and have no arguments of their own."""
+
+    form: ClassVar[dict[str, Any]]
+
+    def __init__(self, **kwargs):
+        # Its config would not keep them.
+        if taken := kwargs.keys() & {"scale", "per", "gradient", "centre", "alpha_initializer"}:
+            raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(taken))}: ScaledBinary does.")
+        super().__init__(**self.form, **kwargs)
+
+    def get_config(self):
+        return BaseQuantizer.get_config(self)

@@ -54,7 +54,7 @@ class TernaryInput(MovingQuantizer):
 
     def __init__(self, delta: float = 0.4, momentum: float = 0.1, **kwargs):
         super().__init__(**kwargs)
-        if delta <= 0 or not 0 <= momentum <= 1:
+        if not delta > 0 or not 0 <= momentum <= 1:
             raise ValueError(
                 f"TernaryInput '{self.name}' needs delta > 0 and a momentum from 0 to 1, but got delta={delta} and "
                 f"momentum={momentum}."

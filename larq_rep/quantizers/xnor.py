@@ -3,16 +3,17 @@
 BNN uses Larq's `lq.quantizers.SteSign(clip_value=None)`, the sign with the identity as gradient.
 """
 
+from typing import Any, ClassVar
+
 import larq as lq
 import tensorflow as tf
 
-from larq_rep._keras import BaseQuantizer
-from larq_rep.quantizers.scaled_binary import ScaledBinary
+from larq_rep.quantizers.scaled_binary import ScaledBinaryForm
 
 
 @lq.utils.register_alias("xnor_sign")
 @lq.utils.register_keras_custom_object
-class XNORSign(ScaledBinary):
+class XNORSign(ScaledBinaryForm):
     r"""Kernel quantizer of XNOR-Net: sign times mean magnitude per output channel, with its own gradient.
 
     \\[
@@ -44,11 +45,7 @@ class XNORSign(ScaledBinary):
             Networks](https://arxiv.org/abs/1603.05279), and its code
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(gradient="xnor", **kwargs)
-
-    def get_config(self):
-        return BaseQuantizer.get_config(self)
+    form: ClassVar[dict[str, Any]] = {"gradient": "xnor"}
 
 
 @lq.utils.register_alias("centred_clip")
@@ -74,7 +71,7 @@ class CentredClip(tf.keras.constraints.Constraint):
 
 @lq.utils.register_alias("dorefa_sign")
 @lq.utils.register_keras_custom_object
-class DoReFaSign(ScaledBinary):
+class DoReFaSign(ScaledBinaryForm):
     r"""Kernel quantizer of DoReFa-Net for one bit: sign times mean magnitude of the whole kernel.
 
     \\[
@@ -100,8 +97,4 @@ class DoReFaSign(ScaledBinary):
             Gradients](https://arxiv.org/abs/1606.06160), equation 8
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(per="layer", **kwargs)
-
-    def get_config(self):
-        return BaseQuantizer.get_config(self)
+    form: ClassVar[dict[str, Any]] = {"per": "layer"}

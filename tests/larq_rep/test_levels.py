@@ -321,6 +321,8 @@ def test_planes_and_bases_belong_to_a_call():
         (lambda: Thermometer((0, 1, 2), (1, 2, 3, 5)), "the first 0"),
         (lambda: Uniform(0, name="q"), "Uniform 'q' needs an integer bits >= 1, but got bits=0"),
         (lambda: Uniform(1.5), "got bits=1.5"),
+        (lambda: Uniform(True), "got bits=True"),
+        (lambda: TernaryInput(delta=float("nan")), "needs delta > 0"),
         (lambda: LearnedLevels(3, name="q"), "LearnedLevels 'q' has 2 bits, but got bits=3"),
         (lambda: TernaryInput(0, name="q"), "TernaryInput 'q' needs delta > 0"),
         (lambda: TernaryInput(momentum=1.5), "momentum=1.5"),
@@ -425,3 +427,9 @@ def test_devices_follow_their_parts_of_a_batch():
     """In a process of its own: how many devices there are is settled when TensorFlow starts."""
     run = subprocess.run([sys.executable, "-c", _DEVICES], capture_output=True, text=True)
     assert run.stdout.endswith("equal\n"), run.stderr[-3000:]
+
+
+def test_uniform_is_of_activations_alone():
+    """Its config has no mode: one for weights would be lost in a file."""
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'mode'"):
+        Uniform(2, mode="weights")

@@ -208,3 +208,11 @@ def test_half_precision(form):
     full = conv_model(**FORMS[form])
     full.set_weights(model.get_weights())
     np.testing.assert_allclose(model(images()), full(images()), rtol=5e-3, atol=0.05)
+
+
+@pytest.mark.parametrize("cls", [ScaledSign, XNORSign, DoReFaSign])
+@pytest.mark.parametrize("argument", [{"scale": "mean"}, {"per": "layer"}, {"gradient": "exact"}, {"centre": True}])
+def test_forms_take_no_other_form(cls, argument):
+    """Their config does not keep it, so that a saved model would be another one."""
+    with pytest.raises(TypeError, match=f"{cls.__name__} takes no {next(iter(argument))}: ScaledBinary does"):
+        cls(**argument)

@@ -111,8 +111,6 @@ def test_operations_that_are_plotted():
     for network, expected in (
         ("ResNet18(method='xnor')", 189665280),
         ("BiRealNet18()", 189665280),
-        ("TBNResNet18()", 242049024),
-        ("DoReFaResNet18()", 331563008),
         ("ABCNet18(weight_bases=5, input_bases=5)", 1442660352),
     ):
         assert costs[network]["flops"] - classifier + costs[network]["bops"] / 32 == expected
