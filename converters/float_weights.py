@@ -100,8 +100,8 @@ class Stored:
         for channels in dict.fromkeys((axis, *range(weights.ndim))):
             scales = exact_scales(np.moveaxis(weights, channels, 0))
             if scales is not None:
-                quotients = weights / cls(weights, scales, channels)._steps()
-                small = cls(np.rint(quotients).astype(np.int8), scales, channels)
+                quotients = np.rint(weights / _along(scales, channels, weights.ndim))
+                small = cls(quotients.astype(np.int8), scales, channels)
                 if small.nbytes < weights.nbytes:
                     return small
         return None
@@ -113,7 +113,7 @@ class Stored:
 
     def _steps(self) -> np.ndarray:
         assert self.scales is not None
-        return self.scales.reshape([-1 if i == self.axis else 1 for i in range(self.values.ndim)])
+        return _along(self.scales, self.axis, self.values.ndim)
 
     def dequantized(self) -> np.ndarray:
         """The result of the DEQUANTIZE kernel, to the bit."""
@@ -130,6 +130,10 @@ class Stored:
             return np.maximum(np.abs(self.dequantized()) * np.float32(2**-11), np.float32(2**-25))
         # Half a step, and the rounding of the float32 product s·q: at most 127·2⁻²⁴ < 2⁻¹⁷ steps.
         return self._steps() * np.float32(0.5 + 2**-17)
+
+
+def _along(scales: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    return scales.reshape([-1 if i == axis else 1 for i in range(rank)])
 
 
 def needed_bits(values: np.ndarray) -> int:
@@ -207,13 +211,13 @@ def compress(
         in the report says so.
 
     # Raises
-        ValueError: For another `dtype`, or if the weights of the file are compressed already.
+        ValueError: For another `dtype`, or if weights of the file are to be rounded that are compressed already.
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
     if dtype not in get_args(StorageType):
         raise ValueError(f"dtype should be one of {get_args(StorageType)}, found {dtype!r}.")
     flatbuffer = Flatbuffer(content)
-    if stored := stored_constants(flatbuffer):
+    if dtype != "float32" and (stored := stored_constants(flatbuffer)):
         found = next(iter(stored.values())).values.dtype
         raise ValueError(f"The weights of this file are {found} already. Compress the float32 file instead.")
     constants: dict[int, CompressedConstant] = {}
@@ -256,7 +260,8 @@ def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:
     # Returns
         The bytes of the float32 file, and for each tensor that was stored smaller the bound of its rounding
         error, `|original − expanded| ≤ bound`, as a float32 array that broadcasts to the tensor's shape: half
-        a unit in the last place for float16, half a step of the channel for int8.
+        a unit in the last place for float16, half a step of the channel for int8, which does not tell whether it was
+        stored exactly.
 
     # Raises
         InvalidFlatbufferError: If `content` is not a TFLite model.

@@ -216,7 +216,28 @@ def test_rounding_is_for_the_others():
         assert verify(model, rounded, images(model, 1)).ok
 
 
-def test_shared_weights_are_stored_once(files):
+def test_a_stored_file_is_stored_once(files):
+    content, _ = with_weights(files["convolution"], np.sign)
+    small, _ = compress(content)
+    assert compress(small)[0] == small
+
+
+def test_fake_quantized_weights():
+    """Weights trained in 8 bits, of a layer with a real input."""
+
+    def eight_bits(w):
+        return tf.quantization.fake_quant_with_min_max_args(w, -0.635, 0.635, narrow_range=True)
+
+    i = tf.keras.Input((6, 6, 32))
+    x = quant.QuantConv2D(16, 3, kernel_quantizer=eight_bits)(keras.ReLU()(i))
+    model = randomize(tf.keras.Model(i, x))
+    content, report = convert(model)
+    (operator,) = describe(content).real_operators
+    assert (report.exact, operator.weight_bits, operator.needed_bits) == (1, 8, 8)
+    assert verify(model, content, images(model, 1)).ok
+
+
+def test_shared_weights_are_stored_once():
     i = tf.keras.Input((6, 6, 32))
     x = quant.QuantConv2D(32, 3, padding="same", kernel_quantizer="ste_sign", name="first")(i)
     x = quant.QuantConv2D(32, 3, padding="same", kernel_quantizer="ste_sign", name="second")(keras.ReLU()(x))
