@@ -26,7 +26,8 @@ def make_variables(folder: Path, *names: str) -> dict[str, str]:
 
 def x86_flags_of_make(folder: Path, objects: str) -> dict[str, set[str]]:
     """The -m flags of make's commands for the x86 sources, whose objects are in the folder `objects`."""
-    command = ["make", "-n", "-B", "-C", folder, *(f"{objects}/{name}.o" for name in X86_SOURCES)]
+    # It only prints the commands, so that no compiler is needed.
+    command = ["make", "-n", "-B", "-C", folder, "CLANG=clang", *(f"{objects}/{name}.o" for name in X86_SOURCES)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = {name: " ".join(re.findall(rf"^.* -c .*\b{name}\.c$", output, re.MULTILINE)) for name in X86_SOURCES}
     return {name: set(re.findall(r"(?<=\s)-m[a-z0-9=-]+", line)) for name, line in lines.items()}

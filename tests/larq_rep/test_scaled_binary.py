@@ -197,7 +197,7 @@ def test_half_precision(form):
     try:
         model = conv_model(**FORMS[form])
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        tf.keras.mixed_precision.set_global_policy(None)  # "float32" would no longer follow floatx
     quantizer = model.layers[0].kernel_quantizer
     assert all(weight.dtype == tf.float32 for weight in model.weights)
     model.compile("sgd", "mse")

@@ -72,7 +72,12 @@ DEEPER = [
 ]
 # Forms of the quantizers and shortcuts of quick ones; the tests of the command line use the last.
 ALIKE = [
+    "BWNResNet18()",
     "DoReFaResNet18()",
+    "HWGQResNet18()",
+    "LQNetResNet18()",
+    "MobileNetV1(alpha=1.0)",
+    "SiBNNResNet18()",
     "ResNet20(method='fracbnn')",
     "ResNet20(method='irnet_real')",
     "ResNet20(method='rbnn_bireal')",
