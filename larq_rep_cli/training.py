@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def run(folder: Path, config: Config, wait: float | None, *, resume: bool = False, force: bool = False) -> None:
     from larq_rep import training
+    from larq_rep.training.mending import best_epoch
 
     start, teacher = time.perf_counter(), config.teacher
     with terminal.progress() as bars, refusing(ValueError, FileNotFoundError, OSError, ImportError):
@@ -46,9 +47,7 @@ def run(folder: Path, config: Config, wait: float | None, *, resume: bool = Fals
             terminal.note(str(error))
             raise SystemExit(supervision.WORKER_LOST) from None
     rows = [row for row in training.read_metrics(folder) if row["phase"] == len(config.recipe.phases)]
-    # Of equal epochs, the one whose weights are kept; `max` takes the first.
-    later = config.recipe.phases[-1].best == "later"
-    best = max(reversed(rows) if later else rows, key=lambda row: row["val_accuracy"])
+    best = rows[best_epoch(config.recipe.phases[-1], [row["val_accuracy"] for row in rows]) - 1]
     terminal.console().print(
         f"{folder}: accuracy {rows[-1]['val_accuracy']:.2%} on the test images, best {best['val_accuracy']:.2%} in "
         f"epoch {best['epoch']:.0f} of {len(rows)}, {time.perf_counter() - start:.0f} s"

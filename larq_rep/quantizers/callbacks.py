@@ -59,6 +59,11 @@ class QuantizerSchedule(tf.keras.callbacks.Callback):
         for quantizer in self._quantizers:
             getattr(quantizer, self.attribute).assign(self.value(quantizer, epoch, self.params["epochs"]))
 
+    def check(self, model: tf.keras.Model, epochs: int) -> None:
+        """Raises what training the model for so many epochs would raise in its first one."""
+        for quantizer in filter(self._changes, model.submodules):
+            self.value(quantizer, 0, epochs)
+
     def _changes(self, module: tf.Module) -> bool:
         schedule = getattr(module, "schedule", None)
         return isinstance(schedule, type) and isinstance(self, schedule)

@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "decayed": ("all", "conv_and_shifts", "conv_and_fc"),
     "initializer": (None, "uniform_fan_in"),
     "start": ("last", "best"),
-    "best": ("earlier", "later"),
+    "best": ("earlier", "later", "last"),
 }
 
 
@@ -54,7 +54,8 @@ class Phase:
             `None` for the network's own.
         start: The epoch of the previous phase, `"last"` or `"best"`, whose weights this one starts with.
         left_behind: Regular expressions for names of weights that one of the two phases does not have.
-        best: Which of several epochs with the highest accuracy is the best one, the `"earlier"` or the `"later"`.
+        best: Which of several epochs with the highest accuracy is the best one, the `"earlier"` or the `"later"`; or
+            `"last"`, if it is the last one in any case, because only its weights are all quantized.
 
     # Raises
         ValueError: If a value is not one of these. It is raised now, not days later when the phase begins.
@@ -96,7 +97,7 @@ class Phase:
     def is_best(self, accuracy: float, earlier: Sequence[float]) -> bool:
         """Returns whether an epoch of this accuracy is the best one, given the `earlier` accuracies."""
         highest = max(earlier, default=-math.inf)
-        return accuracy > highest or (self.best == "later" and accuracy == highest)
+        return self.best == "last" or accuracy > highest or (self.best == "later" and accuracy == highest)
 
     def check(self) -> None:
         """Finds errors before training that would otherwise appear during it.

@@ -22,6 +22,7 @@ from larq_rep.training.phases import (
     with_synchronized_norms,
 )
 from larq_rep.training.recipe import Phase, Recipe
+from larq_rep.training.schedules import check_schedules
 from larq_rep.training.state import Run
 
 
@@ -198,6 +199,9 @@ def _network(build: Callable[[Config], tf.keras.Model], phase: Phase, config: Co
     tf.keras.backend.reset_uids()
     with noting_initial_values() as is_initial:
         network = build(config)
+    for each in config.recipe.phases:
+        if each.weights == "binary":
+            check_schedules(network, each.epochs)
     if phase.weights == "real":
         # A network that comes with weights to train further keeps them.
         kernels = {layer.name: getattr(layer, "kernel", None) for layer in network.layers}

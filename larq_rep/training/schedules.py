@@ -13,7 +13,15 @@ import tensorflow as tf
 
 from larq_rep._keras import TensorCallback
 from larq_rep.quantizers.base import schedule_of
-from larq_rep.quantizers.callbacks import EDESchedule, INQSchedule, RBNNSchedule, ReCUSchedule, recu_tau, steepness
+from larq_rep.quantizers.callbacks import (
+    EDESchedule,
+    INQSchedule,
+    QuantizerSchedule,
+    RBNNSchedule,
+    ReCUSchedule,
+    recu_tau,
+    steepness,
+)
 
 __all__ = [
     "Cosine",
@@ -323,3 +331,14 @@ def schedules_for(model: tf.keras.Model) -> list[tf.keras.callbacks.Callback]:
     kinds = {kind for quantizer in quantizers if (kind := schedule_of(quantizer)) is not None}
     # Each changes different quantizers, so the order has no effect, but it should always be the same.
     return [kind() for kind in sorted(kinds, key=lambda kind: kind.__name__, reverse=True)]
+
+
+def check_schedules(model: tf.keras.Model, epochs: int) -> None:
+    """Finds out before a training, not when its last phase begins, whether the schedules of a model suit its epochs.
+
+    # Raises
+        ValueError: As `schedules_for`, or if there are too few epochs.
+    """
+    for schedule in schedules_for(model):
+        if isinstance(schedule, QuantizerSchedule):
+            schedule.check(model, epochs)

@@ -335,9 +335,9 @@ _QUANTIZED_WEIGHTS = (
         "https://arxiv.org/abs/1702.03044",
         r".*/power_of_two/(codes|largest):0",
         ", as are the numbers of the second phase: 80 epochs at one rate, which the rounds share, 8 for each of the "
-        "ten of 2 bits. All weights are quantized in the last round only: take the weights of the last epoch, not of "
-        "the best one.",
+        "ten of 2 bits. All weights are quantized in the last round only, so the last epoch counts as the best one.",
         epochs=80,
+        best="last",
         batch_size=256,
         learning_rate=1e-3,
         weight_decay=1e-4,

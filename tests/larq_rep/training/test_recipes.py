@@ -156,7 +156,7 @@ PHASES = {
         name: [{**_EXAMPLE, "weights": "real", "left_behind": left}, {**second, "left_behind": left, "start": "last"}]
         for name, left, second in (
             ("ttq", (r".*/trained_ternary/(positive|negative):0",), _adam(256, _steps(1e-4, 72, (56, 64), 0.2))),
-            ("inq", (r".*/power_of_two/(codes|largest):0",), _sgd(256, np.full(80, 1e-3), 1e-4)),
+            ("inq", (r".*/power_of_two/(codes|largest):0",), _sgd(256, np.full(80, 1e-3), 1e-4, best="last")),
             ("syq", (r".*/position_scaled/scale:0",), _adam(32, np.repeat([1e-4, 2e-5, 4e-6], (28, 14, 18)))),
         )
     },
@@ -389,7 +389,7 @@ def test_images_of_each_data_set_are_normalised_as_the_authors_do(name, data):
 
 def test_which_of_equal_epochs_is_the_best():
     accuracies = [0.5, 0.7, 0.6, 0.7, 0.7, 0.2]
-    for best, expected in (("earlier", [0, 1]), ("later", [0, 1, 3, 4])):
+    for best, expected in (("earlier", [0, 1]), ("later", [0, 1, 3, 4]), ("last", [*range(6)])):
         phase = Phase(best=best)
         found = [epoch for epoch, accuracy in enumerate(accuracies) if phase.is_best(accuracy, accuracies[:epoch])]
         assert found == expected
@@ -492,7 +492,7 @@ def test_what_is_no_value_of_the_recipe_is_left_to_the_network(key):
         ("fracbnn", "epochs", "none", r"epochs: expected int.*found None"),
         ("fracbnn", "epochs", 0, "epochs should be 1 or more, found 0"),
         ("fracbnn", "drop_last", "yes", r"drop_last: expected bool.*found 'yes'"),
-        ("fracbnn", "best", "first", "best should be 'earlier' or 'later', found 'first'"),
+        ("fracbnn", "best", "first", "best should be 'earlier' or 'later' or 'last', found 'first'"),
         ("fracbnn", "nesterov", 1, r"nesterov: expected bool.*found 1"),
         (
             "fracbnn",

@@ -21,7 +21,7 @@ from run_files import arrays, metrics
 from support import others_slow
 
 from larq_rep import training
-from larq_rep.quantizers import EDESign, LibraSign, ReCURSign, ReCUSign
+from larq_rep.quantizers import EDESign, LibraSign, PowerOfTwo, ReCURSign, ReCUSign
 from larq_rep.training import folder as folder_module
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.phases import with_real_weights
@@ -321,6 +321,17 @@ def test_epochs_that_are_equally_good(tmp_path, best, kept):
     found = training.load(build, tmp_path / "run", "best").get_weights()[0]
     np.testing.assert_array_equal(found, seen.epochs[kept][3])
     assert not np.array_equal(seen.epochs[0][3], seen.epochs[2][3])
+
+
+def test_schedules_are_checked_before_the_first_phase(tmp_path):
+    """Not days later, when the phase begins that has too few epochs for them."""
+    left = (r".*/power_of_two/(codes|largest):0",)
+    phases = tuple(replace(_PHASE, weights=weights, left_behind=left) for weights in ("real", "binary"))
+    config = replace(CONFIG, recipe=replace(_RECIPE, phases=phases))
+    build = functools.partial(tiny, quantizers=(EDESign, functools.partial(PowerOfTwo, 2)))
+    with pytest.raises(ValueError, match="3 epochs are too few for the 10 rounds"):
+        training.train(build, tmp_path / "run", config, report=lambda line: None)
+    assert not list((tmp_path / "run").rglob("*.h5"))
 
 
 def test_a_teacher_is_learned_from(tmp_path):
