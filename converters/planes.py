@@ -216,14 +216,16 @@ class _Rewriting:
     def _bases(self, kernel: tf.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
         """The number of each filter, and the signs, of the binary kernels that a kernel is the sum of."""
         source, between = _route(kernel)
-        if mark_of(source.op) == BASES and not between:
+        if mark_of(source.op) == BASES and all(op.type == "Reshape" for op in between):
             values = self._session.run(list(source.op.inputs)[1:])
-            pairs = [*zip(values[::2], values[1::2], strict=True)]
+            shape = kernel.shape.as_list()
+            pairs = [(scale, signs.reshape(shape)) for scale, signs in zip(values[::2], values[1::2], strict=True)]
         else:
             weights = self._session.run(kernel)
             magnitude = np.abs(weights.reshape(-1, weights.shape[-1])).astype(np.float64)
             mean = magnitude.mean(axis=0)
-            if len(magnitude) < 2 or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
+            # A single weight has a magnitude of its own, so it is binary only if it is a sign.
+            if (len(magnitude) < 2 and np.any(mean != 1)) or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
                 raise _NotLoweredError
             pairs = [(mean, weights)]
         filters = kernel.shape[-1]
@@ -322,14 +324,14 @@ def _window(node: tf.Operation, levels: tf.Tensor, between: list[tf.Operation]) 
     windows = [(k - 1) * d + 1 for k, d in zip(node.inputs[1].shape[:2], dilations, strict=True)]
     own = node.get_attr("padding")
     if own == b"SAME":
-        padding += _same([size + sum(p) for size, p in zip(sizes, padding, strict=True)], windows, strides)
+        padding += same_padding([size + sum(p) for size, p in zip(sizes, padding, strict=True)], windows, strides)
     elif own == b"EXPLICIT":
         padding += np.reshape(node.get_attr("explicit_paddings")[2:6], (2, 2))
-    as_same = np.array_equal(padding, _same(sizes, windows, strides))
+    as_same = np.array_equal(padding, same_padding(sizes, windows, strides))
     return _Window(result, padding.tolist(), as_same, dilations)
 
 
-def _same(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+def same_padding(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> np.ndarray:
     """The rows and columns, before and after, that `padding="same"` adds."""
     totals = [
         max((-(-size // stride) - 1) * stride + window - size, 0)

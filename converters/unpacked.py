@@ -127,8 +127,8 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
             "leave the weights real"
         )
     smaller = "" if site.kind not in _STORED_SMALLER else ", or store the weights smaller (float_weights='int8')"
-    if site.kind != "convolution":
-        return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign'){smaller}"
+    if advice := reasons.other_convolution(site.kind):
+        return f"{advice}, with a binary input (input_quantizer='ste_sign'){smaller}"
     if reason := reasons.why_kernel(site, value):
         return f"{reason}{smaller}"
     source = resolve(unpadded(site.x)).op
@@ -139,6 +139,6 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
             f"bare signs; multiply by the factors behind the convolution, and train it like that{smaller}"
         )
     return (
-        "its input is real, and LCE packs a convolution only if both are binary; give it input_quantizer='ste_sign', "
+        "its input is real, and LCE packs a layer only if both are binary; give it input_quantizer='ste_sign', "
         f"and train it like that{smaller}"
     )
