@@ -27,7 +27,7 @@ RULES = {
     "symmetric-pad": "explicit padding before a strided convolution, which LCE 0.16 converts wrongly",
     "not-finite": "weights that are NaN or infinite, or that overflow",
     "converter-failed": "LCE's converter gave up",
-    "silent-float": "a binary convolution that stayed float",
+    "silent-float": "a binary layer that stayed float",
     "levels-float": "a layer whose input has few levels, but whose weights LCE does not pack, so that it stayed float",
     "binary-weight-float": "two-valued weights not stored as bits, as their layer's input is real or LCE packs none",
     "ternary-weight-float": "weights of three values, which LCE does not pack",
@@ -238,7 +238,6 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
             "silent-float",
             site.layer,
             f"this binary {site.kind} stayed float: {reasons.why_float(site, kernel, graph, log)}",
-            error=site.kind != "dense layer",
         )
         for i, (site, kernel) in enumerate(zip(meant, kernels, strict=True))
         if i in failed
@@ -262,7 +261,7 @@ def audit_binary(graph: FrozenGraph, flatbuffer: Flatbuffer, log: str = "") -> B
         for layer, c in graph.misread_signs
     ]
     return BinaryAudit(
-        meant=[site.layer for site in meant if site.kind != "dense layer"],
+        meant=[site.layer for site in meant],
         layers=layers,
         findings=findings,
         packed={site.node.name for i, site in enumerate(meant) if i not in failed},

@@ -220,19 +220,22 @@ class _Rewriting:
         """The number of each filter, and the signs, of the binary kernels that a kernel is the sum of."""
         filters = kernel.shape[-1]
         source, between = _route(kernel)
-        if mark_of(source.op) == BASES and not between:
+        if mark_of(source.op) == BASES and all(op.type == "Reshape" for op in between):
             values = self._session.run(list(source.op.inputs)[1:])
             pairs = [*zip(values[::2], values[1::2], strict=True)]
             if any(np.size(scale) not in (1, filters) for scale, _ in pairs):
                 raise _NotLoweredError("the `bases` of its kernel need one number each, or one for each filter")
-            if any(signs.shape != kernel.shape or np.any(np.abs(signs) != 1) for _, signs in pairs):
+            if any(signs.shape != source.shape or np.any(np.abs(signs) != 1) for _, signs in pairs):
                 raise _NotLoweredError("the `bases` of its kernel are not all -1 and +1 in the shape of the kernel")
+            shape = kernel.shape.as_list()
+            pairs = [(scale, signs.reshape(shape)) for scale, signs in pairs]
         else:
             weights = self._session.run(kernel)
             magnitude = np.abs(weights.reshape(-1, weights.shape[-1])).astype(np.float64)
             mean = magnitude.mean(axis=0)
-            finite = np.isfinite(mean).all()
-            if len(magnitude) < 2 or not finite or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
+            # A single weight has a magnitude of its own, so it is binary only if it is a sign.
+            single = len(magnitude) < 2 and np.any(mean != 1)
+            if single or not np.isfinite(mean).all() or np.any(np.abs(magnitude - mean) > _ROUNDING * mean):
                 raise _NotLoweredError
             pairs = [(mean, weights)]
         return [
@@ -347,14 +350,14 @@ def _window(node: tf.Operation, levels: tf.Tensor, between: list[tf.Operation]) 
     windows = [(k - 1) * d + 1 for k, d in zip(node.inputs[1].shape[:2], dilations, strict=True)]
     own = node.get_attr("padding")
     if own == b"SAME":
-        padding += _same([size + sum(p) for size, p in zip(sizes, padding, strict=True)], windows, strides)
+        padding += same_padding([size + sum(p) for size, p in zip(sizes, padding, strict=True)], windows, strides)
     elif own == b"EXPLICIT":
         padding += np.reshape(node.get_attr("explicit_paddings")[2:6], (2, 2))
-    as_same = np.array_equal(padding, _same(sizes, windows, strides))
+    as_same = np.array_equal(padding, same_padding(sizes, windows, strides))
     return _Window(result, padding.tolist(), as_same, dilations)
 
 
-def _same(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+def same_padding(sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> np.ndarray:
     """The rows and columns, before and after, that `padding="same"` adds."""
     totals = [
         max((-(-size // stride) - 1) * stride + window - size, 0)

@@ -11,12 +11,12 @@ from larq_rep.converters.control_flow import BRANCHES, LOOPS
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import laid_out, resolve
 
+_PLACES = (
+    "LCE packs ordinary 2-D convolutions only; write it as QuantConv2D, with the third axis among the channels (by a "
+    "Reshape before the sign), or leave it real-valued"
+)
+# Kinds of layers that LCE does not pack.
 _OTHER_CONVOLUTIONS = {
-    "1-D convolution": (
-        "LCE packs 2-D convolutions only; give the map a height of 1 before the sign, Reshape((1, steps, channels)), "
-        "and write the layer as QuantConv2D with kernel_size=(1, k)"
-    ),
-    "dense layer": "LCE packs no dense layers; write it as a 1x1 'valid' QuantConv2D on a (1, 1, channels) map",
     "depthwise convolution": (
         "LCE packs ordinary 2-D convolutions only, and groups of a multiple of 32 channels; write it as QuantConv2D, "
         "with groups=channels // 32 if it should stay small"
@@ -24,6 +24,8 @@ _OTHER_CONVOLUTIONS = {
     "transposed convolution": (
         "LCE packs ordinary 2-D convolutions only; write it as UpSampling2D, before the sign, and a QuantConv2D"
     ),
+    "3-D convolution": _PLACES,
+    "transposed 3-D convolution": _PLACES,
 }
 # Operators of Keras layers that TFLite does not have, and what computes the same.
 _INSTEAD = {
@@ -50,23 +52,26 @@ def instead_of(operators: list[str]) -> str:
 
 def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str:
     """Why LCE did not pack a binary convolution, and what to do."""
-    if site.kind != "convolution":
-        return other_convolution(site.kind)
-    if site.node.get_attr("data_format") == b"NCHW":
+    if advice := other_convolution(site.kind):
+        return advice
+    if site.kind != "dense layer" and site.node.get_attr("data_format") == b"NCHW":
         return (
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
-    return graph.lowering.reasons.get(site.node.name) or why_kernel(site, kernel) or _why_input(site, graph, log)
+    known = graph.convolved.reasons.get(site.node.name) or graph.lowering.reasons.get(site.node.name)
+    return known or why_kernel(site, kernel) or _why_input(site, graph, log)
 
 
 def other_convolution(kind: str) -> str:
-    """Advice about a layer of a kind that LCE does not pack."""
-    return _OTHER_CONVOLUTIONS.get(kind, "LCE packs ordinary 2-D convolutions only; leave it real-valued")
+    """Advice about a layer of a kind that LCE does not pack; empty for others."""
+    return _OTHER_CONVOLUTIONS.get(kind, "")
 
 
 def why_kernel(site: Site, kernel: np.ndarray) -> str:
     """What is wrong with the binary weights of a convolution, or nothing."""
+    if site.node.type == "MatMul" and site.node.get_attr("transpose_b"):
+        kernel = kernel.T
     magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
     if zeros := int(np.sum(magnitude == 0)):
         dead = int(np.sum(magnitude.max(axis=0) == 0))
@@ -90,7 +95,9 @@ def why_kernel(site: Site, kernel: np.ndarray) -> str:
             "the weights of an output channel differ in magnitude; LCE needs one scale for each output channel "
             "(none for input channels) within 0.5 %"
         )
-    in_channels, per_group = site.x.shape[-1], kernel.shape[2]
+    if len(magnitude) == 1 and site.kind == "dense layer":
+        return "it has one input, so that it multiplies it with any number; use kernel_quantizer='ste_sign', or None"
+    in_channels, per_group = site.x.shape[-1], kernel.shape[-2]
     if in_channels != per_group and per_group % 32:
         return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
     return ""
@@ -105,8 +112,8 @@ def _why_input(site: Site, graph: FrozenGraph, log: str) -> str:
             "pad before the sign"
         )
     if between:
-        return f"{' and '.join(between)} stands between the sign and the convolution; put it before the sign"
-    if site.node.get_attr("padding") == b"EXPLICIT":
+        return f"{' and '.join(between)} stands between the sign and the {site.kind}; put it before the sign"
+    if site.kind != "dense layer" and site.node.get_attr("padding") == b"EXPLICIT":
         return "it pads explicitly; use padding='same' with pad_values, or pad before the sign"
     if graph.sign_of(site.x) is None:
         values = [f"{value:g}" for value in np.unique(graph.on_noise([laid_out(site.x)])[0])]

@@ -138,8 +138,8 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
             "LCE packs 2-D convolutions only, whose weights are the same at each place; write it as QuantConv2D, or "
             "leave the weights real"
         )
-    if site.kind != "convolution":
-        return f"{reasons.other_convolution(site.kind)}, with a binary input (input_quantizer='ste_sign')"
+    if advice := reasons.other_convolution(site.kind):
+        return f"{advice}, with a binary input (input_quantizer='ste_sign')"
     if reason := reasons.why_kernel(site, value):
         return reason
     source = resolve(unpadded(site.x)).op
@@ -151,6 +151,6 @@ def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
         )
     return (
         "its input is real, or has levels that no known quantizer makes of signs (`planes`), and LCE packs a "
-        "convolution only if both are binary; give it input_quantizer='ste_sign', or 'dorefa_quantizer' for several "
+        "layer only if both are binary; give it input_quantizer='ste_sign', or 'dorefa_quantizer' for several "
         "bits, and train it like that"
     )

@@ -157,7 +157,7 @@ def _xnor(image, num_classes, method, scale):
 
 
 _WIDTHS = (64, 128, 256, 512)
-_LEFT_FLOAT = {"conv1": "its input is the real image", "fc": "Larq Compute Engine has no binary dense layer"}
+_LEFT_FLOAT = {"conv1": "its input is the real image"}
 _REAL_INPUTS = {r"layer\d_\d_conv\d": REAL_INPUT}
 _INFERRED: dict[str, Any] = dict(source="inferred")
 
@@ -209,7 +209,7 @@ def _residual(image, num_classes, form, dataset, blocks):
             {"method": "bnn"},
             paper=BNN,
             results=(Result(42.2, 67.1, "RepBNN, Table 8"),),
-            left_float={"conv1": _LEFT_FLOAT["conv1"]},
+            left_float=_LEFT_FLOAT,
             **_INFERRED,
         ),
         Variant({"method": "bnn", "binary_classifier": True}, paper=BNN, left_float=_LEFT_FLOAT, **_INFERRED),

@@ -106,6 +106,7 @@ class Comparison:
 
     def finish(self, inputs: Sequence[np.ndarray]) -> None:
         """Compares thresholds, and explains differences from `model.predict` that are right."""
+        self._lowering.compare_layers()
         self._lowering.compare_convolutions()
         compare_thresholds(self._model, self.convolutions, taken(inputs, self._flatbuffer)[1], self._result)
         self._signs.explain()

@@ -1,4 +1,7 @@
-"""Compares the sums of signs with the quantized maps, kernels and convolutions that they stand for.
+"""Compares the convolutions of maps with the layers that they stand for, and the sums of signs with their maps.
+
+The file is compared with a model whose dense and 1-D layers are convolutions of maps. That both compute the same is
+shown here for random signs: a wrong order of the numbers, or a wrong border, changes nearly every result.
 
 The file is compared with a model whose convolutions of quantized maps are sums of convolutions of signs. That it
 computes what the model computed before is shown here: on every image each quantizer gives the sum of its planes, and
@@ -43,6 +46,32 @@ class LoweringComparison:
         values = self._session.run(fetches, feeds) if fetches else []
         for planes, (expected, *signs) in zip(self._planes.values(), values, strict=True):
             self._differ(planes.levels, _levels(planes, signs), expected, "its quantizer gives", index)
+
+    def compare_layers(self) -> None:
+        """Compares the results of the dense and 1-D layers with those of their convolutions, for random signs."""
+        convolved, rng = self._graph.convolved, np.random.default_rng(0)
+        if not convolved.results:
+            return
+        graphs = [tf.Graph(), tf.Graph()]
+        for graph, definition in zip(graphs, (convolved.original, convolved.definition), strict=True):
+            with graph.as_default():
+                tf.import_graph_def(definition, name="")
+        feeds: list[dict[str, np.ndarray]] = [{}, {}]
+        for names in convolved.results.values():
+            before, after = (
+                graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
+                for graph, name in zip(graphs, names, strict=True)
+            )
+            signs = feeds[0].setdefault(before.name, rng.choice(np.array([-1, 1], np.float32), before.shape))
+            feeds[1][after.name] = signs.reshape(after.shape)
+        results = [f"{name}:0" for name in convolved.results]
+        expected, found = (session(g).run(results, feed) for g, feed in zip(graphs, feeds, strict=True))
+        for name, x, y in zip(convolved.results, found, expected, strict=True):
+            error, where = relative_error(x, y)
+            if not error <= OUTPUT_TOLERANCE:
+                layer = self._graph.layer_of(graphs[0].get_operation_by_name(name))
+                message = f"it gives {at(y, where)}, as a convolution {at(x, where)} at {where[1:]}"
+                self._result.differ("levels", layer, 0, message)
 
     def compare_convolutions(self) -> None:
         """Compares the results of the convolutions for random signs."""

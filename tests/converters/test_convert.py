@@ -267,15 +267,6 @@ def test_kernel_that_the_converter_would_not_fold():
     assert (report.bitpacked, report.binary) == (1, 1)
 
 
-def test_binary_dense_layer_is_reported():
-    dense = lq.layers.QuantDense(
-        16, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name="dense"
-    )
-    _, report = convert(randomize(model_of(keras.Flatten(), dense)))
-    assert [(f.rule, f.where, f.error) for f in report.findings] == [("silent-float", "dense", False)]
-    assert report.binary == 0
-
-
 @pytest.mark.parametrize(
     "step",
     [

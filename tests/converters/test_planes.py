@@ -315,13 +315,6 @@ STAYS = {
         (quant.QuantDepthwiseConv2D(3, input_quantizer=DoReFa(2), depthwise_quantizer="ste_sign", name="own"),),
         "LCE packs ordinary 2-D convolutions only",
     ),
-    "1-D": (
-        (
-            keras.Reshape((64, 32)),
-            quant.QuantConv1D(8, 3, input_quantizer=DoReFa(2), kernel_quantizer="ste_sign", name="own"),
-        ),
-        "LCE packs 2-D convolutions only",
-    ),
 }
 
 
@@ -334,16 +327,6 @@ def test_binary_weights_that_stay_float(layers, words):
     assert (finding.rule, finding.where) == ("silent-float", "own") and words in finding.message
     content, report = convert(model, allow_float=True)
     assert (report.binary, report.bitpacked) == (1, 0) and report.unpacked_weights > 0
-    assert verify(model, content, images(model)).ok
-
-
-def test_dense_layers_stay_float():
-    dense = quant.QuantDense(16, input_quantizer=DoReFa(2), kernel_quantizer="ste_sign", name="own")
-    model = model_of(keras.Flatten(), dense, shape=(4, 4, 2))
-    content, report = convert(model)
-    (finding,) = report.findings
-    assert (finding.rule, finding.where, finding.error) == ("silent-float", "own", False)
-    assert "1x1 'valid' QuantConv2D" in finding.message and (report.binary, report.unpacked_weights) == (0, 512)
     assert verify(model, content, images(model)).ok
 
 

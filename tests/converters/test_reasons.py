@@ -39,17 +39,6 @@ def agrees(*layers, shape=(6, 6, 32)):
 # Binary convolutions
 
 SILENT = {
-    "QuantConv1D": (lambda: quant.QuantConv1D(8, 3, name="own", **SIGNS), (8, 32), "kernel_size=(1, k)"),
-    "QuantConv1D, same": (
-        lambda: quant.QuantConv1D(8, 3, padding="same", pad_values=1.0, name="own", **SIGNS),
-        (8, 32),
-        "kernel_size=(1, k)",
-    ),
-    "QuantConv1D, causal": (
-        lambda: quant.QuantConv1D(8, 3, padding="causal", name="own", **SIGNS),
-        (8, 32),
-        "kernel_size=(1, k)",
-    ),
     "QuantConv3D": (lambda: quant.QuantConv3D(8, 3, name="own", **SIGNS), (4, 4, 4, 32), "2-D convolutions only"),
     "QuantConv3DTranspose": (
         lambda: quant.QuantConv3DTranspose(8, 3, name="own", **SIGNS),
