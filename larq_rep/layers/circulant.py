@@ -2,7 +2,7 @@
 
 import larq as lq
 
-from larq_rep.quantizers.cbcn import ORIENTATIONS, CirculantKernel
+_TURNS = 4
 
 
 @lq.utils.register_keras_custom_object
@@ -36,7 +36,7 @@ class CirculantConv2D(lq.layers.QuantConv2D):
     """
 
     # The results of one latent filter.
-    turns = ORIENTATIONS
+    turns = _TURNS
 
     def __init__(self, filters, kernel_size, *args, kernel_quantizer="circulant_kernel", **kwargs):
         super().__init__(filters, kernel_size, *args, kernel_quantizer=kernel_quantizer, **kwargs)
@@ -46,15 +46,15 @@ class CirculantConv2D(lq.layers.QuantConv2D):
                 f"{described} supports data_format='channels_last' and groups=1 only, but got '{self.data_format}' and "
                 f"{self.groups}."
             )
-        if not isinstance(self.kernel_quantizer, CirculantKernel):
+        if getattr(self.kernel_quantizer, "turns", None) != _TURNS:
             raise ValueError(
                 f"{described} needs the kernel quantizer CirculantKernel, which makes the turns of its latent filters, "
                 f"but got {kernel_quantizer!r}."
             )
-        if filters % ORIENTATIONS:
-            raise ValueError(f"{described} needs a multiple of {ORIENTATIONS} filters, but got filters={filters}.")
+        if filters % _TURNS:
+            raise ValueError(f"{described} needs a multiple of {_TURNS} filters, but got filters={filters}.")
 
     def add_weight(self, name=None, shape=None, **kwargs):
         if name == "kernel":
-            shape = (*shape[:-1], shape[-1] // ORIENTATIONS)
+            shape = (*shape[:-1], shape[-1] // _TURNS)
         return super().add_weight(name, shape, **kwargs)

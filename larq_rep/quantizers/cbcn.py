@@ -68,6 +68,8 @@ class CirculantKernel(BaseQuantizer):
     """
 
     precision = 1
+    # The filters that it makes of a latent one.
+    turns = ORIENTATIONS
 
     def call(self, inputs):
         shape = inputs.shape

@@ -46,7 +46,7 @@ class PowerOfTwo(QuantizerWithVariables):
 
     The codes belong to one kernel: give each convolution its own object. `lq.models.summary` counts them as
     multiplications of the convolution, `larq_rep.cost.count` does not. A convolution with these weights stays float;
-    with 2 bits its weights are exact in int8 (`float_weights="int8"`).
+    with 2 bits its weights are stored as int8 without loss.
 
     # Arguments
         bits: 2 to 5.
