@@ -158,6 +158,20 @@ def test_dense_layer_at_each_place(shape):
     assert operators(content)["LceBconv2d"] == 2 and operators(content)["LceQuantize"] == 1
 
 
+@pytest.mark.parametrize(
+    "layers, shape",
+    [
+        ((keras.Reshape((2, 4, 128)), dense(6, input_quantizer=None)), (4, 8, 32)),
+        ((keras.TimeDistributed(Flatten()), dense(6, input_quantizer=None)), (3, 4, 4, 32)),
+    ],
+    ids=["other places", "parts"],
+)
+def test_reshape_behind_the_sign_into_the_map(layers, shape):
+    """The reshape gives the very shape of the convolution's map, and would stand behind the sign."""
+    content, _ = check(model_of(lq.quantizers.SteSign(), *layers, shape=shape), 1)
+    assert operators(content) == {"RESHAPE": 2, "LceQuantize": 1, "LceBconv2d": 1}
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batch(batch):
     check(model_of(dense(33), BN(), dense(6), batch=batch), 2)
@@ -206,6 +220,14 @@ def test_products_in_operators_of_tensorflow(threshold):
         return tf.matmul(tf.where(x >= threshold, 1.0, -1.0), weights, transpose_b=True)
 
     check(model_of(keras.Lambda(product), BN()), 1)
+
+
+@pytest.mark.parametrize("shape, batch", [((40,), 3), ((5, 40), None)])
+@pytest.mark.parametrize("where", [tf.where, tf.compat.v1.where], ids=["where", "v1.where"])
+def test_sign_of_ones_in_the_shape_of_its_map(where, shape, batch):
+    sign = keras.Lambda(lambda x: where(x >= 0, tf.ones_like(x), -tf.ones_like(x)))
+    check(model_of(sign, dense(9, input_quantizer=None), shape=shape, batch=batch), 1)
+    check(model_of(sign, Flatten(), dense(9, input_quantizer=None), shape=shape, batch=batch), 1)
 
 
 def test_sums_of_zero():
