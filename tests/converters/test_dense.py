@@ -168,8 +168,7 @@ def test_dense_layer_at_each_place(shape):
 )
 def test_reshape_behind_the_sign_into_the_map(layers, shape):
     """The reshape gives the very shape of the convolution's map, and would stand behind the sign."""
-    content, _ = check(model_of(lq.quantizers.SteSign(), *layers, shape=shape), 1)
-    assert operators(content) == {"RESHAPE": 2, "LceQuantize": 1, "LceBconv2d": 1}
+    check(model_of(lq.quantizers.SteSign(), *layers, shape=shape), 1)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -198,6 +197,18 @@ def test_causal_convolution_of_a_short_sequence(size):
 def test_sequence_of_several_bits(padding):
     content, _ = check(model_of(conv1d(input_quantizer=DoReFa(2), padding=padding), BN(), shape=(9, 32)), 2)
     assert operators(content)["CONCATENATION"] == 0
+
+
+def test_one_sign_at_each_place_and_flattened():
+    i = tf.keras.Input((8, 32))
+    x = lq.quantizers.SteSign()(i)
+    layers = [conv1d(8, input_quantizer=None)], [Flatten(), dense(5, input_quantizer=None)]
+    outputs = [keras.Dense(2)(Flatten()(tf.keras.Sequential(branch)(x))) for branch in layers]
+    model = tf.keras.Model(i, [*outputs, dense(6, input_quantizer=None)(x)])
+    content, report = convert(model)
+    assert report.bitpacked == 3 and operators(content)["LceQuantize"] == 1
+    result = verify(model, content, images(model))
+    assert result.ok, result.differences
 
 
 def test_shared_sign_and_shortcut():
@@ -244,7 +255,28 @@ def test_sums_of_zero():
     np.testing.assert_array_equal(interpreter(content).predict(x), model.predict(x, verbose=0))
 
 
+def test_planes_of_equal_bits():
+    """On the first image both planes of the second layer have the same bits, on the second they have not."""
+    layers = keras.ReLU(), Flatten(), dense(32, input_quantizer=DoReFa(2)), BN(), dense(5, input_quantizer=DoReFa(2))
+    check(randomize(model_of(*layers, shape=(4, 4, 32)), 5), 4)
+
+
 # What is wrong fails
+
+
+def test_wrong_multiplier():
+    """Any value of the right sign in front of a sign is the right one times a factor, but not with one for all."""
+    i = tf.keras.Input((32,))
+    x = keras.Add()([BN()(dense(32, name="own")(i)), i])
+    model = randomize(tf.keras.Model(i, dense(4)(x)))
+    flatbuffer = Flatbuffer(convert(model)[0])
+    op = next(op for op in flatbuffer.operators if op.name == "LceBconv2d")
+    multiplier = flatbuffer.constant(op.inputs[2])
+    assert verify(model, flatbuffer.pack(), images(model, 3)).ok
+    flatbuffer.set_constant(op.inputs[2], multiplier * np.float32(1.01))
+    result = verify(model, flatbuffer.pack(), images(model, 3))
+    (difference,) = result.differences
+    assert (difference.stage, difference.image, result.flips) == ("sign", 1, 0) and "by own" in difference.message
 
 
 def test_flipped_weight():
