@@ -153,8 +153,10 @@ class _Convolving:
     def _dense(self, node: tf.Operation) -> None:
         data, kernel = node.inputs
         source = _behind(data)[-1]
-        if not _packed(source) or kernel.op.name in self._data_dependent or node.get_attr("transpose_a"):
+        if not _packed(source) or kernel.op.name in self._data_dependent:
             raise _StaysError
+        if node.get_attr("transpose_a"):
+            raise _StaysError("it reads its input transposed (transpose_a=True); transpose it in front of the sign")
         if not data.shape.is_fully_defined():
             raise _StaysError("the shape of its input is not known")
         name, weights = _name(kernel), self._session.run(kernel)
@@ -259,6 +261,10 @@ class _Convolving:
             if copy.attr["data_format"].s.startswith(b"NC"):
                 return None
             copy.attr["data_format"].s = b"NHWC"
+        if node.type == "Select":  # TensorFlow 1's, without broadcasting
+            if node.inputs[0].shape != y.shape:
+                return None
+            copy.op = "SelectV2"
         constants: dict[str, str] = {}
         names = []
         for x in node.inputs:
@@ -286,8 +292,19 @@ class _Convolving:
             return None
         size = constant.shape.num_elements()
         if size != 1 and (size != constant.shape[-1] or size != wanted[-1] or size != shape[-1]):
-            return None
+            return self._repeated(constant)
         return _name(constant) if constant.shape.rank <= 1 else self._shaped(_name(constant), (size,), constant.dtype)
+
+    def _repeated(self, constant: tf.Tensor) -> str | None:
+        """The number that a constant consists of, as that of `tf.ones_like`."""
+        name = f"{constant.op.name}/number_{constant.value_index}"
+        if name not in self._nodes:
+            number, *others = np.unique(self._session.run(constant))
+            if others:
+                return None
+            self._constant(name, number)
+            self._nodes[name] = self._definition.node[-1]
+        return name
 
     def _reshape(self, tensor: tf.Tensor, shape: _Shape, until: tf.Tensor | None = None) -> str | None:
         """The name of a tensor with the numbers of another, which is given its shape as early as possible.
@@ -301,13 +318,14 @@ class _Convolving:
         until = None if tensor is until else until
         own = tuple(tensor.shape.as_list()) if tensor.shape.rank else ()
         name, found = self._maps.get(tensor.name, (_name(tensor), own))
-        if found == shape:
+        # A reshape between the sign and its convolution may give this shape, too.
+        if found == shape and (until is None or not _keeps_numbers(tensor.op)):
             return name
         if tensor.name in self._maps and until is None:
             return self._shaped(name, shape, tensor.dtype)
         if (tensor.name, shape) not in self._reshaped:
             node, reshaped = tensor.op, None
-            if node.type in _SHAPES or (node.type in PASS_THROUGH and not mark_of(node)):
+            if _keeps_numbers(node):
                 reshaped = self._reshape(node.inputs[tensor.value_index], shape, until)
             elif until is not None or len(tensor.consumers()) == 1:
                 reshaped = self._on_maps(node, shape, until)
@@ -399,10 +417,15 @@ def _any_batch(shape: Sequence[int]) -> np.ndarray:
     return np.array([-1, *shape[1:]], np.int32)
 
 
+def _keeps_numbers(node: tf.Operation) -> bool:
+    """Whether the results of a node have the numbers of its inputs in the same order."""
+    return node.type in (*_SHAPES, *PASS_THROUGH) and not mark_of(node)
+
+
 def _behind(tensor: tf.Tensor) -> list[tf.Tensor]:
     """A tensor, and those with the same numbers in the same order that it is made of, the nearest first."""
     found = [tensor]
-    while tensor.op.type in (*_SHAPES, *PASS_THROUGH) and not mark_of(tensor.op):
+    while _keeps_numbers(tensor.op):
         tensor = tensor.op.inputs[tensor.value_index]
         found.append(tensor)
     return found
@@ -445,6 +468,8 @@ def _sequence(node: tf.Operation) -> _Sequence | None:
     """How a convolution reads a sequence that was given a height of 1."""
     expanded, result = _behind_identities(node.inputs[0]), node
     if expanded.op.type != "ExpandDims" or constant_value(expanded.op.inputs[1]) not in (1, -3):
+        return None
+    if node.get_attr("padding") == b"EXPLICIT":
         return None
     read = expanded.op.inputs[0]
     source = _behind_identities(read)

@@ -56,17 +56,16 @@ class LoweringComparison:
         for graph, definition in zip(graphs, (convolved.original, convolved.definition), strict=True):
             with graph.as_default():
                 tf.import_graph_def(definition, name="")
-        feeds: list[dict[str, np.ndarray]] = [{}, {}]
-        for names in convolved.results.values():
-            before, after = (
-                graph.get_tensor_by_name(name if ":" in name else f"{name}:0")
-                for graph, name in zip(graphs, names, strict=True)
-            )
-            signs = feeds[0].setdefault(before.name, rng.choice(np.array([-1, 1], np.float32), before.shape))
-            feeds[1][after.name] = signs.reshape(after.shape)
-        results = [f"{name}:0" for name in convolved.results]
-        expected, found = (session(g).run(results, feed) for g, feed in zip(graphs, feeds, strict=True))
-        for name, x, y in zip(convolved.results, found, expected, strict=True):
+        sessions = [*map(session, graphs)]
+        for name, names in convolved.results.items():
+            # One after the other: layers may read the same map, or parts of one, in several shapes.
+            signs: np.ndarray | None = None
+            results = []
+            for graph, run, read in zip(graphs, sessions, names, strict=True):
+                x = graph.get_tensor_by_name(read if ":" in read else f"{read}:0")
+                signs = rng.choice(np.array([-1, 1], np.float32), x.shape) if signs is None else signs.reshape(x.shape)
+                results.append(run.run(f"{name}:0", {x: signs}))
+            y, x = results
             error, where = relative_error(x, y)
             if not error <= OUTPUT_TOLERANCE:
                 layer = self._graph.layer_of(graphs[0].get_operation_by_name(name))

@@ -61,16 +61,22 @@ def mend_pairs(
         values: Tensors of the file for these.
     """
 
-    def disagreement(tensor: int, sign: BinaryActivation, front: np.ndarray) -> tuple[int, float]:
-        """The number of other bits and, because planes of one map may have the same, how far the fronts are apart."""
+    def disagreement(tensor: int, sign: BinaryActivation, front: np.ndarray) -> tuple[int, float, float]:
+        """The number of other bits and, because planes of one map may have the same, how far the fronts are apart.
+
+        Factors of the channels bring any two maps of one place together, so then their values decide as they are.
+        """
         found = file_front(model.flatbuffer, sign, tensor, values)
         shape = _unpacked_shape(model.flatbuffer, tensor, sign) if found is None else found.shape
         if shape != front.shape:
-            return front.size + 1, 0.0
+            return front.size + 1, 0.0, 0.0
         other = sign.negative(front) != (matching.unpack(values[tensor], front.shape[-1]) < 0)
         # Rounding decides the others.
         bits = int(np.sum(other & (np.abs(front) > TOLERANCE * np.abs(front).max())))
-        return bits, 0.0 if found is None else relative_error(rescaled(found, front)[0], front)[0]
+        if found is None:
+            return bits, 0.0, 0.0
+        apart = relative_error(rescaled(found, front)[0], front)[0]
+        return bits, max(apart, TOLERANCE), relative_error(found, front)[0]
 
     for _ in range(len(model.bits)):
         fronts, better = model.run(inputs, values).fronts, {}

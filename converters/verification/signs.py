@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from larq_rep.converters import matching
@@ -21,6 +23,9 @@ from larq_rep.converters.verification.rounding import (
 )
 from larq_rep.converters.verification.upstream import Upstream
 from larq_rep.converters.verification.weights import Convolutions
+
+# From so many places on, no factors for the channels bring wrong values near to the right ones.
+_PLACES = 16
 
 
 class SignComparison:
@@ -46,6 +51,8 @@ class SignComparison:
         self._rounding, self._upstream, self._result = rounding, upstream, result
         # Layers whose sums of exactly 0 LCE's correction of zero padding turned negative, and how many of them.
         self._turned_at_border: dict[str, int] = {}
+        # The values in front of each sign, in file and model, on the images before, up to `_PLACES` of them.
+        self._before: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def compare(self, image: Image) -> None:
         for name, tensor in self._model.bits.items():
@@ -64,10 +71,13 @@ class SignComparison:
         self._result.flips += int(flipped.sum())
         if exact := int(np.sum(flipped & (expected == 0))):
             self._note_border(sign, exact)
-        error, where = self._apart(found, expected, flipped, magnitude)
+        before = self._before.setdefault(sign.output.name, [])
+        error, where = self._apart(found, expected, flipped, magnitude, before)
         if not error <= TOLERANCE and found is not None:
             moved = sum(map(image.moved, sources))
-            error, where = self._apart(found, expected, flipped, magnitude, moved)
+            error, where = self._apart(found, expected, flipped, magnitude, before, moved)
+        if found is not None and sum(x[..., 0].size for x, _ in before) < _PLACES:
+            before.append((found, expected))
         self._result.sign_error = max(self._result.sign_error, error)
         wrong = not error <= TOLERANCE
         if not wrong and found is not None and np.any(tie := flipped & (expected == 0) & (found == 0)):
@@ -87,6 +97,7 @@ class SignComparison:
         expected: np.ndarray,
         flipped: np.ndarray,
         magnitude: float,
+        before: Sequence[tuple[np.ndarray, np.ndarray]],
         moved: float | np.ndarray = 0.0,
     ) -> tuple[float, tuple[int, ...]]:
         """How far the values in front of a sign are apart, or those whose sign turned from 0, and where."""
@@ -94,7 +105,9 @@ class SignComparison:
         if found is not None:
             error, where = relative_error(found, expected, magnitude, moved)
             if not error <= TOLERANCE:
-                fitted, factors = rescaled(found, expected)
+                # One factor for all images: any would fit a single place.
+                fitted, factors = rescaled(*map(np.concatenate, zip(*before, (found, expected), strict=True)))
+                fitted = fitted[-len(found) :]
                 error, where = min((error, where), relative_error(fitted, expected, magnitude, moved * factors))
                 moved = moved * factors
         if error <= TOLERANCE and flipped.any():

@@ -161,6 +161,19 @@ def test_dense_layer_at_each_place(shape):
     assert operators(content)["LceBconv2d"] == 2 and operators(content)["LceQuantize"] == 1
 
 
+@pytest.mark.parametrize(
+    "layers, shape",
+    [
+        ((keras.Reshape((2, 4, 128)), dense(6, input_quantizer=None)), (4, 8, 32)),
+        ((keras.TimeDistributed(Flatten()), dense(6, input_quantizer=None)), (3, 4, 4, 32)),
+    ],
+    ids=["other places", "parts"],
+)
+def test_reshape_behind_the_sign_into_the_map(layers, shape):
+    """The reshape gives the very shape of the convolution's map, and would stand behind the sign."""
+    check(model_of(lq.quantizers.SteSign(), *layers, shape=shape), 1)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batch(batch):
     check(model_of(dense(33), BN(), dense(6), batch=batch), 2)
@@ -189,6 +202,18 @@ def test_sequence_of_several_bits(padding):
     assert operators(content)["CONCATENATION"] == 0
 
 
+def test_one_sign_at_each_place_and_flattened():
+    i = tf.keras.Input((8, 32))
+    x = lq.quantizers.SteSign()(i)
+    layers = [conv1d(8, input_quantizer=None)], [Flatten(), dense(5, input_quantizer=None)]
+    outputs = [keras.Dense(2)(Flatten()(tf.keras.Sequential(branch)(x))) for branch in layers]
+    model = tf.keras.Model(i, [*outputs, dense(6, input_quantizer=None)(x)])
+    content, report = convert(model)
+    assert report.bitpacked == 3 and operators(content)["LceQuantize"] == 1
+    result = verify(model, content, images(model))
+    assert result.ok, result.differences
+
+
 def test_shared_sign_and_shortcut():
     x = i = tf.keras.Input((32,))
     for _ in range(3):
@@ -211,6 +236,14 @@ def test_products_in_operators_of_tensorflow(threshold):
     check(model_of(keras.Lambda(product), BN()), 1)
 
 
+@pytest.mark.parametrize("shape, batch", [((40,), 3), ((5, 40), None)])
+@pytest.mark.parametrize("where", [tf.where, tf.compat.v1.where], ids=["where", "v1.where"])
+def test_sign_of_ones_in_the_shape_of_its_map(where, shape, batch):
+    sign = keras.Lambda(lambda x: where(x >= 0, tf.ones_like(x), -tf.ones_like(x)))
+    check(model_of(sign, dense(9, input_quantizer=None), shape=shape, batch=batch), 1)
+    check(model_of(sign, Flatten(), dense(9, input_quantizer=None), shape=shape, batch=batch), 1)
+
+
 def test_sums_of_zero():
     """Numbers whose sums are exact: a sum of 0 gives +1 in both."""
     rng = np.random.default_rng(0)
@@ -225,7 +258,28 @@ def test_sums_of_zero():
     np.testing.assert_array_equal(interpreter(content).predict(x), model.predict(x, verbose=0))
 
 
+def test_planes_of_equal_bits():
+    """On the first image both planes of the second layer have the same bits, on the second they have not."""
+    layers = keras.ReLU(), Flatten(), dense(32, input_quantizer=DoReFa(2)), BN(), dense(5, input_quantizer=DoReFa(2))
+    check(randomize(model_of(*layers, shape=(4, 4, 32)), 5), 4)
+
+
 # What is wrong fails
+
+
+def test_wrong_multiplier():
+    """Any value of the right sign in front of a sign is the right one times a factor, but not with one for all."""
+    i = tf.keras.Input((32,))
+    x = keras.Add()([BN()(dense(32, name="own")(i)), i])
+    model = randomize(tf.keras.Model(i, dense(4)(x)))
+    flatbuffer = Flatbuffer(convert(model)[0])
+    op = next(op for op in flatbuffer.operators if op.name == "LceBconv2d")
+    multiplier = flatbuffer.constant(op.inputs[2])
+    assert verify(model, flatbuffer.pack(), images(model, 3)).ok
+    flatbuffer.set_constant(op.inputs[2], multiplier * np.float32(1.01))
+    result = verify(model, flatbuffer.pack(), images(model, 3))
+    (difference,) = result.differences
+    assert (difference.stage, difference.image, result.flips) == ("sign", 1, 0) and "by own" in difference.message
 
 
 def test_flipped_weight():
