@@ -301,7 +301,7 @@ def test_conversion(name):
         model = conv_model(name)
         quantizer = model.get_layer("conv").kernel_quantizer
         if name == "trained_ternary":
-            quantizer.set_weights([0.7, 1.3])
+            quantizer.set_weights([0.7, 1.2345])
         elif name == "position_scaled":
             quantizer.set_weights([np.linspace(0.1, 2, 9).reshape(3, 3)])
     content, report = convert(model, exact_int8=False)
