@@ -199,6 +199,16 @@ def test_sequence_of_several_bits(padding):
     assert operators(content)["CONCATENATION"] == 0
 
 
+@pytest.mark.parametrize("first", [quantizers.RSign, lq.quantizers.SteSign])
+@pytest.mark.parametrize("layer", [dense(8), quant.QuantConv1D(8, 2, **BOTH)], ids=["dense", "1-D"])
+def test_sign_of_a_sign(first, layer):
+    """The layer has an input quantizer, too."""
+    model = model_of(first(), layer, shape=(9, 32))
+    x = images(model)
+    x[:, ::2] = 0
+    check(model, 1, x)
+
+
 def test_one_sign_at_each_place_and_flattened():
     i = tf.keras.Input((8, 32))
     x = lq.quantizers.SteSign()(i)
