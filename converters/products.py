@@ -291,9 +291,12 @@ class _Convolving:
         if not constant.shape.is_fully_defined():
             return None
         size = constant.shape.num_elements()
-        if size != 1 and (size != constant.shape[-1] or size != wanted[-1] or size != shape[-1]):
-            return self._repeated(constant)
-        return _name(constant) if constant.shape.rank <= 1 else self._shaped(_name(constant), (size,), constant.dtype)
+        of_channels = size == constant.shape[-1:].num_elements() == wanted[-1] == shape[-1]
+        if constant.shape.rank <= 1 and (size == 1 or of_channels):
+            return _name(constant)
+        if (number := self._repeated(constant)) is not None or not of_channels:
+            return number
+        return self._shaped(_name(constant), (size,), constant.dtype)
 
     def _repeated(self, constant: tf.Tensor) -> str | None:
         """The number that a constant consists of, as that of `tf.ones_like`."""

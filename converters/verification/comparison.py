@@ -19,7 +19,7 @@ from larq_rep.converters.verification.operators import compare_operators, lce_op
 from larq_rep.converters.verification.outputs import compare_outputs, compare_prediction, compared_outputs
 from larq_rep.converters.verification.pairing import mend_pairs, pair_signs
 from larq_rep.converters.verification.result import Engine, Verification
-from larq_rep.converters.verification.rounding import Rounding, front_tensors
+from larq_rep.converters.verification.rounding import Rounding, front_tensors, in_front_of_sign
 from larq_rep.converters.verification.signs import SignComparison
 from larq_rep.converters.verification.thresholds import compare_thresholds
 from larq_rep.converters.verification.upstream import Upstream
@@ -53,6 +53,7 @@ class Comparison:
         operators = lce_operators(flatbuffer)
         watched = {t for op in operators for t in (op.inputs[0], *op.outputs)}
         fronts = {t for op in operators for t in front_tensors(flatbuffer, op.outputs[0])}
+        fronts |= {in_front_of_sign(flatbuffer, t) for t in fronts}
         watched |= {t for t in fronts if flatbuffer.constant(t) is None}
         watched |= {tensor for _, tensor in self._outputs} | {*self._integers, *quantized.summed(flatbuffer), *watch}
         self._watched = sorted(watched)

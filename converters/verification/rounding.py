@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from larq_rep.converters import matching, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer
-from larq_rep.converters.sign_patterns import BinaryActivation
+from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation
 from larq_rep.converters.tensors import resolve
 from larq_rep.converters.verification.forced import ForcedModel
 from larq_rep.converters.verification.weights import Convolutions
@@ -126,12 +126,29 @@ def front_tensors(flatbuffer: Flatbuffer, tensor: int) -> list[int]:
     return list(comparison.inputs) if comparison.name.startswith("GREATER") else list(reversed(comparison.inputs))
 
 
+def in_front_of_sign(flatbuffer: Flatbuffer, tensor: int) -> int:
+    """The tensor y if one is sign(y) + c with c between 0 and 1, of which the sign is that of y; else the tensor."""
+    producer = flatbuffer.producers.get(tensor)
+    if producer is None or producer.name != "ADD":
+        return tensor
+    for x, c in (producer.inputs, reversed(producer.inputs)):
+        sign, value = flatbuffer.producers.get(x), flatbuffer.constant(c)
+        if sign is not None and sign.name == "SIGN" and value is not None and np.all((value > 0) & (value < 1)):
+            return in_front_of_sign(flatbuffer, sign.inputs[0])
+    return tensor
+
+
 def file_front(
     flatbuffer: Flatbuffer, sign: BinaryActivation, tensor: int, values: dict[int, np.ndarray]
 ) -> np.ndarray | None:
-    """The file's values in front of a sign; `None` where a convolution writes bits."""
+    """The file's values in front of a sign; `None` where a convolution writes bits.
+
+    Of a sign behind a sign LCE packs the last. The values in front of the first are then in front of both.
+    """
     found = []
+    first = binary_activation(resolve(sign.compared).op) is None
     for t in front_tensors(flatbuffer, tensor):
+        t = in_front_of_sign(flatbuffer, t) if first else t
         constant = flatbuffer.constant(t)
         found.append(quantized.real(flatbuffer, t, values[t] if constant is None else constant))
     if len(found) == 2:

@@ -202,6 +202,16 @@ def test_sequence_of_several_bits(padding):
     assert operators(content)["CONCATENATION"] == 0
 
 
+@pytest.mark.parametrize("first", [quantizers.RSign, lq.quantizers.SteSign])
+@pytest.mark.parametrize("layer", [dense(8), quant.QuantConv1D(8, 2, **BOTH)], ids=["dense", "1-D"])
+def test_sign_of_a_sign(first, layer):
+    """The layer has an input quantizer, too."""
+    model = model_of(first(), layer, shape=(9, 32))
+    x = images(model)
+    x[:, ::2] = 0
+    check(model, 1, x)
+
+
 def test_one_sign_at_each_place_and_flattened():
     i = tf.keras.Input((8, 32))
     x = lq.quantizers.SteSign()(i)
@@ -236,7 +246,7 @@ def test_products_in_operators_of_tensorflow(threshold):
     check(model_of(keras.Lambda(product), BN()), 1)
 
 
-@pytest.mark.parametrize("shape, batch", [((40,), 3), ((5, 40), None)])
+@pytest.mark.parametrize("shape, batch", [((1,), None), ((40,), None), ((40,), 3), ((5, 40), None)])
 @pytest.mark.parametrize("where", [tf.where, tf.compat.v1.where], ids=["where", "v1.where"])
 def test_sign_of_ones_in_the_shape_of_its_map(where, shape, batch):
     sign = keras.Lambda(lambda x: where(x >= 0, tf.ones_like(x), -tf.ones_like(x)))
@@ -331,6 +341,16 @@ def zeros(w):
     return tf.sign(tf.where(tf.abs(w) < 0.004, 0.0, w))
 
 
+def conv2d_of_height_1(x):
+    kernel = np.random.default_rng(0).choice([-1.0, 1.0], (1, 3, 32, 7)).astype("f")
+    return tf.nn.conv2d(tf.expand_dims(x, 1), kernel, 1, [[0, 0], [0, 0], [1, 1], [0, 0]])
+
+
+def product_of_places(x):
+    kernel = np.random.default_rng(0).choice([-1.0, 1.0], (4, 7)).astype("f")
+    return tf.matmul(tf.reshape(x, (4, 10)), kernel, transpose_a=True)
+
+
 STAYS = {
     "one input": ((dense(kernel_quantizer="magnitude_aware_sign", name="own"),), (1,), "it has one input"),
     "zeros": ((dense(kernel_quantizer=zeros, name="own"),), (40,), "weights are exactly 0"),
@@ -339,6 +359,16 @@ STAYS = {
         (lq.quantizers.SteSign(), keras.Permute((2, 1)), Flatten(), dense(input_quantizer=None, name="own")),
         (8, 5),
         "Transpose stands between the sign and the dense layer",
+    ),
+    "read transposed": (
+        (keras.Lambda(lambda x: product_of_places(lq.quantizers.SteSign()(x)), name="own"),),
+        (40,),
+        "transpose it in front of the sign",
+    ),
+    "explicit zeros on both sides": (
+        (keras.Lambda(lambda x: conv2d_of_height_1(lq.quantizers.SteSign()(x)), name="own"),),
+        (9, 32),
+        "ExpandDims stands between the sign and the convolution",
     ),
     "0 and 1": ((dense(input_quantizer="ste_heaviside", name="own"),), (40,), "zero_one_sign"),
     "explicit zeros": (
