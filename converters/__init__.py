@@ -5,11 +5,11 @@ Everything else is imported from its module, as in `from larq_rep.converters.ver
 """
 
 from larq_rep import lazy
-from larq_rep.converters.conversion import ConversionError, convert
+from larq_rep.converters.conversion import ConversionError, convert, convert_keras_model
 from larq_rep.converters.description import describe
 from larq_rep.converters.folding import fold
 from larq_rep.converters.verification import verify
 
-__all__ = ["ConversionError", "convert", "describe", "fold", "verify"]
+__all__ = ["ConversionError", "convert", "convert_keras_model", "describe", "fold", "verify"]
 
 __getattr__, __dir__ = lazy.modules(__name__, "benchmark", "latency")

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_rep._keras import is_revived
 from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Site
+from larq_rep.converters.loading import SavedFunction
 from larq_rep.converters.tensors import laid_out
 from larq_rep.quantizers.base import bases_of, binarizes, scales_channels
 
@@ -23,6 +25,7 @@ RULES = {
     "keras-3": "the model is one of Keras 3; Larq and LCE need tf-keras",
     "not-built": "the model has no known input shape yet",
     "mixed-precision": "a layer computes in another type than float32",
+    "graph-only": "layers of a SavedModel whose classes are not known, so that only their graph was audited",
     "dynamic-size": "an input has a free height, width or channel count",
     "symmetric-pad": "explicit padding before a strided convolution, which LCE 0.16 converts wrongly",
     "not-finite": "weights that are NaN or infinite, or that overflow",
@@ -85,14 +88,16 @@ def audit_model(model: Any) -> list[Finding]:
             Finding(
                 "not-built",
                 model.name,
-                "it has no Input layer: make one, x = tf.keras.Input(shape), and convert tf.keras.Model(x, model(x))",
+                "it has no Input layer: give example=..., an input as it takes it (--input-size for images), or make "
+                "one, x = tf.keras.Input(shape), and convert tf.keras.Model(x, model(x))",
             )
         ]
     findings = [
         Finding(
             "dynamic-size",
             name,
-            f"its shape is {tuple(x.shape)}; LCE would make every free size 1: build the model with a fixed one",
+            f"its shape is {tuple(x.shape)}; LCE would make every free size 1: choose one with --input-size, in Python "
+            "with example=..., an input of that size, or build the model with it",
         )
         for name, x in zip(model.input_names, tf.nest.flatten(model.inputs), strict=True)
         if None in x.shape[1:]
@@ -106,6 +111,21 @@ def audit_model(model: Any) -> list[Finding]:
         message = f"computes in {dtype}; rebuild the model with the float32 policy and load its weights"
         findings.append(Finding("mixed-precision", names, message))
     return findings
+
+
+def audit_classes(model: tf.keras.Model) -> list[Finding]:
+    """A finding about layers of which a SavedModel holds the graph, but no class."""
+    layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
+    names = dict.fromkeys(type(layer).__name__ for layer in layers if is_revived(layer))
+    names |= dict.fromkeys("its signature" for layer in layers if isinstance(layer, SavedFunction))
+    if not names:
+        return []
+    message = (
+        f"{', '.join(names)}: the SavedModel holds the graph, but no class is registered, so only the graph was "
+        "audited: layers count as binary by their values, and quantizers of several bits are not known. Register the "
+        "classes before loading (larq.utils.register_keras_custom_object) to have their own word"
+    )
+    return [Finding("graph-only", model.name, message, error=False)]
 
 
 def audit_flatbuffer(flatbuffer: Flatbuffer, content: bytes, layers: dict[int, str] | None = None) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,12 @@ from larq_rep.converters import (
     standard_metadata,
 )
 from larq_rep.converters import float_weights as storage
-from larq_rep.converters.audit import Finding, audit_binary, audit_flatbuffer, audit_model
+from larq_rep.converters.audit import Finding, audit_binary, audit_classes, audit_flatbuffer, audit_model
 from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
+from larq_rep.converters.inputs import Inputs
 from larq_rep.converters.lce_graph import definition_for_lce, unknown_padding
 from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.images import Preparation
@@ -95,6 +97,7 @@ class Report:
 def convert(
     model: tf.keras.Model | str | Path,
     *,
+    example: Inputs | None = None,
     allow_float: bool = False,
     float_weights: str = "float32",
     exact_int8: bool = True,
@@ -102,6 +105,10 @@ def convert(
     fold: bool = True,
     preparation: Preparation | None = None,
     classes: Sequence[str] | None = None,
+    inference_input_type: tf.DType = tf.float32,
+    inference_output_type: tf.DType = tf.float32,
+    target: str = "arm",
+    experimental_default_int8_range: tuple[float, float] | None = None,
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
@@ -121,8 +128,12 @@ def convert(
         ```
 
     # Arguments
-        model: A built Keras model with fixed input sizes, or the file or folder of one (`.h5`, `.keras`, SavedModel),
-            see `larq_rep.converters.loading.load`. A free batch size becomes 1.
+        model: A Keras model, the file or folder of one (`.h5`, `.keras`, SavedModel), the folder of a run, or the name
+            of a network of the zoo, see `larq_rep.converters.loading.load`. A free batch size becomes 1. A model that
+            begins with Rescaling, Normalization or Resizing takes levels 0 to 255: as real numbers, or as bytes if
+            its `Input` has the dtype uint8; the file's input has the type of the model's.
+        example: An input as the model takes it, which a subclassed model that was never called needs, and which
+            chooses the free sizes of any model. Only shapes and types matter, and not the batch.
         allow_float: Report a binary convolution that stayed float instead of raising.
         float_weights: Storage of the weights that are not binary, `"float32"`, `"float16"` or `"int8"`.
         exact_int8: Store weights of few levels, such as binary or ternary ones of a layer with a real input, as int8
@@ -136,6 +147,10 @@ def convert(
         classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
             `()` the file names none.
 
+        inference_input_type, inference_output_type, target, experimental_default_int8_range: The arguments of
+            `larq_compute_engine.convert_keras_model`, of which only the defaults are taken; others are refused with
+            what to do.
+
     # Returns
         The bytes of the `.tflite` file and a `Report`.
 
@@ -147,10 +162,12 @@ def convert(
     """
     if float_weights not in FLOAT_WEIGHTS:
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
+    _check_arguments_of_lce(inference_input_type, inference_output_type, target, experimental_default_int8_range)
     start = time.perf_counter()
-    model = loading.load(model)
+    model = loading.load(model, example)
     if findings := audit_model(model):
         raise ConversionError(findings)
+    unknown = audit_classes(model)
     names, network = interface.Interface.of(model), model.name
     preparation, classes = classifier.known_images(model, preparation, classes)
     if mirrored_input:
@@ -158,6 +175,7 @@ def convert(
     graph = _traced(model)
     _refuse(graph)
     flatbuffer, content, log, findings = _by_lce(graph)
+    findings += unknown
     binary = audit_binary(graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
@@ -199,6 +217,42 @@ def convert(
         findings=findings + unpacked.findings,
     )
     return content, report
+
+
+def convert_keras_model(model: tf.keras.Model | str | Path, **how: Any) -> bytes:
+    """The file of `convert`, in the place of `larq_compute_engine.convert_keras_model`: findings become warnings."""
+    content, report = convert(model, **how)
+    for finding in report.findings:
+        warnings.warn(str(finding), stacklevel=2)
+    return content
+
+
+def _check_arguments_of_lce(
+    input_type: tf.DType, output_type: tf.DType, target: str, default_range: tuple[float, float] | None
+) -> None:
+    """Refuses arguments of LCE's converter that have no meaning here."""
+    theirs = "larq_compute_engine.convert_keras_model"
+    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
+        if dtype == tf.int8:
+            raise ValueError(
+                f"{name}: int8 is not supported: a file takes and gives the types of the model, and one with fake "
+                "quantization turns real numbers into integers itself. Leave it out, or, for images as bytes, begin "
+                f"the model with tf.keras.Input(shape, dtype='uint8') and Rescaling, or use {theirs}."
+            )
+        if dtype != tf.float32:
+            raise ValueError(f"{name} should be tf.float32, found {dtype!r}. Leave it out.")
+    if target == "xcore":
+        raise ValueError(
+            f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "
+            "target='xcore', or leave it out for 'arm', which is for x86 as well."
+        )
+    if target != "arm":
+        raise ValueError(f"target should be 'arm', which is for x86 as well, found {target!r}.")
+    if default_range is not None:
+        raise ValueError(
+            "experimental_default_int8_range: with one range for all tensors a file does not compute what the model "
+            f"does. Leave it out, and train with fake quantization for int8; {theirs} makes such files to time them."
+        )
 
 
 def _labelled(

@@ -36,7 +36,7 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
         IncomparableError: If number, names, shapes or types are not the model's.
     """
     names = list(model.input_names)
-    arrays = [np.asarray(array) for array in _in_order(inputs, model, names)]
+    arrays = [np.asarray(array) for array in in_order(inputs, model)]
     typed = [_typed(array, x, name) for array, x, name in zip(arrays, graph.inputs, names, strict=True)]
     counts = {}
     for array, x, name in zip(typed, graph.inputs, names, strict=True):
@@ -55,7 +55,13 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
     ]
 
 
-def _in_order(inputs: Inputs, model: tf.keras.Model, names: list[str]) -> list[np.ndarray]:
+def in_order(inputs: Inputs, model: tf.keras.Model) -> list[np.ndarray]:
+    """The arrays in the order of the model's inputs.
+
+    # Raises
+        IncomparableError: If there are others than the model has inputs.
+    """
+    names = list(model.input_names)
     if isinstance(inputs, Mapping):
         # A model may be built with a dictionary, whose keys TensorFlow sorts; Keras then also takes those.
         keys = sorted(model.input) if isinstance(model.input, dict) else names

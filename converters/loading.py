@@ -12,14 +12,20 @@ from typing import Any
 
 import h5py
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 import larq_rep.layers  # noqa: F401  (files may hold its layers)
+from larq_rep.checks import did_you_mean
+from larq_rep.converters.inputs import Inputs, in_order
+from larq_rep.record import recorded
 
 # Larq registers its layers and quantizers by name, but not these.
 _OF_LARQ = {name: getattr(lq.activations, name) for name in ("hard_tanh", "leaky_tanh")}
 _SIGNATURES = ("serving_default", "serve")
-_EXPECTED = "Expected a .h5 or .keras file or a SavedModel folder."
+_EXPECTED = (
+    "Expected a .h5 or .keras file, a SavedModel folder, a run of lqr train or the name of a network of the zoo."
+)
 _SAVED_MODEL = (
     "Save the model as a SavedModel folder, model.save('folder'), which holds what its layers compute and needs no "
     "classes; only a quantizer of several bits does, for its convolution to be bitpacked. Or register them in Python "
@@ -54,21 +60,57 @@ class SavedFunction(tf.keras.layers.Layer):
         return self.signature(**inputs)
 
 
-def load(source: tf.keras.Model | str | Path) -> tf.keras.Model:
-    """The model of a file (`.h5`, `.keras`) or of a SavedModel folder; a model is returned as it is.
+def load(source: tf.keras.Model | str | Path, example: Inputs | None = None) -> tf.keras.Model:
+    """The model of a file (`.h5`, `.keras`), of a SavedModel folder, of the folder of a run (the weights of its best
+    epoch), or of a name of the zoo; a model is returned as it is.
+
+    A string that is a name of the zoo means that network even if a file has the same name; its initial values are those
+    after `tf.keras.utils.set_random_seed(0)`, so that `verify` builds what `convert` did.
 
     A SavedModel need not come from Keras: one with a signature (`model.export`, `tf.saved_model.save`) becomes a
     model with the names of that signature. A model that was subclassed, and called or saved, gets the inputs that it
-    was called with.
+    was called with, or those of `example`.
+
+    # Arguments
+        source: The model, or where it is.
+        example: An input as the model takes it, one array, a list or a dictionary. Its shape without the batch takes
+            the place of free sizes; its values do not matter.
 
     # Raises
-        LoadingError: If it cannot be loaded.
+        LoadingError: If it cannot be loaded, or `example` does not fit it.
     """
-    if not isinstance(source, str | Path):
-        return _with_inputs(source) if isinstance(source, tf.keras.Model) else source
+    model = _read(source) if isinstance(source, str | Path) else source
+    if not isinstance(model, tf.keras.Model):
+        return model
+    return _with_inputs(model) if example is None else _shaped(model, example)
+
+
+def is_open(model: tf.keras.Model) -> bool:
+    """Whether a model has no inputs yet, or inputs of free sizes."""
+    inputs = getattr(model, "inputs", None)
+    return inputs is None or any(None in x.shape[1:] for x in tf.nest.flatten(inputs))
+
+
+def _read(source: str | Path) -> tf.keras.Model:
     path = Path(source)
+    if isinstance(source, str) and source.isidentifier():
+        from larq_rep import zoo
+
+        if source in zoo.list_models():
+            tf.keras.utils.set_random_seed(0)
+            return zoo.get_model(source)
+        if not path.exists():
+            hint = did_you_mean(source, zoo.list_models()) or "`lce zoo list` names all networks."
+            raise LoadingError(f"There is neither a network nor a file named {source!r}. {hint}")
     if not path.exists():
         raise LoadingError(f"There is no file or folder {source}.")
+    if (path / "config.json").is_file():
+        from larq_rep.zoo import runs
+
+        try:
+            return runs.load(path)
+        except (ValueError, OSError, ImportError) as error:
+            raise LoadingError(f"{path} is the folder of a run, but its network cannot be loaded: {error}") from error
     # Keras leaves its own frames out of tracebacks: they name the layer that cannot be built.
     filtering = tf.debugging.is_traceback_filtering_enabled()
     tf.debugging.disable_traceback_filtering()
@@ -221,6 +263,41 @@ def _with_inputs(model: tf.keras.Model) -> tf.keras.Model:
     arguments = tf.nest.map_structure(lambda x: None if x is None else _input(x), spec[0])
     inputs = [x for x in arguments if x is not None]
     return tf.keras.Model(inputs[0] if len(inputs) == 1 else inputs, model(*arguments), name=model.name)
+
+
+def _shaped(model: tf.keras.Model, example: Inputs) -> tf.keras.Model:
+    """The model with inputs of the shapes of an example."""
+    if getattr(model, "inputs", None) is None:
+        inputs = tf.nest.map_structure(_input_like, example)
+    else:
+        given = []
+        for name, x, array in zip(model.input_names, model.inputs, in_order(example, model), strict=True):
+            if not x.shape[1:].is_compatible_with(np.shape(array)[1:]):
+                raise LoadingError(
+                    f"example: {model.name} takes {tuple(x.shape)} as {name}, found {np.shape(array)}. Only free sizes "
+                    "(None) can be chosen; for others build the model anew."
+                )
+            given.append(tf.keras.Input(np.shape(array)[1:], x.shape[0], dtype=x.dtype, name=name))
+        if not is_open(model):
+            return model
+        inputs = tf.nest.pack_sequence_as(model.input, given)
+    try:
+        outputs = model(inputs)
+    # The code of a layer may raise anything.
+    except Exception as error:
+        # Keras adds lines around the cause.
+        cause = str(error).partition("\n\nCall arguments")[0].strip().splitlines() or [type(error).__name__]
+        raise LoadingError(
+            f"example: {model.name} cannot be called with it: {cause[-1].strip()[:300].rstrip('.')}. Give an input as "
+            "it takes it, with a batch in front, of sizes that all its layers fit."
+        ) from error
+    return recorded(tf.keras.Model(inputs, outputs, name=model.name), getattr(model, "record", None))
+
+
+def _input_like(array: Any) -> tf.Tensor:
+    """An input of the shape of an array; a real one is float32, as Keras takes it."""
+    array = np.asarray(array)
+    return tf.keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype)
 
 
 def _of_signature(path: Path) -> tf.keras.Model:

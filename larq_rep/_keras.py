@@ -15,6 +15,7 @@ __all__ = [
     "TensorCallback",
     "frozen",
     "has_graph",
+    "is_revived",
     "nodes",
     "random_generators",
 ]
@@ -23,6 +24,11 @@ __all__ = [
 def has_graph(model: tf.keras.Model) -> bool:
     """Returns whether a model is functional, or sequential with a known input shape."""
     return getattr(model, "_nodes_by_depth", None) is not None
+
+
+def is_revived(layer: tf.keras.layers.Layer) -> bool:
+    """Whether a layer or model came from a SavedModel without its class, so that only its functions are known."""
+    return any(base.__name__ == "RevivedLayer" for base in type(layer).__mro__)
 
 
 def nodes(model: tf.keras.Model) -> Iterator[Any]:

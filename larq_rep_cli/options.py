@@ -38,14 +38,19 @@ def count_option(*names: str, default: int, least: int = 1, text: str | None = N
 class InputSize(click.ParamType):
     name = "size"
 
-    def convert(self, value, param, ctx) -> tuple[int, int, int]:
+    def convert(self, value, param, ctx) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d+)(?:x(\d+)(?:x(\d+))?)?", value.strip().lower())
         if match is None:
             self.fail(f"{value!r} is not a size. Expected N, HxW or HxWxC: 224, 240x320 or 16x16x1.", param, ctx)
         height, width, channels = match.groups()
-        return int(height), int(width or height), int(channels or 3)
+        return int(height), int(width or height), *([int(channels)] if channels else [])
+
+
+def of_zoo(size: tuple[int, ...]) -> tuple[int, int, int]:
+    """The image size of a network of the zoo: RGB, unless the number of channels is given."""
+    return size[0], size[1], size[2] if len(size) > 2 else 3
 
 
 class Keyword(click.ParamType):
@@ -73,7 +78,10 @@ def set_option(function: _F) -> _F:
 
 def size_options(function: _F) -> _F:
     """The options that determine the size of a network of the zoo; `load_model` takes them."""
-    size = "Image size of a network of the zoo: N, HxW or HxWxC.  [default: as published]"
+    size = (
+        "Image size of a network of the zoo, or in place of the free sizes of a file: N, HxW or HxWxC.  "
+        "[default: as published]"
+    )
     options = [
         click.option("--beta", type=click.IntRange(min=1), help="Repeat factor of a network of the zoo."),
         set_option,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from larq_rep_cli import light, terminal
 from larq_rep_cli.errors import InputError, refusing
@@ -61,31 +61,9 @@ def config(run: Path, devices: bool = True) -> Config:
 
 def network(config: Config) -> tf.keras.Model:
     """The network of a run with its initial values."""
-    from larq_rep import zoo
+    from larq_rep.zoo import runs
 
-    return zoo.get_model(config.network, **arguments(config))
-
-
-def arguments(config: Config) -> dict[str, Any]:
-    """The keywords of the network's constructor: the run's own, and others that follow from its data."""
-    from larq_rep import zoo
-    from larq_rep.zoo.registry import DATASETS, choose
-
-    record = zoo.get_network(config.network)
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in config.arguments.items()}
-    given.setdefault("num_classes", config.num_classes)
-    data = light.datasets.find(config.data)
-    form = str(given.get("dataset") or (data.form if data else ""))
-    if form:
-        choose(config.network, "dataset", form, DATASETS)
-    if form and "dataset" in record.parameters:
-        given["dataset"] = form
-    else:
-        form = record.variants[0].dataset
-    size = given.pop("input_size", None)
-    if size is None:
-        size = (data if data and data.name not in DATASETS else DATASETS[form]).input_shape
-    return {**given, "input_shape": (*size[:2], config.channels)}
+    return runs.network(config)
 
 
 def load(folder: str | Path, weights: str = "best") -> tf.keras.Model:
@@ -95,10 +73,10 @@ def load(folder: str | Path, weights: str = "best") -> tf.keras.Model:
         InputError: If there is none yet, or it can no longer be built.
     """
     terminal.quiet_tensorflow()
-    from larq_rep import training
+    from larq_rep.zoo import runs
 
     with refusing(ValueError, FileNotFoundError, OSError, ImportError):
-        return training.load(network, folder, weights)
+        return runs.load(folder, weights)
 
 
 @contextmanager

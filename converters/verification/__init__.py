@@ -69,7 +69,8 @@ def verify(
     """Compares a flatbuffer with the Keras model that it was made from, operator by operator.
 
     # Arguments
-        model: The Keras model, or the file or folder of one (`.h5`, `.keras`, SavedModel), as `convert` takes it.
+        model: The Keras model, or the file, folder or name of one, as `convert` takes it. Free sizes are those of the
+            images.
         content: The bytes of the `.tflite` file.
         images: Inputs, prepared as for the model: an array (N, height, width, channels), or of whatever
             shape and type the input has; for several inputs a list in their order or a dictionary by their names.
@@ -95,7 +96,10 @@ def verify(
     insist, missing = runtime == "delegate", ""
     if runtime != "lce":  # Before the work, in case the delegate is missing.
         _, missing = _attempt(lambda: needed_runtime().delegate_path(), insist)
-    given = model = loading.load(model)
+    model = loading.load(model)
+    if isinstance(model, tf.keras.Model) and loading.is_open(model):
+        model = loading.load(model, images)  # They say the sizes.
+    given = model
     about = metadata.read(content)
     if metadata.is_mirrored(about):
         try:

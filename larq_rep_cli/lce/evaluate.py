@@ -117,14 +117,15 @@ def _classifier(source: str, keywords: tuple[tuple[str, Any], ...], options: dic
     from larq_rep.converters.flatbuffer import InvalidFlatbufferError
 
     in_zoo = source in zoo.list_models()
-    if not in_zoo and any(value is not None for value in options.values()):
+    flat = not in_zoo and _is_flatbuffer(Path(source))
+    if flat and any(value is not None for value in options.values()):
         raise InputError(
             f"{source} is a file and comes with its weights and sizes: leave out --weights, --beta, --input-size and "
-            "--num-classes, which are for networks of the zoo."
+            "--num-classes, which are for models."
         )
     if in_zoo and options["weights"] is None:
         terminal.note(f"{source} without --weights is untrained: its accuracy is chance.")
-    if not in_zoo and _is_flatbuffer(Path(source)):
+    if flat:
         content = files.read_file(Path(source))
         with (
             refusing(classifier.ClassifierError),

@@ -62,7 +62,7 @@ def import_(
     network: str | None,
     beta: int | None,
     keywords: tuple[tuple[str, Any], ...],
-    input_size: tuple[int, int, int] | None,
+    input_size: tuple[int, ...] | None,
     num_classes: int | None,
     step: int | None,
     key: str | None,
@@ -88,12 +88,13 @@ def import_(
     for name in {"input_shape", "input_tensor", "weights"} & set(given):
         raise InputError(f"--set {name}={given[name]!r}: the weights come from FILE, the size from --input-size.")
     given = {key: value for key, value in (("beta", beta), ("num_classes", num_classes)) if value is not None} | given
+    shape = options.of_zoo(input_size) if input_size else None
     terminal.quiet_tensorflow()
     from larq_rep import zoo
 
     with refusing(ValueError, TypeError, ImportError), terminal.working(f"importing {file}"):
         model, report = zoo.import_checkpoint(
-            file, network, input_shape=input_size, step=step, key=key, ignore=ignore, **given
+            file, network, input_shape=shape, step=step, key=key, ignore=ignore, **given
         )
     with terminal.working(f"writing {output}"), files.replacing(output) as unfinished:
         model.save(unfinished)

@@ -73,7 +73,7 @@ def train(
     seed: int,
     changes: tuple[tuple[str, Any], ...],
     beta: int | None,
-    input_size: tuple[int, int, int] | None,
+    input_size: tuple[int, ...] | None,
     teacher: str | None,
     strategy: str | None,
     sync_batch_norm: bool,

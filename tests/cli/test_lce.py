@@ -252,6 +252,37 @@ def test_options_of_named_networks_do_not_go_with_a_file(keras_file, tmp_path):
     assert "leave out" in refused("convert", keras_file, "--set", "width=8", "-o", tmp_path / "m.tflite")
 
 
+@pytest.fixture(scope="module")
+def free_file(folder):
+    """A grey network whose image size is free."""
+    image = tf.keras.Input((None, None, 1))
+    pooled = tf.keras.layers.GlobalAveragePooling2D()(tf.keras.layers.Conv2D(2, 3)(image))
+    tf.keras.Model(image, pooled).save(folder / "free.h5")
+    return folder / "free.h5"
+
+
+@pytest.mark.parametrize("size, shape", [("12", (1, 12, 12, 1)), ("10x14", (1, 10, 14, 1)), ("8x9x1", (1, 8, 9, 1))])
+def test_input_size_of_a_file_with_a_free_one(size, shape, free_file, tmp_path):
+    path = tmp_path / "m.tflite"
+    assert run("convert", free_file, "--input-size", size, "-o", path).exit_code == 0
+    flatbuffer = Flatbuffer(path.read_bytes())
+    assert flatbuffer.shape(flatbuffer.inputs[0]) == shape
+    if size == "12":
+        assert run("verify", free_file, path, "--input-size", size, "--runtime", "lce").exit_code == 0
+
+
+def test_input_size_that_does_not_fit_a_file(free_file, keras_file, folder, tmp_path):
+    command = ("-o", tmp_path / "m.tflite", "--input-size")
+    assert "--input-size" in refused("convert", free_file, "-o", tmp_path / "m.tflite")
+    assert "found (1, 8, 8, 3). Only free sizes" in refused("convert", free_file, *command, "8x8x3")
+    assert "takes (None, 16, 16, 1)" in refused("convert", keras_file, *command, "8")
+    rows = tf.keras.Input((None, 4))
+    tf.keras.Model(rows, tf.keras.layers.Conv1D(2, 1)(rows)).save(folder / "rows.h5")
+    assert "convert(model, example=" in refused("convert", folder / "rows.h5", *command, "8")
+    assert run("convert", keras_file, *command, "16").exit_code == 0
+    assert "--input-size" in refused("verify", free_file, tmp_path / "m.tflite")
+
+
 def test_mistyped_command():
     assert "Did you mean convert?" in refused("convrt")
 

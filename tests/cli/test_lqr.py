@@ -12,10 +12,10 @@ from commands import run
 from PIL import Image
 
 from larq_rep import training
+from larq_rep.zoo.runs import arguments
 from larq_rep_cli import ablation, runs
 from larq_rep_cli.lce import main as lce
 from larq_rep_cli.lqr import main
-from larq_rep_cli.runs import arguments
 
 NETWORK = ("RepVGGSmall", "--set", "width=8", "--input-size", "16", "--data", "digits")
 SMALL = ("--recipe", "irnet", "--set", "epochs=2", "--set", "batch_size=512")

@@ -11,6 +11,7 @@ from larq_rep import data, datasets, zoo
 from larq_rep.checks import did_you_mean
 from larq_rep.training import RECIPES, Config
 from larq_rep.zoo import bmxnet, registry
+from larq_rep.zoo.runs import arguments
 from larq_rep_cli import light, lqr, runs
 from larq_rep_cli.lce import main as lce
 
@@ -57,7 +58,7 @@ def test_a_record_is_complete(record):
     assert record.statistics is None or record.input_shape[2] == 3
     # Where a network has forms for several data sets, it gets a form that exists.
     config = Config("ReActNet18", record.key, RECIPES["irnet"], num_classes=3, channels=record.input_shape[2])
-    found = runs.arguments(config)
+    found = arguments(config)
     assert found["dataset"] == record.form
     assert found["input_shape"][2] == record.input_shape[2] and found["num_classes"] == 3
 

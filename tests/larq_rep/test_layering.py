@@ -44,7 +44,8 @@ ALLOWED = {
 # Imported inside functions only, and why.
 ON_USE = {
     ("ground", "zoo"): "a model's record tells its published form, which the zoo knows",
-    ("zoo", "training"): "a checkpoint of step 1 has real weights, and training makes such a network",
+    ("zoo", "training"): "a checkpoint of step 1 has real weights, and training makes such a network; it reads runs",
+    ("converters", "zoo"): "a name of the zoo, or a run, stands for a network there",
 }
 # The runtime runs where TensorFlow is not installed.
 NOT_IN_RUNTIME = {"keras", "larq", "larq_compute_engine", "larq_zoo", "tensorflow", "tf_keras"}
@@ -145,7 +146,8 @@ def test_rooms_import_what_they_may():
         ("larq_rep.graph", "if True:\n  from larq_rep import layers", 2),
         ("larq_rep.zoo.resnet18", "from larq_rep.converters import convert", 1),
         ("larq_rep.zoo.resnet18", "from larq_rep import training", 1),
-        ("larq_rep.converters.lce", "def f():\n  from larq_rep.zoo import get_model", 2),
+        ("larq_rep.converters.lce", "from larq_rep.zoo import get_model", 1),
+        ("larq_rep.converters.lce", "def f():\n  from larq_rep import training", 2),
         ("larq_rep.training.run", "from larq_rep import zoo", 1),
         ("larq_rep.plots.file", "import larq_rep.training.run as run", 1),
         ("larq_rep.plots.file", "import larq_rep_cli", 1),
@@ -164,6 +166,7 @@ def test_what_is_allowed():
     for module, source in (
         ("larq_rep.layers.mirror", "from larq_rep import __version__, graph\nfrom .repeat import Repeat\nimport larq"),
         ("larq_rep.zoo.resnet18", "def f():\n  from larq_rep.training.phases import transfer"),
+        ("larq_rep.converters.loading", "def f():\n  from larq_rep.zoo import get_model"),
         ("larq_rep_cli.lce", "from larq_rep import zoo, converters, training\nimport larq_rep_runtime"),
     ):
         assert problems(source, module) == []
