@@ -227,9 +227,9 @@ def test_defaults_of_lce():
 
 
 def test_findings_become_warnings():
-    dense = lq.layers.QuantDense(4, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="dense")
-    image = tf.keras.Input((8,))
-    with pytest.warns(UserWarning, match="silent-float: dense: "):
+    dense = lq.layers.QuantDense(32, kernel_quantizer="ste_sign", name="dense")
+    image = tf.keras.Input((32,))
+    with pytest.warns(UserWarning, match="binary-weight-float: dense: "):
         convert_keras_model(tf.keras.Model(image, dense(image)))
 
 

@@ -272,7 +272,8 @@ def test_quantizer_whose_code_a_file_lacks(tmp_path):
     model = model_of(convolution(input_quantizer=Unregistered(2)))
     tf.saved_model.save(model, tmp_path / "exported")
     content, report = convert(tmp_path / "exported")
-    (finding,) = report.findings
+    unknown, finding = report.findings
+    assert unknown.rule == "graph-only"
     assert finding.rule == "binary-weight-float" and "`planes`" in finding.message and report.binary == 0
     x = images(model)
     np.testing.assert_allclose(interpreter(content).predict(x), model.predict(x, verbose=0), atol=1e-4)
