@@ -8,6 +8,8 @@ from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.grappler import tf_optimizer
 
+from larq_rep.converters.tensors import imported
+
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 LOOPS = ("While", "StatelessWhile")
 # Control flow of TensorFlow 1, where order decides which branch a constant belongs to.
@@ -49,9 +51,7 @@ def _decide(definition: graph_pb2.GraphDef) -> bool:
     ]
     if not decided:
         return False
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.import_graph_def(definition, name="")
+    graph = imported(definition)
     with tf.compat.v1.Session(graph=graph) as session:
         conditions = session.run([graph.get_operation_by_name(node.name).inputs[0] for node in decided])
     for node, condition in zip(decided, conditions, strict=True):

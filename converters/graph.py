@@ -21,7 +21,7 @@ from larq_rep.converters.marks import marked
 from larq_rep.converters.planes import lower
 from larq_rep.converters.products import convolve
 from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation, double_sign
-from larq_rep.converters.tensors import operands, resolve, session, unpadded
+from larq_rep.converters.tensors import imported, operands, resolve, session, unpadded
 
 CONVOLUTIONS = {
     "Conv2D": "convolution",
@@ -93,9 +93,7 @@ class FrozenGraph:
         self.convolved = convolve(straighten(frozen(concrete), *names), names[0])
         self.lowering = lower(self.convolved.definition, names[0], tuple(CONVOLUTIONS))
         self.definition = needed_for(self.lowering.definition, [*names[0], *names[1]])
-        self.graph = tf.Graph()
-        with self.graph.as_default():
-            tf.import_graph_def(self.definition, name="")
+        self.graph = imported(self.definition)
         self.inputs = [self.graph.get_tensor_by_name(x.name) for x in inputs]
         self.outputs = [self.graph.get_tensor_by_name(y.name) for y in concrete.outputs]
         handles = {id(variable.handle): variable.name.removesuffix(":0") for variable in concrete.graph.variables}

@@ -21,17 +21,16 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 
+from larq_rep.converters.graph_copy import GraphCopy
 from larq_rep.converters.marks import BASES, PLANES, mark_of
 from larq_rep.converters.sign_patterns import binary_activation
 from larq_rep.converters.tensors import (
     LAYOUT,
     PADS,
     PASS_THROUGH,
-    add_constant,
     constant_value,
     operands,
     resolve,
-    session,
     unpadded,
 )
 
@@ -140,30 +139,8 @@ class _Window:
     dilations: list[int]
 
 
-class _Rewriting:
-    """Replaces convolutions in a copy of a graph with marks.
-
-    # Attributes
-        definition: The copy.
-        graph: The graph with marks.
-        data_dependent: Names of the nodes of the graph whose values depend on the inputs.
-    """
-
-    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str]):
-        self.definition = graph_pb2.GraphDef()
-        self.definition.CopyFrom(definition)
-        self._nodes = {node.name: node for node in self.definition.node}
-        self.graph = tf.Graph()
-        with self.graph.as_default():
-            tf.import_graph_def(definition, name="")
-        self._session = session(self.graph)
-        self.data_dependent: set[str] = set()
-        pending = [self.graph.get_operation_by_name(name) for name in inputs]
-        while pending:
-            node = pending.pop()
-            if node.name not in self.data_dependent:
-                self.data_dependent.add(node.name)
-                pending += [reader for x in node.outputs for reader in x.consumers()]
+class _Rewriting(GraphCopy):
+    """Replaces convolutions in a copy of a graph with marks."""
 
     def concerns(self, node: tf.Operation) -> bool:
         """Whether a product reads a marked map, or a sign and a marked kernel."""
@@ -281,20 +258,9 @@ class _Rewriting:
             self.definition.node[-1].attr["Tpaddings"].type = tf.int32.as_datatype_enum
             if not window.as_same:
                 # LCE takes other amounts for those of 'same', or makes a float convolution, unless a sign follows.
-                tenth = self._constant(f"{name}/tenth", np.float32(0.1))
-                name = self._add("AddV2", f"{name}/shifted", self._add("Sign", f"{name}/inner", name), tenth)
-                name = self._add("Sign", f"{name}/sign", name)
+                name = self._signed_again(name)
             padded.append(name)
         return padded
-
-    def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        add_constant(self.definition, name, value)
-        return name
-
-    def _add(self, op: str, name: str, *inputs: str) -> str:
-        node = self.definition.node.add(name=name, op=op, input=inputs)
-        node.attr["T"].type = tf.float32.as_datatype_enum
-        return name
 
 
 def _route(tensor: tf.Tensor) -> tuple[tf.Tensor, list[tf.Operation]]:

@@ -21,10 +21,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
+from larq_rep.converters.graph_copy import GraphCopy
 from larq_rep.converters.marks import PLANES, mark_of
 from larq_rep.converters.planes import same_padding
 from larq_rep.converters.sign_patterns import binary_activation
-from larq_rep.converters.tensors import PASS_THROUGH, add_constant, constant_value, session
+from larq_rep.converters.tensors import PASS_THROUGH, constant_value
 
 _Shape = tuple[int, ...]
 # The results of these have the same numbers in the same order.
@@ -116,28 +117,19 @@ class _Sequence:
     dilation: int
 
 
-class _Convolving:
+class _Convolving(GraphCopy):
     def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], result: Convolved):
+        super().__init__(definition, inputs)
         self._result = result
-        self._definition = result.definition = graph_pb2.GraphDef()
-        self._definition.CopyFrom(definition)
-        self._nodes = {node.name: node for node in self._definition.node}
-        self._graph = tf.Graph()
-        with self._graph.as_default():
-            tf.import_graph_def(definition, name="")
-        self._session = session(self._graph)
-        self._data_dependent = set(inputs)
-        for node in self._graph.get_operations():  # producers before consumers
-            if any(x.op.name in self._data_dependent for x in node.inputs):
-                self._data_dependent.add(node.name)
+        result.definition = self.definition
         # The name and the shape of the map that holds the numbers of a tensor, from a convolution on.
         self._maps: dict[str, tuple[str, _Shape]] = {}
         # The same for tensors in front of one, by their names and these shapes.
         self._reshaped: dict[tuple[str, _Shape], str] = {}
 
     def rewrite(self) -> None:
-        for node in self._graph.get_operations():
-            if node.name not in self._data_dependent:
+        for node in self.graph.get_operations():
+            if node.name not in self.data_dependent:
                 continue
             try:
                 if node.type == "MatMul":
@@ -153,7 +145,7 @@ class _Convolving:
     def _dense(self, node: tf.Operation) -> None:
         data, kernel = node.inputs
         source = _behind(data)[-1]
-        if not _packed(source) or kernel.op.name in self._data_dependent:
+        if not _packed(source) or kernel.op.name in self.data_dependent:
             raise _StaysError
         if node.get_attr("transpose_a"):
             raise _StaysError("it reads its input transposed (transpose_a=True); transpose it in front of the sign")
@@ -164,7 +156,7 @@ class _Convolving:
             weights = weights.T
             permutation = self._constant(f"{node.name}/permutation", np.array([1, 0], np.int32))
             name = self._add("Transpose", f"{node.name}/transposed", name, permutation)
-            self._definition.node[-1].attr["Tperm"].type = tf.int32.as_datatype_enum
+            self.definition.node[-1].attr["Tperm"].type = tf.int32.as_datatype_enum
         self._check(weights, kernel)
         features, units = weights.shape
         for shape in _map_shapes(data, source, features):
@@ -181,7 +173,7 @@ class _Convolving:
     def _sequence(self, node: tf.Operation) -> None:
         sequence = _sequence(node)
         kernel = node.inputs[1]
-        if sequence is None or not _packed(sequence.source) or kernel.op.name in self._data_dependent:
+        if sequence is None or not _packed(sequence.source) or kernel.op.name in self.data_dependent:
             raise _StaysError
         weights = self._session.run(kernel)
         self._check(weights, kernel)
@@ -213,9 +205,7 @@ class _Convolving:
                 data = self._padded(node.name, x, sequence.padding, sequence.fill or 1.0)
                 if not as_same or sequence.fill < 0:
                     # LCE takes other amounts for those of 'same', or makes a float convolution, unless a sign follows.
-                    tenth = self._constant(f"{data}/tenth", np.float32(0.1))
-                    data = self._add("AddV2", f"{data}/shifted", self._add("Sign", f"{data}/inner", data), tenth)
-                    data = self._add("Sign", f"{data}/sign", data)
+                    data = self._signed_again(data)
                 if sequence.fill == 0:
                     corrected = min(-(-before // stride), outputs)
         name = self._conv2d(f"{node.name}/convolution", data, _name(kernel), padding, stride, dilation)
@@ -268,7 +258,7 @@ class _Convolving:
         constants: dict[str, str] = {}
         names = []
         for x in node.inputs:
-            if x.op.name not in self._data_dependent:
+            if x.op.name not in self.data_dependent:
                 if (aligned := self._aligned(x, y.shape, shape)) is None:
                     return None
                 constants[x.name] = aligned
@@ -283,7 +273,7 @@ class _Convolving:
         copy.attr.pop("_output_shapes", None)
         # The last part of its name tells a mark.
         copy.name, copy.input[:] = f"{node.name}/{_written(shape)}/{node.name.rpartition('/')[2]}", names
-        self._definition.node.append(copy)
+        self.definition.node.append(copy)
         return copy.name
 
     def _aligned(self, constant: tf.Tensor, shape: tf.TensorShape, wanted: _Shape) -> str | None:
@@ -306,7 +296,7 @@ class _Convolving:
             if others:
                 return None
             self._constant(name, number)
-            self._nodes[name] = self._definition.node[-1]
+            self._nodes[name] = self.definition.node[-1]
         return name
 
     def _reshape(self, tensor: tf.Tensor, shape: _Shape, until: tf.Tensor | None = None) -> str | None:
@@ -351,7 +341,7 @@ class _Convolving:
         amounts = self._constant(f"{prefix}/padding/amounts", np.array([[0, 0], [0, 0], padding, [0, 0]], np.int32))
         fill = self._constant(f"{prefix}/padding/value", np.float32(value))
         name = self._add("PadV2", f"{prefix}/padding", x, amounts, fill)
-        self._definition.node[-1].attr["Tpaddings"].type = tf.int32.as_datatype_enum
+        self.definition.node[-1].attr["Tpaddings"].type = tf.int32.as_datatype_enum
         return name
 
     def _without(self, name: str, shape: _Shape, excess: np.ndarray) -> str:
@@ -367,22 +357,22 @@ class _Convolving:
             return first
         axis = self._constant(f"{name}/axis", np.int32(2))
         joined = self._add("ConcatV2", f"{name}/joined", first, rest, axis)
-        self._definition.node[-1].attr["N"].i = 2
-        self._definition.node[-1].attr["Tidx"].type = tf.int32.as_datatype_enum
+        self.definition.node[-1].attr["N"].i = 2
+        self.definition.node[-1].attr["Tidx"].type = tf.int32.as_datatype_enum
         return joined
 
     def _slice(self, name: str, x: str, begin: int, size: int) -> str:
         begins = self._constant(f"{name}/begin", np.array([0, 0, begin, 0], np.int32))
         sizes = self._constant(f"{name}/size", np.array([-1, -1, size, -1], np.int32))
         self._add("Slice", name, x, begins, sizes)
-        self._definition.node[-1].attr["Index"].type = tf.int32.as_datatype_enum
+        self.definition.node[-1].attr["Index"].type = tf.int32.as_datatype_enum
         return name
 
     def _conv2d(
         self, name: str, x: str, kernel: str, padding: bytes = b"VALID", stride: int = 1, dilation: int = 1
     ) -> str:
         self._add("Conv2D", name, x, kernel)
-        attributes = self._definition.node[-1].attr
+        attributes = self.definition.node[-1].attr
         attributes["data_format"].s, attributes["padding"].s = b"NHWC", padding
         attributes["strides"].list.i[:], attributes["dilations"].list.i[:] = [1, stride, stride, 1], [1, 1, dilation, 1]
         return name
@@ -392,18 +382,9 @@ class _Convolving:
         if name not in self._nodes:
             amounts = self._constant(f"{name}/shape", _any_batch(shape))
             self._add("Reshape", name, x, amounts)
-            self._nodes[name] = node = self._definition.node[-1]
+            self._nodes[name] = node = self.definition.node[-1]
             node.attr["T"].type = dtype.as_datatype_enum
             node.attr["Tshape"].type = tf.int32.as_datatype_enum
-        return name
-
-    def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        add_constant(self._definition, name, value)
-        return name
-
-    def _add(self, op: str, name: str, *inputs: str) -> str:
-        node = self._definition.node.add(name=name, op=op, input=inputs)
-        node.attr["T"].type = tf.float32.as_datatype_enum
         return name
 
 

@@ -19,6 +19,14 @@ def resolve(tensor: tf.Tensor) -> tf.Tensor:
     return tensor
 
 
+def imported(definition: graph_pb2.GraphDef) -> tf.Graph:
+    """The graph of a definition, with its names."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.import_graph_def(definition, name="")
+    return graph
+
+
 def session(graph: tf.Graph) -> tf.compat.v1.Session:
     """A session that computes exactly what is written in a graph; without rewriting, it also starts much faster."""
     config = tf.compat.v1.ConfigProto()

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.planes import Planes
-from larq_rep.converters.tensors import session
+from larq_rep.converters.tensors import imported, session
 from larq_rep.converters.verification.result import Verification
 from larq_rep.converters.verification.rounding import OUTPUT_TOLERANCE, at, relative_error
 
@@ -33,10 +33,7 @@ class LoweringComparison:
     def __init__(self, graph: FrozenGraph, result: Verification):
         self._graph, self._result = graph, result
         self._planes = {p.levels: p for p in graph.lowering.results.values() if p is not None}
-        self._original = tf.Graph()
-        if graph.lowering.results:
-            with self._original.as_default():
-                tf.import_graph_def(graph.lowering.original, name="")
+        self._original = imported(graph.lowering.original) if graph.lowering.results else tf.Graph()
         self._session = session(self._original)
 
     def compare_image(self, index: int, inputs: Sequence[np.ndarray]) -> None:
@@ -52,10 +49,7 @@ class LoweringComparison:
         convolved, rng = self._graph.convolved, np.random.default_rng(0)
         if not convolved.results:
             return
-        graphs = [tf.Graph(), tf.Graph()]
-        for graph, definition in zip(graphs, (convolved.original, convolved.definition), strict=True):
-            with graph.as_default():
-                tf.import_graph_def(definition, name="")
+        graphs = [*map(imported, (convolved.original, convolved.definition))]
         sessions = [*map(session, graphs)]
         for name, names in convolved.results.items():
             # One after the other: layers may read the same map, or parts of one, in several shapes.

@@ -107,7 +107,10 @@ def test_sizes(inputs, units):
 def random_network(seed):
     """A network of dense and 1-D layers, and the number of its bitpacked convolutions."""
     rng = np.random.default_rng(seed)
-    choose = lambda *values: values[rng.integers(len(values))]  # noqa: E731
+
+    def choose(*values):
+        return values[rng.integers(len(values))]
+
     batch, count = choose(None, None, 1, 3), 0
     shape = choose((37,), (9, 32), (4, 5, 32), (4, 5, 7), (9, 5))
     x = i = tf.keras.Input(shape, batch)

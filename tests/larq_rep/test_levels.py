@@ -246,7 +246,10 @@ def test_planes_give_the_result_in_ties_too(name, dtype, compiled):
     x = tf.constant(numbers(*borders, dtype=dtype))
     quantizer(x)
     planes = planes_of(quantizer)
-    both = lambda x: (quantizer(x), planes(x))  # noqa: E731
+
+    def both(x):
+        return quantizer(x), planes(x)
+
     y, (offset, parts) = (tf.function(both) if compiled else both)(x)
     assert len(parts) == quantizer.precision
     for factor, signs in parts:
