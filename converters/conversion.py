@@ -19,6 +19,7 @@ from larq_rep.converters import (
     classifier,
     constants,
     finite,
+    integer_ends,
     interface,
     lce,
     loading,
@@ -147,16 +148,19 @@ def convert(
         classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
             `()` the file names none.
 
-        inference_input_type, inference_output_type, target, experimental_default_int8_range: The arguments of
-            `larq_compute_engine.convert_keras_model`, of which only the defaults are taken; others are refused with
-            what to do.
+        inference_input_type, inference_output_type: `tf.float32`, `tf.int8` or `tf.uint8`, the type of the file's
+            inputs and outputs in the place of real numbers. Integers need a scale: that of fake quantization behind
+            the input, or at the output.
+        target, experimental_default_int8_range: Further arguments of `larq_compute_engine.convert_keras_model`, of
+            which only the defaults are taken; others are refused with what to do.
 
     # Returns
         The bytes of the `.tflite` file and a `Report`.
 
     # Raises
         ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, `preparation` or `classes`
-            do not fit the model, or a file cannot be loaded (`LoadingError`).
+            do not fit the model, an input or output of integers would have no scale, or a file cannot be loaded
+            (`LoadingError`).
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
@@ -197,6 +201,7 @@ def convert(
         findings += _kept_float32(compression.constants)
     exact = [constant for constant in compression.constants if constant.exact]
     unpacked = audit_unpacked(graph, binary, compression.constants, exact_int8)
+    content = integer_ends.with_types(content, inference_input_type, inference_output_type)
     content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
@@ -233,14 +238,8 @@ def _check_arguments_of_lce(
     """Refuses arguments of LCE's converter that have no meaning here."""
     theirs = "larq_compute_engine.convert_keras_model"
     for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
-        if dtype == tf.int8:
-            raise ValueError(
-                f"{name}: int8 is not supported: a file takes and gives the types of the model, and one with fake "
-                "quantization turns real numbers into integers itself. Leave it out, or, for images as bytes, begin "
-                f"the model with tf.keras.Input(shape, dtype='uint8') and Rescaling, or use {theirs}."
-            )
-        if dtype != tf.float32:
-            raise ValueError(f"{name} should be tf.float32, found {dtype!r}. Leave it out.")
+        if dtype not in integer_ends.TYPES:
+            raise ValueError(f"{name} should be tf.float32, tf.int8 or tf.uint8, found {dtype!r}.")
     if target == "xcore":
         raise ValueError(
             f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "
