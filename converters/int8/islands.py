@@ -1,0 +1,244 @@
+"""Chooses the operators of a file that are worth computing in int8.
+
+An island is a set of connected operators in int8. Around it, QUANTIZE and DEQUANTIZE pass over all values of a tensor, so
+an island is worth it only if its operators save more. `choose` looks for the least time by a model of it:
+
+- a convolution or dense layer takes a time for each multiply-accumulate and one for each weight;
+- any other operator, QUANTIZE and DEQUANTIZE too, takes a time for each value that it reads or writes.
+
+Operators that only move or pool values may open and close an island. Those that compute value by value join only if
+all that they read and all that read them is in int8: what is added to a residual stream, and the stream itself, stay
+float, and so does what leads to a sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+
+import numpy as np
+
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
+from larq_rep.converters.float_weights import OUTPUT_CHANNELS
+
+# The versions of TFLite's operators that compute in int8.
+PRODUCTS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "TRANSPOSE_CONV": 3}
+# Their outputs have the scale of their inputs.
+SAME_SCALE = {
+    "MAX_POOL_2D": 2,
+    "AVERAGE_POOL_2D": 2,
+    "RESHAPE": 1,
+    "SQUEEZE": 1,
+    "PAD": 2,
+    "TRANSPOSE": 2,
+    "STRIDED_SLICE": 2,
+    "SPACE_TO_DEPTH": 2,
+    "DEPTH_TO_SPACE": 1,
+    "CONCATENATION": 2,
+}
+OWN_SCALE = {"MEAN": 2, "ADD": 2, "SUB": 2, "MUL": 2, "RELU": 2, "RELU6": 2, "LEAKY_RELU": 2, "HARD_SWISH": 1}
+# Scale and zero point are those of TFLite's specification.
+FIXED_SCALE = {"LOGISTIC": (2, 1 / 256, -128), "TANH": (2, 1 / 128, 0), "SOFTMAX": (2, 1 / 256, -128)}
+VERSIONS = PRODUCTS | SAME_SCALE | OWN_SCALE | {name: version for name, (version, _, _) in FIXED_SCALE.items()}
+_INSIDE = {"CONCATENATION", *OWN_SCALE, *FIXED_SCALE} - {"MEAN"}
+
+# Nanoseconds, measured by benchmarks/int8.py. Only their ratios matter.
+_MAC = {"CONV_2D": (0.0105, 0.0026), "GROUPED": (0.05, 0.12), "DEPTHWISE_CONV_2D": (0.03, 0.02)}
+_WEIGHT = (0.1, 0.03)
+_VALUE = (0.06, 0.03)
+_BORDER = 0.1
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A convolution or dense layer that stays float.
+
+    # Attributes
+        operator: Index of the operator in the float file.
+        name: Its name.
+        tensor: Name of its output.
+        reason: Why.
+    """
+
+    operator: int
+    name: str
+    tensor: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.tensor}: {self.name} stays float: {self.reason}"
+
+
+class _Graph:
+    """The operators of a file that could be in int8, and what they cost."""
+
+    def __init__(self, flatbuffer: Flatbuffer):
+        self.flatbuffer = flatbuffer
+        self.obstacles = {op.index: obstacle(flatbuffer, op) for op in flatbuffer.operators if op.name in VERSIONS}
+        self.able = {index for index, reason in self.obstacles.items() if not reason}
+        self.costs = {index: _costs(flatbuffer, flatbuffer.operators[index]) for index in self.able}
+
+    def reads(self, index: int) -> list[int]:
+        return data_inputs(self.flatbuffer, self.flatbuffer.operators[index])
+
+    def readers(self, tensor: int) -> list[Operator]:
+        return self.flatbuffer.consumers.get(tensor, [])
+
+    def neighbours(self, index: int) -> Iterator[int]:
+        """The able operators that read or write a tensor that this one writes or reads, or read it too."""
+        op = self.flatbuffer.operators[index]
+        for tensor in (*self.reads(index), op.outputs[0]):
+            around = [*self.readers(tensor), *filter(None, [self.flatbuffer.producers.get(tensor)])]
+            yield from {other.index for other in around} & self.able - {index}
+
+    def components(self, members: Set[int]) -> list[set[int]]:
+        left, found = set(members), []
+        while left:
+            stack, component = [left.pop()], set[int]()
+            while stack:
+                index = stack.pop()
+                component.add(index)
+                near = left.intersection(self.neighbours(index))
+                left -= near
+                stack += near
+            found.append(component)
+        return found
+
+    def time(self, component: Set[int], chosen: Set[int]) -> float:
+        """Time of the component's operators if some are in int8, with the passes around these."""
+        total = sum(self.costs[index][index in chosen] for index in component)
+        operators = self.flatbuffer.operators
+        read = {tensor for index in chosen for tensor in self.reads(index)}
+        written = {operators[index].outputs[0] for index in chosen}
+        for tensor in read - written:
+            total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+        for tensor in written:
+            others = [op for op in self.readers(tensor) if op.index not in chosen and op.name != "LceQuantize"]
+            if others or tensor in self.flatbuffer.outputs:
+                total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+        return total
+
+    def closed(self, chosen: Set[int]) -> set[int]:
+        """Without the operators that may only be inside an island but are not."""
+        chosen = set(chosen)
+        while True:
+            written = {self.flatbuffer.operators[index].outputs[0] for index in chosen}
+            outside = set()
+            for index in chosen:
+                op = self.flatbuffer.operators[index]
+                readers = self.readers(op.outputs[0])
+                within = set(self.reads(index)) <= written and readers and all(r.index in chosen for r in readers)
+                if op.name in _INSIDE and not within:
+                    outside.add(index)
+            if not outside:
+                # Passing values on in int8 saves nothing by itself.
+                return {
+                    index
+                    for island in self.components(chosen)
+                    if any(self.flatbuffer.operators[i].name in PRODUCTS for i in island)
+                    for index in island
+                }
+            chosen -= outside
+
+
+def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list[Kept]]:
+    """The operators to compute in int8, and the convolutions and dense layers that stay float.
+
+    From all operators that int8 has, the ones are taken away, alone or as an island, whose removal saves most time, and
+    then those added that save some, until nothing does.
+    """
+    graph = _Graph(flatbuffer)
+    chosen: set[int] = set()
+    reasons = {index: reason for index, reason in graph.obstacles.items() if reason}
+    for component in graph.components(graph.able):
+        products = {index for index in component if flatbuffer.operators[index].name in PRODUCTS}
+        if not products:
+            continue
+        best = min(
+            (_improved(graph, component, start) for start in (component, products, set[int]())),
+            key=lambda found: graph.time(component, found),
+        )
+        chosen |= best
+        for index in products - best:
+            alone = graph.time(component, best | {index}) - graph.time(component, best)
+            reasons[index] = f"int8 would take {alone / 1e3:.0f} us longer, with the passes around it"
+    kept = [
+        Kept(op.index, op.name, flatbuffer.name(op.outputs[0]).split(";")[0], reasons[op.index])
+        for op in flatbuffer.operators
+        if op.name in PRODUCTS and op.index not in chosen
+    ]
+    return chosen, kept
+
+
+def count(flatbuffer: Flatbuffer, chosen: Set[int]) -> int:
+    """The number of islands that operators form."""
+    return len(_Graph(flatbuffer).components(chosen))
+
+
+def _improved(graph: _Graph, component: set[int], start: Set[int]) -> set[int]:
+    chosen = graph.closed(start)
+    time = graph.time(component, chosen)
+    while True:
+        moves = [chosen - island for island in graph.components(chosen)]
+        moves += [chosen ^ {index} for index in component]
+        tried = [closed for move in moves if (closed := graph.closed(move)) != chosen]
+        best = min(tried, key=lambda move: graph.time(component, move), default=chosen)
+        if not graph.time(component, best) < time * (1 - 1e-9):
+            return chosen
+        chosen, time = best, graph.time(component, best)
+
+
+def data_inputs(flatbuffer: Flatbuffer, op: Operator) -> list[int]:
+    """The inputs of an operator that are computed."""
+    return [t for t in op.inputs if t >= 0 and flatbuffer.constant(t) is None and not _stored(flatbuffer, t)]
+
+
+def _stored(flatbuffer: Flatbuffer, tensor: int) -> bool:
+    op = flatbuffer.producers.get(tensor)
+    return op is not None and op.name == "DEQUANTIZE" and flatbuffer.constant(op.inputs[0]) is not None
+
+
+def obstacle(flatbuffer: Flatbuffer, op: Operator) -> str:
+    """Why an operator cannot be in int8; empty if it can."""
+    if flatbuffer.dtype(op.outputs[0]) != "float32" or len(op.outputs) != 1:
+        return "its output is not float32"
+    data = data_inputs(flatbuffer, op)
+    if not data or any(flatbuffer.dtype(t) != "float32" for t in data):
+        return "its input is not float32"
+    if math.prod(flatbuffer.shape(op.outputs[0])) == 0 or any(math.prod(flatbuffer.shape(t)) == 0 for t in data):
+        return "it has no values"
+    if op.name in PRODUCTS:
+        weights = flatbuffer.constant(op.inputs[1])
+        if weights is None or weights.dtype != np.float32 or op.inputs[1] in flatbuffer.producers:
+            return "its weights are computed"
+        has_bias = len(op.inputs) > _bias_at(op) and op.inputs[_bias_at(op)] >= 0
+        if has_bias and flatbuffer.constant(op.inputs[_bias_at(op)]) is None:
+            return "its bias is computed"
+        if op.options.fusedActivationFunction not in (0, 1, 2, 3):
+            return "int8 has not its activation"
+    elif op.name in ("ADD", "SUB", "MUL"):
+        if op.options.fusedActivationFunction not in (0, 1, 2, 3):
+            return "int8 has not its activation"
+    return ""
+
+
+def _bias_at(op: Operator) -> int:
+    return 3 if op.name == "TRANSPOSE_CONV" else 2
+
+
+def _costs(flatbuffer: Flatbuffer, op: Operator) -> tuple[float, float]:
+    """Time in float and in int8."""
+    values = sum(math.prod(flatbuffer.shape(t)) for t in (*data_inputs(flatbuffer, op), op.outputs[0]))
+    if op.name not in PRODUCTS:
+        return values * _VALUE[0], values * _VALUE[1]
+    weights = flatbuffer.shape(op.inputs[1])
+    size, kind = math.prod(weights), op.name
+    if op.name == "TRANSPOSE_CONV":
+        macs = math.prod(flatbuffer.shape(op.inputs[2])) * math.prod(weights[:-1])
+    else:
+        macs = math.prod(flatbuffer.shape(op.outputs[0])) * size // weights[OUTPUT_CHANNELS[op.name]]
+    if op.name == "CONV_2D" and weights[3] != flatbuffer.shape(op.inputs[0])[3]:
+        kind = "GROUPED"
+    each = _MAC.get(kind, _MAC["CONV_2D"])
+    return tuple(macs * each[i] + size * _WEIGHT[i] + values * _VALUE[i] for i in (0, 1))  # type: ignore[return-value]
