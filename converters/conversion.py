@@ -274,9 +274,7 @@ def _check_arguments_of_lce(
 ) -> None:
     """Refuses arguments of LCE's converter that have no meaning here."""
     theirs = "larq_compute_engine.convert_keras_model"
-    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
-        if dtype not in integer_ends.TYPES:
-            raise ValueError(f"{name} should be tf.float32, tf.int8 or tf.uint8, found {dtype!r}.")
+    integer_ends.check_types(input_type, output_type)
     if target == "xcore":
         raise ValueError(
             f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "

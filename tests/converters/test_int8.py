@@ -280,7 +280,11 @@ class TestFile:
         x = images((24, 24, 3))
         real, _ = converters.convert(network, int8=x)
         wanted = getattr(tf, dtype)
-        content, _ = converters.convert(network, int8=x, inference_input_type=wanted, inference_output_type=wanted)
+        types = {"inference_input_type": wanted, "inference_output_type": wanted}
+        if stem:
+            content, _ = converters.convert(network, int8=x, **types)
+        else:  # The same of a file, which keeps its signature.
+            content, _ = quantize(converters.convert(network)[0], x, **types)
         flatbuffer = Flatbuffer(content)
         (source,), (result,) = flatbuffer.inputs, flatbuffer.outputs
         assert (flatbuffer.dtype(source), flatbuffer.dtype(result)) == (dtype, dtype)
@@ -367,5 +371,5 @@ class TestImages:
             converters.convert(network, int8=x, float_weights="int8")
         with pytest.raises(QuantizationError, match="calibration should be one of"):
             quantize(content, x, calibration="entropy")
-        with pytest.raises(QuantizationError, match="inference_input_type should be one of"):
-            converters.convert(network, int8=x, inference_input_type=tf.int16)
+        with pytest.raises(ValueError, match="inference_input_type should be tf.float32, tf.int8 or tf.uint8"):
+            quantize(content, x, inference_input_type=tf.int16)
