@@ -14,7 +14,7 @@ float, and so does what leads to a sign.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,19 +78,19 @@ class _Graph:
         self.obstacles = {op.index: obstacle(flatbuffer, op) for op in flatbuffer.operators if op.name in VERSIONS}
         self.able = {index for index, reason in self.obstacles.items() if not reason}
         self.costs = {index: _costs(flatbuffer, flatbuffer.operators[index]) for index in self.able}
-
-    def reads(self, index: int) -> list[int]:
-        return data_inputs(self.flatbuffer, self.flatbuffer.operators[index])
-
-    def readers(self, tensor: int) -> list[Operator]:
-        return self.flatbuffer.consumers.get(tensor, [])
-
-    def neighbours(self, index: int) -> Iterator[int]:
-        """The able operators that read or write a tensor that this one writes or reads, or read it too."""
-        op = self.flatbuffer.operators[index]
-        for tensor in (*self.reads(index), op.outputs[0]):
-            around = [*self.readers(tensor), *filter(None, [self.flatbuffer.producers.get(tensor)])]
-            yield from {other.index for other in around} & self.able - {index}
+        self.reads = {index: set(data_inputs(flatbuffer, flatbuffer.operators[index])) for index in self.able}
+        self.writes = {index: flatbuffer.operators[index].outputs[0] for index in self.able}
+        tensors = {t for index in self.able for t in (*self.reads[index], self.writes[index])}
+        self.borders = {tensor: _BORDER * math.prod(flatbuffer.shape(tensor)) for tensor in tensors}
+        self.readers = {t: [op.index for op in flatbuffer.consumers.get(t, [])] for t in tensors}
+        # An operator that reads or writes what another one does is its neighbour.
+        around = {
+            t: {*self.readers[t], *(op.index for op in [flatbuffer.producers.get(t)] if op)} & self.able for t in tensors
+        }
+        self.neighbours = {
+            index: set().union(*(around[t] for t in (*self.reads[index], self.writes[index]))) - {index}
+            for index in self.able
+        }
 
     def components(self, members: Set[int]) -> list[set[int]]:
         left, found = set(members), []
@@ -99,7 +99,7 @@ class _Graph:
             while stack:
                 index = stack.pop()
                 component.add(index)
-                near = left.intersection(self.neighbours(index))
+                near = left & self.neighbours[index]
                 left -= near
                 stack += near
             found.append(component)
@@ -108,37 +108,35 @@ class _Graph:
     def time(self, component: Set[int], chosen: Set[int]) -> float:
         """Time of the component's operators if some are in int8, with the passes around these."""
         total = sum(self.costs[index][index in chosen] for index in component)
-        operators = self.flatbuffer.operators
-        read = {tensor for index in chosen for tensor in self.reads(index)}
-        written = {operators[index].outputs[0] for index in chosen}
-        for tensor in read - written:
-            total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+        operators, outputs = self.flatbuffer.operators, self.flatbuffer.outputs
+        written = {self.writes[index] for index in chosen}
+        read = set[int]().union(*(self.reads[index] for index in chosen))
+        total += sum(self.borders[tensor] for tensor in read - written)
         for tensor in written:
-            others = [op for op in self.readers(tensor) if op.index not in chosen and op.name != "LceQuantize"]
-            if others or tensor in self.flatbuffer.outputs:
-                total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+            others = (r for r in self.readers[tensor] if r not in chosen and operators[r].name != "LceQuantize")
+            if tensor in outputs or any(True for _ in others):
+                total += self.borders[tensor]
         return total
 
     def closed(self, chosen: Set[int]) -> set[int]:
-        """Without the operators that may only be inside an island but are not."""
+        """Without the operators that may only be inside an island but are not, and islands that multiply nothing."""
         chosen = set(chosen)
+        operators = self.flatbuffer.operators
         while True:
-            written = {self.flatbuffer.operators[index].outputs[0] for index in chosen}
-            outside = set()
-            for index in chosen:
-                op = self.flatbuffer.operators[index]
-                readers = self.readers(op.outputs[0])
-                within = set(self.reads(index)) <= written and readers and all(r.index in chosen for r in readers)
-                if op.name in _INSIDE and not within:
-                    outside.add(index)
+            written = {self.writes[index] for index in chosen}
+            outside = {
+                index
+                for index in chosen
+                if operators[index].name in _INSIDE
+                and not (
+                    self.reads[index] <= written
+                    and self.readers[self.writes[index]]
+                    and chosen.issuperset(self.readers[self.writes[index]])
+                )
+            }
             if not outside:
-                # Passing values on in int8 saves nothing by itself.
-                return {
-                    index
-                    for island in self.components(chosen)
-                    if any(self.flatbuffer.operators[i].name in PRODUCTS for i in island)
-                    for index in island
-                }
+                islands = self.components(chosen)
+                return set[int]().union(*(i for i in islands if any(operators[op].name in PRODUCTS for op in i)))
             chosen -= outside
 
 
@@ -182,11 +180,11 @@ def _improved(graph: _Graph, component: set[int], start: Set[int]) -> set[int]:
     while True:
         moves = [chosen - island for island in graph.components(chosen)]
         moves += [chosen ^ {index} for index in component]
-        tried = [closed for move in moves if (closed := graph.closed(move)) != chosen]
-        best = min(tried, key=lambda move: graph.time(component, move), default=chosen)
-        if not graph.time(component, best) < time * (1 - 1e-9):
+        tried = [(graph.time(component, move), move) for move in map(graph.closed, moves)]
+        least, best = min(tried, key=lambda each: each[0], default=(time, chosen))
+        if not least < time * (1 - 1e-9):
             return chosen
-        chosen, time = best, graph.time(component, best)
+        chosen, time = best, least
 
 
 def data_inputs(flatbuffer: Flatbuffer, op: Operator) -> list[int]:

@@ -33,7 +33,7 @@ enum opcode {
   OP_CLAMPED,       /* the same with 2 acc kept within [low, high] */
   OP_LOAD,          /* v = source */
   OP_LOAD_REPEATED, /* the same if the source has fewer channels, which repeat */
-  OP_LOAD_INT8,     /* v = source - low */
+  OP_LOAD_INT8,     /* v = (source - low) * high */
   OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
   OP_ADD,           /* v + constant */
   OP_SUBTRACT,      /* v - constant */
@@ -50,7 +50,7 @@ enum opcode {
   OP_MULTIPLY_LOADED,
   OP_MAX_LOADED,  /* source > v ? source : v: zeros are equal, and a NaN is not greater */
   OP_STORE,       /* target = v */
-  OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
+  OP_STORE_INT8,  /* target = v rounded half away from zero, saturated; -128 where v is NaN */
   OP_STORE_SIGNS, /* target = v < 0, packed */
 };
 

@@ -29,8 +29,10 @@ static void start_chain(struct planner *p, struct chain *chain, const struct nod
                            : t->type == kTfLiteInt8 ? OP_LOAD_INT8
                            : t->type == kTfLiteBool ? OP_LOAD_BOOL
                                                     : OP_LOAD;
-  emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point},
-       -1);
+  emit(
+      p, chain,
+      (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point, .high = 1},
+      -1);
 }
 
 /* Starts a step that loads a tensor. */

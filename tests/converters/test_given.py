@@ -236,9 +236,7 @@ def test_findings_become_warnings():
 @pytest.mark.parametrize(
     "how, words",
     [
-        ({"inference_input_type": tf.int8}, "inference_input_type: int8 is not supported.*Leave it out.*uint8"),
-        ({"inference_output_type": tf.int8}, "inference_output_type: int8 is not supported.*Leave it out"),
-        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, found tf.float16"),
+        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, tf.int8 or .* tf.float16"),
         ({"target": "xcore"}, "target: .* larq_compute_engine.convert_keras_model with target='xcore'"),
         ({"target": "x86"}, "target should be 'arm', which is for x86 as well, found 'x86'"),
         ({"experimental_default_int8_range": (-1, 1)}, "one range for all tensors.*Leave it out"),
@@ -247,3 +245,15 @@ def test_findings_become_warnings():
 def test_arguments_of_lce_that_are_refused(how, words):
     with pytest.raises(ValueError, match=words):
         convert(tf.keras.Sequential(), **how)
+
+
+def test_integers_without_a_scale():
+    model = model_of()
+    with pytest.raises(
+        ValueError, match="inference_input_type tf.uint8: the input .* is read by CONV_2D, .*int8=images"
+    ):
+        convert(model, inference_input_type=tf.uint8)
+    with pytest.raises(ValueError, match="inference_output_type tf.int8: the output .* written by FULLY_CONNECTED"):
+        convert(model, inference_output_type=tf.int8)
+    with pytest.raises(ValueError, match="there are no real numbers to replace, only uint8"):
+        convert(model_of(keras.Rescaling(1 / 255), dtype="uint8"), inference_input_type=tf.int8)
