@@ -85,7 +85,8 @@ class _Graph:
         self.readers = {t: [op.index for op in flatbuffer.consumers.get(t, [])] for t in tensors}
         # An operator that reads or writes what another one does is its neighbour.
         around = {
-            t: {*self.readers[t], *(op.index for op in [flatbuffer.producers.get(t)] if op)} & self.able for t in tensors
+            t: {*self.readers[t], *(op.index for op in [flatbuffer.producers.get(t)] if op)} & self.able
+            for t in tensors
         }
         self.neighbours = {
             index: set().union(*(around[t] for t in (*self.reads[index], self.writes[index]))) - {index}
