@@ -1,6 +1,6 @@
 /* What the delegate takes of random graphs, against the definition applied until nothing changes:
  *   all of LCE's operators; of the others that it knows those behind a taken one, but no pooling, and those whose
- *   result only taken ones read; without the partitions that then hold none of LCE's.
+ *   result only taken ones read, but no QUANTIZE; without the partitions that then hold none of LCE's.
  *     claims [graphs] [seed]
  * or the milliseconds for a chain of operators that ends in LceQuantize:
  *     claims chain LENGTH
@@ -203,7 +203,7 @@ static void claim_by_definition(struct host *host, bool *claimed) {
           }
       }
       const bool pool = nodes[n].kind == NODE_AVERAGE_POOL || nodes[n].kind == NODE_MAX_POOL;
-      if ((any && !others) || (after && !pool)) claimed[n] = changed = true;
+      if ((any && !others && nodes[n].kind != NODE_TO_INT8) || (after && !pool)) claimed[n] = changed = true;
     }
   }
   for (int i = 0; i < host->count;) {
