@@ -185,8 +185,8 @@ def convert(
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     if int8 is not None and float_weights != "float32":
         raise ValueError(
-            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and the "
-            "others stay float32. Leave one of both out."
+            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and "
+            "the others stay float32. Leave one of both out."
         )
     types = inference_input_type, inference_output_type
     _check_arguments_of_lce(*types, target, experimental_default_int8_range)
@@ -274,9 +274,7 @@ def _check_arguments_of_lce(
 ) -> None:
     """Refuses arguments of LCE's converter that have no meaning here."""
     theirs = "larq_compute_engine.convert_keras_model"
-    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
-        if dtype not in integer_ends.TYPES:
-            raise ValueError(f"{name} should be tf.float32, tf.int8 or tf.uint8, found {dtype!r}.")
+    integer_ends.check_types(input_type, output_type)
     if target == "xcore":
         raise ValueError(
             f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "

@@ -17,6 +17,13 @@ _REMEDY = (
 )
 
 
+def check_types(input_type: tf.DType, output_type: tf.DType) -> None:
+    """Raises a ValueError for a type that inputs or outputs cannot have."""
+    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
+        if dtype not in TYPES:
+            raise ValueError(f"{name} should be tf.float32, tf.int8 or tf.uint8, found {dtype!r}.")
+
+
 def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> bytes:
     """The file with inputs and outputs of another type in the place of real ones.
 
@@ -37,13 +44,26 @@ def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> b
     ):
         if dtype != tf.float32:
             flatbuffer = Flatbuffer(content)
+            before = [*flatbuffer.inputs, *flatbuffer.outputs]
             try:
                 change(flatbuffer, dtype)
             except ValueError as error:
                 raise ValueError(f"{name} tf.{dtype.name}: {error} {_REMEDY.format(name=name)}") from error
+            _keep_names(flatbuffer, before)
             flatbuffer.drop_unused()
             content = flatbuffer.pack()
     return content
+
+
+def _keep_names(flatbuffer: Flatbuffer, before: list[int]) -> None:
+    """Gives new inputs and outputs the names of those before, and their places in signatures."""
+    tensors = flatbuffer.subgraph.tensors
+    new = {old: now for old, now in zip(before, [*flatbuffer.inputs, *flatbuffer.outputs], strict=True) if old != now}
+    for old, now in new.items():
+        tensors[old].name, tensors[now].name = tensors[now].name, tensors[old].name
+    for signature in flatbuffer.model.signatureDefs or []:
+        for mapped in (*signature.inputs, *signature.outputs):
+            mapped.tensorIndex = new.get(mapped.tensorIndex, mapped.tensorIndex)
 
 
 def _change_inputs(flatbuffer: Flatbuffer, dtype: tf.DType) -> None:
