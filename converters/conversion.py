@@ -185,8 +185,8 @@ def convert(
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     if int8 is not None and float_weights != "float32":
         raise ValueError(
-            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and the "
-            "others stay float32. Leave one of both out."
+            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and "
+            "the others stay float32. Leave one of both out."
         )
     types = inference_input_type, inference_output_type
     _check_arguments_of_lce(*types, target, experimental_default_int8_range)

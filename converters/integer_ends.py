@@ -12,7 +12,7 @@ from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 
 TYPES = (tf.float32, tf.int8, tf.uint8)
 _REMEDY = (
-    "Calibrate it with int8=images, or leave {name} out; a network of raw images takes bytes if it begins with "
+    "Calibrate it (int8=images, --int8), or leave {name} out; a network of raw images takes bytes if it begins with "
     "tf.keras.Input(shape, dtype='uint8') and Rescaling."
 )
 
@@ -39,8 +39,8 @@ def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> b
         ValueError: If an input or output is not rounded to int8 at its place, or if none is a real number.
     """
     for name, dtype, change in (
-        ("inference_input_type", input_type, _change_inputs),
-        ("inference_output_type", output_type, _change_outputs),
+        ("inference_input_type", tf.as_dtype(input_type), _change_inputs),
+        ("inference_output_type", tf.as_dtype(output_type), _change_outputs),
     ):
         if dtype != tf.float32:
             flatbuffer = Flatbuffer(content)

@@ -192,7 +192,9 @@ def _scales(
     return found | shared
 
 
-def _changes(reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarray]]) -> tuple[float, float, float | None]:
+def _changes(
+    reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarray]]
+) -> tuple[float, float, float | None]:
     """Largest and mean change of the outputs, and the share of runs whose largest output is the same."""
     engines = [lce.interpreter(file, use_indirect_bgemm=True) for file in (reference, content)]
     flatbuffer = Flatbuffer(content)
@@ -209,7 +211,8 @@ def _changes(reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarra
             total, absolute = total + float(difference.sum()), absolute + float(np.abs(a).sum())
             if len(before) == 1 and a.shape[-1] > 1:
                 same += list((a.argmax(-1) == real.argmax(-1)).ravel())
-    return apart / largest if largest else apart, total / absolute if absolute else total, (
-        float(np.mean(same)) if same else None
+    return (
+        apart / largest if largest else apart,
+        total / absolute if absolute else total,
+        (float(np.mean(same)) if same else None),
     )
-

@@ -44,8 +44,10 @@ def binary(filters, strides):
 @pytest.fixture
 def free_borders(monkeypatch):
     """int8 is worth it everywhere."""
-    monkeypatch.setattr(islands, "_BORDER", 0.0)
-    monkeypatch.setattr(islands, "_MAC", dict.fromkeys(islands._MAC, (1.0, 0.1)))
+    for name in ("_QUANTIZE", "_DEQUANTIZE", "_PASS"):
+        monkeypatch.setattr(islands, name, 0.0)
+    for name in ("_MACS", "_VALUES"):
+        monkeypatch.setattr(islands, name, dict.fromkeys(getattr(islands, name), (1.0, 0.1)))
 
 
 def images(shape, count=8, seed=0):
@@ -208,7 +210,7 @@ class TestIslands:
             assert not (op.name == "QUANTIZE" and producer is not None and producer.name == "DEQUANTIZE")
 
     def test_what_costs_more_stays_float(self, network, monkeypatch):
-        monkeypatch.setattr(islands, "_BORDER", 1e6)
+        monkeypatch.setattr(islands, "_PASS", 1e9)
         content, report = converters.convert(network, int8=images((24, 24, 3)))
         assert not report.int8.operators and len(report.int8.kept) == 3
         assert all("longer" in str(kept) for kept in report.int8.kept)
@@ -222,10 +224,9 @@ class TestIslands:
         for name in rng.choice(["conv", "max pool", "pad", "excite", "average pool", "grouped"], 3):
             x = LAYERS[name]()(x)
         flatbuffer = Flatbuffer(converters.convert(tf.keras.Model(i, keras.Conv2D(16, 1)(x)))[0])
-        for name, values in (("_BORDER", 0.3), ("_VALUE", (0.2, 0.05)), ("_MAC", {"CONV_2D": (0.02, 0.01)})):
-            scale = float(rng.uniform(0.2, 3))
-            scaled = {k: (v[0] * scale, v[1]) for k, v in values.items()} if isinstance(values, dict) else values
-            monkeypatch.setattr(islands, name, scaled)
+        for name, value in (("_QUANTIZE", 0.3), ("_DEQUANTIZE", 0.2), ("_PASS", 5.0), ("_BYTE", 0.01)):
+            monkeypatch.setattr(islands, name, value * float(rng.uniform(0.2, 3)))
+        monkeypatch.setattr(islands, "_VALUES", {"AVERAGE_POOL_2D": (0.1, rng.uniform(0, 0.2))})
         graph = islands._Graph(flatbuffer)
         able = sorted(graph.able)
         every = [{a for bit, a in enumerate(able) if number >> bit & 1} for number in range(2 ** len(able))]
@@ -276,7 +277,7 @@ class TestFile:
     def test_integer_interface(self, network, dtype, stem, monkeypatch, free_borders):
         """The file takes and gives integers of the same numbers, whether its ends are in int8 or float."""
         if not stem:
-            monkeypatch.setattr(islands, "_BORDER", 1e6)
+            monkeypatch.setattr(islands, "_PASS", 1e9)
         x = images((24, 24, 3))
         real, _ = converters.convert(network, int8=x)
         wanted = getattr(tf, dtype)

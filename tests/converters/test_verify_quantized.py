@@ -164,3 +164,9 @@ def test_binary_layers_of_int8():
     assert result.ok, result.differences
     with pytest.raises(ConversionError, match="signs0: LCE has no kernel for zero padding with int8 output: .*float"):
         convert(binary_middle(0.0))
+
+
+def test_ranges_are_those_of_training_or_measured():
+    """Not both: the file of fake quantization computes in int8 already."""
+    with pytest.raises(ValueError, match="int8: .* by the fake quantization in .*: leave int8 out"):
+        convert(network(fake_args), int8=images())
