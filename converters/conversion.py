@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -19,10 +20,12 @@ from larq_rep.converters import (
     classifier,
     constants,
     finite,
+    integer_ends,
     interface,
     lce,
     loading,
     metadata,
+    quantized,
     reasons,
     standard_metadata,
 )
@@ -32,7 +35,8 @@ from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph
-from larq_rep.converters.inputs import Inputs
+from larq_rep.converters.inputs import Inputs, batches, in_batches
+from larq_rep.converters.int8 import Quantization, quantized_file
 from larq_rep.converters.lce_graph import definition_for_lce, unknown_padding
 from larq_rep.converters.unpacked import audit_unpacked
 from larq_rep.images import Preparation
@@ -71,6 +75,7 @@ class Report:
         unpacked_weights: Number of two-valued weights that the file holds as numbers, not bits, because LCE packs no
             layer with a real input or of their kind.
         unpacked_bytes: Bytes that these take in the file.
+        int8: What quantization to int8 did, if it was asked for.
         findings: What is worth knowing about the result.
     """
 
@@ -88,10 +93,15 @@ class Report:
     folded_away: int
     unpacked_weights: int
     unpacked_bytes: int
+    int8: Quantization | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "findings": [finding.to_dict() for finding in self.findings]}
+        return {
+            **vars(self),
+            "int8": self.int8 and self.int8.to_dict(),
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
 
 
 def convert(
@@ -101,6 +111,8 @@ def convert(
     allow_float: bool = False,
     float_weights: str = "float32",
     exact_int8: bool = True,
+    int8: Inputs | Iterable[Inputs] | None = None,
+    calibration: str = "mse",
     mirrored_input: bool = False,
     fold: bool = True,
     preparation: Preparation | None = None,
@@ -109,6 +121,7 @@ def convert(
     inference_output_type: tf.DType = tf.float32,
     target: str = "arm",
     experimental_default_int8_range: tuple[float, float] | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = lambda x: x,
 ) -> tuple[bytes, Report]:
     """Converts a Keras model to a flatbuffer of Larq Compute Engine (LCE).
 
@@ -138,6 +151,10 @@ def convert(
         float_weights: Storage of the weights that are not binary, `"float32"`, `"float16"` or `"int8"`.
         exact_int8: Store weights of few levels, such as binary or ternary ones of a layer with a real input, as int8
             without loss (`larq_rep.converters.float_weights.compress`), whatever `float_weights` is.
+        int8: Images on which the ranges of real values are measured, to compute what is not binary in int8 where that
+            saves time, see `larq_rep.converters.quantize`: an array, list or dictionary as the model takes them, or an
+            iterable of batches. About 100, not those on which accuracy is measured.
+        calibration: How a range follows from the values: `"mse"`, `"percentile"` or `"minmax"`.
         mirrored_input: Leave out the `larq_rep.layers.Mirror` with which an imported network begins: the file then
             takes images that are mirrored already, top to bottom and left to right, which a camera may do at no cost.
             The file says so in its metadata.
@@ -147,33 +164,49 @@ def convert(
         classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
             `()` the file names none.
 
-        inference_input_type, inference_output_type, target, experimental_default_int8_range: The arguments of
-            `larq_compute_engine.convert_keras_model`, of which only the defaults are taken; others are refused with
-            what to do.
+        inference_input_type, inference_output_type: `tf.float32`, `tf.int8` or `tf.uint8`, the type of the file's
+            inputs and outputs in the place of real numbers. The scale of integers is that of the ranges on `int8`, or
+            of fake quantization behind the input and at the output.
+        target, experimental_default_int8_range: Further arguments of `larq_compute_engine.convert_keras_model`, of
+            which only the defaults are taken; others are refused with what to do.
+        progress: Wraps the loop over the images of `int8`, to show a bar.
 
     # Returns
         The bytes of the `.tflite` file and a `Report`.
 
     # Raises
         ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, `preparation` or `classes`
-            do not fit the model, or a file cannot be loaded (`LoadingError`).
+            do not fit the model, an input or output of integers would have no scale, or a file cannot be loaded
+            (`LoadingError`).
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
     if float_weights not in FLOAT_WEIGHTS:
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
-    _check_arguments_of_lce(inference_input_type, inference_output_type, target, experimental_default_int8_range)
+    if int8 is not None and float_weights != "float32":
+        raise ValueError(
+            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and "
+            "the others stay float32. Leave one of both out."
+        )
+    types = inference_input_type, inference_output_type
+    _check_arguments_of_lce(*types, target, experimental_default_int8_range)
     start = time.perf_counter()
     model = loading.load(model, example)
     if findings := audit_model(model):
         raise ConversionError(findings)
     unknown = audit_classes(model)
-    names, network = interface.Interface.of(model), model.name
+    given, names, network = model, interface.Interface.of(model), model.name
     preparation, classes = classifier.known_images(model, preparation, classes)
     if mirrored_input:
         model = without_mirror(model)
     graph = _traced(model)
     _refuse(graph)
+    if int8 is not None and (rounding := quantized.fake_quantizers(graph)):
+        raise ValueError(
+            f"int8: {network} says itself what is in 8 bits and with which ranges, by the fake quantization in "
+            f"{graph.layer_of(rounding[0])}: leave int8 out, the file computes so without it. To have other ranges "
+            "measured, take the fake quantization out of the model."
+        )
     flatbuffer, content, log, findings = _by_lce(graph)
     findings += unknown
     binary = audit_binary(graph, flatbuffer, log)
@@ -190,6 +223,12 @@ def convert(
         folded_away = folding.folded_away
     if overflows := finite.audit_constants(Flatbuffer(content), graph):
         raise ConversionError(overflows)
+    quantization = None
+    if int8 is not None:
+        runs = in_batches(int8, len(given.inputs), lambda batch: batches(batch, given, graph))
+        if mirrored_input:
+            runs = [[np.ascontiguousarray(x[:, ::-1, ::-1]) for x in arrays] for arrays in runs]
+        content, quantization = quantized_file(content, runs, calibration, *types, progress)
     reference, change = content, 0.0
     content, compression = storage.compress(content, cast(storage.StorageType, float_weights), exact=exact_int8)
     if float_weights != "float32":
@@ -197,6 +236,8 @@ def convert(
         findings += _kept_float32(compression.constants)
     exact = [constant for constant in compression.constants if constant.exact]
     unpacked = audit_unpacked(graph, binary, compression.constants, exact_int8)
+    if int8 is None:
+        content = integer_ends.with_types(content, *types)
     content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
@@ -214,6 +255,7 @@ def convert(
         folded_away=folded_away,
         unpacked_weights=unpacked.weights,
         unpacked_bytes=unpacked.bytes,
+        int8=quantization and dataclasses.replace(quantization, size_after=len(content)),
         findings=findings + unpacked.findings,
     )
     return content, report
@@ -232,15 +274,7 @@ def _check_arguments_of_lce(
 ) -> None:
     """Refuses arguments of LCE's converter that have no meaning here."""
     theirs = "larq_compute_engine.convert_keras_model"
-    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
-        if dtype == tf.int8:
-            raise ValueError(
-                f"{name}: int8 is not supported: a file takes and gives the types of the model, and one with fake "
-                "quantization turns real numbers into integers itself. Leave it out, or, for images as bytes, begin "
-                f"the model with tf.keras.Input(shape, dtype='uint8') and Rescaling, or use {theirs}."
-            )
-        if dtype != tf.float32:
-            raise ValueError(f"{name} should be tf.float32, found {dtype!r}. Leave it out.")
+    integer_ends.check_types(input_type, output_type)
     if target == "xcore":
         raise ValueError(
             f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "
@@ -251,7 +285,7 @@ def _check_arguments_of_lce(
     if default_range is not None:
         raise ValueError(
             "experimental_default_int8_range: with one range for all tensors a file does not compute what the model "
-            f"does. Leave it out, and train with fake quantization for int8; {theirs} makes such files to time them."
+            f"does. Give images, int8=images, or train with fake quantization; {theirs} makes such files to time them."
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 import tensorflow as tf
@@ -35,12 +35,58 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
     # Raises
         IncomparableError: If number, names, shapes or types are not the model's.
     """
-    names = list(model.input_names)
     arrays = [np.asarray(array) for array in in_order(inputs, model)]
-    typed = [_typed(array, x, name) for array, x, name in zip(arrays, graph.inputs, names, strict=True)]
+    shapes = [tuple(x.shape.as_list()) for x in graph.inputs]
+    return _runs(arrays, list(model.input_names), shapes, [np.dtype(x.dtype.as_numpy_dtype) for x in graph.inputs])
+
+
+def file_batches(inputs: Inputs, flatbuffer: Flatbuffer) -> list[list[np.ndarray]]:
+    """The arrays of each run of a file, as `batches` has them for a model.
+
+    # Raises
+        IncomparableError: If number, names, shapes or types are not the file's.
+    """
+    tensors = flatbuffer.inputs
+    names = [flatbuffer.name(tensor) for tensor in tensors]
+    arrays = [np.asarray(array) for array in _ordered(inputs, names, names)]
+    dtypes = [np.dtype(flatbuffer.dtype(tensor)) for tensor in tensors]
+    return _runs(arrays, names, [flatbuffer.shape(tensor) for tensor in tensors], dtypes)
+
+
+def in_batches(
+    inputs: Inputs | Iterable[Inputs], count: int, runs: Callable[[Inputs], list[list[np.ndarray]]]
+) -> list[list[np.ndarray]]:
+    """The arrays of each run, from inputs in one piece or in batches.
+
+    # Arguments
+        inputs: An array, a dictionary, for several inputs a list of as many arrays; or an iterable of these.
+        count: The number of inputs.
+        runs: The arrays of each run, from inputs in one piece.
+    """
+    several = isinstance(inputs, Sequence) and len(inputs) == count > 1
+    if several and isinstance(inputs[0], Sequence | Mapping):  # type: ignore[index]
+        several = False  # It has as many batches as there are inputs.
+    if isinstance(inputs, np.ndarray | tf.Tensor | Mapping) or several:
+        return runs(cast(Inputs, inputs))
+    found = []
+    for batch in inputs:
+        single = isinstance(batch, np.ndarray | tf.Tensor)
+        if isinstance(batch, tuple | list) and len(batch) == 2 and count == 1:
+            raise IncomparableError(
+                "Expected batches of images alone, found pairs: leave out the labels with "
+                "dataset.map(lambda images, labels: images)."
+            )
+        found += runs(np.asarray(batch) if single else batch)
+    return found
+
+
+def _runs(
+    arrays: list[np.ndarray], names: list[str], shapes: list[tuple[int, ...]], dtypes: list[np.dtype]
+) -> list[list[np.ndarray]]:
+    typed = [_typed(array, dtype, name) for array, dtype, name in zip(arrays, dtypes, names, strict=True)]
     counts = {}
-    for array, x, name in zip(typed, graph.inputs, names, strict=True):
-        batch, *rest = x.shape.as_list()
+    for array, shape, name in zip(typed, shapes, names, strict=True):
+        batch, *rest = shape
         if array.ndim != len(rest) + 1 or list(array.shape[1:]) != rest or not len(array) or len(array) % batch:
             first = "N" if batch == 1 else f"a multiple of {batch}"
             wanted = ", ".join([first, *map(str, rest)])
@@ -50,7 +96,7 @@ def batches(inputs: Inputs, model: tf.keras.Model, graph: FrozenGraph) -> list[l
         found = ", ".join(f"{count} for {name!r}" for name, count in counts.items())
         raise IncomparableError(f"Expected the same number of entries for each input, found {found}.")
     return [
-        [a[i * x.shape[0] : (i + 1) * x.shape[0]] for a, x in zip(typed, graph.inputs, strict=True)]
+        [a[i * shape[0] : (i + 1) * shape[0]] for a, shape in zip(typed, shapes, strict=True)]
         for i in range(next(iter(counts.values())))
     ]
 
@@ -62,9 +108,12 @@ def in_order(inputs: Inputs, model: tf.keras.Model) -> list[np.ndarray]:
         IncomparableError: If there are others than the model has inputs.
     """
     names = list(model.input_names)
+    # A model may be built with a dictionary, whose keys TensorFlow sorts; Keras then also takes those.
+    return _ordered(inputs, names, sorted(model.input) if isinstance(model.input, dict) else names)
+
+
+def _ordered(inputs: Inputs, names: list[str], keys: list[str]) -> list[np.ndarray]:
     if isinstance(inputs, Mapping):
-        # A model may be built with a dictionary, whose keys TensorFlow sorts; Keras then also takes those.
-        keys = sorted(model.input) if isinstance(model.input, dict) else names
         for known in (names, keys):
             if set(inputs) == set(known):
                 return [inputs[name] for name in known]
@@ -77,9 +126,8 @@ def in_order(inputs: Inputs, model: tf.keras.Model) -> list[np.ndarray]:
     return arrays
 
 
-def _typed(array: np.ndarray, x: tf.Tensor, name: str) -> np.ndarray:
+def _typed(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     """The array in the type of an input: any number may become a real one, an integer another one that holds it."""
-    dtype = np.dtype(x.dtype.as_numpy_dtype)
     if array.dtype == dtype or (dtype.kind == "f" and array.dtype.kind in "fiub"):
         return np.ascontiguousarray(array, dtype)
     if dtype.kind in "iu" and array.dtype.kind in "iub":
@@ -101,15 +149,9 @@ def taken(arrays: Sequence[np.ndarray], flatbuffer: Flatbuffer) -> tuple[list[np
     """
     for_file, for_model = [], []
     for array, tensor in zip(arrays, flatbuffer.inputs, strict=True):
-        stands = quantized.quantization(flatbuffer, tensor)
-        if array.dtype.kind == "f" and stands is not None:
-            info, (step, zero) = np.iinfo(flatbuffer.dtype(tensor)), stands
-            stored = np.clip(np.round(array / np.float32(step)) + zero, info.min, info.max).astype(info.dtype)
-            for_file.append(stored)
-            for_model.append(quantized.real(flatbuffer, tensor, stored))
-        else:
-            for_file.append(array)
-            for_model.append(array)
+        stored = quantized.integers(flatbuffer, tensor, array)
+        for_file.append(stored)
+        for_model.append(array if stored is array else quantized.real(flatbuffer, tensor, stored))
     return for_file, for_model
 
 

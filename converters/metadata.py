@@ -48,7 +48,13 @@ def attach(content: bytes, values: dict[str, Any]) -> bytes:
 
 
 def add_values(flatbuffer: Flatbuffer, values: dict[str, Any]) -> None:
-    """Adds these values, as `attach` does."""
+    """Adds these values, as `attach` does, to those that the file has."""
+    for entry in flatbuffer.model.metadata or []:
+        if entry.name == _NAME:
+            buffer = flatbuffer.model.buffers[entry.buffer]
+            known = json.loads(np.asarray(buffer.data, np.uint8).tobytes())
+            buffer.data = np.frombuffer(json.dumps({**known, **values}).encode(), np.uint8)
+            return
     add(flatbuffer, _NAME, json.dumps(values).encode())
 
 

@@ -42,6 +42,15 @@ def real(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.int32) - zero) * np.float32(scale)).astype(np.float32)
 
 
+def integers(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
+    """Real numbers as the nearest integers of a tensor, or as they are if it has none."""
+    stands = quantization(flatbuffer, tensor)
+    if stands is None or values.dtype.kind != "f":
+        return values
+    info, (step, zero) = np.iinfo(flatbuffer.dtype(tensor)), stands
+    return np.clip(np.round(values / np.float32(step)) + zero, info.min, info.max).astype(info.dtype)
+
+
 def in_range(flatbuffer: Flatbuffer, tensor: int, values: np.ndarray) -> np.ndarray:
     """Real numbers clipped to the range of a tensor's integers."""
     info = np.iinfo(flatbuffer.dtype(tensor))

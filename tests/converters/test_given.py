@@ -11,6 +11,7 @@ from larq_rep.converters import ConversionError, convert, convert_keras_model, m
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.lce import interpreter
 from larq_rep.converters.loading import LoadingError, load
+from larq_rep.layers import Mirror
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.schedules import Cosine
 from larq_rep.zoo.runs import network
@@ -236,14 +237,45 @@ def test_findings_become_warnings():
 @pytest.mark.parametrize(
     "how, words",
     [
-        ({"inference_input_type": tf.int8}, "inference_input_type: int8 is not supported.*Leave it out.*uint8"),
-        ({"inference_output_type": tf.int8}, "inference_output_type: int8 is not supported.*Leave it out"),
-        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, found tf.float16"),
+        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, tf.int8 or .* tf.float16"),
         ({"target": "xcore"}, "target: .* larq_compute_engine.convert_keras_model with target='xcore'"),
         ({"target": "x86"}, "target should be 'arm', which is for x86 as well, found 'x86'"),
-        ({"experimental_default_int8_range": (-1, 1)}, "one range for all tensors.*Leave it out"),
+        ({"experimental_default_int8_range": (-1, 1)}, "one range for all tensors.*int8=images"),
     ],
 )
 def test_arguments_of_lce_that_are_refused(how, words):
     with pytest.raises(ValueError, match=words):
         convert(tf.keras.Sequential(), **how)
+
+
+def test_integers_without_a_scale():
+    model = model_of()
+    with pytest.raises(
+        ValueError, match="inference_input_type tf.uint8: the input .* is read by CONV_2D, .*int8=images"
+    ):
+        convert(model, inference_input_type=tf.uint8)
+    with pytest.raises(ValueError, match="inference_output_type tf.int8: the output .* written by FULLY_CONNECTED"):
+        convert(model, inference_output_type=tf.int8)
+    with pytest.raises(ValueError, match="there are no real numbers to replace, only uint8"):
+        convert(model_of(keras.Rescaling(1 / 255), dtype="uint8"), inference_input_type=tf.int8)
+
+
+# Images to measure ranges on
+
+
+def test_images_of_several_inputs():
+    a, b = tf.keras.Input((8, 8, 32), name="a"), tf.keras.Input((8, 8, 32), name="b")
+    model = tf.keras.Model([a, b], body(keras.Concatenate()([a, b])))
+    x, y = (images(3, 8, 8, 32, seed=seed) / 255.0 for seed in range(2))
+    content = convert(model, int8=[x, y])[0]
+    for given in ({"b": y, "a": x}, [[x[:2], y[:2]], [x[2:], y[2:]]], iter([(x, y)]), [{"a": x, "b": y}]):
+        assert convert(model, int8=given)[0] == content
+    assert convert(model, int8=[y, x])[0] != content
+
+
+def test_mirrored_images_are_given_as_the_model_takes_them():
+    image = tf.keras.Input((12, 14, 3))
+    model = randomize(tf.keras.Model(image, body(Mirror()(image))))
+    x = images(4, 12, 14, 3) / 255.0
+    plain, mirrored = (convert(model, int8=x, mirrored_input=mirrored)[1].int8 for mirrored in (False, True))
+    assert (plain.change, plain.mean_change) == pytest.approx((mirrored.change, mirrored.mean_change), rel=1e-4)
