@@ -147,6 +147,11 @@ def test_convert_and_quantize_do_the_same(files, tmp_path):
     before, after = (lce.interpreter(path.read_bytes()).predict(x) for path in (file, quantized))
     assert found["change"] == pytest.approx(np.abs(after - before).max() / np.abs(before).max(), rel=1e-5)
     assert found["agreement"] == pytest.approx((after.argmax(1) == before.argmax(1)).mean())
+    assert "Computed with integers" in run("inspect", quantized).stdout
+    shown = json.loads(run("inspect", quantized, "--json").stdout)
+    layers = [f"{layer['index']} {layer['name']}" for layer in shown["real_operators"] if layer["output"] == "int8"]
+    inside = {operator for island in shown["islands"] for operator in island["operators"]}
+    assert len(shown["islands"]) == found["islands"] and len(layers) == found["operators"] and inside >= set(layers)
     report = run("convert", model, "-o", converted, "--int8", *options, "--force", "--calibration-images", 5)
     assert json.loads(report.stdout)["int8"]["images"] == 5
 
