@@ -65,6 +65,7 @@ format: install
 bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/int8.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/training.py

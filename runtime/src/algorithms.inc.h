@@ -168,6 +168,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(load_unit(w, DATA, rest), v[i] = vadd(v[i], w[j]));
       case OP_ADD_LOADED_REPEATED:
         LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = vadd(v[i], w[j]));
+      case OP_ADD_LOADED_INT8:
+        LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = vadd(v[i], w[j]));
       case OP_SUBTRACT_LOADED:
         LOADED(load_unit(w, DATA, rest), v[i] = vsub(v[i], w[j]));
       case OP_SUBTRACT_FROM_LOADED:
@@ -182,6 +184,15 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_STORE_INT8:
         UNROLL for (int b = 0; b < blocks; b++) {
           UNROLL for (int j = 0; j < VECTORS; j++) w[j] = round_away(vclip(v[b * VECTORS + j], -128, 127));
+          store_int8_unit(w, BYTES, rest);
+        }
+        break;
+      case OP_STORE_QUANTIZED:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          UNROLL for (int j = 0; j < VECTORS; j++) {
+            const vfloat levels = vmul(v[b * VECTORS + j], vset1(op->low));
+            w[j] = vadd(round_even(vclip(levels, -128 - op->high, 127 - op->high)), vset1(op->high));
+          }
           store_int8_unit(w, BYTES, rest);
         }
         break;

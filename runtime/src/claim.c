@@ -58,12 +58,14 @@ static bool grow(struct graph *graph) {
     if (graph->claimed[i]) graph->waiting[waiting++] = i;
   while (waiting > 0) {
     const struct node *node = &graph->nodes[graph->waiting[--waiting]];
-    /* Before claimed operators: those that compute a tensor whose readers are all claimed. */
+    /* Before claimed operators: those that compute a tensor whose readers are all claimed; but no QUANTIZE, which would
+     * bring all operators before it without saving a map of floats. */
     for (int j = 0; j < node->inputs->size; j++) {
       const int t = node->inputs->data[j];
       if (!is_tensor(graph, t) || --graph->unclaimed[t] > 0 || graph->producer[t] < 0) continue;
       const int before = graph->producer[t];
-      if (graph->claimed[before] || graph->nodes[before].kind == NODE_NOT_OURS) continue;
+      const enum node_kind kind = graph->nodes[before].kind;
+      if (graph->claimed[before] || kind == NODE_NOT_OURS || kind == NODE_TO_INT8) continue;
       graph->claimed[before] = true;
       graph->waiting[waiting++] = before;
     }
