@@ -51,18 +51,18 @@ class LoweringComparison:
             return
         graphs = [*map(imported, (convolved.original, convolved.definition))]
         sessions = [*map(session, graphs)]
-        for name, names in convolved.results.items():
+        for name, replaced in convolved.results.items():
             # One after the other: layers may read the same map, or parts of one, in several shapes.
             signs: np.ndarray | None = None
             results = []
-            for graph, run, read in zip(graphs, sessions, names, strict=True):
+            for graph, run, read in zip(graphs, sessions, (replaced.read, replaced.map), strict=True):
                 x = graph.get_tensor_by_name(read if ":" in read else f"{read}:0")
                 signs = rng.choice(np.array([-1, 1], np.float32), x.shape) if signs is None else signs.reshape(x.shape)
                 results.append(run.run(f"{name}:0", {x: signs}))
             y, x = results
             error, where = relative_error(x, y)
             if not error <= OUTPUT_TOLERANCE:
-                layer = self._graph.layer_of(graphs[0].get_operation_by_name(name))
+                layer = self._graph.layer_of(graphs[0].get_operation_by_name(replaced.layer))
                 message = f"it gives {at(y, where)}, as a convolution {at(x, where)} at {where[1:]}"
                 self._result.differ("levels", layer, 0, message)
 

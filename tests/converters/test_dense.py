@@ -199,6 +199,19 @@ def test_causal_convolution_of_a_short_sequence(size):
     check(model_of(conv1d(8, size, padding="causal"), BN(), shape=(size - 1, 32)), 1)
 
 
+@pytest.mark.parametrize("amounts", [(0, 2), (3, 1)])
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": 2}], ids=str)
+def test_explicit_zeros_around_a_sequence(amounts, options):
+    layers = lq.quantizers.SteSign(), keras.ZeroPadding1D(amounts), conv1d(8, 3, input_quantizer=None, **options)
+    check(model_of(*layers, BN(), shape=(8, 32)), 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"use_bias": False}], ids=str)
+def test_causal_convolution_takes_up_its_batch_normalization(options):
+    content, _ = check(model_of(conv1d(8, 3, padding="causal", **options), BN(), keras.ReLU(), shape=(9, 32)), 1)
+    assert not {"MUL", "ADD"} & operators(content).keys()
+
+
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
 def test_sequence_of_several_bits(padding):
     content, _ = check(model_of(conv1d(input_quantizer=DoReFa(2), padding=padding), BN(), shape=(9, 32)), 2)
@@ -374,11 +387,6 @@ STAYS = {
         "ExpandDims stands between the sign and the convolution",
     ),
     "0 and 1": ((dense(input_quantizer="ste_heaviside", name="own"),), (40,), "zero_one_sign"),
-    "explicit zeros": (
-        (lq.quantizers.SteSign(), keras.ZeroPadding1D((0, 2)), conv1d(input_quantizer=None, name="own")),
-        (8, 32),
-        "zero padding is explicit",
-    ),
     "3-D": ((quant.QuantConv3D(8, 2, name="own", **BOTH),), (4, 4, 4, 8), "write it as QuantConv2D"),
 }
 
