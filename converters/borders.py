@@ -10,6 +10,7 @@ takes them up.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_rep.converters.graph_copy import GraphCopy
+from larq_rep.converters.planes import same_padding
 from larq_rep.converters.tensors import PASS_THROUGH
 
 # Their results have the same numbers in the same order as their inputs.
@@ -33,7 +35,7 @@ class Windows:
         first: Where the first window begins, negative if in front of the map.
         taps: Taps of a window.
         count: Number of windows.
-        needed: How many of them count.
+        needed: How many of them count; the others may give anything.
         stride: Distance of windows.
         dilation: Distance of taps.
     """
@@ -57,6 +59,18 @@ class Windows:
         end = self.first + (self.count - 1) * self.stride + self.length
         return max(-self.first, 0), max(end - self.size, 0)
 
+    @property
+    def same(self) -> bool:
+        """Whether LCE pads as much for `padding="same"`, and computes it rightly on so small a map."""
+        wanted = same_padding([self.size], [self.length], [self.stride])[0]
+        return self.padding == tuple(wanted) and self.first <= 0 and self.size >= self.length
+
+    @property
+    def padded(self) -> Windows:
+        """The same windows of the map with zeros around it."""
+        before, after = self.padding
+        return dataclasses.replace(self, size=before + self.size + after, first=before + self.first)
+
     def inside(self) -> np.ndarray:
         """Whether the map has what each tap of each window reads; (count, taps)."""
         windows = self.first + np.arange(self.count) * self.stride
@@ -65,11 +79,14 @@ class Windows:
 
     def parts(self) -> list[tuple[int, int, bool]]:
         """Windows over the border and those between: begin, end, and whether all of them are inside."""
-        whole = np.flatnonzero(self.inside().all(axis=1))
+        whole = self.inside().all(axis=1)
         # Without any between, there are two parts still: nothing that is added to a whole result may be a map.
-        begin, end = (whole[0], whole[-1] + 1) if len(whole) else (min(1, self.count - 1),) * 2
+        begin = end = min(1, self.count - 1)
+        if whole.any():
+            begin = int(whole.argmax())
+            end = self.count if whole[begin:].all() else begin + int(whole[begin:].argmin())
         parts = [(0, begin, False), (begin, end, True), (end, self.count, False)]
-        return [(int(a), int(b), middle) for a, b, middle in parts if a < b]
+        return [part for part in parts if part[0] < part[1]]
 
 
 class BorderedCopy(GraphCopy):
@@ -135,7 +152,7 @@ class BorderedCopy(GraphCopy):
             y = self._add("AddV2", f"{name}/added", y, self._constant(f"{name}/shift", shift.astype(np.float32)))
         return y
 
-    def _with_zeros_around(
+    def _convolution(
         self,
         name: str,
         x: str,
@@ -146,11 +163,11 @@ class BorderedCopy(GraphCopy):
         factor: np.ndarray,
         shift: np.ndarray,
     ) -> str:
-        """The result of a convolution of signs with zeros around them, scaled and shifted.
+        """A convolution of signs with zeros where its windows leave the map, scaled and shifted.
 
         # Arguments
-            name: Of the convolution.
-            x: A map of signs, with +1 around it.
+            name: Its name.
+            x: The map, with +1 around it.
             padding: How many, before and after, in rows and in columns; at least as many as the windows read.
             windows: Rows and columns of its windows.
             kernel: The filter.

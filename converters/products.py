@@ -157,7 +157,7 @@ class _Convolving(BorderedCopy):
 
     def _dense(self, node: tf.Operation) -> None:
         data, kernel = node.inputs
-        source = _behind(data)[-1]
+        source = behind(data)[-1]
         if not packed(source) or kernel.op.name in self.data_dependent:
             raise StaysError
         if node.get_attr("transpose_a"):
@@ -226,13 +226,13 @@ class _Convolving(BorderedCopy):
                 row = Windows(1, 0, 1, 1, 1)
                 column = Windows(steps, -before, weights.shape[1], outputs, outputs, stride, dilation)
                 y, *taken_up = self._taken_up(y)
-                result = self._with_zeros_around(name, data, around, (row, column), name_of(kernel), weights, *taken_up)
+                result = self._convolution(name, data, around, (row, column), name_of(kernel), weights, *taken_up)
         self._replace(y, result, shape)
         self._result.results[y.op.name] = Replaced(node.name, sequence.read.name, x)
 
     def _check(self, weights: np.ndarray, kernel: tf.Tensor) -> None:
         """Raises if LCE does not pack a kernel."""
-        if not mark_of(_behind(kernel)[-1].op) and not packable(weights):
+        if not mark_of(behind(kernel)[-1].op) and not packable(weights):
             raise StaysError
 
     def _follow(self, node: tf.Operation) -> None:
@@ -383,7 +383,7 @@ def _keeps_numbers(node: tf.Operation) -> bool:
     return node.type in (*SHAPES, *PASS_THROUGH) and not mark_of(node)
 
 
-def _behind(tensor: tf.Tensor) -> list[tf.Tensor]:
+def behind(tensor: tf.Tensor) -> list[tf.Tensor]:
     """A tensor, and those with the same numbers in the same order that it is made of, the nearest first."""
     found = [tensor]
     while _keeps_numbers(tensor.op):
@@ -413,7 +413,7 @@ def _map_shapes(data: tf.Tensor, source: tf.Tensor, features: int) -> list[_Shap
     """The shapes that the map of a dense layer may have, the best first."""
     sign = binary_activation(source.op)
     found = []
-    for tensor in [*_behind(data), *(_behind(sign.compared) if sign else [])]:
+    for tensor in [*behind(data), *(behind(sign.compared) if sign else [])]:
         if not tensor.shape.is_fully_defined() or tensor.shape.rank < 2:
             continue
         batch, *places, channels = tensor.shape.as_list()

@@ -73,7 +73,12 @@ BINARY = {
         512,
         "input_quantizer='ste_sign'",
     ),
-    "transposed": (lambda: quant.QuantConv2DTranspose(16, 3, **SIGNS), (6, 6, 32), 4608, "UpSampling2D"),
+    "transposed": (
+        lambda: quant.QuantConv2DTranspose(16, 3, **SIGNS),
+        (6, 6, 32),
+        4608,
+        "input_quantizer='ste_sign'",
+    ),
     "locally connected": (lambda: quant.QuantLocallyConnected2D(8, 3, **SIGNS), (5, 5, 8), 5184, "QuantConv2D"),
     "locally connected, both binary": (
         lambda: quant.QuantLocallyConnected2D(8, 3, **BOTH),
