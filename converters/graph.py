@@ -180,6 +180,8 @@ class FrozenGraph:
                 kind = CONVOLUTIONS[node.type]
                 if kind == "convolution" and resolve(kernel).op.type == resolve(data).op.type == "ExpandDims":
                     kind = "1-D convolution"
+                elif kind == "depthwise convolution" and unpadded(data).op.type == "ExpandDims":
+                    kind = "1-D depthwise convolution"
                 found.append(Site(self.layer_of(node), kind, node, data, kernel))
         return found
 

@@ -23,6 +23,7 @@ from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.borders import SHAPES, BorderedCopy, Windows
 from larq_rep.converters.marks import PLANES, mark_of
+from larq_rep.converters.matrix_products import MATRIX_PRODUCTS, matrix_product
 from larq_rep.converters.planes import same_padding
 from larq_rep.converters.sign_patterns import binary_activation
 from larq_rep.converters.tensors import PASS_THROUGH, constant_value
@@ -93,15 +94,14 @@ def _may_have_any(definition: graph_pb2.GraphDef) -> bool:
     nodes = {node.name: node for node in definition.node}
     between = {*PASS_THROUGH, *SHAPES, "Pad", "PadV2", "SpaceToBatchND"}
     for node in definition.node:
-        if node.op not in ("MatMul", "Conv2D"):
-            continue
-        source = nodes[node.input[0].partition(":")[0]]
-        shaped = node.op == "MatMul"
-        while source.op in between and not mark_of(source):
-            shaped |= source.op in SHAPES
-            source = nodes[source.input[0].partition(":")[0]]
-        if shaped and (source.op in ("Sign", "Select", "SelectV2") or mark_of(source) == PLANES):
-            return True
+        product = node.op in MATRIX_PRODUCTS
+        for name in node.input[: 2 if product else node.op == "Conv2D"]:
+            shaped, source = product, nodes[name.partition(":")[0]]
+            while source.op in between and not mark_of(source):
+                shaped |= source.op in SHAPES
+                source = nodes[source.input[0].partition(":")[0]]
+            if shaped and (source.op in ("Sign", "Select", "SelectV2") or mark_of(source) == PLANES):
+                return True
     return False
 
 
@@ -145,7 +145,7 @@ class _Convolving(BorderedCopy):
             if node.name not in self.data_dependent:
                 continue
             try:
-                if node.type == "MatMul":
+                if node.type in MATRIX_PRODUCTS:
                     self._dense(node)
                 elif node.type == "Conv2D":
                     self._sequence(node)
@@ -156,23 +156,20 @@ class _Convolving(BorderedCopy):
                     self._result.reasons[node.name] = str(reason)
 
     def _dense(self, node: tf.Operation) -> None:
-        data, kernel = node.inputs
-        source = behind(data)[-1]
-        if not packed(source) or kernel.op.name in self.data_dependent:
+        product = matrix_product(node, self.data_dependent)
+        if product is None or not packed(source := behind(product.data)[-1]):
             raise StaysError
-        if node.get_attr("transpose_a"):
-            raise StaysError("it reads its input transposed (transpose_a=True); transpose it in front of the sign")
+        data, kernel = product.data, product.kernel
+        if product.reason:
+            raise StaysError(product.reason)
         if not data.shape.is_fully_defined():
             raise StaysError("the shape of its input is not known")
-        name, weights = name_of(kernel), self._session.run(kernel)
-        if node.get_attr("transpose_b"):
-            weights = weights.T
-            permutation = self._constant(f"{node.name}/permutation", np.array([1, 0], np.int32))
-            name = self._add("Transpose", f"{node.name}/transposed", name, permutation)
-            self.definition.node[-1].attr["Tperm"].type = tf.int32.as_datatype_enum
+        name, weights = name_of(kernel), product.matrix(self._session.run(kernel))
         self._check(weights, kernel)
         features, units = weights.shape
-        for shape in _map_shapes(data, source, features):
+        if list(product.order) != sorted(product.order):
+            name = self._constant(f"{node.name}/kernel", weights)
+        for shape in _map_shapes(data, source, data.shape.rank - product.summed, features):
             if (x := self._reshape(data, shape, _compared(source))) is not None:
                 size = (1, 1) if shape[3] == features else shape[1:3]
                 filters = self._shaped(name, (*size, shape[3], units))
@@ -409,8 +406,8 @@ def _compared(source: tf.Tensor) -> tf.Tensor | None:
     return sign.compared if sign is not None else source.op.inputs[0] if mark_of(source.op) else None
 
 
-def _map_shapes(data: tf.Tensor, source: tf.Tensor, features: int) -> list[_Shape]:
-    """The shapes that the map of a dense layer may have, the best first."""
+def _map_shapes(data: tf.Tensor, source: tf.Tensor, rank: int, features: int) -> list[_Shape]:
+    """The shapes that the map of a dense layer of so many axes of places may have, the best first."""
     sign = binary_activation(source.op)
     found = []
     for tensor in [*behind(data), *(behind(sign.compared) if sign else [])]:
@@ -422,7 +419,7 @@ def _map_shapes(data: tf.Tensor, source: tf.Tensor, features: int) -> list[_Shap
         if channels == features or (flattened and channels % _WORD == 0):
             found.append((batch, *size, channels))
     # Without reshapes behind the map where it comes from.
-    return [*dict.fromkeys(reversed(found)), (data.shape[0], 1, 1, features)]
+    return [*dict.fromkeys(reversed(found)), (data.shape[0], 1, int(np.prod(data.shape[1:rank])), features)]
 
 
 def _sequence(node: tf.Operation) -> _Sequence | None:

@@ -22,6 +22,10 @@ _OTHER_CONVOLUTIONS = {
         "LCE packs ordinary 2-D convolutions only, and groups of a multiple of 32 channels; write it as QuantConv2D, "
         "with groups=channels // 32 if it should stay small"
     ),
+    "1-D depthwise convolution": (
+        "LCE packs ordinary convolutions only, and groups of a multiple of 32 channels; write it as QuantConv1D, with "
+        "groups=channels // 32 if it should stay small"
+    ),
     "3-D convolution": _PLACES,
     "transposed 3-D convolution": _PLACES,
 }
@@ -71,6 +75,23 @@ def other_convolution(kind: str) -> str:
 def why_kernel(site: Site, kernel: np.ndarray) -> str:
     """What is wrong with the binary weights of a convolution, or nothing."""
     kernel = inputs_first(site.node, kernel)
+    if reason := why_weights(kernel):
+        if site.kind == "transposed convolution" and matching.two_valued(kernel.swapaxes(2, 3)):
+            return (
+                "its weights have a scale for each input channel (the last axis of a transposed kernel), and LCE needs "
+                "one for each output channel; use kernel_quantizer='ste_sign' and a batch normalization behind"
+            )
+        return reason
+    if kernel.size == kernel.shape[-1] and site.kind == "dense layer":
+        return "it has one input, so that it multiplies it with any number; use kernel_quantizer='ste_sign', or None"
+    in_channels, per_group = site.x.shape[-1], kernel.shape[-2]
+    if in_channels != per_group and per_group % 32:
+        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
+    return ""
+
+
+def why_weights(kernel: np.ndarray) -> str:
+    """What is wrong with binary weights whose last axis is that of the output channels, or nothing."""
     magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
     if zeros := int(np.sum(magnitude == 0)):
         dead = int(np.sum(magnitude.max(axis=0) == 0))
@@ -90,20 +111,10 @@ def why_kernel(site: Site, kernel: np.ndarray) -> str:
             f"its smallest scale is {smallest:.1e}, and LCE needs more than 1.2e-07; move the scale to the batch norm"
         )
     if np.any(np.abs(magnitude / magnitude[0] - 1) > 0.005):
-        if site.kind == "transposed convolution" and matching.two_valued(kernel.swapaxes(2, 3)):
-            return (
-                "its weights have a scale for each input channel (the last axis of a transposed kernel), and LCE needs "
-                "one for each output channel; use kernel_quantizer='ste_sign' and a batch normalization behind"
-            )
         return (
             "the weights of an output channel differ in magnitude; LCE needs one scale for each output channel "
             "(none for input channels) within 0.5 %"
         )
-    if len(magnitude) == 1 and site.kind == "dense layer":
-        return "it has one input, so that it multiplies it with any number; use kernel_quantizer='ste_sign', or None"
-    in_channels, per_group = site.x.shape[-1], kernel.shape[-2]
-    if in_channels != per_group and per_group % 32:
-        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
     return ""
 
 

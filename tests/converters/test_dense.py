@@ -262,6 +262,41 @@ def test_products_in_operators_of_tensorflow(threshold):
     check(model_of(keras.Lambda(product), BN()), 1)
 
 
+PRODUCTS = {
+    "matmul": (tf.matmul, (9, 32), (32, 24)),
+    "batch of one matrix": (tf.matmul, (3, 4, 33), (1, 1, 33, 24)),
+    "transposed": (lambda x, w: tf.matmul(x, w, transpose_b=True), (9, 32), (24, 32)),
+    "einsum": (lambda x, w: tf.einsum("bij,jk->bik", x, w), (9, 32), (32, 24)),
+    "any places": (lambda x, w: tf.einsum("...i,ij->...j", x, w), (3, 4, 32), (32, 24)),
+    "other order": (lambda x, w: tf.einsum("kj,bij->bik", w, x), (9, 32), (24, 32)),
+    "heads": (lambda x, w: tf.einsum("abc,cde->abde", x, w), (9, 32), (32, 4, 6)),
+    "heads together": (lambda x, w: tf.einsum("abde,dec->abc", x, w), (9, 4, 6), (4, 6, 24)),
+    "heads the other way round": (lambda x, w: tf.einsum("abde,edc->abc", x, w), (9, 4, 6), (6, 4, 24)),
+    "whole map": (lambda x, w: tf.einsum("bhwc,hwck->bk", x, w), (3, 4, 32), (3, 4, 32, 24)),
+    "tensordot": (lambda x, w: tf.tensordot(x, w, 1), (9, 32), (32, 24)),
+}
+
+
+@pytest.mark.parametrize("product, shape, of_weights", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_with_one_matrix(product, shape, of_weights):
+    """The order of the numbers is checked by the model itself: `check` compares with its predictions."""
+    weights = np.random.default_rng(0).choice([-0.5, 0.5], of_weights).astype("f")
+    layer = keras.Lambda(lambda x: product(lq.math.sign(x), weights))
+    content, _ = check(model_of(layer, BN(), shape=shape), 1)
+    assert not {"BATCH_MATMUL", "FULLY_CONNECTED"} & operators(content).keys()
+
+
+class BinaryEinsumDense(keras.EinsumDense):
+    def call(self, x):
+        return tf.einsum(self.equation, lq.math.sign(x), lq.math.sign(self.kernel)) + self.bias
+
+
+def test_einsum_dense_layers_keep_signs_packed():
+    layers = (BinaryEinsumDense("abc,cd->abd", (None, units), bias_axes="d") for units in (64, 33))
+    content, _ = check(model_of(*layers, shape=(9, 32)), 2)
+    assert operators(content) == {"RESHAPE": 2, "LceQuantize": 1, "LceBconv2d": 2}
+
+
 @pytest.mark.parametrize("shape, batch", [((1,), None), ((40,), None), ((40,), 3), ((5, 40), None)])
 @pytest.mark.parametrize("where", [tf.where, tf.compat.v1.where], ids=["where", "v1.where"])
 def test_sign_of_ones_in_the_shape_of_its_map(where, shape, batch):
