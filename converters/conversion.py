@@ -16,6 +16,7 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
+from larq_rep._keras import has_graph, nodes
 from larq_rep.converters import (
     classifier,
     constants,
@@ -305,13 +306,15 @@ def without_mirror(model: tf.keras.Model) -> tf.keras.Model:
     # Raises
         ValueError: If it does not begin with one.
     """
-    mirror = next((layer for layer in model.layers if isinstance(layer, Mirror)), None)
-    if mirror is None or mirror.input is not model.input:
+    # Its call in this model: there may be others of other sizes.
+    calls = nodes(model) if has_graph(model) else ()
+    mirror = next((node for node in calls if isinstance(node.layer, Mirror)), None)
+    if mirror is None or mirror.keras_inputs[0] is not model.input:
         raise ValueError(
             f"mirrored_input: {model.name} does not begin with a Mirror layer, so it takes images as they are. Only "
             "the networks of imported PyTorch checkpoints do."
         )
-    return tf.keras.Model(mirror.output, model.output, name=model.name)
+    return tf.keras.Model(mirror.outputs, model.output, name=model.name)
 
 
 def logit_change(reference: bytes, content: bytes) -> float:

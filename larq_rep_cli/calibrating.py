@@ -43,15 +43,11 @@ class Calibration(NamedTuple):
         """How ranges are chosen, as an argument of the library."""
         return self.calibration or "mse"
 
-    @property
-    def changes(self) -> preparing.Changes:
-        return preparing.Changes(self.mean, self.std, self.resize)
-
 
 def of_model(
     calibration: Calibration, name: str, model: tf.keras.Model, seed: int
 ) -> tuple[list[np.ndarray], Preparation | None]:
-    """Arrays as a model takes them, and their preparation if they are images.
+    """Arrays as a model takes them, and how they are prepared, which the file should say, if they are real images.
 
     # Raises
         ConversionError: If the model has no inputs of a fixed size.
@@ -77,8 +73,8 @@ def of_model(
     return _arrays(calibration, source, inputs, noise, seed)
 
 
-def of_file(calibration: Calibration, name: str, content: bytes) -> list[np.ndarray]:
-    """Arrays as a .tflite file takes them, prepared as it says, but not mirrored.
+def of_file(calibration: Calibration, name: str, content: bytes) -> tuple[list[np.ndarray], Preparation | None]:
+    """Arrays as a .tflite file takes them, but not mirrored, and how they are prepared, as for `of_model`.
 
     # Raises
         InvalidFlatbufferError: If it is no TFLite file.
@@ -98,7 +94,7 @@ def of_file(calibration: Calibration, name: str, content: bytes) -> list[np.ndar
     def noise(count: int) -> list[np.ndarray]:
         return random_inputs(flatbuffer, max(count // (inputs[0][0] or (1,))[0], 1))
 
-    return _arrays(calibration, source, inputs, noise)[0]
+    return _arrays(calibration, source, inputs, noise)
 
 
 def _arrays(
@@ -108,7 +104,7 @@ def _arrays(
     noise: Callable[[int], list[np.ndarray]],
     seed: int = 0,
 ) -> tuple[list[np.ndarray], Preparation | None]:
-    """Whole batches for each input, and how they are prepared if they are images.
+    """Whole batches for each input, and how they are prepared if a file can say it.
 
     # Raises
         InputError: If the images cannot be read or do not fit the network.
@@ -129,10 +125,13 @@ def _arrays(
         )
     import numpy as np
 
+    from larq_rep.images import Preparation
+
     [((batch, *_), dtype)] = inputs
     if dtype.kind in "iu":
         source = source._replace(range=(0.0, 255.0))
-    prepare, basis = preparing.preparation(source, calibration.changes)
+    changes = preparing.Changes(calibration.mean, calibration.std, calibration.resize)
+    prepare, basis = preparing.preparation(source, changes)
     with refusing(ValueError, NotADirectoryError, FileNotFoundError, ImportError, prefix="--calibrate: "):
         pixels, of = _pixels(given, count, prepare, source, seed)
         with runs.explained():
@@ -141,7 +140,8 @@ def _arrays(
         terminal.note(f"{of} has {len(images)} images, not {count}: all are used.")
     terminal.note(f"Calibration with {len(images)} images, {of}, {basis}: {prepare.text}.")
     whole = images[np.arange(_whole(len(images), batch)) % len(images)]
-    return [(whole.round() if dtype.kind in "iu" else whole).astype(dtype)], prepare
+    arrays = [(whole.round() if dtype.kind in "iu" else whole).astype(dtype)]
+    return arrays, None if given == "random" or type(prepare) is not Preparation else prepare
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -89,10 +89,11 @@ def convert(
     verify builds the same ones.
 
     The file says how images are prepared and what its classes are called, as far as the run, or the network of the zoo,
-    tells, or as --mean, --std and --resize say it.
+    tells.
 
-    With --int8 the images of --calibrate are prepared like that, too, or else assumed to be in 0..1, or 0..255 for a
-    first layer that scales; this is printed. A network of other inputs than images takes --calibrate random, or
+    With --int8 the images of --calibrate are prepared like that, too. Otherwise they are scaled to 0..1, or to 0..255
+    for a first layer that scales; --mean, --std and --resize change it. This is printed, and the file says it, as its
+    ranges hold for such images. A network of other inputs than images takes --calibrate random, or
     arrays in Python. A network that was trained with fake quantization needs no --int8, and may have --input-type
     int8 where that rounds its input.
 
@@ -183,7 +184,7 @@ def _converted(
         if calibration is not None:
             how["int8"], prepare = calibrating.of_model(calibration, source, model, seed)
             how["calibration"] = calibration.method
-            if any(calibration.changes):
+            if prepare is not None:
                 how["preparation"] = prepare
         with terminal.working(f"converting {source}") as bars:
             return converters.convert(model, progress=lambda x: bars.track(x, description="measuring ranges"), **how)

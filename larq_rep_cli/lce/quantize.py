@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -44,7 +45,8 @@ def quantize(
     the network was trained on: not those that its accuracy is measured on.
 
     Images are prepared as FILE says; otherwise they are scaled to 0..1, or to 0..255 for a first layer that scales.
-    --mean, --std and --resize change it. The preparation is printed.
+    --mean, --std and --resize change it. The preparation is printed, and the new file says it, as its ranges hold for
+    such images.
 
     Ends with one line: file, size, convolutions and dense layers in int8, seconds.
     """
@@ -55,13 +57,14 @@ def quantize(
     start = time.perf_counter()
     terminal.quiet_tensorflow()
     from larq_rep import converters
+    from larq_rep.converters import metadata
     from larq_rep.converters.flatbuffer import InvalidFlatbufferError
     from larq_rep.converters.inputs import IncomparableError
     from larq_rep.converters.int8 import QuantizationError
     from larq_rep.converters.lce import RefusedError
 
     with refusing(InvalidFlatbufferError, IncomparableError, QuantizationError, RefusedError, prefix=f"{file}: "):
-        images = calibrating.of_file(chosen, str(file), content)
+        images, prepare = calibrating.of_file(chosen, str(file), content)
         with terminal.working(f"quantizing {file}") as bars:
             result, found = converters.quantize(
                 content,
@@ -71,6 +74,10 @@ def quantize(
                 inference_output_type=output_type,
                 progress=lambda x: bars.track(x, description="measuring ranges"),
             )
+    if prepare is not None:
+        mirrored = metadata.is_mirrored(metadata.read(content))
+        result = metadata.attach(result, {"input": {**prepare.to_dict(), "mirrored": mirrored}})
+        found = replace(found, size_after=len(result))
     with files.replacing(output) as unfinished:
         unfinished.write_bytes(result)
     seconds = time.perf_counter() - start

@@ -63,11 +63,11 @@ def levels(arrays):
 
 
 def test_images_of_a_folder_are_from_all_classes(files, pictures, capsys):
-    [found] = calibrating.of_file(calibration(str(pictures), 4), "mine", files[1].read_bytes())
+    [found], _ = calibrating.of_file(calibration(str(pictures), 4), "mine", files[1].read_bytes())
     assert found.shape == (4, 8, 8, 1) and found.dtype == np.float32
     np.testing.assert_allclose(levels(found), np.array([0, 20, 40, 60]) / 255, rtol=1e-6)
     assert "Calibration with 4 images" in capsys.readouterr().err
-    [found] = calibrating.of_file(calibration(str(pictures / "b")), "mine", files[1].read_bytes())
+    [found], _ = calibrating.of_file(calibration(str(pictures / "b")), "mine", files[1].read_bytes())
     assert len(found) == 4
     assert f"{pictures / 'b'} has 4 images, not 100: all are used." in capsys.readouterr().err
 
@@ -77,9 +77,9 @@ def test_images_are_prepared_as_the_file_says_or_the_options(files, pictures):
     said = Preparation(size=(8, 8), channels=1, range=(0, 255), mean=(10.0,), std=(2.0,))
     knowing = metadata.attach(content, metadata.of_network("mine", said, None, True))
     # `quantize` mirrors them.
-    [found] = calibrating.of_file(calibration(str(pictures)), "mine", knowing)
+    [found], _ = calibrating.of_file(calibration(str(pictures)), "mine", knowing)
     np.testing.assert_allclose(levels(found), (10 * np.arange(8) - 10) / 2, atol=1e-5)
-    [found] = calibrating.of_file(calibration(str(pictures), mean=(0.5,), std=(0.25,)), "mine", content)
+    [found], _ = calibrating.of_file(calibration(str(pictures), mean=(0.5,), std=(0.25,)), "mine", content)
     np.testing.assert_allclose(levels(found), (10 * np.arange(8) / 255 - 0.5) / 0.25, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_noise_for_any_inputs(capsys):
     found, prepare = calibrating.of_model(calibration("random", 5), "mine", model, seed=0)
     assert [(x.shape, x.dtype) for x in found] == [((5, 4), np.float32), ((5, 6), np.int32)] and prepare is None
     assert "Noise says little" in capsys.readouterr().err
-    found = calibrating.of_file(calibration("random", 40), "mine", convert(model)[0])
+    found, _ = calibrating.of_file(calibration("random", 40), "mine", convert(model)[0])
     assert found[1].max() == 2 and found[1].shape == (40, 6)
 
 
@@ -134,6 +134,8 @@ def test_convert_and_quantize_do_the_same(files, tmp_path):
     options = ("--calibrate", "digits", "--json")
     found = json.loads(run("quantize", file, "-o", quantized, *options).stdout)
     a, b = (Flatbuffer(path.read_bytes()) for path in (converted, quantized))
+    said = [metadata.preparation(metadata.read(path.read_bytes()), (8, 8, 1)) for path in (converted, quantized)]
+    assert said == [Preparation(size=(8, 8), channels=1)] * 2
     assert [(op.name, op.inputs, op.outputs) for op in a.operators] == [
         (op.name, op.inputs, op.outputs) for op in b.operators
     ]
@@ -143,10 +145,15 @@ def test_convert_and_quantize_do_the_same(files, tmp_path):
     assert found["operators"] >= 2 and said in result.stderr
     assert (len(found["kept"]), found["images"], found["calibration"]) == (4 - found["operators"], 100, "mse")
     assert (found["size_before"], found["size_after"]) == tuple(path.stat().st_size for path in (file, quantized))
-    [x] = calibrating.of_file(calibration("digits"), "mine", file.read_bytes())
+    [x], _ = calibrating.of_file(calibration("digits"), "mine", file.read_bytes())
     before, after = (lce.interpreter(path.read_bytes()).predict(x) for path in (file, quantized))
     assert found["change"] == pytest.approx(np.abs(after - before).max() / np.abs(before).max(), rel=1e-5)
     assert found["agreement"] == pytest.approx((after.argmax(1) == before.argmax(1)).mean())
+    assert "Computed with integers" in run("inspect", quantized).stdout
+    shown = json.loads(run("inspect", quantized, "--json").stdout)
+    layers = [f"{layer['index']} {layer['name']}" for layer in shown["real_operators"] if layer["output"] == "int8"]
+    inside = {operator for island in shown["islands"] for operator in island["operators"]}
+    assert len(shown["islands"]) == found["islands"] and len(layers) == found["operators"] and inside >= set(layers)
     report = run("convert", model, "-o", converted, "--int8", *options, "--force", "--calibration-images", 5)
     assert json.loads(report.stdout)["int8"]["images"] == 5
 

@@ -189,6 +189,50 @@ def test_subclassed_model_that_was_never_called():
     assert verify(model, content, x, runtime="lce").ok
 
 
+class TwoArguments(tf.keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = one_padded(), keras.GlobalAveragePooling2D()
+
+    def call(self, image, scale, training=None):
+        return self.pool(self.conv(image)) * scale
+
+
+@pytest.mark.parametrize("how", ["list", "names", "called", "keyword"])
+def test_call_of_several_arguments(how):
+    """They become inputs of their names, in their order."""
+    model = TwoArguments()
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((6, 6, 32), (32,)))
+    example = {"list": [x, y], "names": {"scale": y, "image": x}}.get(how)
+    if how == "called":
+        model(x, y, training=False)
+    elif how == "keyword":
+        model(x, scale=y)
+    content, report = convert(model, example=example)
+    flatbuffer = Flatbuffer(content)
+    assert [flatbuffer.name(tensor) for tensor in flatbuffer.inputs] == ["image", "scale"] and report.bitpacked == 1
+    found = interpreter(content).interpreter.predict([x[:1], y[:1]])[0]
+    np.testing.assert_allclose(found, model(x, y)[:1], rtol=4e-6, atol=2e-4)
+
+
+def test_layers_keep_their_names_when_a_size_is_chosen():
+    """Those of models in the model, too, and the inputs and outputs; a Mirror at the beginning is still found."""
+    x = image = tf.keras.Input((None, None, 32), name="image")
+    inner = tf.keras.Model(image, one_padded(name="signs")(x), name="inner")
+    x = photo = tf.keras.Input((None, None, 32), name="photo")
+    x = keras.GlobalAveragePooling2D(name="pool")(inner(Mirror()(x)))
+    model = tf.keras.Model(photo, {"mean": x}, name="outer")
+    fixed = load(model, images(1, 6, 7, 32))
+    assert [layer.name for layer in fixed.layers] == [layer.name for layer in model.layers]
+    content, _ = convert(model, example=images(1, 6, 7, 32), mirrored_input=True)
+    flatbuffer = Flatbuffer(content)
+    assert [flatbuffer.name(tensor) for tensor in (*flatbuffer.inputs, *flatbuffer.outputs)] == ["photo", "mean"]
+    x = np.random.default_rng(0).standard_normal((1, 6, 7, 32)).astype(np.float32)
+    found = interpreter(content).predict(np.ascontiguousarray(x[:, ::-1, ::-1]))
+    np.testing.assert_allclose(found, model(x)["mean"], rtol=4e-6, atol=2e-4)
+
+
 def test_sequential_model_without_a_shape():
     model = tf.keras.Sequential([keras.Rescaling(1 / 255), one_padded(), keras.Flatten(), keras.Dense(2)])
     x = images(1, 6, 6, 32)

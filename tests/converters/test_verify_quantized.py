@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from support import randomize
 
-from larq_rep.converters import ConversionError, convert, lce, verify
+from larq_rep.converters import ConversionError, convert, describe, lce, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
 
 keras = tf.keras.layers
@@ -90,6 +90,15 @@ def test_file_that_takes_and_gives_integers(dtype):
     stored = (np.round(images() / step) + zero).clip(int8.min, int8.max).astype(int8.as_numpy_dtype)
     integers = lce.interpreter(content).predict(stored)
     np.testing.assert_allclose((integers - np.float32(zero)) * np.float32(step), real, atol=1e-5)
+
+
+def test_islands():
+    """What `lce inspect` shows of such a file."""
+    about = describe(convert(network(fake_args), inference_input_type=tf.uint8, inference_output_type=tf.int8)[0])
+    assert [(island.entered, island.operators, island.left) for island in about.islands] == [
+        (("0 QUANTIZE",), ("1 CONV_2D",), ("2 LceQuantize",)),
+        (("5 LceBconv2d",), ("6 RESHAPE", "7 FULLY_CONNECTED"), (f"output {about.outputs[0].name}",)),
+    ]
 
 
 def test_types_of_one_end():
