@@ -304,7 +304,12 @@ def _print_answers(answers: dict[str, Any], result: Verification) -> None:
         click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
         for answer in answers["disagreements"]:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
-        if answers["disagreements"] and result.ok and result.int8 is None and not any("model.predict" in note for note in result.notes):
+        if (
+            answers["disagreements"]
+            and result.ok
+            and result.int8 is None
+            and not any("model.predict" in note for note in result.notes)
+        ):
             click.echo(
                 "The proof shows that the file is right: where answers differ, rounding flipped a sign whose value is "
                 "next to 0."

@@ -200,7 +200,6 @@ def test_verify_proves_it_and_says_what_int8_costs(files, tmp_path):
     )
     report = json.loads(run("verify", model, path, "--json").stdout)
     assert report["ok"] and report["int8"]["agreement"] is not None
-    assert min(report["int8"]["signal_to_noise"].values()) > 10
     # Nothing is wrong with the file.
     assert any("these images are not like those" in note for note in report["notes"])
     flatbuffer = Flatbuffer(path.read_bytes())
