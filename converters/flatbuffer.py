@@ -235,6 +235,10 @@ class Flatbuffer:
             return None
         return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(self.shape(tensor))
 
+    def is_computed(self, tensor: int) -> bool:
+        """Whether a tensor is an input or written by an operator."""
+        return tensor in self.producers or tensor in self.inputs
+
     def constant_bytes(self, tensor: int) -> int:
         """Bytes that a constant tensor takes in the file; 0 for one that is computed."""
         value = None if tensor in self.producers else self.constant(tensor)

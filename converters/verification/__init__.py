@@ -30,7 +30,7 @@ float32 file of the same model, which is then proved as above.
 
 A file that was quantized to int8 after training is compared with the float file of the same model, which is proved as
 above: every scale, zero point and constant with the float ones, and every operator in int8 with its definition in
-integers (`verification/int8.py`).
+integers (`int8_file.py`, `int8_scales.py` and `int8.py` of this folder).
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ from larq_rep.converters.runtime import delegate_errors, needed_runtime
 from larq_rep.converters.verification.comparison import Comparison
 from larq_rep.converters.verification.delegate import DelegateComparison
 from larq_rep.converters.verification.int8 import Int8Comparison, computes_in_int8
+from larq_rep.converters.verification.int8_file import Int8File
+from larq_rep.converters.verification.int8_scales import ScaleComparison
 from larq_rep.converters.verification.outputs import check_interfaces
 from larq_rep.converters.verification.result import Difference, Engine, Verification
 from larq_rep.converters.verification.storage import compare_storage, compare_unpacked, holds_exactly
@@ -115,12 +117,13 @@ def verify(
         raise ConversionError(findings)
     graph = FrozenGraph(model)
     runs = [[metadata.as_taken(about, x) for x in arrays] for arrays in batches(images, given, graph)]
-    integers = _int8_comparison(model, content, graph) if computes_in_int8(content, graph) else None
-    if integers is None:
-        reference, stored = _float32_file(model, content, runs[0])
+    file = None
+    if computes_in_int8(content, graph):
+        check_interfaces(graph, Flatbuffer(content))
+        reference, file = _int8_file(model, content, graph)
+        stored = file.result.differences
     else:
-        check_interfaces(graph, integers.flatbuffer)
-        reference, stored = integers.reference, integers.result.differences
+        reference, stored = _float32_file(model, content, runs[0])
     delegate = None
     if runtime != "lce" and not missing:
         delegate, missing = _attempt(lambda: DelegateComparison(content), insist)
@@ -130,17 +133,18 @@ def verify(
         differences=list(stored), notes=[f"The delegate was not compared: {missing}"] if missing else []
     )
     # One run of LCE's interpreter on the file serves both proofs.
-    shared = integers is not None or reference is content
+    shared = file is not None or reference is content
     watched = delegate.watched if delegate is not None and shared else []
-    comparison = Comparison(graph, flatbuffer, result, watched if integers is None else ())
+    comparison = Comparison(graph, flatbuffer, result, watched if file is None else ())
     if any(difference.stage == "structure" for difference in stored):
         return result
-    if integers is not None:
-        integers.result.engines = result.engines
-        integers.watch, integers.convolutions = watched, comparison.convolutions.layers
-        integers.compare_constants()
-        if integers.result.differences and integers.is_refused:  # they say why
-            result.differences = integers.result.differences
+    integers = None
+    if file is not None:
+        file.result.engines, file.convolutions = result.engines, comparison.convolutions.layers
+        ScaleComparison(file).compare()
+        integers = Int8Comparison(file, watched)
+        if file.result.differences and integers.is_refused:  # they say why
+            result.differences = file.result.differences
             return result
     comparison.pair(runs[0])
     for index in progress(range(len(runs))):
@@ -153,10 +157,10 @@ def verify(
             delegate.compare_image(index, for_file, values if shared else None)
     comparison.finish(runs[0])
     layers: Mapping[int, str] = comparison.convolutions.layers
-    if integers is not None:
-        result.int8, layers = integers.finish(), integers.layers
-        result.differences = [integers.in_file(d) for d in result.differences] + integers.result.differences
-        result.notes += integers.result.notes
+    if file is not None and integers is not None:
+        result.int8, layers = integers.finish(), file.layers
+        result.differences = [*map(file.in_file, result.differences), *file.result.differences]
+        result.notes += file.result.notes
     if delegate is not None:
         result.engines["delegate"] = delegate.engine
         result.differences += delegate.differences(layers)
@@ -175,14 +179,14 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
         return None, str(error)
 
 
-def _int8_comparison(model: tf.keras.Model, content: bytes, graph: FrozenGraph) -> Int8Comparison:
-    """The comparison of a file with operators in int8 with a fresh float conversion, folded as the file is."""
+def _int8_file(model: tf.keras.Model, content: bytes, graph: FrozenGraph) -> tuple[bytes, Int8File]:
+    """A fresh float conversion, folded as the file is, and the file beside it."""
     for folded in (True, False):
         reference, _ = convert(model, allow_float=True, exact_int8=False, fold=folded)
-        found = Int8Comparison(content, reference, graph)
-        if found.operators:
+        file = Int8File(content, reference, graph)
+        if file.operators:
             break
-    return found
+    return reference, file
 
 
 def _float32_file(
