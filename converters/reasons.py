@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import matching
 from larq_rep.converters.control_flow import BRANCHES, LOOPS
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import inputs_first, laid_out, resolve
