@@ -156,6 +156,8 @@ def verify(
         if delegate is not None:
             for_file, _ = taken(runs[index], delegate.flatbuffer)
             delegate.compare_image(index, for_file, values if shared else None)
+            if integers is not None:
+                integers.compare_delegate(index, for_file)
     comparison.finish(runs[0])
     layers: Mapping[int, str] = comparison.convolutions.layers
     if file is not None and integers is not None:

@@ -1,7 +1,8 @@
 """Compares what a file with operators in int8 computes on images.
 
 1. **Operators.** Every operator in int8, QUANTIZE and DEQUANTIZE is computed again in integers from the inputs that
-   LCE's interpreter gave it, and every operator of LCE in bits.
+   LCE's interpreter gave it, and every operator of LCE in bits. So are the former from those that TFLite gave them
+   beside the delegate.
 2. **Ranges.** The float operators of each island are run on the values at its border. The share of these results
    outside of a tensor's range shows a range that clips.
 
@@ -15,6 +16,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +25,14 @@ from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.inputs import taken
 from larq_rep.converters.int8 import is_quantized
+from larq_rep.converters.runtime import needed_runtime
 from larq_rep.converters.verification.int8_file import Int8File
 from larq_rep.converters.verification.operators import compare_operators, lce_operators
 from larq_rep.converters.verification.result import Int8
 from larq_rep.converters.verification.rounding import at
+
+if TYPE_CHECKING:
+    import larq_rep_runtime
 
 # Shares of the values that a range may clip: in any case, and where that was not seen in calibration or costs much.
 _CLIPPED, _FEW = 0.01, 0.002
@@ -87,7 +93,8 @@ class Int8Comparison:
 
     def __init__(self, file: Int8File, watch: Iterable[int] = ()):
         self._file, self._flatbuffer = file, file.flatbuffer
-        operators = [*file.in_int8, *file.passes, *lce_operators(file.flatbuffer)]
+        self._integer_operators = sorted([*file.in_int8, *file.passes], key=lambda op: op.index)
+        operators = [*self._integer_operators, *lce_operators(file.flatbuffer)]
         watched = {t for op in operators for t in (*op.inputs, *op.outputs)} | {*file.flatbuffer.outputs, *watch}
         self._watched = sorted(watched & file.flatbuffer.producers.keys())
         self._ranges = {t: _Range() for t in file.activations}
@@ -129,31 +136,44 @@ class Int8Comparison:
         values = dict(zip(self._watched, self._interpreter.interpreter.predict(for_file), strict=True))
         known = values | dict(zip(flatbuffer.inputs, for_file, strict=True))
         compare_operators(flatbuffer, self._file.layers, index, known, self._file.result)
-        compared = 0
-        for op in (*self._file.in_int8, *self._file.passes):
-            compared += self._compare_operator(op, index, known)
-        self._file.result.engines["lce"].operators += compared
+        engine = self._file.result.engines["lce"]
+        for op in self._integer_operators:
+            definition = integer_executor.defined(flatbuffer, op, known)
+            if definition is None:
+                message = f"{op.name} in int8 has no definition here: it cannot be compared"
+                self._file.differ("operator", op, message)
+                continue
+            engine.operators += 1
+            if wrong := _wrong(op, known[op.outputs[0]], definition):
+                self._file.differ("operator", op, wrong, index)
+                engine.bit_equal = False
         self._measure_ranges(inputs, known)
         self._measure_effect(known, reference)
         return values
 
-    def _compare_operator(self, op: Operator, index: int, values: Mapping[int, np.ndarray]) -> bool:
-        definition = integer_executor.defined(self._flatbuffer, op, values)
-        if definition is None:
-            self._file.differ("operator", op, f"{op.name} in int8 has no definition here: it cannot be compared")
-            return False
-        found = values[op.outputs[0]]
-        errors = np.abs(found.astype(np.float64) - definition.values)
-        if not np.all(errors <= definition.bound):
-            where = tuple(int(i) for i in np.argwhere(~(errors <= definition.bound))[0])
-            bound = np.broadcast_to(definition.bound, errors.shape)
-            message = (
-                f"{op.name} gives {at(found, where)} where its definition gives {at(definition.values, where)} before "
-                f"rounding, at {where[1:]}; rounding explains {at(bound, where)}"
-            )
-            self._file.differ("operator", op, message, index)
-            self._file.result.engines["lce"].bit_equal = False
-        return True
+    def compare_delegate(self, index: int, inputs: Sequence[np.ndarray]) -> None:
+        """Compares the operators in int8 of TFLite beside the delegate, which rounds in other ways, on one run.
+
+        # Arguments
+            index: Its number.
+            inputs: The inputs as the file takes them.
+        """
+        values = dict(zip(self._flatbuffer.inputs, inputs, strict=True))
+        values |= zip(self._integers, self._delegated.invoke(list(inputs)), strict=True)
+        for op in self._integer_operators:
+            definition = integer_executor.defined(self._flatbuffer, op, values)
+            if definition is not None and (wrong := _wrong(op, values[op.outputs[0]], definition)):
+                self._file.differ("delegate", op, f"beside the delegate {wrong}", index)
+
+    @functools.cached_property
+    def _integers(self) -> list[int]:
+        """The computed tensors that operators in int8 read and write."""
+        around = {t for op in self._integer_operators for t in (*op.inputs, *op.outputs)}
+        return sorted(around & self._flatbuffer.producers.keys())
+
+    @functools.cached_property
+    def _delegated(self) -> larq_rep_runtime.Interpreter:
+        return needed_runtime().Interpreter(self._flatbuffer.with_outputs(self._integers))
 
     def _measure_ranges(self, inputs: Sequence[np.ndarray], values: Mapping[int, np.ndarray]) -> None:
         """Compares the values of each tensor of integers with those of float operators on the island's inputs."""
@@ -256,6 +276,19 @@ class Int8Comparison:
         by_error = self._file.about.get("calibration") == "mse" and about.cut > 4 * about.rounding
         few = are_many(about.unseen, _FEW) or (by_error and are_many(about.outside, _FEW))
         return few or are_many(about.outside, _CLIPPED)
+
+
+def _wrong(op: Operator, found: np.ndarray, definition: integer_executor.Definition) -> str:
+    """Where a result is not the definition's; empty if it is."""
+    errors = np.abs(found.astype(np.float64) - definition.values)
+    bound = np.broadcast_to(definition.bound, errors.shape)
+    if np.all(errors <= bound):
+        return ""
+    where = tuple(int(i) for i in np.argwhere(~(errors <= bound))[0])
+    return (
+        f"{op.name} gives {at(found, where)} where its definition gives {at(definition.values, where)} before "
+        f"rounding, at {where[1:]}; rounding explains {at(bound, where)}"
+    )
 
 
 def _outside(values: np.ndarray, low: float, high: float) -> int:

@@ -314,6 +314,21 @@ def test_a_wrong_kernel_is_found(files, monkeypatch):
     assert "has no definition here" in difference.message
 
 
+def test_a_wrong_kernel_beside_the_delegate_is_found(files, monkeypatch):
+    """XNNPACK computes these operators there."""
+    index = File(files[1]["mse"], files[1]["float"]).op("DEPTHWISE_CONV_2D").index
+
+    class Wrong(larq_rep_runtime.Interpreter):
+        def invoke(self, arrays):
+            right = super().invoke(arrays)
+            return [x + 2 if self.outputs[i]["name"].startswith("model/depthwise") else x for i, x in enumerate(right)]
+
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", Wrong)
+    result = verify(files[0], files[1]["mse"], images(1), runtime="delegate")
+    assert ("delegate", "depthwise", index) in [(d.stage, d.layer, d.operator) for d in result.differences]
+    assert any("beside the delegate DEPTHWISE_CONV_2D gives" in d.message for d in result.differences)
+
+
 def test_images_unlike_those_of_calibration(files):
     result = differences(files, lambda file: None, scale=3.0)
     assert result.ok
