@@ -2,9 +2,9 @@
 
     python benchmarks/int8.py [NETWORK ...] [--num_runs 50]
 
-Single operators have integers as inputs and outputs; the passes QUANTIZE and DEQUANTIZE have their own rows. Of each
-network there are three files: float, with the operators that the rule chooses in int8, and with all in int8 that could
-be. All files and engines take turns; figures are tenth percentiles, as other programs disturb the slower runs.
+Single operators have integers as inputs and outputs. Of each network there are three files: float, with the operators
+in int8 that the rule chooses, and with all convolutions and dense layers in int8. All files and engines take turns;
+figures are tenth percentiles, as other programs disturb the slower runs.
 """
 
 import argparse
@@ -12,7 +12,8 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -72,16 +73,16 @@ SINGLE = [
 ]
 
 
-def eligible(flatbuffer: Flatbuffer) -> tuple[set[int], list]:
-    """In place of `islands.choose`: everything that int8 can compute."""
-    return {
-        op.index for op in flatbuffer.operators if op.name in islands.VERSIONS and not islands.obstacle(flatbuffer, op)
-    }, []
+@contextmanager
+def every(names: Collection[str]) -> Iterator[None]:
+    """`quantize` takes all operators of these names that it can, whatever they cost."""
 
+    def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list]:
+        able = {op.index for op in flatbuffer.operators if op.name in names and not islands.obstacle(flatbuffer, op)}
+        return able, []
 
-def everything(content: bytes, images, **types) -> bytes:
-    with mock.patch.object(islands, "choose", eligible):
-        return quantize(content, images, **types)[0]
+    with mock.patch.object(islands, "choose", choose):
+        yield
 
 
 def stock(content: bytes) -> Callable[[], object]:
@@ -107,7 +108,8 @@ def single(shapes: list[tuple[int, ...]], layer: tf.keras.layers.Layer) -> tuple
     images = [np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32) for shape in shapes]
     content, _ = convert(model)
     integers = {"inference_input_type": tf.int8, "inference_output_type": tf.int8}
-    return content, everything(content, images, **integers)
+    with every(islands.VERSIONS):
+        return content, quantize(content, images, **integers)[0]
 
 
 def operators(num_runs: int) -> list[dict]:
@@ -127,6 +129,18 @@ def operators(num_runs: int) -> list[dict]:
     return rows
 
 
+def passes(num_runs: int) -> tuple[float, float]:
+    """Seconds of QUANTIZE and DEQUANTIZE for a value: what they add to another operator."""
+    shape = (1, 56, 56, 64)
+    inputs = L.Input(shape[1:])
+    content, _ = convert(tf.keras.Model(inputs, L.ReLU()(inputs)))
+    with every(()), standard_error():
+        ends = [{"inference_output_type": tf.int8}, {"inference_input_type": tf.int8}]
+        files = [content, *(quantize(content, np.ones(shape, np.float32), **types)[0] for types in ends)]
+        alone, *longer = np.percentile(measure([stock(file) for file in files], 5, num_runs), 10, axis=0)
+    return tuple((seconds - alone) / np.prod(shape) for seconds in longer)
+
+
 def network(name: str, num_runs: int) -> dict:
     rng = np.random.default_rng(0)
     model = trained_like(zoo.get_model(name))
@@ -134,9 +148,10 @@ def network(name: str, num_runs: int) -> dict:
     calibrate_batch_norm(model, images)
     content, _ = convert(model)
     chosen, report = quantize(content, images)
-    files = {"float": content, "chosen": chosen, "all": everything(content, images)}
+    with every(islands.PRODUCTS):
+        files = [content, chosen, quantize(content, images)[0]]
     with standard_error():
-        runs = [delegated(file, threads, images[:1]) for threads in (1, 2) for file in files.values()]
+        runs = [delegated(file, threads, images[:1]) for threads in (1, 2) for file in files]
         engines = [lce.interpreter(file, use_indirect_bgemm=True, use_xnnpack=True) for file in (content, chosen)]
         runs += [lambda engine=engine: engine.interpreter.predict([images[:1]]) for engine in engines]
         seconds = np.percentile(measure(runs, 5, num_runs), 10, axis=0)
@@ -166,9 +181,10 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     alone = operators(2 * arguments.num_runs)
+    quantizing, dequantizing = passes(2 * arguments.num_runs)
     rows = [network(name, arguments.num_runs) for name in arguments.networks]
     if arguments.json:
-        print(json.dumps({"operators": alone, "networks": rows}, indent=2))
+        print(json.dumps({"operators": alone, "passes_s": [quantizing, dequantizing], "networks": rows}, indent=2))
         return
     console = Console(width=150)
     best = larq_rep_runtime.available_implementations()[0]
@@ -181,6 +197,7 @@ def main() -> None:
         times = [f"{row[key]:.2f}" for key in ("times", "lce", "lce_xnnpack")]
         table.add_row(row["operator"], f"{row['float_us']:.1f}", f"{row['int8_us']:.1f}", *times)
     console.print(table)
+    console.print(f"QUANTIZE {1e9 * quantizing:.3f} ns for a value, DEQUANTIZE {1e9 * dequantizing:.3f} ns")
     columns = ("ms", "times faster", "if all in int8")
     title = "One image on TFLite with the delegate and XNNPACK, one and two threads, float -> int8"
     table = Table("network", "kB", *columns, "2 threads, ms", *columns[1:], title=title)

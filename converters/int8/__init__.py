@@ -148,7 +148,10 @@ def quantized_file(
     scales = _scales(flatbuffer, histograms, groups, calibration)
     Rewriting(flatbuffer, chosen, scales, integers)
     flatbuffer.drop_unused_buffers()
-    metadata.add_values(flatbuffer, {"int8": {"calibration": calibration, "images": len(runs)}})
+    # Of every input, the smallest and the largest number: other images may tell nothing about the ranges.
+    ends = [(min(x.min() for x in each), max(x.max() for x in each)) for each in zip(*runs, strict=True)]
+    about = {"calibration": calibration, "images": len(runs), "inputs": [[float(x) for x in each] for each in ends]}
+    metadata.add_values(flatbuffer, {"int8": about})
     result = integer_ends.with_types(flatbuffer.pack(), input_type, output_type)
     change, mean_change, agreement = _changes(content, result, runs)
     return result, Quantization(

@@ -27,11 +27,15 @@ values in front of the rounding must agree with them as far as the rounding of w
 Weights that a file stores exactly as int8 must be those of a fresh conversion of the model to the bit; unpacked, the
 file is proved as above. A file whose weights are rounded to float16 or int8 is compared constant by constant with the
 float32 file of the same model, which is then proved as above.
+
+A file that was quantized to int8 after training is compared with the float file of the same model, which is proved as
+above: every scale, zero point and constant with the float ones, and every operator in int8 with its definition in
+integers (`verification/int8.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +51,7 @@ from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
 from larq_rep.converters.runtime import delegate_errors, needed_runtime
 from larq_rep.converters.verification.comparison import Comparison
 from larq_rep.converters.verification.delegate import DelegateComparison
+from larq_rep.converters.verification.int8 import Int8Comparison, computes_in_int8
 from larq_rep.converters.verification.outputs import check_interfaces
 from larq_rep.converters.verification.result import Difference, Engine, Verification
 from larq_rep.converters.verification.storage import compare_storage, compare_unpacked, holds_exactly
@@ -110,28 +115,51 @@ def verify(
         raise ConversionError(findings)
     graph = FrozenGraph(model)
     runs = [[metadata.as_taken(about, x) for x in arrays] for arrays in batches(images, given, graph)]
-    reference, stored = _float32_file(model, content, runs[0])
+    integers = _int8_comparison(model, content, graph) if computes_in_int8(content, graph) else None
+    if integers is None:
+        reference, stored = _float32_file(model, content, runs[0])
+    else:
+        check_interfaces(graph, integers.flatbuffer)
+        reference, stored = integers.reference, integers.result.differences
     delegate = None
     if runtime != "lce" and not missing:
         delegate, missing = _attempt(lambda: DelegateComparison(content), insist)
     flatbuffer = Flatbuffer(reference)
     check_interfaces(graph, flatbuffer)
-    result = Verification(differences=stored, notes=[f"The delegate was not compared: {missing}"] if missing else [])
-    shared = delegate is not None and reference is content  # One run of LCE's interpreter serves both proofs.
-    comparison = Comparison(graph, flatbuffer, result, delegate.watched if delegate is not None and shared else ())
+    result = Verification(
+        differences=list(stored), notes=[f"The delegate was not compared: {missing}"] if missing else []
+    )
+    # One run of LCE's interpreter on the file serves both proofs.
+    shared = integers is not None or reference is content
+    watched = delegate.watched if delegate is not None and shared else []
+    comparison = Comparison(graph, flatbuffer, result, watched if integers is None else ())
     if any(difference.stage == "structure" for difference in stored):
         return result
+    if integers is not None:
+        integers.result.engines = result.engines
+        integers.watch, integers.convolutions = watched, comparison.convolutions.layers
+        integers.compare_constants()
+        if integers.result.differences and integers.is_refused:  # they say why
+            result.differences = integers.result.differences
+            return result
     comparison.pair(runs[0])
     for index in progress(range(len(runs))):
         values = comparison.run(runs[index])
         comparison.compare_image(index, runs[index], values)
+        if integers is not None:
+            values = integers.compare_image(index, runs[index], values)
         if delegate is not None:
             for_file, _ = taken(runs[index], delegate.flatbuffer)
             delegate.compare_image(index, for_file, values if shared else None)
     comparison.finish(runs[0])
+    layers: Mapping[int, str] = comparison.convolutions.layers
+    if integers is not None:
+        result.int8, layers = integers.finish(), integers.layers
+        result.differences = [integers.in_file(d) for d in result.differences] + integers.result.differences
+        result.notes += integers.result.notes
     if delegate is not None:
         result.engines["delegate"] = delegate.engine
-        result.differences += delegate.differences(comparison.convolutions.layers)
+        result.differences += delegate.differences(layers)
     # An output or a later sign differs because an earlier one does: only the first matters.
     result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
     return result
@@ -145,6 +173,16 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
         if insist:
             raise
         return None, str(error)
+
+
+def _int8_comparison(model: tf.keras.Model, content: bytes, graph: FrozenGraph) -> Int8Comparison:
+    """The comparison of a file with operators in int8 with a fresh float conversion, folded as the file is."""
+    for folded in (True, False):
+        reference, _ = convert(model, allow_float=True, exact_int8=False, fold=folded)
+        found = Int8Comparison(content, reference, graph)
+        if found.operators:
+            break
+    return found
 
 
 def _float32_file(

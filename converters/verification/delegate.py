@@ -198,19 +198,12 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
         outputs: Tensors to return; by default those that the left-out operators read, and the file's own outputs.
     """
     exact = [op for op in flatbuffer.operators if is_exact(flatbuffer, op)]
-    written = {tensor for op in exact for tensor in op.outputs}
-    computed = set(flatbuffer.producers) | set(flatbuffer.inputs)
-    inputs = sorted({tensor for op in exact for tensor in op.inputs if tensor in computed and tensor not in written})
     if outputs is None:
+        written = {tensor for op in exact for tensor in op.outputs}
         left = [t for op in flatbuffer.operators if not is_exact(flatbuffer, op) for t in op.inputs if t in written]
         outputs = sorted({*left, *(tensor for tensor in flatbuffer.outputs if tensor in written)})
-    graph = flatbuffer.subgraph
-    saved = graph.operators, graph.inputs
-    graph.operators, graph.inputs = [graph.operators[op.index] for op in exact], inputs
-    try:
-        return flatbuffer.with_outputs(list(outputs)), inputs, list(outputs)
-    finally:
-        graph.operators, graph.inputs = saved
+    content, inputs = flatbuffer.cut(exact, outputs)
+    return content, inputs, list(outputs)
 
 
 def _may_be_nan(values: np.ndarray) -> bool:

@@ -23,7 +23,7 @@ def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarra
     found, expected = Flatbuffer(expanded), Flatbuffer(reference)
 
     def outline(file: Flatbuffer) -> list[Any]:
-        operators = [(op.name, op.inputs, op.outputs, _plain(op.options)) for op in file.operators]
+        operators = [(op.name, op.inputs, op.outputs, plain(op.options)) for op in file.operators]
         tensors = sorted({t for op in file.operators for t in (*op.inputs, *op.outputs) if t >= 0})
         return [file.inputs, file.outputs, operators, [(t, file.shape(t), file.dtype(t)) for t in tensors]]
 
@@ -74,7 +74,7 @@ def compare_unpacked(content: bytes, expanded: bytes, inputs: Sequence[np.ndarra
     return []
 
 
-def _plain(options: Any) -> Any:
+def plain(options: Any) -> Any:
     """Options of an operator as values that can be compared."""
     if options is None or isinstance(options, dict):
         return options

@@ -1,6 +1,7 @@
 /* What the delegate takes of random graphs, against the definition applied until nothing changes:
- *   all of LCE's operators; of the others that it knows those behind a taken one, but no pooling, and those whose
- *   result only taken ones read, but no QUANTIZE; without the partitions that then hold none of LCE's.
+ *   all of LCE's operators; of the others that it knows those behind a taken one, but pooling only if nothing but
+ *   QUANTIZE reads it, and those whose result only taken ones read, but no QUANTIZE; without the partitions that then
+ *   hold none of LCE's.
  *     claims [graphs] [seed]
  * or the milliseconds for a chain of operators that ends in LceQuantize:
  *     claims chain LENGTH
@@ -191,7 +192,7 @@ static void claim_by_definition(struct host *host, bool *claimed) {
   for (bool changed = true; changed;) {
     changed = false;
     for (int n = 0; n < host->count; n++) {
-      bool after = false, others = false, any = false;
+      bool after = false, others = false, any = false, quantized = true;
       if (claimed[n] || nodes[n].kind == NODE_NOT_OURS) continue;
       for (int m = 0; m < host->count; m++) {
         for (int j = 0; j < nodes[n].inputs->size; j++)
@@ -200,10 +201,12 @@ static void claim_by_definition(struct host *host, bool *claimed) {
           if (nodes[m].inputs->data[j] == nodes[n].outputs->data[0]) {
             any = true;
             others = others || !claimed[m];
+            quantized = quantized && nodes[m].kind == NODE_TO_INT8;
           }
       }
       const bool pool = nodes[n].kind == NODE_AVERAGE_POOL || nodes[n].kind == NODE_MAX_POOL;
-      if ((any && !others && nodes[n].kind != NODE_TO_INT8) || (after && !pool)) claimed[n] = changed = true;
+      if ((any && !others && nodes[n].kind != NODE_TO_INT8) || (after && (!pool || (any && quantized))))
+        claimed[n] = changed = true;
     }
   }
   for (int i = 0; i < host->count;) {

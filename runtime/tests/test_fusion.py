@@ -260,12 +260,16 @@ def convolution(graph, rng, x, filters, scale, zero):
     return graph.add("CONV_2D", [x, weights, bias], (*size, filters), np.int8, (kind, options), (scale, zero))
 
 
-def test_a_downsampling_block_whose_shortcut_is_int8(capfd):
+@pytest.mark.parametrize("pooled_in", ["int8", "float32"])
+def test_a_downsampling_block_whose_shortcut_is_int8(pooled_in, capfd):
     rng = np.random.default_rng(0)
     graph = graphs.Graph()
     x = graph.input((1, 8, 8, 40))
     x = graph.elementwise("ADD", graph.bconv(signs(graph, rng, x), rng, 40, 40), x)
-    pooled = graph.pool("MAX_POOL_2D", graph.to_int8(x, 0.5, -3))
+    if pooled_in == "int8":
+        pooled = graph.pool("MAX_POOL_2D", graph.to_int8(x, 0.5, -3))
+    else:
+        pooled = graph.to_int8(graph.average_pool(x), 0.5, -3)
     shortcut = graph.from_int8(convolution(graph, rng, pooled, 72, 0.25, 5))
     y = graph.bconv(graph.quantize(x), rng, 40, 72, strides=(2, 2))
     y = activated(graph, rng, graph.elementwise("ADD", y, shortcut))
@@ -274,9 +278,13 @@ def test_a_downsampling_block_whose_shortcut_is_int8(capfd):
     check(content, image)
     check_batch(content, image)
     # The float map in front of QUANTIZE stays inside, that behind DEQUANTIZE is never made.
+    expected = {
+        "int8": ["LceBconv2d+ADD+QUANTIZE+LceQuantize"],
+        "float32": ["LceBconv2d+ADD+LceQuantize", "AVERAGE_POOL_2D", "QUANTIZE"],
+    }
     assert graphs.steps(content, image, capfd) == [
         "ADD+LceQuantize",
-        "LceBconv2d+ADD+QUANTIZE+LceQuantize",
+        *expected[pooled_in],
         "LceBconv2d",
         "DEQUANTIZE+ADD+ADD+PRELU+ADD+LceQuantize",
         "LceBconv2d",
