@@ -137,7 +137,7 @@ def _arrays(
         with runs.explained():
             images = np.concatenate([prepare([image]) for image in terminal.track(pixels, "reading images", count)])
     if len(images) < count:
-        terminal.note(f"{of} has {len(images)} images, not {count}: all are used.")
+        terminal.note(f"There are only {len(images)} images, not {count}: all are used.")
     terminal.note(f"Calibration with {len(images)} images, {of}, {basis}: {prepare.text}.")
     whole = images[np.arange(_whole(len(images), batch)) % len(images)]
     arrays = [(whole.round() if dtype.kind in "iu" else whole).astype(dtype)]
