@@ -20,7 +20,7 @@ is slower on most.
 
 Operators that only move or pool values may open and close an island. Those that compute value by value join only if
 all that they read and all that read them is in int8: what is added to a residual stream, and the stream itself, stay
-float, and so does what leads to a sign.
+float, and so do what leads to a sign and the factors and shifts of a batch normalization.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list[Kept]]:
         chosen |= best
         for index in products - best:
             alone = graph.time(component, best | {index}) - graph.time(component, best)
-            reasons[index] = f"int8 would take {alone / 1e3:.0f} us longer, with the passes around it"
+            reasons[index] = f"int8 would take {alone / 1e3:.2g} us longer, with the passes around it"
     kept = [
         Kept(op.index, op.name, flatbuffer.name(op.outputs[0]).split(";")[0], reasons[op.index])
         for op in flatbuffer.operators
@@ -243,6 +243,9 @@ def obstacle(flatbuffer: Flatbuffer, op: Operator) -> str:
         has_bias = len(op.inputs) > _bias_at(op) and op.inputs[_bias_at(op)] >= 0
         if has_bias and flatbuffer.constant(op.inputs[_bias_at(op)]) is None:
             return "its bias is computed"
+    elif op.name in ("ADD", "SUB", "MUL") and len(data) < 2:
+        # The numbers of its channels, often those of a batch normalization, would share one scale.
+        return "its operand is constant"
     if getattr(op.options, "fusedActivationFunction", 0) not in (0, 1, 2, 3):
         return "int8 has not its activation"
     return ""

@@ -134,19 +134,11 @@ class Rewriting:
             axis = OUTPUT_CHANNELS[op.name]
             along = steps.astype(np.float64).reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
             values = np.clip(np.rint(weights / along), -127, 127).astype(np.int8)
-            found[1] = self._constant(op.inputs[1], values, "int8", steps, np.zeros(len(steps), np.int64), axis)
+            found[1] = self._constant(op.inputs[1], values, "int8", steps, axis)
             if bias is not None:
                 sums = steps.astype(np.float64) * float(into.scale)
                 integers = np.rint(bias / sums).astype(np.int32)
                 found[bias_at] = self._constant(op.inputs[bias_at], integers, "int32", sums.astype(np.float32))
-        elif op.name in ("ADD", "SUB", "MUL"):
-            for position, tensor in enumerate(op.inputs):
-                value = constants[tensor]
-                if value is not None:
-                    ends = float(value.min()), float(value.max())
-                    scale = Scale.of_range(*ends, ends)
-                    steps, zeros = np.array([scale.scale]), np.array([scale.zero], np.int64)
-                    found[position] = self._constant(tensor, scale.quantized(value), "int8", steps, zeros)
         return found
 
     def _constant(
@@ -155,7 +147,6 @@ class Rewriting:
         values: np.ndarray,
         dtype: str,
         scales: np.ndarray,
-        zeros: np.ndarray | None = None,
         axis: int = 0,
     ) -> int:
         """A constant in integers, which takes the place of the float one where nothing else reads that."""
@@ -166,7 +157,7 @@ class Rewriting:
             tensor = like
         found = schema.QuantizationParametersT()
         found.scale = scales.astype(np.float32)
-        found.zeroPoint = np.zeros(len(scales), np.int64) if zeros is None else zeros
+        found.zeroPoint = np.zeros(len(scales), np.int64)
         found.quantizedDimension = axis
         flatbuffer.subgraph.tensors[tensor].quantization = found
         return tensor
