@@ -216,7 +216,7 @@ def test_verify_proves_it_and_says_what_int8_costs(files, tmp_path):
     "options, message",
     [
         (["--int8"], "Which images show what values .* --calibrate FOLDER .with images., digits or random"),
-        (["--calibrate", "digits", "--resize", "9"], "--calibrate and --resize choose the ranges of --int8"),
+        (["--calibrate", "digits", "--resize", "9"], "--int8 is missing, which takes --calibrate and --resize"),
         (["--int8", "--calibrate", "digits", "--float-weights", "float16"], "leave one of both out"),
         (["--int8", "--calibrate", "nowhere"], "--calibrate: nowhere is not a folder"),
         (["--int8", "--calibrate", "digits", "--calibration-images", "0"], "0 is not in the range"),
