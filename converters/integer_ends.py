@@ -42,16 +42,22 @@ def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> b
         ("inference_input_type", tf.as_dtype(input_type), _change_inputs),
         ("inference_output_type", tf.as_dtype(output_type), _change_outputs),
     ):
-        if dtype != tf.float32:
-            flatbuffer = Flatbuffer(content)
-            before = [*flatbuffer.inputs, *flatbuffer.outputs]
-            try:
-                change(flatbuffer, dtype)
-            except ValueError as error:
-                raise ValueError(f"{name} tf.{dtype.name}: {error} {_REMEDY.format(name=name)}") from error
-            _keep_names(flatbuffer, before)
-            flatbuffer.drop_unused()
-            content = flatbuffer.pack()
+        if dtype == tf.float32:
+            continue
+        flatbuffer = Flatbuffer(content)
+        before = [*flatbuffer.inputs, *flatbuffer.outputs]
+        ends = flatbuffer.inputs if change is _change_inputs else flatbuffer.outputs
+        types = [flatbuffer.dtype(tensor) for tensor in ends]
+        real = [place for place, found in enumerate(types) if found == "float32"]
+        if not real and set(types) != {dtype.name}:
+            raise ValueError(f"{name} tf.{dtype.name}: the model itself has {', '.join(types)}: leave it out.")
+        try:
+            change(flatbuffer, dtype, real)
+        except ValueError as error:
+            raise ValueError(f"{name} tf.{dtype.name}: {error} {_REMEDY.format(name=name)}") from error
+        _keep_names(flatbuffer, before)
+        flatbuffer.drop_unused()
+        content = flatbuffer.pack()
     return content
 
 
@@ -66,10 +72,10 @@ def _keep_names(flatbuffer: Flatbuffer, before: list[int]) -> None:
             mapped.tensorIndex = new.get(mapped.tensorIndex, mapped.tensorIndex)
 
 
-def _change_inputs(flatbuffer: Flatbuffer, dtype: tf.DType) -> None:
+def _change_inputs(flatbuffer: Flatbuffer, dtype: tf.DType, places: list[int]) -> None:
     inputs = flatbuffer.inputs
     removed = set()
-    for place in _real(flatbuffer, inputs):
+    for place in places:
         tensor = inputs[place]
         readers = flatbuffer.consumers.get(tensor, [])
         if [_rounds(flatbuffer, op) for op in readers] != [True]:
@@ -89,9 +95,9 @@ def _change_inputs(flatbuffer: Flatbuffer, dtype: tf.DType) -> None:
     subgraph.operators = [op for index, op in enumerate(subgraph.operators) if index not in removed]
 
 
-def _change_outputs(flatbuffer: Flatbuffer, dtype: tf.DType) -> None:
+def _change_outputs(flatbuffer: Flatbuffer, dtype: tf.DType, places: list[int]) -> None:
     outputs = flatbuffer.outputs
-    for place in _real(flatbuffer, outputs):
+    for place in places:
         op = flatbuffer.producers.get(outputs[place])
         if op is None or op.name != "DEQUANTIZE" or flatbuffer.dtype(op.inputs[0]) != "int8":
             raise ValueError(
@@ -100,15 +106,6 @@ def _change_outputs(flatbuffer: Flatbuffer, dtype: tf.DType) -> None:
             )
         outputs[place] = op.inputs[0] if dtype == tf.int8 else _as_uint8(flatbuffer, op.inputs[0])
     flatbuffer.subgraph.outputs = np.array(outputs, np.int32)
-
-
-def _real(flatbuffer: Flatbuffer, tensors: list[int]) -> list[int]:
-    """The places of the tensors of real numbers."""
-    found = [place for place, tensor in enumerate(tensors) if flatbuffer.dtype(tensor) == "float32"]
-    if not found:
-        types = ", ".join(dict.fromkeys(map(flatbuffer.dtype, tensors)))
-        raise ValueError(f"there are no real numbers to replace, only {types}.")
-    return found
 
 
 def _rounds(flatbuffer: Flatbuffer, op: Operator) -> bool:

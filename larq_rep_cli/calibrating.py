@@ -36,7 +36,7 @@ class Calibration(NamedTuple):
         """Refuses options that have no meaning without 8-bit integers."""
         given = [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value is not None]
         if given:
-            raise click.UsageError(f"{' and '.join(given)} choose the ranges of --int8: give that as well.")
+            raise click.UsageError(f"--int8 is missing, which takes {' and '.join(given)}.")
 
     @property
     def method(self) -> str:
@@ -137,7 +137,7 @@ def _arrays(
         with runs.explained():
             images = np.concatenate([prepare([image]) for image in terminal.track(pixels, "reading images", count)])
     if len(images) < count:
-        terminal.note(f"{of} has {len(images)} images, not {count}: all are used.")
+        terminal.note(f"There are only {len(images)} images, not {count}: all are used.")
     terminal.note(f"Calibration with {len(images)} images, {of}, {basis}: {prepare.text}.")
     whole = images[np.arange(_whole(len(images), batch)) % len(images)]
     arrays = [(whole.round() if dtype.kind in "iu" else whole).astype(dtype)]

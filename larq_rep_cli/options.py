@@ -134,15 +134,19 @@ def image_options(function: _F) -> _F:
     return preparation_options(click.option("--labels", type=PATH, help=text)(function))
 
 
-def calibration_options(function: _F) -> _F:
-    """The options of 8-bit integers; `calibrating` takes them."""
+def calibration_options(of_file: bool = False) -> Callable[[_F], _F]:
+    """The options of 8-bit integers, for a model or a file; `calibrating` takes them."""
     types = click.Choice(("float32", "int8", "uint8"))
+    text = (
+        "Images whose values give the ranges of the integers: a folder of images or of class folders, the training "
+        "part of scikit-learn's digits, or noise."
+    )
     options = [
         click.option(
             "--calibrate",
             metavar="FOLDER|digits|random",
-            help="Images whose values give the ranges of the integers: a folder of images or of class folders, the "
-            "training part of scikit-learn's digits, or noise.  [default: the training images of a run]",
+            required=of_file,
+            help=text if of_file else f"{text}  [default: the training images of a run]",
         ),
         click.option("--calibration-images", type=click.IntRange(min=1), help="How many of them.  [default: 100]"),
         click.option(
@@ -155,9 +159,13 @@ def calibration_options(function: _F) -> _F:
         click.option("--output-type", type=types, default="float32", show_default=True, help="Type of real outputs."),
         preparation_options,
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def seed_option(function: _F) -> _F:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     help="Compute what is not binary with 8-bit integers, where that is faster; --calibrate says on which images "
     "their ranges are measured.",
 )
-@options.calibration_options
+@options.calibration_options()
 @click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
 @click.option(
     "--mirrored-input",

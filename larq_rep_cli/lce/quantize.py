@@ -21,7 +21,7 @@ from larq_rep_cli.errors import refusing
 )
 @click.argument("file", type=options.PATH)
 @options.output_option("The .tflite file to write.")
-@options.calibration_options
+@options.calibration_options(of_file=True)
 @options.force_option
 @options.json_option
 def quantize(

@@ -300,8 +300,10 @@ def test_integers_without_a_scale():
         convert(model, inference_input_type=tf.uint8)
     with pytest.raises(ValueError, match="inference_output_type tf.int8: the output .* written by FULLY_CONNECTED"):
         convert(model, inference_output_type=tf.int8)
-    with pytest.raises(ValueError, match="there are no real numbers to replace, only uint8"):
-        convert(model_of(keras.Rescaling(1 / 255), dtype="uint8"), inference_input_type=tf.int8)
+    raw = model_of(keras.Rescaling(1 / 255), dtype="uint8")
+    with pytest.raises(ValueError, match="inference_input_type tf.int8: the model itself has uint8: leave it out"):
+        convert(raw, inference_input_type=tf.int8)
+    assert convert(raw, inference_input_type=tf.uint8)[0] == convert(raw)[0]
 
 
 # Images to measure ranges on

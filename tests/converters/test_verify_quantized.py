@@ -179,3 +179,21 @@ def test_ranges_are_those_of_training_or_measured():
     """Not both: the file of fake quantization computes in int8 already."""
     with pytest.raises(ValueError, match="int8: .* by the fake quantization in .*: leave int8 out"):
         convert(network(fake_args), int8=images())
+
+
+def test_weights_that_were_rounded_in_training():
+    """They are the file's, to the bit, whether activations are float or have measured ranges."""
+    image = tf.keras.Input((16, 16, 32))
+    model = randomize(tf.keras.Model(image, PerChannel(128, 3)(image)))
+    kernel = model.layers[1].kernel.numpy()
+    largest = np.abs(kernel).max(axis=(0, 1, 2))
+    expected = np.clip(np.round(kernel / (largest / 127)), -127, 127).transpose(3, 0, 1, 2)
+    x = np.random.default_rng(0).standard_normal((2, 16, 16, 32)).astype(np.float32)
+    for how in ({}, {"int8": x}):
+        content = convert(model, **how)[0]
+        flatbuffer = Flatbuffer(content)
+        op = next(op for op in flatbuffer.operators if op.name == "CONV_2D")
+        assert flatbuffer.dtype(op.outputs[0]) == ("int8" if how else "float32")
+        weights = op.inputs[1] if how else flatbuffer.producers[op.inputs[1]].inputs[0]
+        np.testing.assert_array_equal(flatbuffer.constant(weights), expected)
+        assert verify(model, content, x[:1], runtime="both").ok
