@@ -111,6 +111,10 @@ class _Call:
     def ratio(self, position: int = 0) -> float:
         return self.scale(self.op.inputs[position]) / self.steps
 
+    def same(self) -> bool:
+        """Whether scale and zero point of the output are those of the input."""
+        return self.ratio() == 1 and self.zero(self.op.inputs[0]) == self.zero(self.output)
+
     def clipped(self, centred: np.ndarray, bound: float | np.ndarray) -> Definition:
         """A result in steps of the output, from its zero point; the bound is beside half a step."""
         low, high = self.limits()
@@ -216,11 +220,15 @@ def _mul(call: _Call) -> Definition:
 
 
 def _mean(call: _Call) -> Definition:
-    """Kernels also round the zero point of the input in steps of the output: half a step more."""
+    """Kernels also round the zero point of the input in steps of the output: up to half a step more.
+
+    They divide the multiplier by the number of values less a power of two, and so may shift by one bit less.
+    """
     axes = tuple(int(axis) for axis in np.ravel(call.raw(1)))
-    mean = call.centred(0).mean(axis=axes).reshape(call.flatbuffer.shape(call.output))
-    same = call.ratio() == 1 and call.zero(call.op.inputs[0]) == call.zero(call.output)
-    return call.clipped(mean * call.ratio(), _FLOAT if same else 0.5 + _doubled(call.ratio()))
+    x = call.centred(0)
+    mean = x.mean(axis=axes).reshape(call.flatbuffer.shape(call.output))
+    twice = 2 * _doubled(call.ratio() * mean.size / x.size)
+    return call.clipped(mean * call.ratio(), twice if call.same() else 0.5 + twice)
 
 
 def _average_pool_2d(call: _Call) -> Definition:
@@ -245,6 +253,12 @@ def _scaled_below_zero(call: _Call, slope: np.ndarray | float, step: float) -> D
     x, steep = call.centred(0), call.ratio() * step
     bound = np.where(x >= 0, _doubled(call.ratio()), _doubled(steep))
     return call.clipped(np.where(x >= 0, x * call.ratio(), x * slope * steep), bound)
+
+
+def _leaky_relu(call: _Call) -> Definition:
+    """XNNPACK rounds both factors to multiples of 1 / 256."""
+    exact = _scaled_below_zero(call, 1.0, call.options.alpha)
+    return Definition(exact.values, exact.bound + 2.0**-9 * np.abs(call.centred(0)))
 
 
 def _of_real(function: Callable[[np.ndarray], np.ndarray], bound: float) -> Callable[[_Call], Definition]:
@@ -362,7 +376,7 @@ _KINDS: dict[str, Callable[[_Call], Definition]] = {
     "RELU6": lambda call: _requantized(call, 0, 6),
     "RELU_N1_TO_1": lambda call: _requantized(call, -1, 1),
     "PRELU": lambda call: _scaled_below_zero(call, call.centred(1), call.scale(call.op.inputs[1])),
-    "LEAKY_RELU": lambda call: _scaled_below_zero(call, 1.0, call.options.alpha),
+    "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _of_real(lambda x: 1 / (1 + np.exp(-x)), _FLOAT),
     "TANH": _of_real(np.tanh, _FLOAT),
     "HARD_SWISH": _hard_swish,

@@ -227,10 +227,10 @@ class ScaleComparison:
             return f"0 is none of its numbers, {low:.4g} to {high:.4g} in steps of {step:.4g}"
         if seen is None:
             return "it lacks the smallest and largest value in calibration"
-        op = self._flatbuffer.producers.get(tensor)
+        written = self._file.reference.producers.get(self._file.means[tensor])
         ends = [end for t in self._sharing[tensor] if (end := self._file.seen(t)) is not None]
         least, most = min(end[0] for end in ends), max(end[1] for end in ends)
-        if (op is not None and op.name in _FIXED) or (step == 1 and most - least < 1e-30):
+        if (written is not None and written.name in _FIXED) or (step == 1 and most - least < 1e-30):
             return ""  # A tensor of zeros may have any scale.
         covered = _COVERED.get(self._file.about.get("calibration", ""), 0.0)
         moved = step * (0.5 + _SLACK)  # so that 0 is one of its numbers

