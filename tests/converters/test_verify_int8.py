@@ -204,15 +204,16 @@ def test_faults_of_constants(files, kind, fault, stage, message):
     assert re.search(message, found[0].message), found[0]
 
 
-WRITERS = {
-    "QUANTIZE": "image",
-    "CONV_2D": "stem",
-    "DEPTHWISE_CONV_2D": "depthwise",
-    "CONCATENATION": "concatenate",
-    "FULLY_CONNECTED": "squeeze",
-    "MUL": "tf.math.multiply",
-    "TRANSPOSE_CONV": "transposed",
-}
+WRITERS = [
+    ("QUANTIZE", 0, "image"),
+    ("CONV_2D", 0, "stem"),
+    ("DEPTHWISE_CONV_2D", 0, "depthwise"),
+    ("CONCATENATION", 0, "concatenate"),
+    ("FULLY_CONNECTED", 0, "squeeze"),
+    ("MUL", 0, "tf.math.multiply"),
+    ("TRANSPOSE_CONV", 0, "transposed"),
+    ("FULLY_CONNECTED", -1, "logits"),
+]
 # The method "mse" may clip, so that the file does not tell of a clipped range, but the images do.
 RANGES = [
     ("minmax", dict(shift=3), "quantization"),
@@ -226,20 +227,20 @@ RANGES = [
 
 
 @pytest.mark.parametrize("calibration, change, stage", first_quick(RANGES, 2))
-@pytest.mark.parametrize("writer", WRITERS)
-def test_faults_of_ranges(files, writer, calibration, change, stage):
+@pytest.mark.parametrize("writer, number, layer", WRITERS)
+def test_faults_of_ranges(files, writer, number, layer, calibration, change, stage):
     """The bounds of a range are wrong, by scale or zero point, and all that follows from it is as wrong."""
     writers = {}
 
     def plant(file):
-        for tensor in file.change_range(file.op(writer).outputs[0], **change):
+        for tensor in file.change_range(file.op(writer, number).outputs[0], **change):
             writers[file.flatbuffer.producers[tensor].index] = tensor
 
     result = differences(files, plant, calibration, count=8)
     assert result.differences
     assert all(d.operator in writers and re.fullmatch(stage, d.stage) for d in result.differences), result.differences
     if len(writers) == 1:
-        assert {d.layer for d in result.differences} == {WRITERS[writer]}
+        assert {d.layer for d in result.differences} == {layer}
 
 
 def test_a_wrong_scale_of_quantize(files):
