@@ -154,20 +154,18 @@ class _Graph:
         operators = self.flatbuffer.operators
         while True:
             written = {self.writes[index] for index in chosen}
-            outside = {
-                index
-                for index in chosen
-                if operators[index].name in _INSIDE
-                and not (
-                    self.reads[index] <= written
-                    and self.readers[self.writes[index]]
-                    and chosen.issuperset(self.readers[self.writes[index]])
-                )
-            }
+            outside = {index for index in chosen if not self._may_join(index, chosen, written)}
             if not outside:
                 islands = self.components(chosen)
                 return set[int]().union(*(i for i in islands if any(operators[op].name in PRODUCTS for op in i)))
             chosen -= outside
+
+    def _may_join(self, index: int, chosen: Set[int], written: Set[int]) -> bool:
+        """Whether an operator may be in int8 if the chosen ones are, which write these tensors."""
+        name, readers = self.flatbuffer.operators[index].name, self.readers[self.writes[index]]
+        if name in FIXED_SCALE and any(self.flatbuffer.operators[r].name in SAME_SCALE for r in chosen & set(readers)):
+            return False  # Its output has one scale of its own and one of other tensors.
+        return name not in _INSIDE or bool(self.reads[index] <= written and readers and chosen >= set(readers))
 
 
 def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list[Kept]]:

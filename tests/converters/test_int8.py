@@ -209,6 +209,16 @@ class TestIslands:
             producer = Flatbuffer(content).producers.get(op.inputs[0])
             assert not (op.name == "QUANTIZE" and producer is not None and producer.name == "DEQUANTIZE")
 
+    def test_a_gate_has_the_scale_that_tflite_demands(self, free_borders):
+        """Next to a pool, which would give it that of its other tensors, it stays float."""
+        x = i = tf.keras.Input((8, 8, 4))
+        x = keras.Conv2D(8, 1, activation="sigmoid")(x)
+        x = keras.Concatenate()([keras.MaxPool2D(2)(x), keras.Conv2D(4, 2, 2)(x)])
+        model = tf.keras.Model(i, keras.Conv2D(4, 1)(x))
+        content, _ = converters.convert(model, int8=images((8, 8, 4)))
+        assert ("LOGISTIC", "float32") in types(content)
+        assert converters.verify(model, content, images((8, 8, 4), 1)).ok
+
     def test_what_costs_more_stays_float(self, network, monkeypatch):
         monkeypatch.setattr(islands, "_PASS", 1e9)
         content, report = converters.convert(network, int8=images((24, 24, 3)))
