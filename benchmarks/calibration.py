@@ -20,7 +20,7 @@ from int8 import every
 from rich.console import Console
 from rich.table import Table
 
-from larq_rep.converters import convert, lce, quantize
+from larq_rep.converters import convert, fold, lce, quantize
 from larq_rep.converters.int8 import CALIBRATIONS, islands
 from larq_rep.data import digits
 
@@ -39,7 +39,7 @@ def main() -> None:
         images, labels = digits("test", size)
         trained = digits("train", size)[0]
         taken = np.random.default_rng(0).permutation(len(trained))[:CALIBRATION_IMAGES]
-        content, _ = convert(model)
+        content, _ = fold(convert(model, fold=False, exact_int8=False)[0], int8=True)
         expected = lce.interpreter(content, use_indirect_bgemm=True).predict(images)
         right = (expected.argmax(1) == labels).mean()
         table.add_row(run, "nothing", "", f"{len(content) / 1000:.1f}", "", f"{right:.2%}", "", "", end_section=True)

@@ -27,7 +27,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from larq_rep.converters import convert, lce, quantize
+from larq_rep.converters import convert, fold, lce, quantize
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.inputs import random_inputs
 from larq_rep.converters.int8 import islands
@@ -151,9 +151,10 @@ def network(name: str, num_runs: int) -> dict:
     images = rng.standard_normal((IMAGES, *model.input_shape[1:])).astype(np.float32)
     calibrate_batch_norm(model, images)
     content, _ = convert(model)
-    chosen, report = quantize(content, images)
+    prepared, _ = fold(convert(model, fold=False, exact_int8=False)[0], int8=True)  # as `convert` does with `int8`
+    chosen, report = quantize(prepared, images)
     with every(islands.PRODUCTS):
-        files = [content, chosen, quantize(content, images)[0]]
+        files = [content, chosen, quantize(prepared, images)[0]]
     with standard_error():
         one, two = (
             fastest([delegated(file, threads, images[:1]) for file in files], num_runs, threads) for threads in (1, 2)

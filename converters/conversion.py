@@ -220,7 +220,7 @@ def convert(
         raise ConversionError([finding for finding in findings if finding.error])
     folded_away = 0
     if fold:
-        content, folding = fold_constants(content)
+        content, folding = fold_constants(content, int8=int8 is not None)
         folded_away = folding.folded_away
     if overflows := finite.audit_constants(Flatbuffer(content), graph):
         raise ConversionError(overflows)

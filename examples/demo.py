@@ -152,12 +152,12 @@ class Demo:
             if accuracy < TARGET:
                 self.missed.append(f"{name}: accuracy {accuracy:.2%} in {engine}, expected at least {TARGET:.0%}")
 
-    def quantize(self, name: str, training_images, images, labels) -> None:
+    def quantize(self, name: str, model, training_images, images, labels) -> None:
         """The accuracy on held-out images if what is real is int8, its ranges measured on images trained on."""
-        from larq_rep.converters import lce, quantize
+        from larq_rep.converters import convert, lce
 
         with self.step(f"{name}: int8, ranges on {len(training_images)} images"):
-            content, _ = quantize(self.contents[name], training_images)
+            content, _ = convert(model, int8=training_images)
             (OUT / f"{name}_int8.tflite").write_bytes(content)
             found = lce.interpreter(content).predict(images).argmax(axis=1)
         self.rows[name]["int8, bytes"] = f"{len(content):,}"
@@ -247,7 +247,7 @@ def main() -> int:
             demo.verify(name, model, images[:PROOF_IMAGES])
             answers[name] = demo.answers(name, model, images)
             demo.accuracy(name, answers[name], labels)
-            demo.quantize(name, training_images, images, labels)
+            demo.quantize(name, model, training_images, images, labels)
         histories = {name: training.read_metrics(OUT / name) for name in answers}
         plots.write(plots.history(histories), OUT / "training.png")
         draw_digits(OUT / "digits.png", images, labels, answers)

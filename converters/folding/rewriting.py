@@ -40,7 +40,7 @@ class FoldingReport:
         return asdict(self) | {"folded_away": self.folded_away}
 
 
-def fold(content: bytes) -> tuple[bytes, FoldingReport]:
+def fold(content: bytes, *, int8: bool = False) -> tuple[bytes, FoldingReport]:
     """Moves additions and multiplications of constants into the convolutions of a file.
 
     A constant for each channel commutes with the operators between it and a convolution: `(x + c) + y = (x + y) + c`
@@ -63,6 +63,8 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
 
     # Arguments
         content: The bytes of a `.tflite` file, of this package or of LCE's converter.
+        int8: Prepare the file for `quantize`: factors of channels that differ by more than four times stay in front of
+            a real-valued convolution or dense layer. Inside its weights they would cost int8 the smaller channels.
 
     # Returns
         The bytes of the folded file, the same ones if there is nothing to gain, and a `FoldingReport`.
@@ -73,20 +75,20 @@ def fold(content: bytes) -> tuple[bytes, FoldingReport]:
     flatbuffer = Flatbuffer(content)
     before = _counts(flatbuffer)
     try:
-        result, after = _fold(flatbuffer, content)
+        result, after = _fold(flatbuffer, content, int8)
     # Errors that a damaged option, type or shape leads to.
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
     return result, FoldingReport(len(content), len(result), before, _counts(after))
 
 
-def _fold(flatbuffer: Flatbuffer, content: bytes) -> tuple[bytes, Flatbuffer]:
+def _fold(flatbuffer: Flatbuffer, content: bytes, int8: bool) -> tuple[bytes, Flatbuffer]:
     if not all(op.outputs for op in flatbuffer.operators) or any(t.isVariable for t in flatbuffer.subgraph.tensors):
         return content, flatbuffer  # operators that act on a variable: their effect cannot be seen here
     while True:
         if not _leave_out_fills(flatbuffer):
             graph = ChannelGraph(flatbuffer)
-            if not _leave_out_factors(graph):
+            if not _leave_out_factors(graph, int8):
                 if (plan := offsets.best_plan(graph)) is None:
                     return content, flatbuffer
                 _add_elsewhere(graph, plan)
@@ -110,11 +112,11 @@ def _leave_out_fills(flatbuffer: Flatbuffer) -> bool:
     return bool(stored)
 
 
-def _leave_out_factors(graph: ChannelGraph) -> bool:
+def _leave_out_factors(graph: ChannelGraph, int8: bool) -> bool:
     """Leaves out clips and multiplications; returns whether there were any."""
     flatbuffer = graph.flatbuffer
     clips = {op.index for op in flatbuffer.operators if scales.needless_clip(graph, op)}
-    scaling = scales.best_scaling(graph)
+    scaling = scales.best_scaling(graph, int8)
     if not clips and not scaling.left_out:
         return False
     operators: list[schema.OperatorT] = []

@@ -10,7 +10,7 @@ Every float tensor `t` of the file may hold `t / s` instead, with a scale `s` fo
 | `PRELU`, `LEAKY_RELU`, `RELU` and max-pooling | `s`, if it is positive |
 | average pooling, `MEAN` over rows and columns, `TILE`, `CONCATENATION`, ... | its channels' scales, in the new order |
 | `LceQuantize` | none: a positive scale changes no sign |
-| `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | their weights take the scale of the input |
+| `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | their weights take the scale of the input, for int8 an even one |
 | `LceBconv2d`, `CONV_2D`, `DEPTHWISE_CONV_2D`, `FULLY_CONNECTED` | anything: multiplier or weights, and bias |
 | the others | none, and their input must have none |
 
@@ -38,6 +38,8 @@ _RELU = schema.ActivationFunctionType.RELU
 _CLIP = schema.ActivationFunctionType.RELU_N1_TO_1
 # Beyond these, constants divided by a factor would leave float32's range sooner or later.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-16, 2.0**16
+# Without their factors, channels that differ by more, and the weights by as much, would lose over two of int8's bits.
+_INT8_SPREAD = 4.0
 
 
 @dataclass
@@ -55,9 +57,13 @@ class Scaling:
     scales: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def best_scaling(graph: ChannelGraph) -> Scaling:
-    """Leaves out every multiplication that it can."""
+def best_scaling(graph: ChannelGraph, int8: bool = False) -> Scaling:
+    """Leaves out every multiplication that it can, for `int8` not those that a real-valued convolution's input needs.
+
+    There one scale holds for all channels of the input, and for all weights of an output channel.
+    """
     best = Scaling()
+    largest_spread = _INT8_SPREAD if int8 else np.inf
     for op in graph.flatbuffer.operators:
         vector = graph.vectors.get(op.index)
         if op.name != "MUL" or vector is None or not graph.plain(op):
@@ -70,7 +76,7 @@ def best_scaling(graph: ChannelGraph) -> Scaling:
         if (sources := _sources(graph, op)) and not sources.keys() & best.convolutions.keys():
             tried.append(best.convolutions | {index: 1 / factor for index, factor in sources.items()})
         for convolutions in tried:
-            scales = _propagate(graph, left_out, convolutions)
+            scales = _propagate(graph, left_out, convolutions, largest_spread)
             scaling = None if scales is None else Scaling(left_out, convolutions, scales)
             if scaling is not None and not _loses_levels(graph, scaling):
                 best = scaling
@@ -168,7 +174,7 @@ def _has_weights(graph: ChannelGraph, op: Operator) -> bool:
 
 
 def _propagate(
-    graph: ChannelGraph, left_out: frozenset[int], convolutions: dict[int, np.ndarray]
+    graph: ChannelGraph, left_out: frozenset[int], convolutions: dict[int, np.ndarray], largest_spread: float
 ) -> dict[int, np.ndarray] | None:
     """The scale of each tensor, or `None` if there is one where there must be none."""
     scales: dict[int, np.ndarray] = {}
@@ -188,6 +194,9 @@ def _propagate(
                     graph.flatbuffer.shape(op.inputs[1])[-1] == graph.width(op.inputs[0])
                 )
                 if not fits or not _has_weights(graph, op) or data != [op.inputs[0]]:
+                    return None
+                size = np.abs(scales[op.inputs[0]])
+                if size.max() > largest_spread * size.min():
                     return None
             elif op.name == "LceQuantize":
                 if not positive:

@@ -47,6 +47,7 @@ from larq_rep.converters import float_weights, loading, metadata
 from larq_rep.converters.audit import audit_model
 from larq_rep.converters.conversion import ConversionError, convert, without_mirror
 from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.folding import fold
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
 from larq_rep.converters.runtime import delegate_errors, needed_runtime
@@ -184,8 +185,8 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
 
 def _int8_file(model: tf.keras.Model, content: bytes, graph: FrozenGraph) -> tuple[bytes, Int8File]:
     """A fresh float conversion, folded as the file is, and the file beside it."""
-    for folded in (True, False):
-        reference, _ = convert(model, allow_float=True, exact_int8=False, fold=folded)
+    unfolded, _ = convert(model, allow_float=True, exact_int8=False, fold=False)
+    for reference in (fold(unfolded, int8=True)[0], fold(unfolded)[0], unfolded):
         file = Int8File(content, reference, graph)
         if file.operators:
             break

@@ -143,6 +143,22 @@ LAYERS = {
 }
 
 
+def test_channels_of_all_sizes(free_borders):
+    """Folding leaves the factors that even out the channels in front of a convolution: one scale holds for all."""
+    sizes = np.geomspace(1, 400, 16).astype(np.float32)
+    i = tf.keras.Input((8, 8, 16))
+    norm = keras.BatchNormalization()
+    x = keras.MaxPool2D(2)(keras.ReLU()(norm(i)))
+    model = tf.keras.Model(i, keras.Conv2D(8, 1)(x))
+    norm.set_weights([np.ones(16), np.full(16, 0.1), np.zeros(16), sizes**2])
+    x = images((8, 8, 16)) * sizes
+    content, report = converters.convert(model, int8=x)
+    assert report.int8.operators == 1
+    expected = model.predict(x, verbose=0)
+    assert np.abs(runs(content, x) - expected).mean() < 0.02 * np.abs(expected).mean()
+    assert converters.verify(model, content, x[:2]).ok
+
+
 def squeeze_and_excite(x):
     y = keras.GlobalAvgPool2D(keepdims=True)(x)
     y = keras.Conv2D(x.shape[-1], 1, activation="sigmoid")(keras.Conv2D(4, 1, activation="relu")(y))
