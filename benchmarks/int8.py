@@ -4,16 +4,18 @@
 
 Single operators have integers as inputs and outputs. Of each network there are three files: float, with the operators
 in int8 that the rule chooses, and with all convolutions and dense layers in int8. All files and engines take turns;
-figures are tenth percentiles, as other programs disturb the slower runs.
+figures are tenth percentiles, and with one thread the time of its processor, as other programs disturb the rest.
 """
 
 import argparse
 import json
 import os
 import platform
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,20 +114,22 @@ def single(shapes: list[tuple[int, ...]], layer: tf.keras.layers.Layer) -> tuple
         return content, quantize(content, images, **integers)[0]
 
 
+def fastest(runs: list[Callable[[], object]], num_runs: int, threads: int = 1) -> np.ndarray:
+    """Seconds of each, by turns: the tenth percentile, of one thread the time of the processor."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    return np.percentile(measure(runs, 5, num_runs, clock=clock), 10, axis=0)
+
+
 def operators(num_runs: int) -> list[dict]:
+    engines = {"tflite": stock, "lce": by_lce, "lce_xnnpack": partial(by_lce, use_xnnpack=True)}
     rows = []
     for name, shapes, layer in SINGLE:
         files = single(shapes, layer)
-        with standard_error():
-            engines = [open_(file) for open_ in (stock, by_lce) for file in files]
-            engines += [by_lce(file, use_xnnpack=True) for file in files]
-        seconds = np.percentile(measure(engines, 5, num_runs), 10, axis=0)
-        rows.append({"operator": name, "float_us": 1e6 * seconds[0], "int8_us": 1e6 * seconds[1]})
-        rows[-1] |= {
-            "times": seconds[0] / seconds[1],
-            "lce": seconds[2] / seconds[3],
-            "lce_xnnpack": seconds[4] / seconds[5],
-        }
+        rows.append({"operator": name})
+        for engine, opened in engines.items():
+            with standard_error():
+                seconds = fastest([opened(file) for file in files], num_runs)
+            rows[-1][engine] = [1e6 * s for s in seconds]
     return rows
 
 
@@ -137,7 +141,7 @@ def passes(num_runs: int) -> tuple[float, float]:
     with every(()), standard_error():
         ends = [{"inference_output_type": tf.int8}, {"inference_input_type": tf.int8}]
         files = [content, *(quantize(content, np.ones(shape, np.float32), **types)[0] for types in ends)]
-        alone, *longer = np.percentile(measure([stock(file) for file in files], 5, num_runs), 10, axis=0)
+        alone, *longer = fastest([stock(file) for file in files], num_runs)
     return tuple((seconds - alone) / np.prod(shape) for seconds in longer)
 
 
@@ -151,11 +155,10 @@ def network(name: str, num_runs: int) -> dict:
     with every(islands.PRODUCTS):
         files = [content, chosen, quantize(content, images)[0]]
     with standard_error():
-        runs = [delegated(file, threads, images[:1]) for threads in (1, 2) for file in files]
-        engines = [lce.interpreter(file, use_indirect_bgemm=True, use_xnnpack=True) for file in (content, chosen)]
-        runs += [lambda engine=engine: engine.interpreter.predict([images[:1]]) for engine in engines]
-        seconds = np.percentile(measure(runs, 5, num_runs), 10, axis=0)
-    one, two, lces = seconds[:3], seconds[3:6], seconds[6:]
+        one, two = (
+            fastest([delegated(file, threads, images[:1]) for file in files], num_runs, threads) for threads in (1, 2)
+        )
+        lces = fastest([by_lce(file, use_xnnpack=True) for file in files[:2]], num_runs)
     return {
         "network": name,
         "kB": [len(content) // 1000, len(chosen) // 1000],
@@ -194,8 +197,8 @@ def main() -> None:
         "operator", "float, us", "int8, us", "times faster", "LCE", "LCE + XNNPACK", title="Alone, one thread"
     )
     for row in alone:
-        times = [f"{row[key]:.2f}" for key in ("times", "lce", "lce_xnnpack")]
-        table.add_row(row["operator"], f"{row['float_us']:.1f}", f"{row['int8_us']:.1f}", *times)
+        times = [f"{row[engine][0] / row[engine][1]:.2f}" for engine in ("tflite", "lce", "lce_xnnpack")]
+        table.add_row(row["operator"], *(f"{us:.1f}" for us in row["tflite"]), *times)
     console.print(table)
     console.print(f"QUANTIZE {1e9 * quantizing:.3f} ns for a value, DEQUANTIZE {1e9 * dequantizing:.3f} ns")
     columns = ("ms", "times faster", "if all in int8")

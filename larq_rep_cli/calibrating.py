@@ -36,7 +36,7 @@ class Calibration(NamedTuple):
         """Refuses options that have no meaning without 8-bit integers."""
         given = [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value is not None]
         if given:
-            raise click.UsageError(f"{' and '.join(given)} choose the ranges of --int8: give that as well.")
+            raise click.UsageError(f"--int8 is missing, which takes {' and '.join(given)}.")
 
     @property
     def method(self) -> str:

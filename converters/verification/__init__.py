@@ -14,8 +14,9 @@ its sign, and in an untrained network one flip changes everything behind it. Her
    with the zero of the model's value as a function of the popcount.
 4. **Outputs** of this forced run must agree to rounding.
 5. **Delegate.** So far this proves LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
-   front of LCE's operators and the exact ones around them, and must give the same bits; and the outputs of the whole
-   file must agree up to the rounding of the real-valued operators, which are TFLite's.
+   front of LCE's operators and the exact ones around them, and must give the same bits, also for the integers of
+   QUANTIZE and DEQUANTIZE beside them; and the outputs of the whole file must agree up to the rounding of the
+   real-valued operators, which are TFLite's.
 
 An ordinary run of an untrained model may still differ by far: sums of exactly 0 are frequent there, and
 at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says

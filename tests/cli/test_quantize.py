@@ -186,11 +186,37 @@ def test_ends_of_integers(dtype, files, pictures, tmp_path):
 # What is refused
 
 
+def test_verify_proves_it_and_says_what_int8_costs(files, tmp_path):
+    model, file = files
+    path = tmp_path / "a.tflite"
+    run("quantize", file, "-o", path, "--calibrate", "digits")
+    result = run("verify", model, path, "--digits", "--proof-images", 2)
+    assert result.exit_code == 0, result.output
+    assert f"{path} computes what {model} computes, rounded to int8: 1 binary convolutions" in result.output
+    assert re.search(
+        r"int8: \d operators; beside float, outputs change by up to \d+\.\d% of the largest, .* of the largest outputs "
+        r"stay, .* of the binary activations flip; signal to noise at least \d+ dB, at ",
+        result.output,
+    )
+    report = json.loads(run("verify", model, path, "--json").stdout)
+    assert report["ok"] and report["int8"]["agreement"] is not None
+    # Nothing is wrong with the file.
+    assert any("these images are not like those" in note for note in report["notes"])
+    flatbuffer = Flatbuffer(path.read_bytes())
+    op = next(op for op in flatbuffer.operators if op.name == "CONV_2D")
+    bias = flatbuffer.constant(op.inputs[2]).copy()
+    bias[5] += 2
+    flatbuffer.set_constant(op.inputs[2], bias)
+    path.write_bytes(flatbuffer.pack())
+    result = run("verify", model, path)
+    assert result.exit_code == 1 and "the bias of channel 5 is" in result.output
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         (["--int8"], "Which images show what values .* --calibrate FOLDER .with images., digits or random"),
-        (["--calibrate", "digits", "--resize", "9"], "--calibrate and --resize choose the ranges of --int8"),
+        (["--calibrate", "digits", "--resize", "9"], "--int8 is missing, which takes --calibrate and --resize"),
         (["--int8", "--calibrate", "digits", "--float-weights", "float16"], "leave one of both out"),
         (["--int8", "--calibrate", "nowhere"], "--calibrate: nowhere is not a folder"),
         (["--int8", "--calibrate", "digits", "--calibration-images", "0"], "0 is not in the range"),

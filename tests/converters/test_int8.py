@@ -338,8 +338,8 @@ class TestFile:
         assert types(content) == types(again)
         assert np.array_equal(runs(content, x), runs(again, x))
         assert (found.operators, found.islands, found.images) == (report.int8.operators, report.int8.islands, 8)
-        about = converters.describe(again).metadata["int8"]
-        assert (about["calibration"], about["images"]) == ("mse", 8)
+        ends = [[float(x.min()), float(x.max())]]
+        assert converters.describe(again).metadata["int8"] == {"calibration": "mse", "images": 8, "inputs": ends}
 
     def test_report(self, network, free_borders):
         x = images((24, 24, 3))

@@ -4,6 +4,7 @@ import functools
 import re
 
 import larq as lq
+import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -329,3 +330,45 @@ def test_a_wrong_model_is_found_at_the_operator_of_the_file(files):
     result = verify(other, contents["mse"], images(), runtime="lce")
     op = File(contents["mse"], contents["float"]).op("LceBconv2d")
     assert (result.differences[0].layer, result.differences[0].operator) == ("binary", op.index)
+
+
+# The delegate
+
+
+@pytest.fixture(scope="module")
+def shortcut():
+    """A network whose float sums are made of integers and become integers again, and its file."""
+    signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    x = image = tf.keras.Input((16, 16, 3))
+    x = shortcut = keras.Conv2D(32, 3, 2, "same", name="stem")(x)
+    x = lq.layers.QuantConv2D(32, 3, padding="same", pad_values=1, name="binary", **signs)(x)
+    x = keras.Add(name="sum")([keras.BatchNormalization()(x), shortcut])
+    x = keras.Conv2D(16, 1, name="transition")(x)
+    model = randomize(tf.keras.Model(image, keras.GlobalAveragePooling2D()(x)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(islands, "choose", lambda file: ({op.index for op in file.operators if op.name in PRODUCTS}, []))
+        return model, convert(model, int8=images(8, 1))[0]
+
+
+@pytest.mark.parametrize("wrong", ["results", "integers", "nothing"])
+def test_integers_in_the_passes_of_the_delegate(shortcut, monkeypatch, wrong):
+    """Wrong only where QUANTIZE or DEQUANTIZE is fused with other operators."""
+
+    class Wrong(larq_rep_runtime.Interpreter):
+        def invoke(self, arrays):
+            fused = len(self.inputs) == 1 and self.inputs[0]["dtype"] == np.int8
+            if fused and wrong == "integers":
+                arrays = [array + np.int8(1) for array in arrays]
+            results = super().invoke(arrays)
+            return [r ^ (fused and wrong == "results") if r.dtype == np.int8 else r for r in results]
+
+    monkeypatch.setattr(larq_rep_runtime, "Interpreter", Wrong)
+    model, content = shortcut
+    result = verify(model, content, images(1), runtime="delegate")
+    if wrong == "nothing":
+        assert result.ok and result.engines["delegate"].bit_equal
+        return
+    (difference,) = result.differences
+    assert (difference.stage, difference.image) == ("delegate", 0)
+    assert "(QUANTIZE), where QUANTIZE or DEQUANTIZE is part of its pass" in str(difference)
+    assert not result.engines["delegate"].bit_equal and result.engines["lce"].bit_equal
