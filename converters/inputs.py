@@ -68,6 +68,11 @@ def in_batches(
         several = False  # It has as many batches as there are inputs.
     if isinstance(inputs, np.ndarray | tf.Tensor | Mapping) or several:
         return runs(cast(Inputs, inputs))
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable):
+        raise IncomparableError(
+            "Expected images as an array, for several inputs a list or dictionary of arrays, or batches of these, "
+            f"found {inputs!r:.80}. larq_rep.data.image_folder reads a folder."
+        )
     found = []
     for batch in inputs:
         single = isinstance(batch, np.ndarray | tf.Tensor)

@@ -30,7 +30,7 @@ class Quantization:
 
     # Attributes
         calibration: How ranges were chosen from the values on the images.
-        images: Number of images (runs of the file).
+        images: Number of images (or whatever the file takes).
         operators: Number of convolutions and dense layers in int8.
         kept: The convolutions and dense layers that stay float.
         islands: Number of sets of connected operators in int8.
@@ -141,6 +141,7 @@ def quantized_file(
         histograms = collect(content, tensors, runs, progress)
     except ValueError as error:
         raise QuantizationError(str(error)) from error
+    count = sum(len(arrays[0]) for arrays in runs)
     report = {
         "operators": sum(flatbuffer.operators[index].name in islands.PRODUCTS for index in chosen),
         "islands": islands.count(flatbuffer, chosen),
@@ -150,13 +151,13 @@ def quantized_file(
     flatbuffer.drop_unused_buffers()
     # Of every input, the smallest and the largest number: other images may tell nothing about the ranges.
     ends = [(min(x.min() for x in each), max(x.max() for x in each)) for each in zip(*runs, strict=True)]
-    about = {"calibration": calibration, "images": len(runs), "inputs": [[float(x) for x in each] for each in ends]}
+    about = {"calibration": calibration, "images": count, "inputs": [[float(x) for x in each] for each in ends]}
     metadata.add_values(flatbuffer, {"int8": about})
     result = integer_ends.with_types(flatbuffer.pack(), input_type, output_type)
     change, mean_change, agreement = _changes(content, result, runs)
     return result, Quantization(
         calibration=calibration,
-        images=len(runs),
+        images=count,
         kept=kept,
         size_before=len(content),
         size_after=len(result),

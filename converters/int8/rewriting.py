@@ -121,6 +121,11 @@ class Rewriting:
         flatbuffer.subgraph.outputs = np.array(results, np.int32)
         for name in ("operators", "producers", "consumers"):
             flatbuffer.__dict__.pop(name, None)
+        # What several operators shared may be read by none any more.
+        used = {*flatbuffer.inputs, *flatbuffer.outputs, *flatbuffer.producers, *flatbuffer.consumers}
+        for number, tensor in enumerate(tensors):
+            if number not in used:
+                tensor.buffer = 0
 
     def _inputs(self, op: Operator, constants: Mapping[int, np.ndarray | None]) -> list[int]:
         found = [t if constants[t] is not None or t < 0 else self._as_int8(t) for t in op.inputs]

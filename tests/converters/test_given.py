@@ -325,3 +325,11 @@ def test_mirrored_images_are_given_as_the_model_takes_them():
     x = images(4, 12, 14, 3) / 255.0
     plain, mirrored = (convert(model, int8=x, mirrored_input=mirrored)[1].int8 for mirrored in (False, True))
     assert (plain.change, plain.mean_change) == pytest.approx((mirrored.change, mirrored.mean_change), rel=1e-4)
+
+
+@pytest.mark.parametrize("given", [True, "photos"])
+def test_what_is_no_images(given):
+    with pytest.raises(
+        ValueError, match=f"Expected images as an array, .* found {given!r}. .*image_folder reads a folder"
+    ):
+        convert(model_of(), int8=given)

@@ -338,6 +338,24 @@ class TestFile:
         values = flatbuffer.constant(op.inputs[1]).astype(np.float32) * step.reshape(-1, 1, 1, 1)
         np.testing.assert_array_equal(values, np.moveaxis(kernel.astype(np.float32), -1, 0))
 
+    def test_shared_weights(self, free_borders):
+        """The float ones do not stay in the file when all that read them are in int8."""
+        a, b = keras.Input((6, 6, 16)), keras.Input((6, 6, 16))
+        layer = keras.Conv2D(64, 3)
+        model = tf.keras.Model([a, b], [layer(a), layer(b)])
+        content, report = converters.convert(model, int8=[images((6, 6, 16)), images((6, 6, 16), seed=1)])
+        assert report.int8.operators == 2
+        assert not [c for c in converters.describe(content).constants if c == "float32"]
+
+    def test_batches_of_a_file(self, free_borders):
+        """Images count, not runs."""
+        image = keras.Input((6, 6, 16), 4)
+        model = tf.keras.Model(image, keras.Dense(3)(keras.Flatten()(image)))
+        x = images((6, 6, 16))
+        content, report = converters.convert(model, int8=x)
+        assert report.int8.images == 8 and converters.describe(content).metadata["int8"]["images"] == 8
+        assert converters.verify(model, content, x).int8.operators
+
     def test_quantize_of_a_file(self, network, free_borders):
         """`quantize` makes of the float file what `convert` makes of the model."""
         x = images((24, 24, 3))
