@@ -173,6 +173,15 @@ def test_signs_between_layers():
     check(randomize(tf.keras.Model(i, x)), 9)
 
 
+def test_batch_and_shared_layer():
+    i, layer = tf.keras.Input((4, 5, 32), 3), up(32, padding="same")
+    model = randomize(tf.keras.Model(i, BN()(layer(layer(i)))))
+    content, report = convert(model)
+    assert report.bitpacked == 8
+    result = verify(model, content, images(model, 3))
+    assert result.ok and result.images == 1, result.differences
+
+
 # What is wrong fails
 
 
