@@ -246,7 +246,10 @@ class _Rewriting(GraphCopy):
             raise _NotLoweredError("zeros pad the map, and are no level of its quantizer; use padding='valid'")
         if planes.padding == 0:
             if not window.as_same:
-                raise _NotLoweredError("its zero padding is explicit, and LCE packs that of padding='same' only")
+                raise _NotLoweredError(
+                    "its zero padding is explicit, and LCE packs that of padding='same' only; use that or 'valid', or in "
+                    "a transposed layer a kernel of the size of its strides"
+                )
             convolution.attr["padding"].s = b"SAME"
             return signs
         prefix = f"{convolution.name}/padding"
