@@ -247,8 +247,8 @@ class _Rewriting(GraphCopy):
         if planes.padding == 0:
             if not window.as_same:
                 raise _NotLoweredError(
-                    "its zero padding is explicit, and LCE packs that of padding='same' only; use that or 'valid', or in "
-                    "a transposed layer a kernel of the size of its strides"
+                    "its zero padding is explicit, and LCE packs that of padding='same' only; use that or 'valid', and "
+                    "in a transposed layer a kernel of the size of its strides"
                 )
             convolution.attr["padding"].s = b"SAME"
             return signs
