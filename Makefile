@@ -64,6 +64,7 @@ format: install
 
 bench: install $(ZOO_INSTALLED)
 	$(BIN)/python benchmarks/bench.py
+	$(ZOO_VENV)/bin/python benchmarks/sizes.py
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/int8.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet

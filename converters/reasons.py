@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_rep.converters import matching
 from larq_rep.converters.control_flow import BRANCHES, LOOPS
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.tensors import inputs_first, laid_out, resolve
@@ -75,7 +76,8 @@ def why_kernel(site: Site, kernel: np.ndarray) -> str:
     """What is wrong with the binary weights of a convolution, or nothing."""
     kernel = inputs_first(site.node, kernel)
     if reason := why_weights(kernel):
-        if site.kind == "transposed convolution" and not why_weights(kernel.swapaxes(2, 3)):
+        transposed = site.kind == "transposed convolution"
+        if transposed and matching.two_valued(kernel.swapaxes(2, 3)) and not matching.two_valued(kernel):
             return (
                 "its weights have a scale for each input channel (the last axis of a transposed kernel), and LCE needs "
                 "one for each output channel; use kernel_quantizer='ste_sign' and a batch normalization behind"

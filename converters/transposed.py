@@ -85,7 +85,9 @@ class _Splitting(BorderedCopy):
         if not marked and data.op.type in SHAPES:
             x = self._signed_again(x)
         common = [np.max([w.padding for _, w in filter(None, phases)], axis=0).tolist() for phases in axes]
-        around = self._signed_again(self._padded(f"{node.name}/padding", x, common, 1)) if np.any(common) else x
+        around = x
+        if np.any(common) and not marked:
+            around = self._signed_again(self._padded(f"{node.name}/padding", x, common, 1))
         names: list[list[str]] = [[] for _ in axes[0]]
         for (i, rows), (j, columns) in itertools.product(*map(enumerate, axes)):
             name = f"{node.name}/phase_{i}_{j}"

@@ -12,7 +12,7 @@ from support import first_quick, images, randomize
 from larq_rep.converters import ConversionError, convert, graph, transposed, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.lce import interpreter
-from larq_rep.quantizers import ScaledBinary, TernaryInput
+from larq_rep.quantizers import ResidualSigns, ScaledBinary, TernaryInput
 
 keras, quant = tf.keras.layers, lq.layers
 BOTH = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
@@ -173,6 +173,15 @@ def test_signs_between_layers():
     check(randomize(tf.keras.Model(i, x)), 9)
 
 
+def test_batch_and_shared_layer():
+    i, layer = tf.keras.Input((4, 5, 32), 3), up(32, padding="same")
+    model = randomize(tf.keras.Model(i, BN()(layer(layer(i)))))
+    content, report = convert(model)
+    assert report.bitpacked == 8
+    result = verify(model, content, images(model, 3))
+    assert result.ok and result.images == 1, result.differences
+
+
 # What is wrong fails
 
 
@@ -264,6 +273,7 @@ STAYS = {
     "channels first": (up(data_format="channels_first"), "channels_last"),
     "scale of input channels": (up(kernel_quantizer="magnitude_aware_sign"), "a scale for each input channel"),
     "zeros": (up(kernel_quantizer=zeros), "weights are exactly 0"),
+    "levels without a border of 0": (up(input_quantizer=ResidualSigns(2)), "a kernel of the size of its strides"),
     "spelling": (up(input_quantizer=tf.sign), "a form LCE does not recognise"),
 }
 
