@@ -380,9 +380,11 @@ def test_random_graph(seed, with_integers):
     check_batch(content, x)
 
 
-@pytest.mark.parametrize("seed", [3, 13, 14, 100])
-def test_random_graph_whose_steps_take_turns(seed):
-    content, x = random_graph(np.random.default_rng(seed), 96, 80)
+@pytest.mark.parametrize(
+    ("seed", "with_integers"), [(3, False), (13, False), (14, False), (100, False), (208, True), (219, True)]
+)
+def test_random_graph_whose_steps_take_turns(seed, with_integers):
+    content, x = random_graph(np.random.default_rng(seed), 96, 80, with_integers)
     expected = lce.interpreter(content, use_indirect_bgemm=True).interpreter.predict([x])
     for threads in (1, 2):
         for one, other in zip(graphs.run(content, x, threads), expected, strict=True):
