@@ -5,7 +5,8 @@
 Cycles: the delegate's partitions of a file run once on an emulated AArch64, on one thread. A plugin of the emulator
 counts how often each block of instructions runs. llvm-mca gives the reciprocal throughput B of the hot blocks: cycles
 of a repetition in the steady state, by its models of Cortex-A72 and of Neoverse N1 (the server core of Cortex-A76). A
-network takes sum(runs * B) cycles, if every access hits the first cache and no branch is mispredicted.
+network takes sum(runs * B) cycles, if every access hits the first cache and no branch is mispredicted. Operators that
+the delegate does not take are not run.
 
 Memory traffic: cachegrind runs the same plan on x86-64 with the portable kernels and NEON's tiles, once with and once
 without the inference. The difference of the misses of the last cache counts. Lines missed by writes are read, too, and
