@@ -9,7 +9,10 @@ static uint32_t count_bits(uint32_t x) {
   return ((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
 }
 
-enum { LANES = 4, PIXELS = 2 };
+#ifndef PORTABLE_PIXELS /* the benchmark of memory traffic builds it with the tiles of NEON */
+#define PORTABLE_PIXELS 2
+#endif
+enum { LANES = 4, PIXELS = PORTABLE_PIXELS };
 
 static void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                  int32_t *acc, size_t acc_stride) {
