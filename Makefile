@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]) \
+C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench examples,runtime/$(folder)/*.[ch]) \
   $(foreach folder,runtime/src/main/cpp native/include host,android_demo/$(folder)/*.[ch]))
 
 # larq_zoo limits TensorFlow's version, so it has its own environment.

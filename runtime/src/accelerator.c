@@ -243,14 +243,15 @@ bool larq_rep_litert_install(void *library) {
   }
   const struct header *found = &(*cpu)->header;
   const struct definition *ours = NULL;
-  if (memcmp(found, &LiteRtAcceleratorImpl.header, sizeof *found) == 0) ours = &LiteRtAcceleratorImpl;
+  if (found->major == 1 && found->size >= sizeof **cpu) ours = &LiteRtAcceleratorImpl;
   /* 2.1.4 and 2.1.5 have the number of 2.1.6, but a function more. */
   if (memcmp(found, &definition_2_1_6.header, sizeof *found) == 0 && !(*cpu)->metrics[0]) ours = &definition_2_1_6;
   if (!ours) {
-    fprintf(stderr,
-            "larq-rep: this LiteRT defines accelerators by version %d.%d.%d, in %d bytes; expected version 1.0.0 in "
-            "%zu, as in LiteRT 2.2 and 2.3, or the definition of 2.1.6. Use one of these, or LiteRT's Interpreter.\n",
-            found->major, found->minor, found->patch, found->size, sizeof **cpu);
+    fprintf(
+        stderr,
+        "larq-rep: this LiteRT defines accelerators by version %d.%d.%d, in %d bytes; expected version 1 in at least "
+        "%zu, as in LiteRT 2.2 and 2.3, or the definition of 2.1.6. Use one of these, or LiteRT's Interpreter.\n",
+        found->major, found->minor, found->patch, found->size, sizeof **cpu);
     return false;
   }
   if (*gpu && *gpu != ours) {

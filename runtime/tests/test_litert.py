@@ -1,7 +1,9 @@
 """LiteRT's CompiledModel with the delegate, on stock wheels."""
 
+import ctypes
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import graphs
@@ -10,6 +12,7 @@ import pytest
 import support
 import venvs
 from flatbuffers import flexbuffers
+from larq_rep_runtime import delegate_path
 
 import larq_rep.zoo
 from larq_rep.converters import convert
@@ -99,3 +102,94 @@ def test_large_network(name, python, tmp_path):
     model = larq_rep.zoo.get_model(name, input_shape=(96, 96, 3))
     (tmp_path / f"{name}.tflite").write_bytes(convert(support.randomize(model))[0])
     check(python, "networks", tmp_path)
+
+
+@pytest.mark.parametrize("wheel", ["newest", "2.2", pytest.param("2.1.6", marks=pytest.mark.slow)])
+def test_c_program(wheel, folder, tmp_path, request):
+    """The example, compiled and linked to the wheel's library."""
+    python = python_of(wheel, request)
+    litert = next(python.parents[1].glob("lib/python*/site-packages/ai_edge_litert"))
+    places = [
+        f"{option}{place}" for place in (litert, Path(delegate_path()).parent) for option in ("-L", "-Wl,-rpath,")
+    ]
+    libraries = ["-l:liblarq_rep_delegate.so", "-lLiteRt", "-ldl"]
+    source, program = RUNTIME / "examples" / "compiled_model.c", tmp_path / "compiled_model"
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", "-o", program, source, *places, *libraries], check=True)
+
+    def run(file):
+        x = np.load(folder / "x.npy").tobytes()
+        return subprocess.run([program, folder / f"{file}.tflite"], input=x, capture_output=True)
+
+    assert run("network").stdout == np.load(folder / "y.npy").tobytes()
+    refused = run("damaged")
+    assert refused.returncode == 1 and b"larq-rep: operator 1 (LceBconv2d)" in refused.stderr
+
+
+STANDIN = """
+static struct {{ unsigned short header[4]; void *functions[24]; }} definition = {{ {{ {header} }}, {{ {functions} }} }};
+void *LiteRtStaticLinkedAcceleratorCpuDef = &definition, *LiteRtStaticLinkedAcceleratorGpuDef = {gpu};
+void LiteRtWrapDelegate(void) {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "functions", "gpu", "words"),
+    [
+        ("200, 1", "0", "0", ""),
+        ("1", "0", "0", ""),
+        ("208, 1, 1", "0", "0", ""),
+        ("208, 2, 1", "0", "0", "version 2.1.0, in 208 bytes; expected version 1 in at least 200, as in LiteRT 2.2"),
+        ("192, 1", "0", "0", "in 192 bytes"),
+        ("2", "0", "0", "in 2 bytes"),
+        # 2.1.4 and 2.1.5, whose number is that of 2.1.6.
+        ("1", "0, 0, 0, 0, 0, &definition", "0", "or the definition of 2.1.6"),
+        ("200, 1", "0", "&definition", "has a GPU accelerator"),
+        (None, None, None, "has no place for an accelerator"),
+    ],
+)
+def test_installs_only_in_known_runtimes(header, functions, gpu, words, tmp_path, capfd):
+    source = "" if header is None else STANDIN.format(header=header, functions=functions, gpu=gpu)
+    (tmp_path / "standin.c").write_text(source)
+    command = ["cc", "-shared", "-fPIC", "-o", tmp_path / "standin.so", tmp_path / "standin.c"]
+    subprocess.run(command, check=True)
+    standin = ctypes.CDLL(tmp_path / "standin.so")
+    install = ctypes.CDLL(delegate_path()).larq_rep_litert_install
+    install.restype = ctypes.c_bool
+    assert install(ctypes.c_void_p(standin._handle)) == (not words)
+    said = capfd.readouterr().err
+    assert (words in said and said.startswith("larq-rep: ")) if words else not said
+    if header is not None:
+        slot = ctypes.c_void_p.in_dll(standin, "LiteRtStaticLinkedAcceleratorGpuDef").value
+        assert (slot is not None) == (not words or gpu != "0")
+
+
+@pytest.mark.parametrize("header", [(152, 2, 0, 0), (144, 1, 9, 0), (0, 0, 0, 0)])
+def test_refuses_unknown_functions(header, capfd):
+    """The delegate touches none of them: they are no functions."""
+    definition = (ctypes.c_void_p * 25).in_dll(ctypes.CDLL(delegate_path()), "LiteRtAcceleratorImpl")
+    create = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)(definition[5])
+    table = (ctypes.c_uint16 * 300)(*header)
+    assert create(ctypes.addressof(table), None, None, None, None) != 0
+    size, major, minor, _ = header
+    assert f"of version {major}.{minor}.0, in {size} bytes; expected version 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (None, "LiteRT, which is not installed: pip install 'ai-edge-litert>=2.2'"),
+        ("2.1.0", "The CompiledModel of LiteRT 2.1.0 takes no delegate; 2.1.6, 2.2 and 2.3 do"),
+        ("9.0.0", "LiteRT 9.0.0 does not take the delegate into its environment; 2.1.6, 2.2 and 2.3 do"),
+    ],
+)
+def test_refuses_other_versions(version, words, tmp_path):
+    """A new one when its environment has not taken the delegate."""
+    package, code = tmp_path / "ai_edge_litert", "import larq_rep_runtime; larq_rep_runtime.litert_environment()"
+    package.mkdir()
+    if version is None:
+        code = "import sys; sys.modules['ai_edge_litert'] = None; " + code
+    (package / "__init__.py").write_text(f"__version__ = '{version}'")
+    (package / "environment.py").write_text("class Environment:\n    create = staticmethod(lambda runtime_path: None)")
+    path = os.pathsep.join([str(tmp_path), str(RUNTIME), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert words in done.stderr
