@@ -9,6 +9,9 @@ C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench examples,runtime/$
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
 
+# Beside TensorFlow for the benchmarks only: where LiteRT is installed, it is the interpreter of the delegate.
+LITERT := build/litert
+
 .PHONY: demo test test-all test-arm test-android lint format bench ablation docs install clean
 
 demo: install  ## train, convert, verify and time the networks on real images
@@ -62,9 +65,13 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: install $(ZOO_INSTALLED)
+$(LITERT)/installed:
+	$(BIN)/pip install -q --no-deps --target $(LITERT) "ai-edge-litert>=2.2" backports.strenum
+	touch $@
+
+bench: install $(ZOO_INSTALLED) $(LITERT)/installed
 	$(BIN)/python benchmarks/bench.py
-	$(BIN)/python benchmarks/runtime.py
+	PYTHONPATH=$(LITERT) $(BIN)/python benchmarks/runtime.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/training.py
