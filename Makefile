@@ -72,6 +72,7 @@ $(LITERT)/installed:
 bench: install $(ZOO_INSTALLED) $(LITERT)/installed
 	$(BIN)/python benchmarks/bench.py
 	PYTHONPATH=$(LITERT) $(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/int8.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/training.py

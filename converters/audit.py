@@ -18,7 +18,7 @@ from larq_rep.converters import lce, matching, reasons
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.loading import SavedFunction
-from larq_rep.converters.tensors import laid_out
+from larq_rep.converters.tensors import inputs_first, laid_out
 from larq_rep.quantizers.base import bases_of, binarizes, scales_channels
 
 RULES = {
@@ -302,7 +302,7 @@ def meant_binary(graph: FrozenGraph) -> tuple[list[Site], list[np.ndarray]]:
         for site, kernel in zip(graph.sites, graph.kernels, strict=True)
         if (declared_binary(graph, site.node) and scales_channels(kernel_quantizer(graph, site.node)))
         or bases_of(kernel_quantizer(graph, site.node)) is not None
-        or matching.two_valued(kernel)
+        or matching.two_valued(inputs_first(site.node, kernel))
     ]
     # Values are needed only for an input that no known spelling of the sign made.
     known = graph.lowering.reasons

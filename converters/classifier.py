@@ -206,7 +206,7 @@ def of_file(source: str, content: bytes) -> Classifier:
         classes=classes,
         predict=lambda images: engine.interpreter.predict([metadata.as_taken(about, images).astype(dtype)])[0],
         batch=batch,
-        takes_levels=_scales_levels(flatbuffer),
+        takes_levels=scales_levels(flatbuffer),
         about=about,
     )
     return classifier if dtype.kind == "f" else _quantized(classifier, engine, dtype)
@@ -225,7 +225,7 @@ def _quantized(classifier: Classifier, engine: Any, dtype: np.dtype) -> Classifi
     return replace(classifier, predict=predict, range=((limits.min - zero) * scale, (limits.max - zero) * scale))
 
 
-def _scales_levels(flatbuffer: Flatbuffer) -> bool:
+def scales_levels(flatbuffer: Flatbuffer) -> bool:
     """Whether the first operator scales levels 0 to 255 to about 1."""
     for op in flatbuffer.consumers.get(flatbuffer.inputs[0], []):
         for constant in (c for tensor in op.inputs if (c := flatbuffer.constant(tensor)) is not None):

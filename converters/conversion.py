@@ -16,14 +16,17 @@ from larq_compute_engine.mlir.python.converter import convert_graphdef_to_tflite
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.types_pb2 import DataType
 
+from larq_rep._keras import has_graph, nodes
 from larq_rep.converters import (
     classifier,
     constants,
     finite,
+    integer_ends,
     interface,
     lce,
     loading,
     metadata,
+    quantized,
     reasons,
     standard_metadata,
 )
@@ -162,10 +165,11 @@ def convert(
         classes: The names of its classes, in the order of its outputs; by default those of the record's data set. With
             `()` the file names none.
 
-        inference_input_type, inference_output_type: With `int8`, the types of the file's inputs and outputs:
-            `tf.float32`, `tf.int8` or `tf.uint8`.
-        target, experimental_default_int8_range: Arguments of `larq_compute_engine.convert_keras_model`, of which only
-            the defaults are taken; others are refused with what to do.
+        inference_input_type, inference_output_type: `tf.float32`, `tf.int8` or `tf.uint8`, the type of the file's
+            inputs and outputs in the place of real numbers. The scale of integers is that of the ranges on `int8`, or
+            of fake quantization behind the input and at the output.
+        target, experimental_default_int8_range: Further arguments of `larq_compute_engine.convert_keras_model`, of
+            which only the defaults are taken; others are refused with what to do.
         progress: Wraps the loop over the images of `int8`, to show a bar.
 
     # Returns
@@ -173,7 +177,8 @@ def convert(
 
     # Raises
         ValueError: If `float_weights` is none of these, there is no `Mirror` to leave out, `preparation` or `classes`
-            do not fit the model, or a file cannot be loaded (`LoadingError`).
+            do not fit the model, an input or output of integers would have no scale, or a file cannot be loaded
+            (`LoadingError`).
         ConversionError: If the result would not compute what the model computes, would not run, or has binary
             convolutions that stayed float; with every finding.
     """
@@ -181,11 +186,11 @@ def convert(
         raise ValueError(f"float_weights should be one of {', '.join(FLOAT_WEIGHTS)}, found {float_weights!r}.")
     if int8 is not None and float_weights != "float32":
         raise ValueError(
-            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and the "
-            "others stay float32. Leave one of both out."
+            f"int8 has no use for float_weights={float_weights!r}: it stores the weights that it takes in 8 bits, and "
+            "the others stay float32. Leave one of both out."
         )
     types = inference_input_type, inference_output_type
-    _check_arguments_of_lce(*(types if int8 is None else (tf.float32, tf.float32)), target, experimental_default_int8_range)
+    _check_arguments_of_lce(*types, target, experimental_default_int8_range)
     start = time.perf_counter()
     model = loading.load(model, example)
     if findings := audit_model(model):
@@ -197,6 +202,12 @@ def convert(
         model = without_mirror(model)
     graph = _traced(model)
     _refuse(graph)
+    if int8 is not None and (rounding := quantized.fake_quantizers(graph)):
+        raise ValueError(
+            f"int8: {network} says itself what is in 8 bits and with which ranges, by the fake quantization in "
+            f"{graph.layer_of(rounding[0])}: leave int8 out, the file computes so without it. To have other ranges "
+            "measured, take the fake quantization out of the model."
+        )
     flatbuffer, content, log, findings = _by_lce(graph)
     findings += unknown
     binary = audit_binary(graph, flatbuffer, log)
@@ -226,6 +237,8 @@ def convert(
         findings += _kept_float32(compression.constants)
     exact = [constant for constant in compression.constants if constant.exact]
     unpacked = audit_unpacked(graph, binary, compression.constants, exact_int8)
+    if int8 is None:
+        content = integer_ends.with_types(content, *types)
     content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
@@ -262,15 +275,7 @@ def _check_arguments_of_lce(
 ) -> None:
     """Refuses arguments of LCE's converter that have no meaning here."""
     theirs = "larq_compute_engine.convert_keras_model"
-    for name, dtype in (("inference_input_type", input_type), ("inference_output_type", output_type)):
-        if dtype == tf.int8:
-            raise ValueError(
-                f"{name}: int8 is not supported: a file takes and gives the types of the model, and one with fake "
-                "quantization turns real numbers into integers itself. Leave it out, or, for images as bytes, begin "
-                f"the model with tf.keras.Input(shape, dtype='uint8') and Rescaling, or use {theirs}."
-            )
-        if dtype != tf.float32:
-            raise ValueError(f"{name} should be tf.float32, found {dtype!r}. Leave it out.")
+    integer_ends.check_types(input_type, output_type)
     if target == "xcore":
         raise ValueError(
             f"target: files for xcore are not made here, as nothing here could prove or run them: use {theirs} with "
@@ -281,7 +286,7 @@ def _check_arguments_of_lce(
     if default_range is not None:
         raise ValueError(
             "experimental_default_int8_range: with one range for all tensors a file does not compute what the model "
-            f"does. Leave it out, and train with fake quantization for int8; {theirs} makes such files to time them."
+            f"does. Give images, int8=images, or train with fake quantization; {theirs} makes such files to time them."
         )
 
 
@@ -301,13 +306,15 @@ def without_mirror(model: tf.keras.Model) -> tf.keras.Model:
     # Raises
         ValueError: If it does not begin with one.
     """
-    mirror = next((layer for layer in model.layers if isinstance(layer, Mirror)), None)
-    if mirror is None or mirror.input is not model.input:
+    # Its call in this model: there may be others of other sizes.
+    calls = nodes(model) if has_graph(model) else ()
+    mirror = next((node for node in calls if isinstance(node.layer, Mirror)), None)
+    if mirror is None or mirror.keras_inputs[0] is not model.input:
         raise ValueError(
             f"mirrored_input: {model.name} does not begin with a Mirror layer, so it takes images as they are. Only "
             "the networks of imported PyTorch checkpoints do."
         )
-    return tf.keras.Model(mirror.output, model.output, name=model.name)
+    return tf.keras.Model(mirror.outputs, model.output, name=model.name)
 
 
 def logit_change(reference: bytes, content: bytes) -> float:

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from larq_rep.converters import metadata
+from larq_rep.converters import metadata, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError, Operator
 from larq_rep.converters.float_weights import OUTPUT_CHANNELS, Stored, needed_bits, stored_constants
 from larq_rep.converters.matching import groups
@@ -74,6 +74,7 @@ class RealOperator:
         weight_bits: Bits of a weight in the file: 32, 16 or 8; `None` if the weights are computed.
         needed_bits: Bits that tell the levels of its weights apart, with a scale for each channel: 1 for -s and +s, 2
             for -s, 0 and +s, those of its type for real weights.
+        output: Type of its output: `"int8"` for one that computes with integers, otherwise `"float32"`.
     """
 
     index: int
@@ -84,6 +85,22 @@ class RealOperator:
     macs: int
     weight_bits: int | None
     needed_bits: int | None
+    output: str
+
+
+@dataclass(frozen=True)
+class Island:
+    """Connected operators that compute with integers for real numbers, each as its position and name, `"4 CONV_2D"`.
+
+    # Attributes
+        operators: In execution order.
+        entered: The operators outside that write what these read, or `"input"` and its name.
+        left: The operators outside that read what these write, or `"output"` and its name.
+    """
+
+    operators: tuple[str, ...]
+    entered: tuple[str, ...]
+    left: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,7 @@ class Description:
             element type. The rest of `size` is the graph itself.
         binary_convolutions: The binary convolutions in execution order.
         real_operators: The real-valued convolutions and dense layers in execution order.
+        islands: What computes with integers in the place of real numbers.
         metadata: What `larq_rep.converters.convert` recorded about the file: the `version` of this package that
             converted it (0.1.0 did not say so), the `network` it comes from, how images are prepared (`input`) and
             what its `classes` are called, where that is known, and `mirrored_input` if it takes mirrored images. Empty
@@ -112,6 +130,7 @@ class Description:
     constants: dict[str, int]
     binary_convolutions: tuple[BinaryConvolution, ...]
     real_operators: tuple[RealOperator, ...]
+    islands: tuple[Island, ...]
     metadata: dict[str, Any]
 
     @property
@@ -163,6 +182,7 @@ def _describe(flatbuffer: Flatbuffer, about: dict[str, Any]) -> Description:
         real_operators=tuple(
             _real_operator(flatbuffer, op, stored) for op in flatbuffer.operators if op.name in OUTPUT_CHANNELS
         ),
+        islands=_islands(flatbuffer),
         metadata=about,
     )
 
@@ -220,4 +240,45 @@ def _real_operator(flatbuffer: Flatbuffer, op: Operator, stored: dict[int, Store
     small = stored.get(op.inputs[1])
     values = flatbuffer.constant(op.inputs[1]) if small is None else small.values
     bits, needed = (None, None) if values is None else (values.dtype.itemsize * 8, needed_bits(values))
-    return RealOperator(op.index, op.name, weights, inputs, output, macs, bits, needed)
+    dtype = flatbuffer.dtype(op.outputs[0])
+    return RealOperator(op.index, op.name, weights, inputs, output, macs, bits, needed, dtype)
+
+
+def _islands(flatbuffer: Flatbuffer) -> tuple[Island, ...]:
+    """The sets of operators that tensors of integers connect, apart from those that only convert."""
+    integers = {
+        tensor
+        for tensor in {*flatbuffer.inputs, *flatbuffer.producers}
+        if quantized.quantization(flatbuffer, tensor) is not None
+    }
+    left = {
+        op.index: op
+        for op in flatbuffer.operators
+        if op.name != "QUANTIZE" and integers.intersection(op.inputs) and integers.intersection(op.outputs)
+    }
+    found = []
+    while left:
+        members, tensors = set[int](), set[int]()
+        near = {min(left)}
+        while near:
+            tensors |= {t for index in near for t in (*left[index].inputs, *left[index].outputs)} & integers
+            members |= near
+            near = {index for index, op in left.items() if tensors.intersection((*op.inputs, *op.outputs))} - members
+        found.append(_island(flatbuffer, members, sorted(tensors)))
+        left = {index: op for index, op in left.items() if index not in members}
+    return tuple(found)
+
+
+def _island(flatbuffer: Flatbuffer, members: set[int], tensors: list[int]) -> Island:
+    def named(op: Operator) -> str:
+        return f"{op.index} {op.name}"
+
+    entered = [f"input {flatbuffer.name(t)}" for t in tensors if t in flatbuffer.inputs]
+    left = [f"output {flatbuffer.name(t)}" for t in tensors if t in flatbuffer.outputs]
+    writers = {op.index: op for t in tensors if (op := flatbuffer.producers.get(t)) and op.index not in members}
+    readers = {op.index: op for t in tensors for op in flatbuffer.consumers.get(t, []) if op.index not in members}
+    return Island(
+        tuple(named(flatbuffer.operators[index]) for index in sorted(members)),
+        tuple(entered + [named(writers[index]) for index in sorted(writers)]),
+        tuple([named(readers[index]) for index in sorted(readers)] + left),
+    )

@@ -31,12 +31,12 @@ def pool(x: np.ndarray, options: dict[str, int], reduce: np.ufunc) -> np.ndarray
     windows = (options["filter_height"], options["filter_width"])
     strides = (options["stride_height"], options["stride_width"])
     pads = [
-        _pads(x.shape[axis + 1], window, stride, 1, options["padding"])
+        pad_sizes(x.shape[axis + 1], window, stride, 1, options["padding"])
         for axis, (window, stride) in enumerate(zip(windows, strides, strict=True))
     ]
     neutral = -1 if reduce is np.bitwise_and else np.iinfo(x.dtype).max
     padded = np.pad(x, [(0, 0), *pads, (0, 0)], constant_values=neutral)
-    return reduce.reduce(_taps(padded, windows, strides, (1, 1)), axis=3)
+    return reduce.reduce(windowed(padded, windows, strides, (1, 1)), axis=3)
 
 
 def accumulators(flatbuffer: Flatbuffer, op: Operator, words: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -52,7 +52,7 @@ def accumulators(flatbuffer: Flatbuffer, op: Operator, words: np.ndarray) -> tup
     strides = (options["stride_height"], options["stride_width"])
     dilations = (options["dilation_height_factor"], options["dilation_width_factor"])
     pads = [
-        _pads(x.shape[axis + 1], kernel, strides[axis], dilations[axis], options["padding"])
+        pad_sizes(x.shape[axis + 1], kernel, strides[axis], dilations[axis], options["padding"])
         for axis, kernel in enumerate((height, width))
     ]
     padding = [(0, 0), *pads, (0, 0)]
@@ -63,7 +63,7 @@ def accumulators(flatbuffer: Flatbuffer, op: Operator, words: np.ndarray) -> tup
         for group in range(groups):
             part = values[..., group * per_group : (group + 1) * per_group]
             kernel = weights[..., group * filters // groups : (group + 1) * filters // groups]
-            columns = _taps(part, (height, width), strides, dilations)
+            columns = windowed(part, (height, width), strides, dilations)
             # Sums of ±1 below 2^24 are exact in float32, in any order.
             outputs.append(columns.reshape(*columns.shape[:3], -1) @ kernel.reshape(-1, kernel.shape[-1]))
         return np.concatenate(outputs, axis=-1)
@@ -107,7 +107,7 @@ def bconv2d(flatbuffer: Flatbuffer, op: Operator, words: np.ndarray) -> np.ndarr
     return result if outside is None else result - multiplier * outside
 
 
-def _pads(size: int, kernel: int, stride: int, dilation: int, padding: int) -> tuple[int, int]:
+def pad_sizes(size: int, kernel: int, stride: int, dilation: int, padding: int) -> tuple[int, int]:
     """Rows before and after, for SAME (0) and VALID (1)."""
     if padding == 1:
         return 0, 0
@@ -115,7 +115,9 @@ def _pads(size: int, kernel: int, stride: int, dilation: int, padding: int) -> t
     return total // 2, (total + 1) // 2
 
 
-def _taps(x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]) -> np.ndarray:
+def windowed(
+    x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+) -> np.ndarray:
     """Windows of an already padded image: (N, out height, out width, taps, channels)."""
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     windows = x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,6 +268,18 @@ class Flatbuffer:
             return self.pack()
         finally:
             self.subgraph.outputs, self.model.signatureDefs = saved
+
+    def cut(self, operators: Sequence[Operator], outputs: Sequence[int]) -> tuple[bytes, list[int]]:
+        """A model of some of the operators, and its inputs: what they read and do not write."""
+        written = {tensor for op in operators for tensor in op.outputs}
+        computed = {*self.producers, *self.inputs} - written
+        inputs = sorted({tensor for op in operators for tensor in op.inputs} & computed)
+        saved = self.subgraph.operators, self.subgraph.inputs
+        self.subgraph.operators, self.subgraph.inputs = [saved[0][op.index] for op in operators], inputs
+        try:
+            return self.with_outputs(list(outputs)), inputs
+        finally:
+            self.subgraph.operators, self.subgraph.inputs = saved
 
     def pack(self) -> bytes:
         """The bytes of a `.tflite` file."""

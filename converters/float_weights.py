@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
-from larq_rep.converters.flatbuffer import Flatbuffer
+from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 
 StorageType = Literal["float32", "float16", "int8"]
 
@@ -28,6 +29,13 @@ _DEQUANTIZE_VERSION = 5
 _FLOAT16 = np.finfo(np.float16)
 # What a DEQUANTIZE operator and its tensor take, beside values and scales.
 _OVERHEAD = 256
+
+
+def weights_of(op: Operator) -> Sequence[int]:
+    """The inputs of an operator that may be weights: if a matrix stands in front of a map, it is the first."""
+    if op.name not in OUTPUT_CHANNELS:
+        return ()
+    return op.inputs[:2] if op.name == "FULLY_CONNECTED" else op.inputs[1:2]
 
 
 @dataclass(frozen=True)
@@ -223,13 +231,12 @@ def compress(
     constants: dict[int, CompressedConstant] = {}
     operators = {op.index: [flatbuffer.subgraph.operators[op.index]] for op in flatbuffer.operators}
     buffers: dict[bytes, int] = {}
-    for op in flatbuffer.operators:
-        tensor = op.inputs[1] if op.name in OUTPUT_CHANNELS else -1
+    for tensor, name in [(t, op.name) for op in flatbuffer.operators for t in weights_of(op)]:
         weights = None if tensor in constants or tensor in flatbuffer.producers else flatbuffer.constant(tensor)
         if weights is None or weights.dtype != np.float32:
             continue
         about, before = (flatbuffer.name(tensor), weights.shape), weights.nbytes
-        small, reason = _smaller(weights, op.name, dtype, exact, minimum_size)
+        small, reason = _smaller(weights, name, dtype, exact, minimum_size)
         if small is None:
             constants[tensor] = CompressedConstant(*about, "float32", before, before, reason=reason)
             continue

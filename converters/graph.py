@@ -22,6 +22,7 @@ from larq_rep.converters.planes import lower
 from larq_rep.converters.products import convolve
 from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation, double_sign
 from larq_rep.converters.tensors import imported, operands, resolve, session, unpadded
+from larq_rep.converters.transposed import split
 
 CONVOLUTIONS = {
     "Conv2D": "convolution",
@@ -61,6 +62,7 @@ class FrozenGraph:
         model: A built `tf.keras.Model` whose inputs have fixed sizes; a free batch size becomes 1.
 
     # Attributes
+        phases: How transposed convolutions of signs became convolutions.
         convolved: How dense and 1-D layers of signs became convolutions of maps.
         lowering: How convolutions of quantized maps became convolutions of signs, as which they count everywhere.
         inputs: Its input tensors, in the order of `model.inputs`.
@@ -90,7 +92,8 @@ class FrozenGraph:
         captured = {x.name for x in concrete.graph.internal_captures}
         inputs = [x for x in concrete.inputs if x.name not in captured]
         names = [x.op.name for x in inputs], [y.op.name for y in concrete.outputs]
-        self.convolved = convolve(straighten(frozen(concrete), *names), names[0])
+        self.phases = split(straighten(frozen(concrete), *names), names[0])
+        self.convolved = convolve(self.phases.definition, names[0])
         self.lowering = lower(self.convolved.definition, names[0], tuple(CONVOLUTIONS))
         self.definition = needed_for(self.lowering.definition, [*names[0], *names[1]])
         self.graph = imported(self.definition)
@@ -177,6 +180,8 @@ class FrozenGraph:
                 kind = CONVOLUTIONS[node.type]
                 if kind == "convolution" and resolve(kernel).op.type == resolve(data).op.type == "ExpandDims":
                     kind = "1-D convolution"
+                elif kind == "depthwise convolution" and unpadded(data).op.type == "ExpandDims":
+                    kind = "1-D depthwise convolution"
                 found.append(Site(self.layer_of(node), kind, node, data, kernel))
         return found
 

@@ -64,6 +64,8 @@ def in_batches(
         runs: The arrays of each run, from inputs in one piece.
     """
     several = isinstance(inputs, Sequence) and len(inputs) == count > 1
+    if several and isinstance(inputs[0], Sequence | Mapping):  # type: ignore[index]
+        several = False  # It has as many batches as there are inputs.
     if isinstance(inputs, np.ndarray | tf.Tensor | Mapping) or several:
         return runs(cast(Inputs, inputs))
     found = []

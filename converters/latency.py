@@ -148,14 +148,15 @@ def measure(
     warmup_runs: int,
     num_runs: int,
     progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> np.ndarray:
-    """Seconds of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
+    """Seconds by `clock` of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
     seconds = np.zeros((warmup_runs + num_runs, len(runs)))
     for i, row in enumerate(seconds):
         for j, run in enumerate(runs):
-            start = time.perf_counter()
+            start = clock()
             run()
-            row[j] = time.perf_counter() - start
+            row[j] = clock() - start
         if progress:
             progress(i + 1, len(seconds))
     return seconds[warmup_runs:]

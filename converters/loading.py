@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
 import traceback
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import larq_rep.layers  # noqa: F401  (files may hold its layers)
+from larq_rep._keras import has_graph
 from larq_rep.checks import did_you_mean
 from larq_rep.converters.inputs import Inputs, in_order
 from larq_rep.record import recorded
@@ -260,15 +263,53 @@ def _with_inputs(model: tf.keras.Model) -> tf.keras.Model:
     spec = None if getattr(model, "inputs", None) is not None else model.save_spec()
     if spec is None:
         return model
-    arguments = tf.nest.map_structure(lambda x: None if x is None else _input(x), spec[0])
-    inputs = [x for x in arguments if x is not None]
-    return tf.keras.Model(inputs[0] if len(inputs) == 1 else inputs, model(*arguments), name=model.name)
+    arguments: dict[Any, Any] = dict(enumerate(spec[0])) | spec[1]
+    names, known = dict.fromkeys(arguments), _parameters(model)
+    if len(_tensors(arguments)) > 1 and len(known) >= len(spec[0]):  # That of a SavedModel may not know them.
+        names |= dict(zip(spec[1], spec[1], strict=True)) | dict(enumerate(known[: len(spec[0])]))
+    given = {
+        key: _input(value, names[key])
+        if _is_tensor(value)
+        else tf.nest.map_structure(lambda x: _input(x) if _is_tensor(x) else x, value)
+        for key, value in arguments.items()
+    }
+    outputs = model(*(given[key] for key in range(len(spec[0]))), **{key: given[key] for key in spec[1]})
+    inputs = [given[key] for key in _tensors(arguments)]
+    return tf.keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=model.name)
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, tf.TensorSpec)
+
+
+def _tensors(arguments: dict[Any, Any]) -> list[Any]:
+    """The names or positions of the arguments that are tensors, or structures of tensors."""
+    return [key for key, value in arguments.items() if any(map(_is_tensor, tf.nest.flatten(value)))]
+
+
+def _parameters(model: tf.keras.Model) -> list[str]:
+    """The names of the positional arguments that `call` needs."""
+    call = getattr(model.call, "python_function", model.call)
+    return [
+        name
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+        and name != "self"
+    ]
 
 
 def _shaped(model: tf.keras.Model, example: Inputs) -> tf.keras.Model:
     """The model with inputs of the shapes of an example."""
+    names: list[str] = []
     if getattr(model, "inputs", None) is None:
-        inputs = tf.nest.map_structure(_input_like, example)
+        names = _parameters(model)
+        if len(names) > 1 and isinstance(example, Mapping) and set(example) == set(names):
+            example = [example[name] for name in names]
+        if len(names) > 1 and isinstance(example, Sequence) and len(example) == len(names):
+            inputs = [_input_like(array, name) for array, name in zip(example, names, strict=True)]
+        else:
+            inputs, names = tf.nest.map_structure(_input_like, example), []
     else:
         given = []
         for name, x, array in zip(model.input_names, model.inputs, in_order(example, model), strict=True):
@@ -282,22 +323,27 @@ def _shaped(model: tf.keras.Model, example: Inputs) -> tf.keras.Model:
             return model
         inputs = tf.nest.pack_sequence_as(model.input, given)
     try:
-        outputs = model(inputs)
+        if names:
+            outputs = model(*inputs)
+        else:
+            # A model of layers only calls these, so that they keep their names.
+            outputs = (model.call if has_graph(model) else model)(inputs)
     # The code of a layer may raise anything.
     except Exception as error:
         # Keras adds lines around the cause.
         cause = str(error).partition("\n\nCall arguments")[0].strip().splitlines() or [type(error).__name__]
         raise LoadingError(
             f"example: {model.name} cannot be called with it: {cause[-1].strip()[:300].rstrip('.')}. Give an input as "
-            "it takes it, with a batch in front, of sizes that all its layers fit."
+            "it takes it, with a batch in front, of sizes that all its layers fit; for a call of several arguments a "
+            "list, or a dictionary by their names."
         ) from error
     return recorded(tf.keras.Model(inputs, outputs, name=model.name), getattr(model, "record", None))
 
 
-def _input_like(array: Any) -> tf.Tensor:
+def _input_like(array: Any, name: str | None = None) -> tf.Tensor:
     """An input of the shape of an array; a real one is float32, as Keras takes it."""
     array = np.asarray(array)
-    return tf.keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype)
+    return tf.keras.Input(array.shape[1:], dtype="float32" if array.dtype.kind == "f" else array.dtype, name=name)
 
 
 def _of_signature(path: Path) -> tf.keras.Model:

@@ -8,11 +8,12 @@ W * q = \sum_{i,j} a_i c_j (B_i * n_j) + o \sum_i a_i \sum B_i
 \\]
 
 with K M convolutions of signs; the numbers stand behind them, where LCE makes them multipliers and biases. Where zeros
-pad the map, +1 pads its signs if \\(o + \sum_j c_j = 0\\), and 0 if \\(o = 0\\): borders are exact.
+pad the map, signs \\(b_j\\) pad its planes if \\(o + \sum_j c_j b_j = 0\\), and 0 if \\(o = 0\\): borders are exact.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,12 +61,15 @@ class Planes:
     coefficients: list[float]
 
     @property
-    def padding(self) -> int | None:
-        """What pads the signs where 0 pads the map; `None` if it is neither +1 nor 0."""
+    def border(self) -> tuple[int, ...]:
+        """The signs that pad its planes where 0 pads the map, as few -1 as can be; none if no signs give 0."""
         allowed = _ROUNDING * max(map(abs, self.coefficients))
-        if abs(self.offset + sum(self.coefficients)) <= allowed:
-            return 1
-        return 0 if abs(self.offset) <= allowed else None
+        choices = sorted(itertools.product((1, -1), repeat=len(self.signs)), key=sum, reverse=True)
+        return next((b for b in choices if abs(self.offset + np.dot(self.coefficients, b)) <= allowed), ())
+
+    @property
+    def has_offset(self) -> bool:
+        return abs(self.offset) > _ROUNDING * max(map(abs, self.coefficients))
 
 
 @dataclass
@@ -242,21 +246,22 @@ class _Rewriting(GraphCopy):
         convolution.attr["explicit_paddings"].list.i[:] = []
         if not np.any(window.padding):
             return signs
-        if planes.padding is None:
-            raise _NotLoweredError("zeros pad the map, and are no level of its quantizer; use padding='valid'")
-        if planes.padding == 0:
-            if not window.as_same:
-                raise _NotLoweredError("its zero padding is explicit, and LCE packs that of padding='same' only")
+        border = planes.border
+        if window.as_same and not planes.has_offset and min(border, default=-1) < 0:
             convolution.attr["padding"].s = b"SAME"
             return signs
+        if not border:
+            if not planes.has_offset:
+                raise _NotLoweredError("its zero padding is explicit, and LCE packs that of padding='same' only")
+            raise _NotLoweredError("zeros pad the map, and are no level of its quantizer; use padding='valid'")
         prefix = f"{convolution.name}/padding"
         amounts = self._constant(f"{prefix}/amounts", np.array([[0, 0], *window.padding, [0, 0]], np.int32))
-        one = self._constant(f"{prefix}/one", np.float32(1))
         padded = []
-        for j, sign in enumerate(signs):
-            name = self._add("PadV2", f"{prefix}/{j}", sign, amounts, one)
+        for j, (sign, number) in enumerate(zip(signs, border, strict=True)):
+            value = self._constant(f"{prefix}/{j}/value", np.float32(number))
+            name = self._add("PadV2", f"{prefix}/{j}", sign, amounts, value)
             self.definition.node[-1].attr["Tpaddings"].type = tf.int32.as_datatype_enum
-            if not window.as_same:
+            if not window.as_same or number < 0:
                 # LCE takes other amounts for those of 'same', or makes a float convolution, unless a sign follows.
                 name = self._signed_again(name)
             padded.append(name)

@@ -9,7 +9,7 @@ normalization only if nothing stands between these. So no reshape may be left th
 alike are computed on maps, too, from the convolution on as far as possible, and back from it to the number whose sign
 is taken. The results of consecutive layers then stay maps.
 
-Where 0 pads the sequence in front of a causal convolution, +1 pads its signs, and what that adds is taken off behind.
+Where 0 pads the sequence in other amounts than those of "same", `borders` takes off what +1 adds there.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from larq_rep.converters.graph_copy import GraphCopy
+from larq_rep.converters.borders import SHAPES, BorderedCopy, Windows
 from larq_rep.converters.marks import PLANES, mark_of
+from larq_rep.converters.matrix_products import MATRIX_PRODUCTS, matrix_product
 from larq_rep.converters.planes import same_padding
 from larq_rep.converters.sign_patterns import binary_activation
 from larq_rep.converters.tensors import PASS_THROUGH, constant_value
 
 _Shape = tuple[int, ...]
-# The results of these have the same numbers in the same order.
-_SHAPES = ("ExpandDims", "Reshape", "Squeeze")
 # The last shape is that of all operands, or of one number for each channel.
 _ELEMENTWISE = {
     *("Add", "AddV2", "BiasAdd", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "SquaredDifference", "Pow"),
@@ -44,21 +43,36 @@ _WORD = 32
 _OTHER_THRESHOLDS = "its sign compares with other numbers than one for each channel; add them in front of it"
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """A layer of which a graph has another form.
+
+    # Attributes
+        layer: The name of its node.
+        read: The tensor of signs that it reads.
+        map: The tensor that the other form reads.
+    """
+
+    layer: str
+    read: str
+    map: str
+
+
 @dataclass
 class Convolved:
-    """A graph whose dense and 1-D layers of signs are convolutions of maps.
+    """A graph whose layers of signs are convolutions of maps.
 
     # Attributes
         definition: The graph.
         original: The graph before.
-        results: The tensor that each replaced layer reads, in the graph before and in the new one, by the name of the
-            node that gives its result in both.
+        results: The replaced layers, by the name of the node that gives the result in both graphs, which is a layer's
+            own or that of an operator that it takes up.
         reasons: Why another one stays as it is, by the name of its node.
     """
 
     definition: graph_pb2.GraphDef
     original: graph_pb2.GraphDef
-    results: dict[str, tuple[str, str]] = field(default_factory=dict)
+    results: dict[str, Replaced] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,22 +92,21 @@ def convolve(definition: graph_pb2.GraphDef, inputs: Sequence[str]) -> Convolved
 def _may_have_any(definition: graph_pb2.GraphDef) -> bool:
     """Whether a dense or 1-D layer reads a sign or a mark; most graphs have none and need not be looked at again."""
     nodes = {node.name: node for node in definition.node}
-    between = {*PASS_THROUGH, *_SHAPES, "Pad", "PadV2", "SpaceToBatchND"}
+    between = {*PASS_THROUGH, *SHAPES, "Pad", "PadV2", "SpaceToBatchND"}
     for node in definition.node:
-        if node.op not in ("MatMul", "Conv2D"):
-            continue
-        source = nodes[node.input[0].partition(":")[0]]
-        shaped = node.op == "MatMul"
-        while source.op in between and not mark_of(source):
-            shaped |= source.op in _SHAPES
-            source = nodes[source.input[0].partition(":")[0]]
-        if shaped and (source.op in ("Sign", "Select", "SelectV2") or mark_of(source) == PLANES):
-            return True
+        product = node.op in MATRIX_PRODUCTS
+        for name in node.input[: 2 if product else node.op == "Conv2D"]:
+            shaped, source = product, nodes[name.partition(":")[0]]
+            while source.op in between and not mark_of(source):
+                shaped |= source.op in SHAPES
+                source = nodes[source.input[0].partition(":")[0]]
+            if shaped and (source.op in ("Sign", "Select", "SelectV2") or mark_of(source) == PLANES):
+                return True
     return False
 
 
-class _StaysError(Exception):
-    """Why a layer stays as it is."""
+class StaysError(Exception):
+    """Why a layer stays as it is; empty if `audit` says it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class _Sequence:
     dilation: int
 
 
-class _Convolving(GraphCopy):
+class _Convolving(BorderedCopy):
     def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], result: Convolved):
         super().__init__(definition, inputs)
         self._result = result
@@ -132,108 +145,99 @@ class _Convolving(GraphCopy):
             if node.name not in self.data_dependent:
                 continue
             try:
-                if node.type == "MatMul":
+                if node.type in MATRIX_PRODUCTS:
                     self._dense(node)
                 elif node.type == "Conv2D":
                     self._sequence(node)
                 elif any(x.name in self._maps for x in node.inputs):
                     self._follow(node)
-            except _StaysError as reason:
+            except StaysError as reason:
                 if str(reason):
                     self._result.reasons[node.name] = str(reason)
 
     def _dense(self, node: tf.Operation) -> None:
-        data, kernel = node.inputs
-        source = _behind(data)[-1]
-        if not _packed(source) or kernel.op.name in self.data_dependent:
-            raise _StaysError
-        if node.get_attr("transpose_a"):
-            raise _StaysError("it reads its input transposed (transpose_a=True); transpose it in front of the sign")
+        product = matrix_product(node, self.data_dependent)
+        if product is None or not packed(source := behind(product.data)[-1]):
+            raise StaysError
+        data, kernel = product.data, product.kernel
+        if product.reason:
+            raise StaysError(product.reason)
         if not data.shape.is_fully_defined():
-            raise _StaysError("the shape of its input is not known")
-        name, weights = _name(kernel), self._session.run(kernel)
-        if node.get_attr("transpose_b"):
-            weights = weights.T
-            permutation = self._constant(f"{node.name}/permutation", np.array([1, 0], np.int32))
-            name = self._add("Transpose", f"{node.name}/transposed", name, permutation)
-            self.definition.node[-1].attr["Tperm"].type = tf.int32.as_datatype_enum
+            raise StaysError("the shape of its input is not known")
+        name, weights = name_of(kernel), product.matrix(self._session.run(kernel))
         self._check(weights, kernel)
         features, units = weights.shape
-        for shape in _map_shapes(data, source, features):
+        if list(product.order) != sorted(product.order):
+            name = self._constant(f"{node.name}/kernel", weights)
+        for shape in _map_shapes(data, source, data.shape.rank - product.summed, features):
             if (x := self._reshape(data, shape, _compared(source))) is not None:
                 size = (1, 1) if shape[3] == features else shape[1:3]
                 filters = self._shaped(name, (*size, shape[3], units))
                 convolution = self._conv2d(f"{node.name}/convolution", x, filters)
                 places = shape[1:3] if shape[3] == features else (1, 1)
                 self._replace(node.outputs[0], convolution, (shape[0], *places, units))
-                self._result.results[node.name] = data.name, x
+                self._result.results[node.name] = Replaced(node.name, data.name, x)
                 return
-        raise _StaysError(_OTHER_THRESHOLDS)
+        raise StaysError(_OTHER_THRESHOLDS)
 
     def _sequence(self, node: tf.Operation) -> None:
         sequence = _sequence(node)
         kernel = node.inputs[1]
-        if sequence is None or not _packed(sequence.source) or kernel.op.name in self.data_dependent:
-            raise _StaysError
+        if sequence is None or not packed(sequence.source) or kernel.op.name in self.data_dependent:
+            raise StaysError
         weights = self._session.run(kernel)
         self._check(weights, kernel)
         batch, steps, channels = sequence.source.shape.as_list()
         if channels != weights.shape[2] and weights.shape[2] % _WORD:
-            raise _StaysError
+            raise StaysError
         x = self._reshape(sequence.source, (batch, 1, steps, channels), _compared(sequence.source))
         if x is None:
-            raise _StaysError(_OTHER_THRESHOLDS)
+            raise StaysError(_OTHER_THRESHOLDS)
         before, after = sequence.padding
         stride, dilation = node.get_attr("strides")[2], sequence.dilation
         window = (weights.shape[1] - 1) * dilation + 1
         as_same = np.array_equal(same_padding([steps], [window], [stride])[0], sequence.padding)
         outputs = (steps + before + after - window) // stride + 1
         shape = (batch, 1, outputs, weights.shape[3])
-        padding, data, corrected = b"VALID", x, 0
+        arguments = name_of(kernel), [1, stride], [1, dilation]
+        name, around = f"{node.name}/convolution", [(0, 0), sequence.padding]
+        y = sequence.result.outputs[0]
         if sequence.fill not in (-1, 0, 1):
-            raise _StaysError("its input is padded with other numbers than -1, 0 or 1")
-        if before or after:
-            if mark_of(sequence.source.op):
-                if sequence.fill:
-                    raise _StaysError("its quantized input is padded with other numbers than 0; use pad_values=0")
-                data = self._padded(node.name, x, sequence.padding, 0)
-            elif sequence.fill == 0 and as_same:
-                padding = b"SAME"
-            elif sequence.fill == 0 and after:
-                raise _StaysError("its zero padding is explicit, and LCE packs that of 'same' and 'causal'")
+            raise StaysError("its input is padded with other numbers than -1, 0 or 1")
+        if not (before or after):
+            result = self._conv2d(name, x, *arguments)
+        elif mark_of(sequence.source.op):
+            if sequence.fill:
+                raise StaysError("its quantized input is padded with other numbers than 0; use pad_values=0")
+            result = self._conv2d(name, self._padded(f"{node.name}/padding", x, around, 0), *arguments)
+        elif sequence.fill == 0 and as_same and steps >= window:
+            result = self._conv2d(name, x, *arguments, b"SAME")
+        else:
+            data = self._padded(f"{node.name}/padding", x, around, sequence.fill or 1.0)
+            if not as_same or sequence.fill != 1:
+                # LCE takes other amounts for those of 'same', or makes a float convolution, unless a sign follows.
+                data = self._signed_again(data)
+            if sequence.fill:
+                result = self._conv2d(name, data, *arguments)
             else:
-                data = self._padded(node.name, x, sequence.padding, sequence.fill or 1.0)
-                if not as_same or sequence.fill < 0:
-                    # LCE takes other amounts for those of 'same', or makes a float convolution, unless a sign follows.
-                    data = self._signed_again(data)
-                if sequence.fill == 0:
-                    corrected = min(-(-before // stride), outputs)
-        name = self._conv2d(f"{node.name}/convolution", data, _name(kernel), padding, stride, dilation)
-        if corrected:
-            # What the +1 in front of the sequence add to the first results.
-            taps = np.arange(corrected)[:, np.newaxis] * stride + np.arange(weights.shape[1]) * dilation < before
-            excess = np.einsum("tk,ku->tu", taps.astype(np.float64), weights.sum(axis=(0, 2), dtype=np.float64))
-            name = self._without(name, shape, excess.astype(np.float32))
-        self._replace(sequence.result.outputs[0], name, shape)
-        self._result.results[sequence.result.name] = sequence.read.name, x
+                row = Windows(1, 0, 1, 1, 1)
+                column = Windows(steps, -before, weights.shape[1], outputs, outputs, stride, dilation)
+                y, *taken_up = self._taken_up(y)
+                result = self._convolution(name, data, around, (row, column), name_of(kernel), weights, *taken_up)
+        self._replace(y, result, shape)
+        self._result.results[y.op.name] = Replaced(node.name, sequence.read.name, x)
 
     def _check(self, weights: np.ndarray, kernel: tf.Tensor) -> None:
-        """Raises if LCE does not pack a kernel; `audit` says why."""
-        if mark_of(_behind(kernel)[-1].op):
-            return
-        magnitude = np.abs(weights.reshape(-1, weights.shape[-1]))
-        # A single weight has a magnitude of its own, so it is binary only if it is a sign.
-        apart = 0 if len(magnitude) == 1 else _APART
-        scale = magnitude[0] if apart else 1.0
-        if magnitude.min(initial=np.inf) <= _SMALLEST_SCALE or np.any(np.abs(magnitude / scale - 1) > apart):
-            raise _StaysError
+        """Raises if LCE does not pack a kernel."""
+        if not mark_of(behind(kernel)[-1].op) and not packable(weights):
+            raise StaysError
 
     def _follow(self, node: tf.Operation) -> None:
         """Computes a node on maps if that gives the same."""
         if node.type in PASS_THROUGH and not mark_of(node):
             pairs = zip(node.inputs, node.outputs, strict=True)
             self._maps |= {y.name: self._maps[x.name] for x, y in pairs if x.name in self._maps}
-        elif node.type in _SHAPES:
+        elif node.type in SHAPES:
             (x, *_), (y,) = node.inputs, node.outputs
             if x.name in self._maps and y.shape.rank and y.shape[-1] == x.shape[-1]:
                 self._maps[y.name] = self._maps[x.name]
@@ -265,7 +269,7 @@ class _Convolving(GraphCopy):
             elif x.shape != y.shape:
                 return None
         for number, x in enumerate(node.inputs):
-            within = _compared(_behind_identities(x)) if number and mark_of(node) else until
+            within = _compared(behind_identities(x)) if number and mark_of(node) else until
             name = constants.get(x.name) or self._reshape(x, shape, within)
             if name is None:
                 return None
@@ -283,10 +287,10 @@ class _Convolving(GraphCopy):
         size = constant.shape.num_elements()
         of_channels = size == constant.shape[-1:].num_elements() == wanted[-1] == shape[-1]
         if constant.shape.rank <= 1 and (size == 1 or of_channels):
-            return _name(constant)
+            return name_of(constant)
         if (number := self._repeated(constant)) is not None or not of_channels:
             return number
-        return self._shaped(_name(constant), (size,), constant.dtype)
+        return self._shaped(name_of(constant), (size,), constant.dtype)
 
     def _repeated(self, constant: tf.Tensor) -> str | None:
         """The number that a constant consists of, as that of `tf.ones_like`."""
@@ -310,7 +314,7 @@ class _Convolving(GraphCopy):
         """
         until = None if tensor is until else until
         own = tuple(tensor.shape.as_list()) if tensor.shape.rank else ()
-        name, found = self._maps.get(tensor.name, (_name(tensor), own))
+        name, found = self._maps.get(tensor.name, (name_of(tensor), own))
         # A reshape between the sign and its convolution may give this shape, too.
         if found == shape and (until is None or not _keeps_numbers(tensor.op)):
             return name
@@ -324,7 +328,7 @@ class _Convolving(GraphCopy):
                 reshaped = self._on_maps(node, shape, until)
             if reshaped is None and until is not None:
                 return None
-            self._reshaped[tensor.name, shape] = reshaped or self._shaped(_name(tensor), shape, tensor.dtype)
+            self._reshaped[tensor.name, shape] = reshaped or self._shaped(name_of(tensor), shape, tensor.dtype)
         return self._reshaped[tensor.name, shape]
 
     def _replace(self, tensor: tf.Tensor, name: str, shape: _Shape) -> None:
@@ -337,46 +341,6 @@ class _Convolving(GraphCopy):
         node.attr["T"].type = tensor.dtype.as_datatype_enum
         node.attr["Tshape"].type = tf.int32.as_datatype_enum
 
-    def _padded(self, prefix: str, x: str, padding: tuple[int, int], value: float) -> str:
-        amounts = self._constant(f"{prefix}/padding/amounts", np.array([[0, 0], [0, 0], padding, [0, 0]], np.int32))
-        fill = self._constant(f"{prefix}/padding/value", np.float32(value))
-        name = self._add("PadV2", f"{prefix}/padding", x, amounts, fill)
-        self.definition.node[-1].attr["Tpaddings"].type = tf.int32.as_datatype_enum
-        return name
-
-    def _without(self, name: str, shape: _Shape, excess: np.ndarray) -> str:
-        """The map less numbers at its first places."""
-        excess_name = self._constant(f"{name}/excess", excess[np.newaxis, np.newaxis])
-        count, steps = len(excess), shape[2]
-        first, rest = name, None
-        if count < steps:
-            first = self._slice(f"{name}/first", name, 0, count)
-            rest = self._slice(f"{name}/rest", name, count, -1)
-        first = self._add("Sub", f"{name}/corrected", first, excess_name)
-        if rest is None:
-            return first
-        axis = self._constant(f"{name}/axis", np.int32(2))
-        joined = self._add("ConcatV2", f"{name}/joined", first, rest, axis)
-        self.definition.node[-1].attr["N"].i = 2
-        self.definition.node[-1].attr["Tidx"].type = tf.int32.as_datatype_enum
-        return joined
-
-    def _slice(self, name: str, x: str, begin: int, size: int) -> str:
-        begins = self._constant(f"{name}/begin", np.array([0, 0, begin, 0], np.int32))
-        sizes = self._constant(f"{name}/size", np.array([-1, -1, size, -1], np.int32))
-        self._add("Slice", name, x, begins, sizes)
-        self.definition.node[-1].attr["Index"].type = tf.int32.as_datatype_enum
-        return name
-
-    def _conv2d(
-        self, name: str, x: str, kernel: str, padding: bytes = b"VALID", stride: int = 1, dilation: int = 1
-    ) -> str:
-        self._add("Conv2D", name, x, kernel)
-        attributes = self.definition.node[-1].attr
-        attributes["data_format"].s, attributes["padding"].s = b"NHWC", padding
-        attributes["strides"].list.i[:], attributes["dilations"].list.i[:] = [1, stride, stride, 1], [1, 1, dilation, 1]
-        return name
-
     def _shaped(self, x: str, shape: _Shape, dtype: tf.DType = tf.float32) -> str:
         name = f"{x.replace(':', '/output_')}/{_written(shape)}"
         if name not in self._nodes:
@@ -388,7 +352,17 @@ class _Convolving(GraphCopy):
         return name
 
 
-def _name(tensor: tf.Tensor) -> str:
+def packable(weights: np.ndarray) -> bool:
+    """Whether LCE packs the weights of a filter, whose last axis is that of the output channels."""
+    magnitude = np.abs(weights.reshape(-1, weights.shape[-1]))
+    # A single weight has a magnitude of its own, so it is binary only if it is a sign.
+    apart = 0 if len(magnitude) == 1 else _APART
+    scale = magnitude[0] if apart else 1.0
+    return bool(magnitude.min(initial=np.inf) > _SMALLEST_SCALE and np.all(np.abs(magnitude / scale - 1) <= apart))
+
+
+def name_of(tensor: tf.Tensor) -> str:
+    """The name of a tensor as the input of a node."""
     return tensor.name.removesuffix(":0")
 
 
@@ -403,10 +377,10 @@ def _any_batch(shape: Sequence[int]) -> np.ndarray:
 
 def _keeps_numbers(node: tf.Operation) -> bool:
     """Whether the results of a node have the numbers of its inputs in the same order."""
-    return node.type in (*_SHAPES, *PASS_THROUGH) and not mark_of(node)
+    return node.type in (*SHAPES, *PASS_THROUGH) and not mark_of(node)
 
 
-def _behind(tensor: tf.Tensor) -> list[tf.Tensor]:
+def behind(tensor: tf.Tensor) -> list[tf.Tensor]:
     """A tensor, and those with the same numbers in the same order that it is made of, the nearest first."""
     found = [tensor]
     while _keeps_numbers(tensor.op):
@@ -415,13 +389,13 @@ def _behind(tensor: tf.Tensor) -> list[tf.Tensor]:
     return found
 
 
-def _behind_identities(tensor: tf.Tensor) -> tf.Tensor:
+def behind_identities(tensor: tf.Tensor) -> tf.Tensor:
     while tensor.op.type in PASS_THROUGH and not mark_of(tensor.op):
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
 
-def _packed(tensor: tf.Tensor) -> bool:
+def packed(tensor: tf.Tensor) -> bool:
     """Whether a tensor is one of signs, or of a sum of signs."""
     return mark_of(tensor.op) == PLANES or binary_activation(tensor.op) is not None
 
@@ -432,11 +406,11 @@ def _compared(source: tf.Tensor) -> tf.Tensor | None:
     return sign.compared if sign is not None else source.op.inputs[0] if mark_of(source.op) else None
 
 
-def _map_shapes(data: tf.Tensor, source: tf.Tensor, features: int) -> list[_Shape]:
-    """The shapes that the map of a dense layer may have, the best first."""
+def _map_shapes(data: tf.Tensor, source: tf.Tensor, rank: int, features: int) -> list[_Shape]:
+    """The shapes that the map of a dense layer of so many axes of places may have, the best first."""
     sign = binary_activation(source.op)
     found = []
-    for tensor in [*_behind(data), *(_behind(sign.compared) if sign else [])]:
+    for tensor in [*behind(data), *(behind(sign.compared) if sign else [])]:
         if not tensor.shape.is_fully_defined() or tensor.shape.rank < 2:
             continue
         batch, *places, channels = tensor.shape.as_list()
@@ -445,18 +419,18 @@ def _map_shapes(data: tf.Tensor, source: tf.Tensor, features: int) -> list[_Shap
         if channels == features or (flattened and channels % _WORD == 0):
             found.append((batch, *size, channels))
     # Without reshapes behind the map where it comes from.
-    return [*dict.fromkeys(reversed(found)), (data.shape[0], 1, 1, features)]
+    return [*dict.fromkeys(reversed(found)), (data.shape[0], 1, int(np.prod(data.shape[1:rank])), features)]
 
 
 def _sequence(node: tf.Operation) -> _Sequence | None:
     """How a convolution reads a sequence that was given a height of 1."""
-    expanded, result = _behind_identities(node.inputs[0]), node
+    expanded, result = behind_identities(node.inputs[0]), node
     if expanded.op.type != "ExpandDims" or constant_value(expanded.op.inputs[1]) not in (1, -3):
         return None
     if node.get_attr("padding") == b"EXPLICIT":
         return None
     read = expanded.op.inputs[0]
-    source = _behind_identities(read)
+    source = behind_identities(read)
     padding, dilation, fill = np.zeros(2, np.int64), node.get_attr("dilations")[2], 0.0
     if source.op.type == "SpaceToBatchND":  # how TensorFlow dilates
         block, amounts = map(constant_value, source.op.inputs[1:])
@@ -470,7 +444,7 @@ def _sequence(node: tf.Operation) -> _Sequence | None:
             return None
         padding, dilation = padding + (amounts - crops)[0], int(block[0])
         read = source.op.inputs[0]
-        source = _behind_identities(read)
+        source = behind_identities(read)
     if source.op.type in ("Pad", "PadV2"):
         amounts = constant_value(source.op.inputs[1])
         value = constant_value(source.op.inputs[2]) if source.op.type == "PadV2" else np.zeros(())
@@ -478,7 +452,7 @@ def _sequence(node: tf.Operation) -> _Sequence | None:
             return None
         padding, fill = padding + amounts[1], float(value)
         read = source.op.inputs[0]
-        source = _behind_identities(read)
+        source = behind_identities(read)
     if not source.shape.is_fully_defined() or source.shape.rank != 3:
         return None
     if node.get_attr("padding") == b"SAME":

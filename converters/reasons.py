@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from larq_rep.converters.control_flow import BRANCHES, LOOPS
 from larq_rep.converters.graph import FrozenGraph, Site
-from larq_rep.converters.tensors import laid_out, resolve
+from larq_rep.converters.tensors import inputs_first, laid_out, resolve
 
 _PLACES = (
     "LCE packs ordinary 2-D convolutions only; write it as QuantConv2D, with the third axis among the channels (by a "
@@ -21,8 +21,9 @@ _OTHER_CONVOLUTIONS = {
         "LCE packs ordinary 2-D convolutions only, and groups of a multiple of 32 channels; write it as QuantConv2D, "
         "with groups=channels // 32 if it should stay small"
     ),
-    "transposed convolution": (
-        "LCE packs ordinary 2-D convolutions only; write it as UpSampling2D, before the sign, and a QuantConv2D"
+    "1-D depthwise convolution": (
+        "LCE packs ordinary convolutions only, and groups of a multiple of 32 channels; write it as QuantConv1D, with "
+        "groups=channels // 32 if it should stay small"
     ),
     "3-D convolution": _PLACES,
     "transposed 3-D convolution": _PLACES,
@@ -54,12 +55,14 @@ def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> s
     """Why LCE did not pack a binary convolution, and what to do."""
     if advice := other_convolution(site.kind):
         return advice
-    if site.kind != "dense layer" and site.node.get_attr("data_format") == b"NCHW":
+    by_layer = getattr(graph.layer_at(site.layer), "data_format", "")  # Keras transposes maps for some of its layers
+    if site.kind != "dense layer" and (by_layer == "channels_first" or site.node.get_attr("data_format") == b"NCHW"):
         return (
             "it computes with data_format='channels_first', and LCE packs channels_last only; build the model with "
             "channels_last, where the weights have the same shapes"
         )
-    known = graph.convolved.reasons.get(site.node.name) or graph.lowering.reasons.get(site.node.name)
+    rewritings = graph.phases, graph.convolved, graph.lowering
+    known = next((reason for r in rewritings if (reason := r.reasons.get(site.node.name))), "")
     return known or why_kernel(site, kernel) or _why_input(site, graph, log)
 
 
@@ -70,8 +73,24 @@ def other_convolution(kind: str) -> str:
 
 def why_kernel(site: Site, kernel: np.ndarray) -> str:
     """What is wrong with the binary weights of a convolution, or nothing."""
-    if site.node.type == "MatMul" and site.node.get_attr("transpose_b"):
-        kernel = kernel.T
+    kernel = inputs_first(site.node, kernel)
+    if reason := why_weights(kernel):
+        if site.kind == "transposed convolution" and not why_weights(kernel.swapaxes(2, 3)):
+            return (
+                "its weights have a scale for each input channel (the last axis of a transposed kernel), and LCE needs "
+                "one for each output channel; use kernel_quantizer='ste_sign' and a batch normalization behind"
+            )
+        return reason
+    if kernel.size == kernel.shape[-1] and site.kind == "dense layer":
+        return "it has one input, so that it multiplies it with any number; use kernel_quantizer='ste_sign', or None"
+    in_channels, per_group = site.x.shape[-1], kernel.shape[-2]
+    if in_channels != per_group and per_group % 32:
+        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
+    return ""
+
+
+def why_weights(kernel: np.ndarray) -> str:
+    """What is wrong with binary weights whose last axis is that of the output channels, or nothing."""
     magnitude = np.abs(kernel.reshape(-1, kernel.shape[-1]))
     if zeros := int(np.sum(magnitude == 0)):
         dead = int(np.sum(magnitude.max(axis=0) == 0))
@@ -95,11 +114,6 @@ def why_kernel(site: Site, kernel: np.ndarray) -> str:
             "the weights of an output channel differ in magnitude; LCE needs one scale for each output channel "
             "(none for input channels) within 0.5 %"
         )
-    if len(magnitude) == 1 and site.kind == "dense layer":
-        return "it has one input, so that it multiplies it with any number; use kernel_quantizer='ste_sign', or None"
-    in_channels, per_group = site.x.shape[-1], kernel.shape[-2]
-    if in_channels != per_group and per_group % 32:
-        return f"its groups have {per_group} input channels, and LCE needs a multiple of 32"
     return ""
 
 

@@ -41,6 +41,16 @@ def operands(node: tf.Operation) -> tuple[tf.Tensor, tf.Tensor]:
     return node.inputs[2 if transposed else 0], node.inputs[1]
 
 
+def inputs_first(node: tf.Operation, kernel: np.ndarray) -> np.ndarray:
+    """The kernel of a convolution or matrix product with its input and output channels as the last axes."""
+    match node.type:
+        case "MatMul" if node.get_attr("transpose_b"):
+            return kernel.T
+        case "Conv2DBackpropInput":
+            return kernel.swapaxes(2, 3)
+    return kernel
+
+
 def constant_value(tensor: tf.Tensor) -> np.ndarray | None:
     return tf.get_static_value(resolve(tensor))
 

@@ -17,10 +17,11 @@ from larq_rep.converters import matching, reasons
 from larq_rep.converters.audit import BinaryAudit, Finding, declared_binary
 from larq_rep.converters.float_weights import CompressedConstant, exact_scales
 from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph
+from larq_rep.converters.matrix_products import MATRIX_PRODUCTS, matrix_product
 from larq_rep.converters.tensors import resolve, unpadded
 
 # Products of data and weights other than convolutions: locally connected layers, attention, the user's own layers.
-_PRODUCTS = {*CONVOLUTIONS, "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "SparseMatMul"}
+_PRODUCTS = {*CONVOLUTIONS, *MATRIX_PRODUCTS, "SparseMatMul"}
 # A layer with fewer weights is not worth packing, and they could be signs by chance.
 _FEWEST = 16
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -132,17 +133,31 @@ def _by_channel(value: np.ndarray, node_type: str) -> list[np.ndarray]:
 
 
 def _why(graph: FrozenGraph, node: tf.Operation, value: np.ndarray) -> str:
+    product = matrix_product(node, graph.data_dependent) if node.type in MATRIX_PRODUCTS else None
     site = next((site for site in graph.sites if site.node.name == node.name), None)
-    if site is None:
-        return (
-            "LCE packs 2-D convolutions only, whose weights are the same at each place; write it as QuantConv2D, or "
-            "leave the weights real"
-        )
-    if advice := reasons.other_convolution(site.kind):
-        return f"{advice}, with a binary input (input_quantizer='ste_sign')"
-    if reason := reasons.why_kernel(site, value):
+    if reason := graph.convolved.reasons.get(node.name) or (product.reason if product else ""):
         return reason
-    source = resolve(unpadded(site.x)).op
+    if site is not None:
+        if advice := reasons.other_convolution(site.kind):
+            return f"{advice}, with a binary input (input_quantizer='ste_sign')"
+        reason, data = reasons.why_kernel(site, value), site.x
+    elif product is not None:
+        reason, data = reasons.why_weights(product.matrix(value)), product.data
+    else:
+        reason = (
+            "LCE packs convolutions only, whose weights are the same at each place; write it as QuantConv2D or "
+            "QuantConv1D, or leave the weights real"
+        )
+    if reason:
+        return reason
+    source = resolve(unpadded(data)).op
+    while source.type == "BatchToSpaceND":  # TensorFlow's way of dilating
+        source = resolve(source.inputs[0]).op
+    if source.type == "DepthwiseConv2dNative":
+        return (
+            "its input is real, the sums of a depthwise convolution; write both as layers of their own, this one as "
+            "QuantConv2D or QuantConv1D with input_quantizer='ste_sign', and train it like that"
+        )
     outputs = {sign.output.op.name for sign in graph.signs}
     if source.type in ("Mul", "RealDiv") and any(resolve(x).op.name in outputs for x in source.inputs):
         return (

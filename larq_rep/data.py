@@ -93,6 +93,22 @@ def image_folder(
     """
     if channels not in MODES:
         raise ValueError(f"image_folder: channels should be 1 (grey) or 3 (RGB), found {channels}.")
+    files, labels = image_files(path)
+    if preparation is not None:
+        images = np.concatenate([preparation([open_upright(file, MODES[channels])]) for file in files])
+    else:
+        images = np.stack([_read(file, height_width(size), channels) for file in files])
+    names = [file.relative_to(path).as_posix() for file in files]
+    return images, None if labels is None else np.array(labels), names
+
+
+def image_files(path: str | os.PathLike[str]) -> tuple[list[Path], list[int] | None]:
+    """The files and labels of `image_folder`, without reading an image.
+
+    # Raises
+        ValueError: If there are no images, or if some are in `path` and some in its folders.
+        NotADirectoryError: If `path` is not a folder.
+    """
     root = Path(path)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder. Expected a folder of images, or of class folders.")
@@ -107,12 +123,7 @@ def image_folder(
     files = flat or [file for file, _ in labelled]
     if not files:
         raise ValueError(f"{root} holds no images, nor do the folders in it. Expected {', '.join(SUFFIXES)}.")
-    if preparation is not None:
-        images = np.concatenate([preparation([open_upright(file, MODES[channels])]) for file in files])
-    else:
-        images = np.stack([_read(file, height_width(size), channels) for file in files])
-    labels = np.array([label for _, label in labelled]) if labelled else None
-    return images, labels, [file.relative_to(root).as_posix() for file in files]
+    return files, None if flat else [label for _, label in labelled]
 
 
 def sample_photographs(size: int, count: int = 16, seed: int = 0) -> np.ndarray:

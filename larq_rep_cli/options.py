@@ -116,17 +116,56 @@ class Numbers(click.ParamType):
         return numbers
 
 
-def image_options(function: _F) -> _F:
-    """The options that change how images are prepared and what classes are called; `preparing` takes them."""
+def preparation_options(function: _F) -> _F:
+    """The options that change how images are prepared; `preparing` takes them."""
     options = [
         click.option("--mean", type=Numbers(), help="Mean that is taken from the pixels in 0..1, R,G,B or one number."),
         click.option("--std", type=Numbers(), help="Standard deviation by which they are divided then."),
         click.option("--resize", type=click.IntRange(min=1), metavar="N", help="Shorter side before the central crop."),
-        click.option("--labels", type=PATH, help="A text file of the names of the classes, one a line, from class 0."),
     ]
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def image_options(function: _F) -> _F:
+    """The options that change how images are prepared and what classes are called; `preparing` takes them."""
+    text = "A text file of the names of the classes, one a line, from class 0."
+    return preparation_options(click.option("--labels", type=PATH, help=text)(function))
+
+
+def calibration_options(of_file: bool = False) -> Callable[[_F], _F]:
+    """The options of 8-bit integers, for a model or a file; `calibrating` takes them."""
+    types = click.Choice(("float32", "int8", "uint8"))
+    text = (
+        "Images whose values give the ranges of the integers: a folder of images or of class folders, the training "
+        "part of scikit-learn's digits, or noise."
+    )
+    options = [
+        click.option(
+            "--calibrate",
+            metavar="FOLDER|digits|random",
+            required=of_file,
+            help=text if of_file else f"{text}  [default: the training images of a run]",
+        ),
+        click.option("--calibration-images", type=click.IntRange(min=1), help="How many of them.  [default: 100]"),
+        click.option(
+            "--calibration",
+            type=click.Choice(("mse", "percentile", "minmax")),
+            help="How a range is chosen: with the least squared error, without rare values, or the whole one.  "
+            "[default: mse]",
+        ),
+        click.option("--input-type", type=types, default="float32", show_default=True, help="Type of real inputs."),
+        click.option("--output-type", type=types, default="float32", show_default=True, help="Type of real outputs."),
+        preparation_options,
+    ]
+
+    def decorate(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def seed_option(function: _F) -> _F:

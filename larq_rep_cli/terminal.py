@@ -66,11 +66,11 @@ def progress() -> Iterator[Progress]:
 
 
 @contextmanager
-def working(description: str) -> Iterator[None]:
-    """Shows that work is going on whose steps cannot be counted."""
+def working(description: str) -> Iterator[Progress]:
+    """Shows that work is going on whose steps cannot be counted; bars of its parts may be added."""
     with progress() as bars:
         bars.add_task(description, total=None)
-        yield
+        yield bars
 
 
 def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:

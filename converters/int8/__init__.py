@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_rep.converters import float_weights, lce, metadata, quantized
+from larq_rep.converters import float_weights, integer_ends, lce, metadata, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.inputs import Inputs, file_batches, in_batches
 from larq_rep.converters.int8 import islands
@@ -18,8 +18,6 @@ from larq_rep.converters.int8.ranges import CALIBRATIONS, Histogram, Scale, coll
 from larq_rep.converters.int8.rewriting import Rewriting, scale_groups
 
 __all__ = ["CALIBRATIONS", "Kept", "Quantization", "QuantizationError", "is_quantized", "quantize"]
-
-_TYPES = ("float32", "int8", "uint8")
 
 
 class QuantizationError(ValueError):
@@ -92,8 +90,8 @@ def quantize(
         The bytes of the quantized file, and a `Quantization`.
 
     # Raises
-        QuantizationError: If there are no images, a value is not finite, the file is quantized already or its inputs or
-            outputs are not real numbers but should become integers.
+        QuantizationError: If there are no images, a value is not finite, or the file is quantized already.
+        ValueError: For another type, or if no input or output is a real number that could become an integer.
         IncomparableError: If the images do not fit the file.
         InvalidFlatbufferError: If `content` is not a TFLite model.
         RefusedError: If LCE's interpreter does not run the file.
@@ -124,17 +122,21 @@ def quantized_file(
     """`quantize` for a file whose constants are float32, with the inputs of each of its runs."""
     if calibration not in CALIBRATIONS:
         raise QuantizationError(f"calibration should be one of {', '.join(CALIBRATIONS)}, found {calibration!r}.")
+    integer_ends.check_types(input_type, output_type)
     if not runs:
         raise QuantizationError("int8: there are no images to measure ranges on. Give some, about 100.")
     flatbuffer = Flatbuffer(content)
     if is_quantized(flatbuffer):
         raise QuantizationError("int8: this file computes with integers already. Quantize the float file instead.")
-    input_types = _types(flatbuffer, "input", flatbuffer.inputs, input_type)
-    output_types = _types(flatbuffer, "output", flatbuffer.outputs, output_type)
     chosen, kept = islands.choose(flatbuffer)
     groups = scale_groups(flatbuffer, chosen)
-    ends = [*zip(flatbuffer.inputs, input_types, strict=True), *zip(flatbuffer.outputs, output_types, strict=True)]
-    tensors = sorted({*groups, *(tensor for tensor, dtype in ends if dtype != "float32")})
+    integers = {
+        tensor
+        for tensors, dtype in ((flatbuffer.inputs, input_type), (flatbuffer.outputs, output_type))
+        for tensor in tensors
+        if dtype != tf.float32 and flatbuffer.dtype(tensor) == "float32"
+    }
+    tensors = sorted({*groups, *integers})
     try:
         histograms = collect(content, tensors, runs, progress)
     except ValueError as error:
@@ -144,10 +146,13 @@ def quantized_file(
         "islands": islands.count(flatbuffer, chosen),
     }
     scales = _scales(flatbuffer, histograms, groups, calibration)
-    Rewriting(flatbuffer, chosen, scales, input_types, output_types)
+    Rewriting(flatbuffer, chosen, scales, integers)
     flatbuffer.drop_unused_buffers()
-    metadata.add_values(flatbuffer, {"int8": {"calibration": calibration, "images": len(runs)}})
-    result = flatbuffer.pack()
+    # Of every input, the smallest and the largest number: other images may tell nothing about the ranges.
+    ends = [(min(x.min() for x in each), max(x.max() for x in each)) for each in zip(*runs, strict=True)]
+    about = {"calibration": calibration, "images": len(runs), "inputs": [[float(x) for x in each] for each in ends]}
+    metadata.add_values(flatbuffer, {"int8": about})
+    result = integer_ends.with_types(flatbuffer.pack(), input_type, output_type)
     change, mean_change, agreement = _changes(content, result, runs)
     return result, Quantization(
         calibration=calibration,
@@ -166,23 +171,6 @@ def is_quantized(flatbuffer: Flatbuffer) -> bool:
     """Whether a file computes with integers that stand for real numbers."""
     written = {t for op in flatbuffer.operators for t in op.outputs}
     return any(quantized.quantization(flatbuffer, t) is not None for t in {*written, *flatbuffer.inputs})
-
-
-def _types(flatbuffer: Flatbuffer, what: str, tensors: Sequence[int], dtype: tf.DType) -> list[str]:
-    """The type of each input or output."""
-    wanted = str(getattr(dtype, "name", dtype))
-    if wanted not in _TYPES:
-        expected = ", ".join(f"tf.{each}" for each in _TYPES)
-        raise QuantizationError(f"inference_{what}_type should be one of {expected}, found {dtype!r}.")
-    if wanted == "float32":
-        return [flatbuffer.dtype(tensor) for tensor in tensors]
-    for tensor in tensors:
-        if (found := flatbuffer.dtype(tensor)) != "float32":
-            raise QuantizationError(
-                f"inference_{what}_type: the {what} {flatbuffer.name(tensor)!r} is {found} in the model itself, so it "
-                f"cannot become {wanted}. Leave it out."
-            )
-    return [wanted] * len(tensors)
 
 
 def _scales(
@@ -204,7 +192,9 @@ def _scales(
     return found | shared
 
 
-def _changes(reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarray]]) -> tuple[float, float, float | None]:
+def _changes(
+    reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarray]]
+) -> tuple[float, float, float | None]:
     """Largest and mean change of the outputs, and the share of runs whose largest output is the same."""
     engines = [lce.interpreter(file, use_indirect_bgemm=True) for file in (reference, content)]
     flatbuffer = Flatbuffer(content)
@@ -221,7 +211,8 @@ def _changes(reference: bytes, content: bytes, runs: Sequence[Sequence[np.ndarra
             total, absolute = total + float(difference.sum()), absolute + float(np.abs(a).sum())
             if len(before) == 1 and a.shape[-1] > 1:
                 same += list((a.argmax(-1) == real.argmax(-1)).ravel())
-    return apart / largest if largest else apart, total / absolute if absolute else total, (
-        float(np.mean(same)) if same else None
+    return (
+        apart / largest if largest else apart,
+        total / absolute if absolute else total,
+        (float(np.mean(same)) if same else None),
     )
-

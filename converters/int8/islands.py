@@ -1,20 +1,32 @@
 """Chooses the operators of a file that are worth computing in int8.
 
-An island is a set of connected operators in int8. Around it, QUANTIZE and DEQUANTIZE pass over all values of a tensor, so
-an island is worth it only if its operators save more. `choose` looks for the least time by a model of it:
+An island is a set of connected operators in int8. Around it QUANTIZE and DEQUANTIZE pass over all values of a tensor,
+so an island is worth it only if its operators save more. `choose` looks for the least time, in nanoseconds:
 
-- a convolution or dense layer takes a time for each multiply-accumulate and one for each weight;
-- any other operator, QUANTIZE and DEQUANTIZE too, takes a time for each value that it reads or writes.
+| operator | float | int8 |
+|---|---|---|
+| convolution, dense layer: for each multiply-accumulate | 0.018 | 0.0046 |
+| at least, for each weight | 0.07 | 0.014 |
+| and for each value of the output | 0.15 | 0.10 |
+| grouped convolution: for each multiply-accumulate | 0.05 | 0.17 |
+| depthwise convolution: for each multiply-accumulate | 0.055 | 0.055 |
+| other operators: for each value | `_VALUES` | |
+| QUANTIZE, DEQUANTIZE: for each value, and 100 each | | 0.06, 0.05 |
+
+A convolution computes 16 output channels, and in int8 8 input channels, at a time, or a part of them in the same time.
+Each byte of the file counts a nanosecond too, as a cold start reads it. The figures are XNNPACK's on x86-64 with
+AVX-512, one thread (docs/benchmarks.md), those of grouped convolutions from the slowest processor measured: there int8
+is slower on most.
 
 Operators that only move or pool values may open and close an island. Those that compute value by value join only if
 all that they read and all that read them is in int8: what is added to a residual stream, and the stream itself, stay
-float, and so does what leads to a sign.
+float, and so do what leads to a sign and the factors and shifts of a batch normalization.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +55,30 @@ FIXED_SCALE = {"LOGISTIC": (2, 1 / 256, -128), "TANH": (2, 1 / 128, 0), "SOFTMAX
 VERSIONS = PRODUCTS | SAME_SCALE | OWN_SCALE | {name: version for name, (version, _, _) in FIXED_SCALE.items()}
 _INSIDE = {"CONCATENATION", *OWN_SCALE, *FIXED_SCALE} - {"MEAN"}
 
-# Nanoseconds, measured by benchmarks/int8.py. Only their ratios matter.
-_MAC = {"CONV_2D": (0.0105, 0.0026), "GROUPED": (0.05, 0.12), "DEPTHWISE_CONV_2D": (0.03, 0.02)}
-_WEIGHT = (0.1, 0.03)
-_VALUE = (0.06, 0.03)
-_BORDER = 0.1
+# Nanoseconds in float and in int8: for each multiply-accumulate, weight, value of a convolution's output, and value of
+# the largest tensor of another operator. int8 has no fast kernel for average pools and activations of their own.
+_MACS = {"dense": (0.018, 0.0046), "grouped": (0.05, 0.17), "DEPTHWISE_CONV_2D": (0.055, 0.055)}
+_WEIGHT = (0.07, 0.014)
+_OUTPUT = (0.15, 0.10)
+_MOVED = (0.10, 0.03)
+_VALUES = {
+    "MAX_POOL_2D": (0.17, 0.04),
+    "AVERAGE_POOL_2D": (0.08, 0.91),
+    "MEAN": (0.05, 0.03),
+    "ADD": (0.13, 0.16),
+    "SUB": (0.13, 0.16),
+    "MUL": (0.13, 0.22),
+    "PAD": (0.2, 0.16),
+    "LOGISTIC": (0.2, 0.1),
+    "TANH": (0.2, 0.1),
+    "LEAKY_RELU": (0.13, 0.16),
+    "RELU": (0.1, 7.8),
+    "RELU6": (0.1, 7.8),
+    "HARD_SWISH": (0.2, 7.8),
+    "SOFTMAX": (0.7, 2.2),
+}
+_QUANTIZE, _DEQUANTIZE, _PASS = 0.06, 0.05, 100.0
+_BYTE = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,19 +109,18 @@ class _Graph:
         self.obstacles = {op.index: obstacle(flatbuffer, op) for op in flatbuffer.operators if op.name in VERSIONS}
         self.able = {index for index, reason in self.obstacles.items() if not reason}
         self.costs = {index: _costs(flatbuffer, flatbuffer.operators[index]) for index in self.able}
-
-    def reads(self, index: int) -> list[int]:
-        return data_inputs(self.flatbuffer, self.flatbuffer.operators[index])
-
-    def readers(self, tensor: int) -> list[Operator]:
-        return self.flatbuffer.consumers.get(tensor, [])
-
-    def neighbours(self, index: int) -> Iterator[int]:
-        """The able operators that read or write a tensor that this one writes or reads, or read it too."""
-        op = self.flatbuffer.operators[index]
-        for tensor in (*self.reads(index), op.outputs[0]):
-            around = [*self.readers(tensor), *filter(None, [self.flatbuffer.producers.get(tensor)])]
-            yield from {other.index for other in around} & self.able - {index}
+        self.reads = {index: set(data_inputs(flatbuffer, flatbuffer.operators[index])) for index in self.able}
+        self.writes = {index: flatbuffer.operators[index].outputs[0] for index in self.able}
+        tensors = {t for index in self.able for t in (*self.reads[index], self.writes[index])}
+        self.sizes = {tensor: math.prod(flatbuffer.shape(tensor)) for tensor in tensors}
+        self.readers = {t: [op.index for op in flatbuffer.consumers.get(t, [])] for t in tensors}
+        # An operator that reads or writes what another one does is its neighbour.
+        writers = {tensor: index for index, tensor in self.writes.items()}
+        around = {t: self.able & {*self.readers[t], writers.get(t, -1)} for t in tensors}
+        self.neighbours = {
+            index: set().union(*(around[t] for t in (*self.reads[index], self.writes[index]))) - {index}
+            for index in self.able
+        }
 
     def components(self, members: Set[int]) -> list[set[int]]:
         left, found = set(members), []
@@ -99,7 +129,7 @@ class _Graph:
             while stack:
                 index = stack.pop()
                 component.add(index)
-                near = left.intersection(self.neighbours(index))
+                near = left & self.neighbours[index]
                 left -= near
                 stack += near
             found.append(component)
@@ -108,37 +138,35 @@ class _Graph:
     def time(self, component: Set[int], chosen: Set[int]) -> float:
         """Time of the component's operators if some are in int8, with the passes around these."""
         total = sum(self.costs[index][index in chosen] for index in component)
-        operators = self.flatbuffer.operators
-        read = {tensor for index in chosen for tensor in self.reads(index)}
-        written = {operators[index].outputs[0] for index in chosen}
-        for tensor in read - written:
-            total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+        operators, outputs = self.flatbuffer.operators, self.flatbuffer.outputs
+        written = {self.writes[index] for index in chosen}
+        read = set[int]().union(*(self.reads[index] for index in chosen))
+        total += sum(_PASS + _QUANTIZE * self.sizes[tensor] for tensor in read - written)
         for tensor in written:
-            others = [op for op in self.readers(tensor) if op.index not in chosen and op.name != "LceQuantize"]
-            if others or tensor in self.flatbuffer.outputs:
-                total += _BORDER * math.prod(self.flatbuffer.shape(tensor))
+            others = (r for r in self.readers[tensor] if r not in chosen and operators[r].name != "LceQuantize")
+            if tensor in outputs or any(True for _ in others):
+                total += _PASS + _DEQUANTIZE * self.sizes[tensor]
         return total
 
     def closed(self, chosen: Set[int]) -> set[int]:
-        """Without the operators that may only be inside an island but are not."""
+        """Without the operators that may only be inside an island but are not, and islands that multiply nothing."""
         chosen = set(chosen)
+        operators = self.flatbuffer.operators
         while True:
-            written = {self.flatbuffer.operators[index].outputs[0] for index in chosen}
-            outside = set()
-            for index in chosen:
-                op = self.flatbuffer.operators[index]
-                readers = self.readers(op.outputs[0])
-                within = set(self.reads(index)) <= written and readers and all(r.index in chosen for r in readers)
-                if op.name in _INSIDE and not within:
-                    outside.add(index)
+            written = {self.writes[index] for index in chosen}
+            outside = {
+                index
+                for index in chosen
+                if operators[index].name in _INSIDE
+                and not (
+                    self.reads[index] <= written
+                    and self.readers[self.writes[index]]
+                    and chosen.issuperset(self.readers[self.writes[index]])
+                )
+            }
             if not outside:
-                # Passing values on in int8 saves nothing by itself.
-                return {
-                    index
-                    for island in self.components(chosen)
-                    if any(self.flatbuffer.operators[i].name in PRODUCTS for i in island)
-                    for index in island
-                }
+                islands = self.components(chosen)
+                return set[int]().union(*(i for i in islands if any(operators[op].name in PRODUCTS for op in i)))
             chosen -= outside
 
 
@@ -162,7 +190,7 @@ def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list[Kept]]:
         chosen |= best
         for index in products - best:
             alone = graph.time(component, best | {index}) - graph.time(component, best)
-            reasons[index] = f"int8 would take {alone / 1e3:.0f} us longer, with the passes around it"
+            reasons[index] = f"int8 would take {alone / 1e3:.2g} us longer, with the passes around it"
     kept = [
         Kept(op.index, op.name, flatbuffer.name(op.outputs[0]).split(";")[0], reasons[op.index])
         for op in flatbuffer.operators
@@ -182,11 +210,11 @@ def _improved(graph: _Graph, component: set[int], start: Set[int]) -> set[int]:
     while True:
         moves = [chosen - island for island in graph.components(chosen)]
         moves += [chosen ^ {index} for index in component]
-        tried = [closed for move in moves if (closed := graph.closed(move)) != chosen]
-        best = min(tried, key=lambda move: graph.time(component, move), default=chosen)
-        if not graph.time(component, best) < time * (1 - 1e-9):
+        tried = [(graph.time(component, move), move) for move in map(graph.closed, moves)]
+        least, best = min(tried, key=lambda each: each[0], default=(time, chosen))
+        if not least < time * (1 - 1e-9):
             return chosen
-        chosen, time = best, graph.time(component, best)
+        chosen, time = best, least
 
 
 def data_inputs(flatbuffer: Flatbuffer, op: Operator) -> list[int]:
@@ -215,11 +243,11 @@ def obstacle(flatbuffer: Flatbuffer, op: Operator) -> str:
         has_bias = len(op.inputs) > _bias_at(op) and op.inputs[_bias_at(op)] >= 0
         if has_bias and flatbuffer.constant(op.inputs[_bias_at(op)]) is None:
             return "its bias is computed"
-        if op.options.fusedActivationFunction not in (0, 1, 2, 3):
-            return "int8 has not its activation"
-    elif op.name in ("ADD", "SUB", "MUL"):
-        if op.options.fusedActivationFunction not in (0, 1, 2, 3):
-            return "int8 has not its activation"
+    elif op.name in ("ADD", "SUB", "MUL") and len(data) < 2:
+        # The numbers of its channels, often those of a batch normalization, would share one scale.
+        return "its operand is constant"
+    if getattr(op.options, "fusedActivationFunction", 0) not in (0, 1, 2, 3):
+        return "int8 has not its activation"
     return ""
 
 
@@ -229,16 +257,29 @@ def _bias_at(op: Operator) -> int:
 
 def _costs(flatbuffer: Flatbuffer, op: Operator) -> tuple[float, float]:
     """Time in float and in int8."""
-    values = sum(math.prod(flatbuffer.shape(t)) for t in (*data_inputs(flatbuffer, op), op.outputs[0]))
+    data, output = data_inputs(flatbuffer, op), flatbuffer.shape(op.outputs[0])
+    values = max(math.prod(shape) for shape in (*map(flatbuffer.shape, data), output))
     if op.name not in PRODUCTS:
-        return values * _VALUE[0], values * _VALUE[1]
+        each = _VALUES.get(op.name, _MOVED)
+        return values * each[0], values * each[1]
     weights = flatbuffer.shape(op.inputs[1])
-    size, kind = math.prod(weights), op.name
-    if op.name == "TRANSPOSE_CONV":
-        macs = math.prod(flatbuffer.shape(op.inputs[2])) * math.prod(weights[:-1])
+    size, channels, inner = math.prod(weights), weights[OUTPUT_CHANNELS[op.name]], weights[-1]
+    source = flatbuffer.shape(data[0])
+    macs = math.prod(source) * size // inner if op.name == "TRANSPOSE_CONV" else math.prod(output) * size // channels
+    if op.name == "DEPTHWISE_CONV_2D":
+        float_time, int8_time = (macs * each for each in _MACS[op.name])
+    elif op.name == "CONV_2D" and inner != source[-1]:
+        float_time, int8_time = (macs * each for each in _MACS["grouped"])
     else:
-        macs = math.prod(flatbuffer.shape(op.outputs[0])) * size // weights[OUTPUT_CHANNELS[op.name]]
-    if op.name == "CONV_2D" and weights[3] != flatbuffer.shape(op.inputs[0])[3]:
-        kind = "GROUPED"
-    each = _MAC.get(kind, _MAC["CONV_2D"])
-    return tuple(macs * each[i] + size * _WEIGHT[i] + values * _VALUE[i] for i in (0, 1))  # type: ignore[return-value]
+        macs = macs * _up(channels, 16) // channels
+        float_time = max(_MACS["dense"][0] * macs, _WEIGHT[0] * size)
+        int8_time = max(_MACS["dense"][1] * macs * _up(inner, 8) / inner, _WEIGHT[1] * size)
+    outputs = math.prod(output)
+    return (
+        float_time + outputs * _OUTPUT[0] + size * 4 * _BYTE,
+        int8_time + outputs * _OUTPUT[1] + size * _BYTE,
+    )
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -93,8 +93,8 @@ class Histogram:
         """The scale that a method of calibration chooses.
 
         # Arguments
-            calibration: `"minmax"`, all values; `"percentile"`, all but a ten-thousandth at each end; `"mse"`, the range
-                with the smallest mean squared error of rounding and clipping.
+            calibration: `"minmax"`, all values; `"percentile"`, all but a ten-thousandth at each end; `"mse"`, the
+                range with the smallest mean squared error of rounding and clipping.
         """
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         if calibration == "percentile":

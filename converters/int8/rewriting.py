@@ -6,7 +6,7 @@ Operators keep their order and tensors their indices; constants in int8 and int3
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
@@ -68,8 +68,7 @@ class Rewriting:
         flatbuffer: The file, which is changed.
         chosen: The indices of the operators.
         scales: The scale of each tensor that they read or write.
-        input_types: `"int8"`, `"uint8"` or `"float32"` for each input.
-        output_types: The same for each output.
+        integers: Inputs and outputs that only QUANTIZE should read and DEQUANTIZE write.
     """
 
     def __init__(
@@ -77,31 +76,24 @@ class Rewriting:
         flatbuffer: Flatbuffer,
         chosen: Set[int],
         scales: Mapping[int, Scale],
-        input_types: Iterable[str],
-        output_types: Iterable[str],
+        integers: Set[int],
     ):
-        self._flatbuffer, self._chosen, self._scales = flatbuffer, chosen, scales
+        self._flatbuffer, self._chosen, self._scales, self._integers = flatbuffer, chosen, scales, integers
         self._operators: list[schema.OperatorT] = []
         # Indices of the int8 and the float32 form of each tensor, as far as there are any.
         self._int8: dict[int, int] = {}
         self._float32: dict[int, int] = {}
-        self._run(list(input_types), list(output_types))
+        self._run()
 
-    def _run(self, input_types: list[str], output_types: list[str]) -> None:
+    def _run(self) -> None:
         flatbuffer = self._flatbuffer
         operators, inputs, outputs = list(flatbuffer.operators), flatbuffer.inputs, flatbuffer.outputs
         read = {t for index in self._chosen for t in operators[index].inputs}
         constants = {t: flatbuffer.constant(t) for t in read}
         self._reads = collections.Counter(t for op in operators for t in op.inputs) + collections.Counter(outputs)
-        readers = {t: list(flatbuffer.consumers.get(t, [])) for t in range(len(flatbuffer.subgraph.tensors))}
-        for tensor, dtype in zip(inputs, input_types, strict=True):
-            if dtype in ("int8", "uint8") and flatbuffer.dtype(tensor) == "float32":
-                self._set(tensor, dtype)
-                self._int8[tensor] = tensor
-                if dtype == "uint8" and any(op.index in self._chosen or _signs(op) for op in readers[tensor]):
-                    self._int8[tensor] = self._pass("QUANTIZE", tensor, tensor, "int8")
-                elif dtype == "uint8":
-                    self._float32[tensor] = self._pass("DEQUANTIZE", tensor, tensor, "float32")
+        for tensor in inputs:
+            if tensor in self._integers:
+                self._float32[tensor] = self._pass("DEQUANTIZE", self._as_int8(tensor), tensor, "float32")
         for op in operators:
             written = flatbuffer.subgraph.operators[op.index]
             if op.index in self._chosen:
@@ -109,14 +101,14 @@ class Rewriting:
                 written.opcodeIndex = flatbuffer.operator_code(
                     getattr(schema.BuiltinOperator, op.name), islands.VERSIONS[op.name]
                 )
-                self._set(op.outputs[0], "int8")
+                self._set(op.outputs[0], op.outputs[0])
                 self._int8[op.outputs[0]] = op.outputs[0]
             elif op.inputs:
-                # The sign of an integer is that of its number.
+                # LceQuantize reads integers too: their signs are those of their numbers.
                 form = self._as_int8 if _signs(op) else self._as_float32
                 written.inputs = np.array([form(t) if t in self._int8 else t for t in op.inputs], np.int32)
             self._operators.append(written)
-        results = [self._output(t, dtype) for t, dtype in zip(outputs, output_types, strict=True)]
+        results = [self._output(tensor) for tensor in outputs]
         tensors = flatbuffer.subgraph.tensors
         for old, new in zip(outputs, results, strict=True):
             if old != new and old not in inputs:  # The output keeps its name.
@@ -142,19 +134,11 @@ class Rewriting:
             axis = OUTPUT_CHANNELS[op.name]
             along = steps.astype(np.float64).reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
             values = np.clip(np.rint(weights / along), -127, 127).astype(np.int8)
-            found[1] = self._constant(op.inputs[1], values, "int8", steps, np.zeros(len(steps), np.int64), axis)
+            found[1] = self._constant(op.inputs[1], values, "int8", steps, axis)
             if bias is not None:
                 sums = steps.astype(np.float64) * float(into.scale)
                 integers = np.rint(bias / sums).astype(np.int32)
                 found[bias_at] = self._constant(op.inputs[bias_at], integers, "int32", sums.astype(np.float32))
-        elif op.name in ("ADD", "SUB", "MUL"):
-            for position, tensor in enumerate(op.inputs):
-                value = constants[tensor]
-                if value is not None:
-                    ends = float(value.min()), float(value.max())
-                    scale = Scale.of_range(*ends, ends)
-                    steps, zeros = np.array([scale.scale]), np.array([scale.zero], np.int64)
-                    found[position] = self._constant(tensor, scale.quantized(value), "int8", steps, zeros)
         return found
 
     def _constant(
@@ -163,7 +147,6 @@ class Rewriting:
         values: np.ndarray,
         dtype: str,
         scales: np.ndarray,
-        zeros: np.ndarray | None = None,
         axis: int = 0,
     ) -> int:
         """A constant in integers, which takes the place of the float one where nothing else reads that."""
@@ -174,7 +157,7 @@ class Rewriting:
             tensor = like
         found = schema.QuantizationParametersT()
         found.scale = scales.astype(np.float32)
-        found.zeroPoint = np.zeros(len(scales), np.int64) if zeros is None else zeros
+        found.zeroPoint = np.zeros(len(scales), np.int64)
         found.quantizedDimension = axis
         flatbuffer.subgraph.tensors[tensor].quantization = found
         return tensor
@@ -188,17 +171,14 @@ class Rewriting:
         if tensor not in self._float32:
             # A float tensor that QUANTIZE has read is there as it was.
             stays = self._flatbuffer.dtype(tensor) == "float32"
-            self._float32[tensor] = (
-                tensor if stays else self._pass("DEQUANTIZE", self._int8[tensor], tensor, "float32")
-            )
+            self._float32[tensor] = tensor if stays else self._pass("DEQUANTIZE", self._int8[tensor], tensor, "float32")
         return self._float32[tensor]
 
-    def _output(self, tensor: int, dtype: str) -> int:
-        if tensor not in self._scales or dtype == "float32":
-            return self._as_float32(tensor) if tensor in self._int8 else tensor
-        if dtype == "int8":
-            return self._as_int8(tensor)
-        return self._pass("QUANTIZE", self._int8.get(tensor, tensor), tensor, "uint8")
+    def _output(self, tensor: int) -> int:
+        result = self._as_float32(tensor) if tensor in self._int8 else tensor
+        if tensor in self._integers and result == tensor:
+            return self._pass("DEQUANTIZE", self._as_int8(tensor), tensor, "float32")
+        return result
 
     def _pass(self, name: str, source: int, like: int, dtype: str) -> int:
         """A QUANTIZE or DEQUANTIZE operator, which writes a new tensor."""
@@ -208,9 +188,10 @@ class Rewriting:
             flatbuffer.subgraph.tensors[result].type = schema.TensorType.FLOAT32
             flatbuffer.subgraph.tensors[result].quantization = None
         else:
-            self._set(result, dtype, like)
+            self._set(result, like)
         operator = schema.OperatorT()
-        version = 2 if name == "DEQUANTIZE" or flatbuffer.dtype(source) != "float32" else 1
+        # The first versions that read float32 and int8.
+        version = {"QUANTIZE": 1, "DEQUANTIZE": 2}[name]
         operator.opcodeIndex = flatbuffer.operator_code(getattr(schema.BuiltinOperator, name), version)
         operator.inputs, operator.outputs = np.array([source], np.int32), np.array([result], np.int32)
         options = "QuantizeOptions" if name == "QUANTIZE" else "DequantizeOptions"
@@ -219,14 +200,12 @@ class Rewriting:
         self._operators.append(operator)
         return result
 
-    def _set(self, tensor: int, dtype: str, like: int | None = None) -> None:
-        """Gives a tensor its type, scale and zero point."""
-        scale = self._scales[tensor if like is None else like]
-        target = self._flatbuffer.subgraph.tensors[tensor]
-        target.type = getattr(schema.TensorType, dtype.upper())
+    def _set(self, tensor: int, like: int) -> None:
+        """Makes a tensor int8, with the scale of another one."""
+        scale, target = self._scales[like], self._flatbuffer.subgraph.tensors[tensor]
+        target.type = schema.TensorType.INT8
         found = schema.QuantizationParametersT()
-        found.scale = np.array([scale.scale], np.float32)
-        found.zeroPoint = np.array([scale.zero + (128 if dtype == "uint8" else 0)], np.int64)
+        found.scale, found.zeroPoint = np.array([scale.scale], np.float32), np.array([scale.zero], np.int64)
         found.min, found.max = (np.array([end], np.float32) for end in scale.seen)
         target.quantization = found
 

@@ -14,9 +14,10 @@ its sign, and in an untrained network one flip changes everything behind it. Her
    with the zero of the model's value as a function of the popcount.
 4. **Outputs** of this forced run must agree to rounding.
 5. **Delegate.** So far this proves LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
-   front of LCE's operators and the exact ones around them, and must give the same bits; and the outputs of the whole
-   file must agree up to the rounding of the real-valued operators, which are TFLite's. On request LiteRT's
-   CompiledModel is compared with its interpreter, whose bits it must give.
+   front of LCE's operators and the exact ones around them, and must give the same bits, also for the integers of
+   QUANTIZE and DEQUANTIZE beside them; and the outputs of the whole file must agree up to the rounding of the
+   real-valued operators, which are TFLite's. On request LiteRT's CompiledModel is compared with its
+   interpreter, whose bits it must give.
 
 An ordinary run of an untrained model may still differ by far: sums of exactly 0 are frequent there, and
 at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says
@@ -28,11 +29,15 @@ values in front of the rounding must agree with them as far as the rounding of w
 Weights that a file stores exactly as int8 must be those of a fresh conversion of the model to the bit; unpacked, the
 file is proved as above. A file whose weights are rounded to float16 or int8 is compared constant by constant with the
 float32 file of the same model, which is then proved as above.
+
+A file that was quantized to int8 after training is compared with the float file of the same model, which is proved as
+above: every scale, zero point and constant with the float ones, and every operator in int8 with its definition in
+integers (`verification/int8.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +53,7 @@ from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
 from larq_rep.converters.runtime import delegate_errors, needed_runtime
 from larq_rep.converters.verification.comparison import Comparison
 from larq_rep.converters.verification.delegate import CompiledComparison, DelegateComparison
+from larq_rep.converters.verification.int8 import Int8Comparison, computes_in_int8
 from larq_rep.converters.verification.outputs import check_interfaces
 from larq_rep.converters.verification.result import Difference, Engine, Verification
 from larq_rep.converters.verification.storage import compare_storage, compare_unpacked, holds_exactly
@@ -112,31 +118,54 @@ def verify(
         raise ConversionError(findings)
     graph = FrozenGraph(model)
     runs = [[metadata.as_taken(about, x) for x in arrays] for arrays in batches(images, given, graph)]
-    reference, stored = _float32_file(model, content, runs[0])
+    integers = _int8_comparison(model, content, graph) if computes_in_int8(content, graph) else None
+    if integers is None:
+        reference, stored = _float32_file(model, content, runs[0])
+    else:
+        check_interfaces(graph, integers.flatbuffer)
+        reference, stored = integers.reference, integers.result.differences
     delegate = None
     if runtime != "lce" and not missing:
         delegate, missing = _attempt(lambda: DelegateComparison(content), insist)
     compiled = CompiledComparison(content) if runtime == "compiled" else None
     flatbuffer = Flatbuffer(reference)
     check_interfaces(graph, flatbuffer)
-    result = Verification(differences=stored, notes=[f"The delegate was not compared: {missing}"] if missing else [])
-    shared = delegate is not None and reference is content  # One run of LCE's interpreter serves both proofs.
-    comparison = Comparison(graph, flatbuffer, result, delegate.watched if delegate is not None and shared else ())
+    result = Verification(
+        differences=list(stored), notes=[f"The delegate was not compared: {missing}"] if missing else []
+    )
+    # One run of LCE's interpreter on the file serves both proofs.
+    shared = integers is not None or reference is content
+    watched = delegate.watched if delegate is not None and shared else []
+    comparison = Comparison(graph, flatbuffer, result, watched if integers is None else ())
     if any(difference.stage == "structure" for difference in stored):
         return result
+    if integers is not None:
+        integers.result.engines = result.engines
+        integers.watch, integers.convolutions = watched, comparison.convolutions.layers
+        integers.compare_constants()
+        if integers.result.differences and integers.is_refused:  # they say why
+            result.differences = integers.result.differences
+            return result
     comparison.pair(runs[0])
     for index in progress(range(len(runs))):
         values = comparison.run(runs[index])
         comparison.compare_image(index, runs[index], values)
+        if integers is not None:
+            values = integers.compare_image(index, runs[index], values)
         if delegate is not None:
             for_file, _ = taken(runs[index], delegate.flatbuffer)
             delegate.compare_image(index, for_file, values if shared else None)
             if compiled is not None:
                 compiled.compare_image(index, for_file)
     comparison.finish(runs[0])
+    layers: Mapping[int, str] = comparison.convolutions.layers
+    if integers is not None:
+        result.int8, layers = integers.finish(), integers.layers
+        result.differences = [integers.in_file(d) for d in result.differences] + integers.result.differences
+        result.notes += integers.result.notes
     if delegate is not None:
         result.engines["delegate"] = delegate.engine
-        result.differences += delegate.differences(comparison.convolutions.layers)
+        result.differences += delegate.differences(layers)
     if compiled is not None:
         result.engines["compiled"] = compiled.engine
         result.differences += compiled.differences
@@ -153,6 +182,16 @@ def _attempt(make: Callable[[], _Made], insist: bool) -> tuple[_Made | None, str
         if insist:
             raise
         return None, str(error)
+
+
+def _int8_comparison(model: tf.keras.Model, content: bytes, graph: FrozenGraph) -> Int8Comparison:
+    """The comparison of a file with operators in int8 with a fresh float conversion, folded as the file is."""
+    for folded in (True, False):
+        reference, _ = convert(model, allow_float=True, exact_int8=False, fold=folded)
+        found = Int8Comparison(content, reference, graph)
+        if found.operators:
+            break
+    return found
 
 
 def _float32_file(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from larq_rep.converters import float_weights, lce, quantized
+from larq_rep.converters import float_weights, integer_executor, lce, quantized
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.runtime import needed_runtime
 from larq_rep.converters.verification.amplification import Amplification, is_exact
@@ -26,9 +26,10 @@ _ROUNDING = 1e-5
 class DelegateComparison:
     """Compares the delegate, fused and with the fastest implementation as users run it, with LCE's interpreter.
 
-    LCE's operators and the exact ones around them must give the same bits for the same values, namely LCE's own. The
-    outputs of the whole file must agree up to rounding, unless the rounding of a real-valued operator, which is not the
-    delegate's, turns a sign or changes an 8-bit integer to the next one.
+    LCE's operators and the exact ones around them must give the same bits for the same values, namely LCE's own, and
+    once more with QUANTIZE and DEQUANTIZE beside them, which become part of the delegate's passes. The outputs of the
+    whole file must agree up to rounding, unless the rounding of a real-valued operator, which is not the delegate's,
+    turns a sign or changes an 8-bit integer to the next one.
 
     # Arguments
         content: The bytes of the `.tflite` file.
@@ -44,6 +45,7 @@ class DelegateComparison:
         part, self.inputs, self.outputs = exact_part(self.flatbuffer)
         interpreter = needed_runtime().Interpreter
         self.part, self.whole = interpreter(part), interpreter(content)
+        self.borders = _IntegerBorders(self.flatbuffer)
         self.engine = Engine(
             importlib.metadata.version("larq-rep-runtime"),
             self.whole.implementation,
@@ -51,7 +53,8 @@ class DelegateComparison:
         )
         self.found: list[tuple[Operator | None, str, int]] = []  # operator, message and run of each difference
         # The tensors of the file whose values in LCE's interpreter it needs.
-        self.watched = sorted({*self.inputs, *self.outputs, *self.flatbuffer.outputs} - {*self.flatbuffer.inputs})
+        watched = {*self.inputs, *self.outputs, *self.flatbuffer.outputs, *self.borders.inputs}
+        self.watched = sorted(watched - {*self.flatbuffer.inputs})
 
     def compare_image(
         self, index: int, inputs: Sequence[np.ndarray], values: Mapping[int, np.ndarray] | None = None
@@ -69,7 +72,7 @@ class DelegateComparison:
         known = {**values, **dict(zip(self.flatbuffer.inputs, inputs, strict=True))}
         taken = [known[tensor] for tensor in self.inputs]
         found = dict(zip(self.outputs, self.part.invoke(taken), strict=True))
-        wrong = [t for t in self.outputs if not np.array_equal(found[t], known[t], equal_nan=_may_be_nan(found[t]))]
+        wrong = [t for t in self.outputs if not _same(found[t], known[t])]
         if wrong:
             self.engine.bit_equal = False
             tensor = min(wrong, key=lambda t: self.flatbuffer.producers[t].index)
@@ -80,6 +83,16 @@ class DelegateComparison:
                 f"operator {self.flatbuffer.producers[tensor].index}; {where}"
             )
             self.found.append((op or self.flatbuffer.producers[tensor], message, index))
+            return
+        wrong = self.borders.differing(known)
+        if wrong:
+            self.engine.bit_equal = False
+            first = min((self.flatbuffer.producers[tensor] for tensor in wrong), key=lambda op: op.index)
+            message = (
+                f"the delegate gives another result than the definition on image {index} in operator {first.index} "
+                f"({first.name}), where QUANTIZE or DEQUANTIZE is part of its pass"
+            )
+            self.found.append((first, message, index))
             return
         expected = [known[tensor] for tensor in self.flatbuffer.outputs]
         outputs = self.whole.invoke(list(inputs))
@@ -121,7 +134,7 @@ class DelegateComparison:
         by_lce, delegated, tensors = self._unfused
         expected, found = by_lce.interpreter.predict(list(inputs)), delegated.invoke(taken)
         for tensor, a, b in zip(tensors, expected, found, strict=True):
-            if not np.array_equal(a, b, equal_nan=_may_be_nan(a)):
+            if not _same(a, b):
                 op = self.flatbuffer.producers[tensor]
                 return op, f"operator {op.index} ({op.name}) is the first, fused or not"
         return None, "only where it is fused with its neighbours"
@@ -202,7 +215,7 @@ class CompiledComparison:
         self.engine.images += 1
         both = self.compiled.invoke(list(inputs)), self.interpreter.invoke(list(inputs))
         for detail, found, expected in zip(self.interpreter.outputs, *both, strict=True):
-            if np.array_equal(found, expected, equal_nan=_may_be_nan(found)):
+            if _same(found, expected):
                 continue
             self.engine.bit_equal = False
             self.engine.output_error = max(self.engine.output_error, _apart(found, expected))
@@ -212,6 +225,69 @@ class CompiledComparison:
                 "largest"
             )
             self.differences.append(Difference("compiled", detail["name"], -1, message, index))
+
+
+class _IntegerBorders:
+    """The exact part with QUANTIZE and DEQUANTIZE beside its operators, run by the delegate and by definition.
+
+    Alone they are not exact: kernels round halves to either side, and LCE's interpreter rounds scale times zero point.
+    So what is expected is what LCE's interpreter makes, without them, of the real numbers that the integers stand for.
+
+    # Arguments
+        flatbuffer: The file.
+    """
+
+    def __init__(self, flatbuffer: Flatbuffer):
+        self.flatbuffer = flatbuffer
+        exact = [op for op in flatbuffer.operators if is_exact(flatbuffer, op)]
+        written, read = {t for op in exact for t in op.outputs}, {t for op in exact for t in op.inputs}
+        computed = {*flatbuffer.producers, *flatbuffer.inputs}
+        self.operators = [
+            op
+            for op in flatbuffer.operators
+            if (op.name == "QUANTIZE" and op.inputs[0] in written and flatbuffer.dtype(op.inputs[0]) == "float32")
+            or (op.name == "DEQUANTIZE" and op.outputs[0] in read and op.inputs[0] in computed)
+        ]
+        # What is needed of LCE's run of the whole file.
+        self.inputs: list[int] = []
+        if not self.operators:
+            return
+        content, self._real, self._results = exact_part(flatbuffer)
+        self._by_lce = lce.any_interpreter(content)
+        together = sorted([*exact, *self.operators], key=lambda op: op.index)
+        content, self._taken, self._given = _part(flatbuffer, together)
+        self._delegated = needed_runtime().Interpreter(content)
+        integers = {op.inputs[0] for op in self.operators if op.name == "DEQUANTIZE"}
+        self.inputs = sorted({*self._taken, *self._real, *integers})
+
+    def differing(self, known: Mapping[int, np.ndarray]) -> list[int]:
+        """The tensors of which the delegate gives other values.
+
+        # Arguments
+            known: Values of the `inputs` in LCE's interpreter.
+        """
+        if not self.operators:
+            return []
+        values = dict(known)
+        for op in self.operators:
+            if op.name == "DEQUANTIZE":
+                values[op.outputs[0]] = self._defined(op, known).values
+        by_lce = self._by_lce.interpreter.predict([values[t] for t in self._real])
+        values |= zip(self._results, by_lce, strict=True)
+        found = self._delegated.invoke([known[t] for t in self._taken])
+        return [t for t, value in zip(self._given, found, strict=True) if not self._right(t, value, values)]
+
+    def _right(self, tensor: int, found: np.ndarray, values: Mapping[int, np.ndarray]) -> bool:
+        op = self.flatbuffer.producers[tensor]
+        if op.name != "QUANTIZE":
+            return _same(found, values[tensor])
+        definition = self._defined(op, values)
+        return not (np.abs(found - definition.values) > definition.bound).any()  # NaN may be any integer
+
+    def _defined(self, op: Operator, values: Mapping[int, np.ndarray]) -> integer_executor.Definition:
+        definition = integer_executor.defined(self.flatbuffer, op, values)
+        assert definition is not None, op.name
+        return definition
 
 
 def compare_delegate(content: bytes, images: np.ndarray) -> list[Difference]:
@@ -234,24 +310,23 @@ def exact_part(flatbuffer: Flatbuffer, outputs: Sequence[int] | None = None) -> 
         flatbuffer: The file.
         outputs: Tensors to return; by default those that the left-out operators read, and the file's own outputs.
     """
-    exact = [op for op in flatbuffer.operators if is_exact(flatbuffer, op)]
-    written = {tensor for op in exact for tensor in op.outputs}
-    computed = set(flatbuffer.producers) | set(flatbuffer.inputs)
-    inputs = sorted({tensor for op in exact for tensor in op.inputs if tensor in computed and tensor not in written})
+    return _part(flatbuffer, [op for op in flatbuffer.operators if is_exact(flatbuffer, op)], outputs)
+
+
+def _part(
+    flatbuffer: Flatbuffer, operators: Sequence[Operator], outputs: Sequence[int] | None = None
+) -> tuple[bytes, list[int], list[int]]:
+    """The same with other operators."""
     if outputs is None:
-        left = [t for op in flatbuffer.operators if not is_exact(flatbuffer, op) for t in op.inputs if t in written]
+        kept, written = {op.index for op in operators}, {tensor for op in operators for tensor in op.outputs}
+        left = [t for op in flatbuffer.operators if op.index not in kept for t in op.inputs if t in written]
         outputs = sorted({*left, *(tensor for tensor in flatbuffer.outputs if tensor in written)})
-    graph = flatbuffer.subgraph
-    saved = graph.operators, graph.inputs
-    graph.operators, graph.inputs = [graph.operators[op.index] for op in exact], inputs
-    try:
-        return flatbuffer.with_outputs(list(outputs)), inputs, list(outputs)
-    finally:
-        graph.operators, graph.inputs = saved
+    content, inputs = flatbuffer.cut(operators, outputs)
+    return content, inputs, list(outputs)
 
 
-def _may_be_nan(values: np.ndarray) -> bool:
-    return values.dtype.kind == "f"
+def _same(found: np.ndarray, expected: np.ndarray) -> bool:
+    return np.array_equal(found, expected, equal_nan=found.dtype.kind == "f")
 
 
 def _apart(found: np.ndarray, expected: np.ndarray, explained: float | np.ndarray = 0.0) -> float:

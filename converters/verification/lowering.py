@@ -1,7 +1,7 @@
 """Compares the convolutions of maps with the layers that they stand for, and the sums of signs with their maps.
 
-The file is compared with a model whose dense and 1-D layers are convolutions of maps. That both compute the same is
-shown here for random signs: a wrong order of the numbers, or a wrong border, changes nearly every result.
+The file is compared with a model whose dense, 1-D and transposed layers are convolutions of maps. That both compute
+the same is shown here for random signs: a wrong order of the numbers, or a wrong border, changes nearly every result.
 
 The file is compared with a model whose convolutions of quantized maps are sums of convolutions of signs. That it
 computes what the model computed before is shown here: on every image each quantizer gives the sum of its planes, and
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.planes import Planes
+from larq_rep.converters.products import Convolved
 from larq_rep.converters.tensors import imported, session
 from larq_rep.converters.verification.result import Verification
 from larq_rep.converters.verification.rounding import OUTPUT_TOLERANCE, at, relative_error
@@ -45,24 +46,28 @@ class LoweringComparison:
             self._differ(planes.levels, _levels(planes, signs), expected, "its quantizer gives", index)
 
     def compare_layers(self) -> None:
-        """Compares the results of the dense and 1-D layers with those of their convolutions, for random signs."""
-        convolved, rng = self._graph.convolved, np.random.default_rng(0)
+        """Compares the results of layers with those of the convolutions in their place, for random signs."""
+        self._compare_layers(self._graph.phases)
+        self._compare_layers(self._graph.convolved)
+
+    def _compare_layers(self, convolved: Convolved) -> None:
+        rng = np.random.default_rng(0)
         if not convolved.results:
             return
         graphs = [*map(imported, (convolved.original, convolved.definition))]
         sessions = [*map(session, graphs)]
-        for name, names in convolved.results.items():
+        for name, replaced in convolved.results.items():
             # One after the other: layers may read the same map, or parts of one, in several shapes.
             signs: np.ndarray | None = None
             results = []
-            for graph, run, read in zip(graphs, sessions, names, strict=True):
+            for graph, run, read in zip(graphs, sessions, (replaced.read, replaced.map), strict=True):
                 x = graph.get_tensor_by_name(read if ":" in read else f"{read}:0")
                 signs = rng.choice(np.array([-1, 1], np.float32), x.shape) if signs is None else signs.reshape(x.shape)
                 results.append(run.run(f"{name}:0", {x: signs}))
             y, x = results
             error, where = relative_error(x, y)
             if not error <= OUTPUT_TOLERANCE:
-                layer = self._graph.layer_of(graphs[0].get_operation_by_name(name))
+                layer = self._graph.layer_of(graphs[0].get_operation_by_name(replaced.layer))
                 message = f"it gives {at(y, where)}, as a convolution {at(x, where)} at {where[1:]}"
                 self._result.differ("levels", layer, 0, message)
 

@@ -11,8 +11,9 @@ class Difference:
     """A place where file and model differ.
 
     # Attributes
-        stage: `"levels"`, `"weights"`, `"operator"`, `"sign"`, `"quantization"`, `"threshold"`, `"output"`,
-            `"structure"`, `"delegate"` or `"compiled"`.
+        stage: `"levels"`, `"weights"`, `"operator"`, `"sign"`, `"quantization"` (a scale, zero point or bias of
+            integers), `"range"` (of integers, which clips), `"threshold"`, `"output"`, `"structure"`, `"delegate"` or
+            `"compiled"`.
         layer: Keras layer.
         operator: Index of the operator in the file; -1 for the outputs.
         message: What was expected and found, and where.
@@ -58,6 +59,28 @@ class Engine:
 
 
 @dataclass
+class Int8:
+    """What int8 does to a network, beside the same network with float operators, on the images of the proof.
+
+    # Attributes
+        operators: Operators in int8, beside QUANTIZE and DEQUANTIZE.
+        change: Largest change of an output, divided by the largest output.
+        mean_change: Mean absolute change of the outputs, divided by the mean absolute output.
+        agreement: Share of the images whose largest output is the same; `None` if there is not one output vector.
+        flips: Share of the binary activations whose sign differs.
+        signal_to_noise: Mean square of each tensor of integers, divided by that of its distance from the results of
+            float operators on the values where its island begins, in dB; without those that are all 0 or exact.
+    """
+
+    operators: int
+    change: float
+    mean_change: float
+    agreement: float | None
+    flips: float
+    signal_to_noise: dict[str, float]
+
+
+@dataclass
 class Verification:
     """The outcome of `verify`.
 
@@ -73,6 +96,7 @@ class Verification:
             signs: how far `model.predict` differs although the file is right.
         engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, `"delegate"`, whose reference
             is LCE's interpreter, and `"compiled"`, LiteRT's CompiledModel, whose reference is LiteRT's interpreter.
+        int8: What int8 does to the network, if the file was quantized after training.
         differences: What is wrong, in the order of execution; empty if the file is right.
         notes: What could not be compared, and what looks wrong but is not.
     """
@@ -85,6 +109,7 @@ class Verification:
     output_error: float = 0.0
     predict_error: float = 0.0
     engines: dict[str, Engine] = field(default_factory=dict)
+    int8: Int8 | None = None
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

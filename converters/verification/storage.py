@@ -23,7 +23,7 @@ def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarra
     found, expected = Flatbuffer(expanded), Flatbuffer(reference)
 
     def outline(file: Flatbuffer) -> list[Any]:
-        operators = [(op.name, op.inputs, op.outputs, _plain(op.options)) for op in file.operators]
+        operators = [(op.name, op.inputs, op.outputs, plain(op.options)) for op in file.operators]
         tensors = sorted({t for op in file.operators for t in (*op.inputs, *op.outputs) if t >= 0})
         return [file.inputs, file.outputs, operators, [(t, file.shape(t), file.dtype(t)) for t in tensors]]
 
@@ -54,8 +54,8 @@ def compare_storage(content: bytes, reference: bytes, inputs: Sequence[np.ndarra
 def holds_exactly(content: bytes, reference: bytes) -> bool:
     """Whether all weights that a file stores smaller are, to the bit, weights of the float32 file of the same model."""
     expected = Flatbuffer(reference)
-    readers = [op for op in expected.operators if op.name in float_weights.OUTPUT_CHANNELS]
-    known = {_key(value) for op in readers if (value := expected.constant(op.inputs[1])) is not None}
+    weights = (expected.constant(t) for op in expected.operators for t in float_weights.weights_of(op))
+    known = {_key(value) for value in weights if value is not None}
     stored = float_weights.stored_constants(Flatbuffer(content))
     return all(_key(small.dequantized()) in known for small in stored.values())
 
@@ -74,7 +74,7 @@ def compare_unpacked(content: bytes, expanded: bytes, inputs: Sequence[np.ndarra
     return []
 
 
-def _plain(options: Any) -> Any:
+def plain(options: Any) -> Any:
     """Options of an operator as values that can be compared."""
     if options is None or isinstance(options, dict):
         return options

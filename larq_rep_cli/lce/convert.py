@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from larq_rep_cli import files, models, options, preparing, tables, terminal
+from larq_rep_cli import calibrating, files, models, options, preparing, tables, terminal
 from larq_rep_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         "lce convert model.h5 -o model.tflite",
         "lce convert RepReActNetA --weights w.h5 -o rep.tflite",
         "lce convert RepResNet20 --beta 4 --input-size 32 -o rep.tflite --float-weights int8",
+        "lce convert runs/digits -o digits.tflite --int8",
+        "lce convert RepReActNetA --weights w.h5 -o rep.tflite --int8 --calibrate imagenet/train --input-type uint8",
+        "lce convert my.h5 -o my.tflite --int8 --calibrate photos --mean 0.5 --std 0.5 --calibration-images 300",
     )
 )
 @click.argument("source")
@@ -41,6 +44,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep float32 for weights of few levels (binary with a real input, ternary), which int8 holds without loss.",
 )
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Compute what is not binary with 8-bit integers, where that is faster; --calibrate says on which images "
+    "their ranges are measured.",
+)
+@options.calibration_options()
 @click.option("--allow-float", is_flag=True, help="Accept binary convolutions that cannot be bitpacked.")
 @click.option(
     "--mirrored-input",
@@ -56,6 +66,15 @@ def convert(
     seed: int,
     float_weights: str,
     no_exact_int8: bool,
+    int8: bool,
+    calibrate: str | None,
+    calibration_images: int | None,
+    calibration: str | None,
+    input_type: str,
+    output_type: str,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: int | None,
     allow_float: bool,
     mirrored_input: bool,
     no_fold: bool,
@@ -72,12 +91,30 @@ def convert(
     The file says how images are prepared and what its classes are called, as far as the run, or the network of the zoo,
     tells.
 
+    With --int8 the images of --calibrate are prepared like that, too. Otherwise they are scaled to 0..1, or to 0..255
+    for a first layer that scales; --mean, --std and --resize change it. This is printed, and the file says it, as its
+    ranges hold for such images. A network of other inputs than images takes --calibrate random, or
+    arrays in Python. A network that was trained with fake quantization needs no --int8, and may have --input-type
+    int8 where that rounds its input.
+
     Ends with one line: file, size, bitpacked convolutions, seconds.
     """
+    chosen = calibrating.Calibration(calibrate, calibration_images, calibration, mean, std, resize)
+    if not int8:
+        chosen.check_unused()
+    elif float_weights != "float32":
+        raise click.UsageError(
+            f"--int8 stores the weights that it takes in 8 bits, and --float-weights {float_weights} is for files that "
+            "compute in float: leave one of both out."
+        )
     write_tflite(
         source,
         lambda: models.load(source, seed, options),
         output,
+        calibration=chosen if int8 else None,
+        seed=seed,
+        inference_input_type=input_type,
+        inference_output_type=output_type,
         float_weights=float_weights,
         exact_int8=not no_exact_int8,
         allow_float=allow_float,
@@ -93,19 +130,21 @@ def write_tflite(
     load: Callable[[], tf.keras.Model],
     output: Path,
     *,
+    calibration: calibrating.Calibration | None = None,
+    seed: int = 0,
     float_weights: str = "float32",
     mirrored_input: bool = False,
     force: bool,
     as_json: bool,
-    **how: bool,
+    **how: Any,
 ) -> None:
     """Converts the model that `load` returns and prints the result."""
     files.check_suffix(output, "--output", ".tflite")
     files.check_output(output, force)
     start = time.perf_counter()
     model = load()
-    options = {**how, **preparing.of_run(source, model)}
-    content, report = _converted(source, model, float_weights=float_weights, mirrored_input=mirrored_input, **options)
+    options = {**how, **preparing.of_run(source, model), "float_weights": float_weights}
+    content, report = _converted(source, model, calibration, seed, mirrored_input=mirrored_input, **options)
     with files.replacing(output) as unfinished:
         unfinished.write_bytes(content)
     for finding in report.findings:
@@ -116,6 +155,9 @@ def write_tflite(
     if as_json:
         terminal.print_json({**report.to_dict(), "source": source, "file": str(output), "seconds": seconds})
         return
+    if report.int8 is not None:
+        for line in calibrating.summary(report.int8):
+            terminal.note(line)
     if report.exact:
         terminal.note(
             f"exact: int8 holds the weights of {report.exact} operator{'s' * (report.exact > 1)} without loss, in "
@@ -133,12 +175,19 @@ def write_tflite(
     )
 
 
-def _converted(source: str, model: tf.keras.Model, **how: Any) -> tuple[bytes, Report]:
+def _converted(
+    source: str, model: tf.keras.Model, calibration: calibrating.Calibration | None, seed: int, **how: Any
+) -> tuple[bytes, Report]:
     from larq_rep import converters
 
     try:
-        with terminal.working(f"converting {source}"):
-            return converters.convert(model, **how)
+        if calibration is not None:
+            how["int8"], prepare = calibrating.of_model(calibration, source, model, seed)
+            how["calibration"] = calibration.method
+            if prepare is not None:
+                how["preparation"] = prepare
+        with terminal.working(f"converting {source}") as bars:
+            return converters.convert(model, progress=lambda x: bars.track(x, description="measuring ranges"), **how)
     except converters.ConversionError as error:
         lines = [f"{source} cannot be converted faithfully:", *(f"  {finding}" for finding in error.findings)]
         if all(finding.rule == "silent-float" for finding in error.findings):

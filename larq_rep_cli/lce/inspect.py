@@ -12,7 +12,7 @@ from larq_rep_cli import files, options, tables, terminal
 from larq_rep_cli.errors import refusing
 
 if TYPE_CHECKING:
-    from larq_rep.converters.description import BinaryConvolution, Description, RealOperator
+    from larq_rep.converters.description import BinaryConvolution, Description, Island, RealOperator
 
 
 @click.command(epilog=options.examples("lce inspect rep.tflite", "lce inspect rep.tflite --json"))
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def inspect(file: Path, as_json: bool) -> None:
     """Shows the contents of a .tflite FILE: operators, constants, binary convolutions, multiply-accumulates.
 
-    For real-valued layers it shows how many bits a weight has in the file, and how many its levels need.
+    For real-valued layers it shows how many bits a weight has in the file, and how many its levels need; for what
+    computes with integers of 8 bits, where these begin and end.
 
     Ends with the faults of the file, whatever version of LCE or larq-rep made it: a multiplier, bias or threshold of a
     wrong shape, an operator that the delegate of larq-rep-runtime 0.1.0 computes wrongly, and packed outputs that an
@@ -66,6 +67,8 @@ def _print(file: Path, about: Description) -> None:
         _print_binary(about.binary_convolutions)
     if about.real_operators:
         _print_real(about.real_operators)
+    if about.islands:
+        _print_islands(about.islands)
     click.echo(f"Multiply-accumulates: {about.binary_macs:,} binary, {about.real_macs:,} real")
 
 
@@ -108,7 +111,7 @@ def _print_binary(convolutions: Sequence[BinaryConvolution]) -> None:
 
 
 def _print_real(operators: Sequence[RealOperator]) -> None:
-    columns = ["operator", "name", "weights", "bits", "needed", "input", "output", "MACs"]
+    columns = ["operator", "name", "weights", "bits", "needed", "input", "output", "as", "MACs"]
     rows = (
         (
             op.index,
@@ -118,8 +121,14 @@ def _print_real(operators: Sequence[RealOperator]) -> None:
             op.needed_bits or "-",
             tables.times(op.input_shape),
             tables.times(op.output_shape),
+            op.output,
             f"{op.macs:,}",
         )
         for op in operators
     )
     terminal.console().print(tables.table("Real-valued convolutions and dense layers", columns, rows))
+
+
+def _print_islands(islands: Sequence[Island]) -> None:
+    rows = ((", ".join(island.entered), ", ".join(island.operators), ", ".join(island.left)) for island in islands)
+    terminal.console().print(tables.table("Computed with integers", ["from", "operators", "to"], rows))

@@ -74,6 +74,9 @@ def verify(
 
     With --random MODEL may take several inputs of any shape and type; --images and --digits need one input of images.
 
+    What was quantized to int8 is proved in integers: every scale and constant beside the float ones, every operator
+    beside its definition. How far int8 moves the outputs is printed, and --images or --digits say what it costs.
+
     If MODEL is untrained, its outputs may differ from predict's although FILE is right: a line then says why.
 
     Images are prepared as FILE says, or else the run's recipe or the network of the zoo; otherwise they are scaled to
@@ -267,15 +270,32 @@ def _print(model: str, file: Path, result: Verification, answers: dict[str, Any]
         click.echo(line)
     if result.ok:
         click.echo(
-            f"{file} computes what {model} computes: {result.convolutions} binary convolutions, "
+            f"{file} computes what {model} computes{', rounded to int8' if result.int8 else ''}: "
+            f"{result.convolutions} binary convolutions, "
             f"{result.activations:,} binary activations on {result.images} images, {result.flips} flipped by "
             f"rounding; relative errors up to {result.sign_error:.1e} in front of a sign and "
             f"{result.output_error:.1e} at the output."
         )
     else:
         click.echo(f"{file} does not compute what {model} computes: {len(result.differences)} differences.")
+    _print_int8(result)
     _print_answers(answers, result)
     _print_engines(result)
+
+
+def _print_int8(result: Verification) -> None:
+    """Prints what int8 does to the network, if anything is in int8."""
+    if (int8 := result.int8) is None:
+        return
+    agreement = f"{int8.agreement:.1%} of the largest outputs stay, " if int8.agreement is not None else ""
+    noise = ""
+    if int8.signal_to_noise:
+        tensor, ratio = min(int8.signal_to_noise.items(), key=lambda item: item[1])
+        noise = f"; signal to noise at least {ratio:.0f} dB, at {tensor.split(';')[0]}"
+    click.echo(
+        f"int8: {int8.operators} operators; beside float, outputs change by up to {int8.change:.1%} of the largest, "
+        f"{int8.mean_change:.1%} in the mean, {agreement}{int8.flips:.2%} of the binary activations flip{noise}."
+    )
 
 
 def _print_answers(answers: dict[str, Any], result: Verification) -> None:
@@ -285,7 +305,12 @@ def _print_answers(answers: dict[str, Any], result: Verification) -> None:
         click.echo(f"Different answers: {len(answers['disagreements'])} of {answers['images_compared']} images.")
         for answer in answers["disagreements"]:
             click.echo(f"  {answer['image']}: class {answer['keras']} in Keras, {answer['tflite']} in TFLite")
-        if answers["disagreements"] and result.ok and not any("model.predict" in note for note in result.notes):
+        if (
+            answers["disagreements"]
+            and result.ok
+            and result.int8 is None
+            and not any("model.predict" in note for note in result.notes)
+        ):
             click.echo(
                 "The proof shows that the file is right: where answers differ, rounding flipped a sign whose value is "
                 "next to 0."

@@ -2,7 +2,7 @@
  *
  * One thread; each figure is the best of many runs, peak and convolutions taking turns, so that a busy machine
  * disturbs all of them alike. A convolution includes reading packed signs, the border of zero padding, scaling, and
- * storing floats. One MAC is one multiplication and addition of +1 and -1.
+ * storing floats or 8-bit integers. One MAC is one multiplication and addition of +1 and -1.
  * The peak is that of comparing and counting bits; the AVX2 kernels look sums of four bits up instead, which takes
  * fewer operations, so that they may pass it.
  *   make bench && build/native/convolutions [implementation ...]
@@ -141,14 +141,15 @@ struct layer {
   double macs;
 };
 
-static bool make_layer(struct layer *l, struct shared *shared, int size, int channels, int kernel) {
+static bool make_layer(struct layer *l, struct shared *shared, int size, int channels, int kernel, TfLiteType type) {
   const int words = channels / 32;
   *l = (struct layer){.macs = (double)size * size * channels * channels * kernel * kernel};
   l->tensors[0] = tensor(kTfLiteInt32, 2, 4, (int[]){1, size, size, words});
   l->tensors[1] = tensor(kTfLiteInt32, kTfLiteMmapRo, 4, (int[]){channels, kernel, kernel, words});
   l->tensors[2] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
   l->tensors[3] = tensor(kTfLiteFloat32, kTfLiteMmapRo, 1, &channels);
-  l->tensors[4] = tensor(kTfLiteFloat32, 2, 4, (int[]){1, size, size, channels});
+  l->tensors[4] = tensor(type, 2, 4, (int[]){1, size, size, channels});
+  l->tensors[4].params.scale = (float)channels / 64;
   l->context = (TfLiteContext){.tensors_size = 5,
                                .tensors = l->tensors,
                                .ResizeTensor = keep_shape,
@@ -191,14 +192,18 @@ static void free_layer(struct layer *l) {
 }
 
 static void measure(const struct kernels *kernels) {
-  static const int shapes[][3] = {{56, 64, 3}, {28, 128, 3}, {14, 256, 3}, {7, 512, 3}, {28, 128, 1}, {14, 256, 1}};
+  static const int shapes[][4] = {
+      {56, 64, 3, kTfLiteFloat32}, {28, 128, 3, kTfLiteFloat32}, {14, 256, 3, kTfLiteFloat32},
+      {7, 512, 3, kTfLiteFloat32}, {28, 128, 1, kTfLiteFloat32}, {14, 256, 1, kTfLiteFloat32},
+      {28, 128, 3, kTfLiteInt8},   {28, 128, 1, kTfLiteInt8},
+  };
   enum { LAYERS = sizeof shapes / sizeof *shapes };
   double (*peak)(void) = peak_of(kernels->name);
   struct shared shared = {.options = {.kernels = kernels, .fuse = true}};
   struct layer *layers = calloc(LAYERS, sizeof *layers);
   double best[LAYERS + 1] = {0};
   for (int i = 0; i < LAYERS; i++)
-    if (!make_layer(&layers[i], &shared, shapes[i][0], shapes[i][1], shapes[i][2])) exit(1);
+    if (!make_layer(&layers[i], &shared, shapes[i][0], shapes[i][1], shapes[i][2], (TfLiteType)shapes[i][3])) exit(1);
   const int rounds = peak ? ROUNDS : 3;
   for (int r = 0; r < rounds; r++) {
     for (int i = 0; i < LAYERS; i++) {
@@ -217,8 +222,8 @@ static void measure(const struct kernels *kernels) {
   for (int i = 0; i < LAYERS; i++) {
     char share[16] = "   -";
     if (peak) snprintf(share, sizeof share, "%3.0f %%", 100 * best[i] / best[LAYERS]);
-    printf("  %dx%d %2dx%2dx%-4d %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0], shapes[i][0],
-           shapes[i][1], best[i] / 1e9, share);
+    printf("  %dx%d %2dx%2dx%-4d %-7s %7.0f GMAC/s %s of the peak\n", shapes[i][2], shapes[i][2], shapes[i][0],
+           shapes[i][0], shapes[i][1], shapes[i][3] == kTfLiteInt8 ? "to int8" : "", best[i] / 1e9, share);
   }
   for (int i = 0; i < LAYERS; i++) free_layer(&layers[i]);
   free(layers);

@@ -134,14 +134,16 @@ static void make_node(struct input *in, struct host *host, int index) {
                                  3,
                                  kTfLiteBuiltinMaxPool2d,
                                  kTfLiteBuiltinReluN1To1,
-                                 kTfLiteBuiltinFill};
+                                 kTfLiteBuiltinFill,
+                                 kTfLiteBuiltinQuantize,
+                                 kTfLiteBuiltinDequantize};
   static const char *const customs[] = {"LceQuantize",   "LceBconv2d",    "LceQuantize", "LceBconv2d",
                                         "LceDequantize", "LceBMaxPool2d", "Other"};
   TfLiteNode *node = &host->nodes[index];
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
   host->registrations[index] =
-      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 14), .custom_name = name};
+      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 16), .custom_name = name};
   const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
   node->inputs = int_array(inputs, NULL);
   for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;

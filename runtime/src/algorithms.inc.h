@@ -1,12 +1,13 @@
 /* The two algorithms, written once. The file of an instruction set defines
  *
  *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
- *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t, BLOCKS_AT_ONCE: units of all pixels a program
- *   handles together
+ *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t
+ *   vload_int8(vfloat[UNIT / FLOATS], const char *), vstore_int8(char *, const vfloat[UNIT / FLOATS]): a unit of 8-bit
+ *   integers; numbers from -128 to 127 are stored without their fractions
+ *   BLOCKS_AT_ONCE: units of all pixels a program handles together
  *
  * and includes this one. Its `accumulate` calls accumulate_all or accumulate_prepared with a table of tiles.
  */
-#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -39,16 +40,37 @@ ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
 }
 
 /* Rare, and therefore not inlined everywhere. */
-static __attribute__((noinline)) void from_bytes(float *v, const char *bytes, const struct instruction *op, int rest) {
-  for (int c = 0; c < rest; c++)
-    v[c] = op->code == OP_LOAD_BOOL ? (bytes[c] ? 1.0f : -1.0f) : (float)(int8_t)bytes[c] - op->low;
+static __attribute__((noinline)) void from_bools(float *v, const char *bools, int rest) {
+  for (int c = 0; c < rest; c++) v[c] = bools[c] ? 1.0f : -1.0f;
 }
 
-static __attribute__((noinline)) void to_bytes(char *bytes, const float *v, int rest) {
-  for (int c = 0; c < rest; c++) {
-    const float kept = v[c] < -128.0f ? -128.0f : v[c] > 127.0f ? 127.0f : v[c];
-    bytes[c] = (char)(int8_t)(kept == kept ? roundf(kept) : 0.0f); /* NaN is not an integer */
-  }
+ALWAYS_INLINE void load_int8_unit(vfloat *v, const char *data, const struct instruction *op, int rest) {
+  char padded[UNIT] = {0};
+  if (rest < UNIT) data = memcpy(padded, data, (size_t)rest);
+  vload_int8(v, data);
+  UNROLL for (int i = 0; i < VECTORS; i++) v[i] = vmul(vsub(v[i], vset1(op->low)), vset1(op->high));
+}
+
+/* Integers as floats, from -128 to 127. */
+ALWAYS_INLINE void store_int8_unit(const vfloat *v, char *data, int rest) {
+  char padded[UNIT];
+  vstore_int8(rest == UNIT ? data : padded, v);
+  if (rest < UNIT) memcpy(data, padded, (size_t)rest);
+}
+
+ALWAYS_INLINE vfloat vclip(vfloat v, float low, float high) { return vmin(vmax(v, vset1(low)), vset1(high)); }
+
+/* What has v rounded half away from zero before its point: v is moved away by the number before 1/2, or by 2v, which
+ * changes nothing near 0. */
+ALWAYS_INLINE vfloat round_away(vfloat v) {
+  const float half = 0x1.fffffep-2f;
+  return vadd(v, vclip(vadd(v, v), -half, half));
+}
+
+/* v rounded half to even: the sum has no digits behind the point. */
+ALWAYS_INLINE vfloat round_even(vfloat v) {
+  const vfloat large = vset1(0x1.8p23f);
+  return vsub(vadd(v, large), large);
 }
 
 /* Runs the program for `units` units of `pixels` neighbouring pixels; all of v stays in registers. */
@@ -61,12 +83,13 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
   const ptrdiff_t channel = (ptrdiff_t)unit * UNIT;
   UNROLL for (int i = 0; i < vectors; i++) v[i] = vset1(0.0f);
 
-/* b counts the units of all pixels; DATA is the start of that unit's floats. */
+/* b counts the units of all pixels; DATA is the start of that unit's floats, BYTES of its integers. */
 #define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
+#define BYTES (data + b / units * op->stride + channel + b % units * UNIT)
 #define REPEATED_DATA (data + b / units * op->stride + op->source_channels[unit + b % units] * 4)
-#define LOADED(from, whole, statement)         \
+#define LOADED(load, statement)                \
   UNROLL for (int b = 0; b < blocks; b++) {    \
-    load_unit(w, from, whole);                 \
+    load;                                      \
     UNROLL for (int j = 0; j < VECTORS; j++) { \
       const int i = b * VECTORS + j;           \
       statement;                               \
@@ -113,14 +136,15 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         }
         break;
       case OP_LOAD:
-        LOADED(DATA, rest, v[i] = w[j]);
+        LOADED(load_unit(w, DATA, rest), v[i] = w[j]);
       case OP_LOAD_REPEATED:
-        LOADED(REPEATED_DATA, UNIT, v[i] = w[j]);
+        LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = w[j]);
       case OP_LOAD_INT8:
+        LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = w[j]);
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
           float converted[UNIT] = {0};
-          from_bytes(converted, data + b / units * op->stride + channel + b % units * UNIT, op, rest);
+          from_bools(converted, BYTES, rest);
           UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
         }
         break;
@@ -141,25 +165,35 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_MEAN:
         EACH(vadd(vmul(v[i], vset1(op->low)), vset1(0.0f)));
       case OP_ADD_LOADED:
-        LOADED(DATA, rest, v[i] = vadd(v[i], w[j]));
+        LOADED(load_unit(w, DATA, rest), v[i] = vadd(v[i], w[j]));
       case OP_ADD_LOADED_REPEATED:
-        LOADED(REPEATED_DATA, UNIT, v[i] = vadd(v[i], w[j]));
+        LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = vadd(v[i], w[j]));
+      case OP_ADD_LOADED_INT8:
+        LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = vadd(v[i], w[j]));
       case OP_SUBTRACT_LOADED:
-        LOADED(DATA, rest, v[i] = vsub(v[i], w[j]));
+        LOADED(load_unit(w, DATA, rest), v[i] = vsub(v[i], w[j]));
       case OP_SUBTRACT_FROM_LOADED:
-        LOADED(DATA, rest, v[i] = vsub(w[j], v[i]));
+        LOADED(load_unit(w, DATA, rest), v[i] = vsub(w[j], v[i]));
       case OP_MULTIPLY_LOADED:
-        LOADED(DATA, rest, v[i] = vmul(v[i], w[j]));
+        LOADED(load_unit(w, DATA, rest), v[i] = vmul(v[i], w[j]));
       case OP_MAX_LOADED:
-        LOADED(DATA, rest, v[i] = vmax(w[j], v[i]));
+        LOADED(load_unit(w, DATA, rest), v[i] = vmax(w[j], v[i]));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
         break;
       case OP_STORE_INT8:
         UNROLL for (int b = 0; b < blocks; b++) {
-          float values[UNIT];
-          UNROLL for (int j = 0; j < VECTORS; j++) vstore(values + j * FLOATS, v[b * VECTORS + j]);
-          to_bytes(data + b / units * op->stride + channel + b % units * UNIT, values, rest);
+          UNROLL for (int j = 0; j < VECTORS; j++) w[j] = round_away(vclip(v[b * VECTORS + j], -128, 127));
+          store_int8_unit(w, BYTES, rest);
+        }
+        break;
+      case OP_STORE_QUANTIZED:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          UNROLL for (int j = 0; j < VECTORS; j++) {
+            const vfloat levels = vmul(v[b * VECTORS + j], vset1(op->low));
+            w[j] = vadd(round_even(vclip(levels, -128 - op->high, 127 - op->high)), vset1(op->high));
+          }
+          store_int8_unit(w, BYTES, rest);
         }
         break;
       case OP_STORE_SIGNS:
@@ -172,6 +206,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
     }
   }
 #undef DATA
+#undef BYTES
 #undef REPEATED_DATA
 #undef LOADED
 #undef CONSTANT

@@ -103,7 +103,15 @@ void read_builtin(const TfLiteContext *context, const TfLiteNode *tf_node, int b
   if (!valid_tensor(context, output)) return;
   const TfLiteTensor *x = &context->tensors[in->data[0]], *y = &context->tensors[output];
   const int channels = last_dimension(y);
-  if (y->type != kTfLiteFloat32 || channels < 1 || channels > MAX_CHANNELS || elements(y) < 1) return;
+  if (channels < 1 || channels > MAX_CHANNELS || elements(y) < 1) return;
+  if (builtin == kTfLiteBuiltinQuantize || builtin == kTfLiteBuiltinDequantize) {
+    const bool to = builtin == kTfLiteBuiltinQuantize;
+    if (in->size == 1 && !is_constant(context, in->data[0]) && same_shape(x, y) && is_quantized(to ? y : x) &&
+        (to ? x : y)->type == kTfLiteFloat32)
+      node->kind = to ? NODE_TO_INT8 : NODE_FROM_INT8;
+    return;
+  }
+  if (y->type != kTfLiteFloat32) return;
   const TfLiteArithmeticParams *arithmetic = tf_node->builtin_data;
   switch (builtin) {
     case kTfLiteBuiltinAdd:

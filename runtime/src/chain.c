@@ -24,6 +24,19 @@ static float *slice_constant(struct planner *p, int tensor, int offset, int chan
   return constant;
 }
 
+/* The scale and the zero point of the integers that an instruction loads or stores. */
+static void set_levels(const struct planner *p, struct planned *instruction) {
+  const TfLiteTensor *t = &p->context->tensors[p->plan->buffers[instruction->buffer].tensor];
+  const float zero = (float)t->params.zero_point;
+  if (instruction->code == OP_STORE_QUANTIZED) {
+    instruction->low = 1 / t->params.scale;
+    instruction->high = zero;
+  } else if (instruction->code == OP_LOAD_INT8 || instruction->code == OP_ADD_LOADED_INT8) {
+    instruction->low = zero;
+    instruction->high = is_quantized(t) ? t->params.scale : 1; /* signs need no scale */
+  }
+}
+
 void emit(struct planner *p, struct chain *chain, struct planned instruction, int constant) {
   struct step *step = chain->step;
   if (step->count == MAX_INSTRUCTIONS) {
@@ -32,6 +45,7 @@ void emit(struct planner *p, struct chain *chain, struct planned instruction, in
   }
   instruction.constant = NULL;
   instruction.source_channels = NULL;
+  if (instruction.buffer >= 0) set_levels(p, &instruction);
   if (constant >= 0) {
     instruction.constant = slice_constant(p, constant, chain->offset, step->channels);
     if (!instruction.constant) fail(p, step->node, "no memory for its constants");
@@ -62,6 +76,7 @@ static void emit_clip(struct planner *p, struct chain *chain, TfLiteFusedActivat
 void emit_store(struct planner *p, struct chain *chain, enum opcode code, int tensor) {
   const int parts = chain->concatenation < 0 ? 1 : p->nodes[chain->concatenation].inputs->size;
   const int buffer = add_buffer(p, tensor, p->is_output[tensor], parts);
+  p->source_of[tensor] = -1;
   p->plan->buffers[buffer].bits = code == OP_STORE_SIGNS;
   emit(p, chain, (struct planned){.code = code, .buffer = buffer, .offset = chain->offset}, -1);
 }
@@ -78,9 +93,10 @@ static bool can_apply(struct planner *p, const struct chain *chain, const struct
   const int operand = other_operand(node, side_of(node, tensor));
   if (operand == tensor) return false;
   if (is_constant(p->context, operand)) return true;
-  if (is_broadcast(p->shapes, node, operand) || loadable(p, operand, &period) < 0) return false;
-  return !period ||
-         (node->kind == NODE_ADD && (chain->concatenation < 0 || p->concatenations[chain->concatenation]->signs));
+  const int buffer = is_broadcast(p->shapes, node, operand) ? -1 : loadable(p, operand, &period);
+  if (buffer < 0 || p->source_of[operand] < 0) return buffer >= 0;
+  return node->kind == NODE_ADD &&
+         (!period || chain->concatenation < 0 || p->concatenations[chain->concatenation]->signs);
 }
 
 void apply(struct planner *p, struct chain *chain, const struct node *node, int side, int buffer, int period) {
@@ -112,14 +128,15 @@ void apply(struct planner *p, struct chain *chain, const struct node *node, int 
   if (is_constant(p->context, operand)) {
     emit(p, chain, (struct planned){.code = of_constant, .buffer = -1}, operand);
   } else {
-    emit_loaded(p, chain, period ? OP_ADD_LOADED_REPEATED : of_loaded, buffer, period);
+    const bool int8 = is_int8(p, p->plan->buffers[buffer].tensor);
+    emit_loaded(p, chain, period ? OP_ADD_LOADED_REPEATED : int8 ? OP_ADD_LOADED_INT8 : of_loaded, buffer, period);
   }
   emit_clip(p, chain, node->activation);
 }
 
 static void append_name(struct step *step, enum node_kind kind) {
   const size_t used = strlen(step->name);
-  snprintf(step->name + used, sizeof step->name - used, "+%s", node_types[kind].name);
+  snprintf(step->name + used, sizeof step->name - used, "%s%s", used ? "+" : "", node_types[kind].name);
 }
 
 static int input_channel(const struct planner *p, const struct node *node, int input) {
@@ -180,15 +197,16 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
     for (int i = 0; i < count; i++) {
       const struct node *node = &p->nodes[readers[i]];
       if (p->done[readers[i]]) continue;
-      if (node->kind == NODE_QUANTIZE && signs && step->count + 4 < MAX_INSTRUCTIONS) {
-        emit_store(p, chain, OP_STORE_SIGNS, node->outputs->data[0]);
-        append_name(step, NODE_QUANTIZE);
+      const bool packs = node->kind == NODE_QUANTIZE && signs;
+      if ((packs || node->kind == NODE_TO_INT8) && step->count + 4 < MAX_INSTRUCTIONS) {
+        emit_store(p, chain, packs ? OP_STORE_SIGNS : OP_STORE_QUANTIZED, node->outputs->data[0]);
+        append_name(step, node->kind);
         p->done[readers[i]] = true;
         continue;
       }
       left++;
       if (next >= 0) continue;
-      if (can_apply(p, chain, node, tensor) ||
+      if (can_apply(p, chain, node, tensor) || node->kind == NODE_FROM_INT8 ||
           (node->kind == NODE_CONCATENATE && chain->concatenation < 0 && next_input(p, readers[i], tensor) >= 0 &&
            (!p->concatenations[readers[i]]->emitted ||
             step->count + p->concatenations[readers[i]]->count + 2 < MAX_INSTRUCTIONS)) ||
@@ -196,10 +214,8 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
            chain->concatenation < 0 && !p->is_output[tensor]))
         next = readers[i];
     }
-    if (p->is_output[tensor] || left > (next >= 0)) {
-      if (p->buffer_of[tensor] < 0)
-        emit_store(p, chain, p->context->tensors[tensor].type == kTfLiteInt8 ? OP_STORE_INT8 : OP_STORE, tensor);
-    }
+    if (p->buffer_of[tensor] < 0 && (p->is_output[tensor] || (left > (next >= 0) && p->source_of[tensor] < 0)))
+      emit_store(p, chain, OP_STORE, tensor);
     if (next < 0) break;
     const struct node *node = &p->nodes[next];
     if (node->kind == NODE_CONCATENATE) {
@@ -215,7 +231,7 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
       if (!step->copies || !repeat_results(step->convolution, step->channels))
         fail(p, node, "no memory for its copies");
       for (int u = 0; step->copies && u < units; u++) step->copies[u] = u * UNIT % step->convolution->period;
-    } else {
+    } else if (node->kind != NODE_FROM_INT8) { /* which is how its integers are loaded */
       const int side = side_of(node, tensor),
                 operand = node_types[node->kind].arithmetic ? other_operand(node, side) : tensor;
       int period = 0;

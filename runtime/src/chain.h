@@ -12,7 +12,7 @@ struct chain {
   int constants[MAX_INSTRUCTIONS];
 };
 
-/* Adds an instruction; `constant` is a tensor, or -1. */
+/* Adds an instruction; `constant` is a tensor, or -1. Instructions for int8 get their scale and zero point. */
 void emit(struct planner *p, struct chain *chain, struct planned instruction, int constant);
 void emit_store(struct planner *p, struct chain *chain, enum opcode code, int tensor);
 

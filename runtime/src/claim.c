@@ -49,6 +49,14 @@ static bool find_readers(struct graph *graph) {
   return true;
 }
 
+/* Whether nothing but QUANTIZE reads an operator's output. */
+static bool only_quantized(const struct graph *graph, int position) {
+  const int output = graph->nodes[position].outputs->data[0];
+  for (int r = graph->reader_start[output]; r < graph->reader_start[output + 1]; r++)
+    if (graph->nodes[graph->readers[r]].kind != NODE_TO_INT8) return false;
+  return graph->reader_start[output] < graph->reader_start[output + 1];
+}
+
 /* Grows the claim from LCE's operators until nothing changes: each claimed operator is checked once. */
 static bool grow(struct graph *graph) {
   int waiting = 0;
@@ -58,21 +66,25 @@ static bool grow(struct graph *graph) {
     if (graph->claimed[i]) graph->waiting[waiting++] = i;
   while (waiting > 0) {
     const struct node *node = &graph->nodes[graph->waiting[--waiting]];
-    /* Before claimed operators: those that compute a tensor whose readers are all claimed. */
+    /* Before claimed operators: those that compute a tensor whose readers are all claimed; but no QUANTIZE, which would
+     * bring all operators before it without saving a map of floats. */
     for (int j = 0; j < node->inputs->size; j++) {
       const int t = node->inputs->data[j];
       if (!is_tensor(graph, t) || --graph->unclaimed[t] > 0 || graph->producer[t] < 0) continue;
       const int before = graph->producer[t];
-      if (graph->claimed[before] || graph->nodes[before].kind == NODE_NOT_OURS) continue;
+      const enum node_kind kind = graph->nodes[before].kind;
+      if (graph->claimed[before] || kind == NODE_NOT_OURS || kind == NODE_TO_INT8) continue;
       graph->claimed[before] = true;
       graph->waiting[waiting++] = before;
     }
-    /* Behind them: all but pooling, which alone gains nothing; before others it would cut the partition in two. */
+    /* Behind them: all but pooling, which alone gains nothing; before others it would cut the partition in two. Before
+     * QUANTIZE, which follows, it leaves integers of fewer pixels instead of all floats. */
     const int output = node->outputs->data[0];
     for (int r = graph->reader_start[output]; r < graph->reader_start[output + 1]; r++) {
       const int behind = graph->readers[r];
       const enum node_kind kind = graph->nodes[behind].kind;
-      if (graph->claimed[behind] || kind == NODE_NOT_OURS || node_types[kind].pools) continue;
+      if (graph->claimed[behind] || kind == NODE_NOT_OURS || (node_types[kind].pools && !only_quantized(graph, behind)))
+        continue;
       graph->claimed[behind] = true;
       graph->waiting[waiting++] = behind;
     }

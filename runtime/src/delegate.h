@@ -45,6 +45,8 @@ enum node_kind {
   NODE_RELU_N1_TO_1,
   NODE_REPEAT, /* of the channels: TILE, or CONCATENATION of one tensor with itself */
   NODE_CONCATENATE,
+  NODE_TO_INT8,   /* TFLite's QUANTIZE of floats */
+  NODE_FROM_INT8, /* TFLite's DEQUANTIZE to floats */
   NODE_AVERAGE_POOL,
   NODE_MAX_POOL,
   NODE_KINDS

@@ -26,6 +26,21 @@ static inline unsigned vsigns(const __m256 *v) {
   return word;
 }
 
+static inline void vload_int8(__m256 *v, const char *p) {
+  for (int i = 0; i < 4; i++)
+    v[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + 8 * i))));
+}
+
+static inline void vstore_int8(char *p, const __m256 *v) {
+  __m256i pairs[2];
+  for (int i = 0; i < 2; i++)
+    pairs[i] = _mm256_packs_epi32(_mm256_cvttps_epi32(v[2 * i]), _mm256_cvttps_epi32(v[2 * i + 1]));
+  /* Packing leaves each four in the half where they were. */
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(pairs[0], pairs[1]), order);
+  _mm256_storeu_si256((__m256i *)(void *)p, bytes);
+}
+
 #include "algorithms.inc.h"
 
 /* Bits are looked up, not counted, which takes two operations for 32 channels and 4 bits: a byte holds 4 bits of a

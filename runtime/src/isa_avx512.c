@@ -22,6 +22,16 @@ static inline unsigned vsigns(const __m512 *v) {
                                                                     << 16;
 }
 
+static inline void vload_int8(__m512 *v, const char *p) {
+  for (int i = 0; i < 2; i++)
+    v[i] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i))));
+}
+
+static inline void vstore_int8(char *p, const __m512 *v) {
+  for (int i = 0; i < 2; i++)
+    _mm_storeu_si128((__m128i *)(void *)(p + 16 * i), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v[i])));
+}
+
 #include "algorithms.inc.h"
 
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,

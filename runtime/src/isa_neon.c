@@ -31,6 +31,21 @@ static inline uint32_t vsigns(const float32x4_t *v) {
   return vgetq_lane_u32(vreinterpretq_u32_u8(sums), 0);
 }
 
+static inline void vload_int8(float32x4_t *v, const char *p) {
+  for (int i = 0; i < 4; i++) {
+    const int16x8_t x = vmovl_s8(vld1_s8((const int8_t *)p + 8 * i));
+    v[2 * i] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(x)));
+    v[2 * i + 1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(x)));
+  }
+}
+
+static inline void vstore_int8(char *p, const float32x4_t *v) {
+  for (int i = 0; i < 4; i++) {
+    const int16x4_t low = vmovn_s32(vcvtq_s32_f32(v[2 * i])), high = vmovn_s32(vcvtq_s32_f32(v[2 * i + 1]));
+    vst1_s8((int8_t *)p + 8 * i, vmovn_s16(vcombine_s16(low, high)));
+  }
+}
+
 #include "algorithms.inc.h"
 
 enum { PIXELS = 4, LANES = 4, WORD_BYTES = 16, ROOM = 31 /* words whose sums fit in bytes */ };

@@ -33,7 +33,7 @@ enum opcode {
   OP_CLAMPED,       /* the same with 2 acc kept within [low, high] */
   OP_LOAD,          /* v = source */
   OP_LOAD_REPEATED, /* the same if the source has fewer channels, which repeat */
-  OP_LOAD_INT8,     /* v = source - low */
+  OP_LOAD_INT8,     /* v = (source - low) * high */
   OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
   OP_ADD,           /* v + constant */
   OP_SUBTRACT,      /* v - constant */
@@ -47,15 +47,17 @@ enum opcode {
   OP_ADD_LOADED_REPEATED,
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
+  OP_ADD_LOADED_INT8, /* v + (source - low) * high */
   OP_MULTIPLY_LOADED,
-  OP_MAX_LOADED,  /* source > v ? source : v: zeros are equal, and a NaN is not greater */
-  OP_STORE,       /* target = v */
-  OP_STORE_INT8,  /* target = v rounded half away from zero, saturated */
-  OP_STORE_SIGNS, /* target = v < 0, packed */
+  OP_MAX_LOADED,      /* source > v ? source : v: zeros are equal, and a NaN is not greater */
+  OP_STORE,           /* target = v */
+  OP_STORE_INT8,      /* target = v rounded half away from zero, saturated; -128 where v is NaN */
+  OP_STORE_QUANTIZED, /* target = v * low rounded half to even, + high, saturated; -128 where v is NaN */
+  OP_STORE_SIGNS,     /* target = v < 0, packed */
 };
 
 static inline bool is_store(enum opcode code) {
-  return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_SIGNS;
+  return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_QUANTIZED || code == OP_STORE_SIGNS;
 }
 
 struct instruction {

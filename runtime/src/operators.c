@@ -195,6 +195,8 @@ const struct node_type node_types[NODE_KINDS] = {
     [NODE_RELU_N1_TO_1] = {.name = "RELU_N1_TO_1", .elementwise = true},
     [NODE_REPEAT] = {.name = "TILE", .step = STEP_REPEAT},
     [NODE_CONCATENATE] = {.name = "CONCATENATION"},
+    [NODE_TO_INT8] = {.name = "QUANTIZE"},
+    [NODE_FROM_INT8] = {.name = "DEQUANTIZE"},
     [NODE_AVERAGE_POOL] = {.name = "AVERAGE_POOL_2D", .pools = true, .step = STEP_POOL},
     [NODE_MAX_POOL] = {.name = "MAX_POOL_2D", .pools = true, .step = STEP_POOL},
 };

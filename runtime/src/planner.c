@@ -41,8 +41,8 @@ int available(struct planner *p, int tensor) {
 }
 
 int loadable(struct planner *p, int tensor, int *period) {
-  const int source = p->repeats[tensor];
-  *period = source >= 0 ? channels_of(p, source) : 0;
+  const int source = p->source_of[tensor];
+  *period = source >= 0 && !is_int8(p, source) ? channels_of(p, source) : 0;
   return available(p, source >= 0 ? source : tensor);
 }
 
@@ -77,10 +77,10 @@ bool start_planner(struct planner *p) {
   p->done = allocate(count, sizeof *p->done);
   p->concatenations = allocate(count, sizeof *p->concatenations);
   p->buffer_of = allocate(tensors, sizeof *p->buffer_of);
-  p->repeats = allocate(tensors, sizeof *p->repeats);
+  p->source_of = allocate(tensors, sizeof *p->source_of);
   p->reader_start = allocate(tensors + 2, sizeof *p->reader_start);
-  if (!p->done || !p->concatenations || !p->buffer_of || !p->repeats || !p->reader_start) return false;
-  for (size_t t = 0; t < tensors; t++) p->buffer_of[t] = p->repeats[t] = -1;
+  if (!p->done || !p->concatenations || !p->buffer_of || !p->source_of || !p->reader_start) return false;
+  for (size_t t = 0; t < tensors; t++) p->buffer_of[t] = p->source_of[t] = -1;
   size_t steps = 0, total = 0;
   for (int i = 0; i < plan->node_count; i++) {
     const struct node *node = &p->nodes[i];
@@ -92,6 +92,7 @@ bool start_planner(struct planner *p) {
         p->reader_start[node->inputs->data[j] + 2]++;
         total++;
       }
+    if (node->kind == NODE_FROM_INT8) p->source_of[node->outputs->data[0]] = node->inputs->data[0];
     if (node->kind == NODE_CONCATENATE) {
       p->concatenations[i] = make_concatenation(node->inputs->size);
       if (!p->concatenations[i] || !p->concatenations[i]->done) return false;
@@ -117,7 +118,7 @@ void end_planner(struct planner *p) {
   free(p->concatenations);
   free(p->done);
   free(p->buffer_of);
-  free(p->repeats);
+  free(p->source_of);
   free(p->readers);
   free(p->reader_start);
 }

@@ -24,7 +24,7 @@ struct planner {
   bool *done;
   struct concatenation **concatenations;
   int *buffer_of;              /* of each tensor */
-  int *repeats;                /* tensor that this one repeats, or -1 */
+  int *source_of;              /* tensor to read instead: whose channels this one repeats, or int8; or -1 */
   int *readers, *reader_start; /* of each tensor: positions in nodes */
   struct plan *plan;
   TfLiteStatus status;
@@ -52,7 +52,12 @@ void touch(struct planner *p, int buffer);
 /* The buffer of a tensor whose value is complete, otherwise -1. */
 int available(struct planner *p, int tensor);
 
-/* Where a tensor can be loaded from, repeated after *period channels (0: not repeated); -1 if nowhere yet. */
+/* Where a tensor can be loaded from, repeated after *period channels (0: not repeated); -1 if nowhere yet. Integers
+ * stand for the floats that DEQUANTIZE makes of them. */
 int loadable(struct planner *p, int tensor, int *period);
+
+static inline bool is_int8(const struct planner *p, int tensor) {
+  return p->context->tensors[tensor].type == kTfLiteInt8;
+}
 
 #endif

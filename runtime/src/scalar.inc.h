@@ -43,6 +43,14 @@ static inline vfloat vconvert(const int32_t *p) {
   return r;
 }
 
+static inline void vload_int8(vfloat *v, const char *p) {
+  for (int i = 0; i < FLOATS; i++) v->f[i] = (int8_t)p[i];
+}
+
+static inline void vstore_int8(char *p, const vfloat *v) {
+  for (int i = 0; i < FLOATS; i++) p[i] = (char)(int8_t)(int32_t)v->f[i];
+}
+
 static inline uint32_t vsigns(const vfloat *v) {
   uint32_t word = 0;
   for (int i = 0; i < FLOATS; i++) word |= (uint32_t)(v->f[i] < 0) << i;

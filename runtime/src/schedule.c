@@ -163,10 +163,12 @@ static bool make_rings(struct plan *plan, struct progress *progress) {
   return memory;
 }
 
+/* Integers count like the floats that they are made of, which the step may read. */
 static int band(const struct plan *plan, const struct step *step, int rows, int w, int num_threads) {
   int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].pixel_words * 4 : 0;
   for (int i = 0; i < step->count; i++)
-    if (step->program[i].code == OP_STORE) bytes += (int64_t)w * step->channels * 4;
+    if (step->program[i].code == OP_STORE || step->program[i].code == OP_STORE_QUANTIZED)
+      bytes += (int64_t)w * step->channels * 4;
   if (bytes * rows <= SPLIT_BYTES) return rows;
   /* Several threads share a turn: it must be worth waking them. */
   const int64_t turn = num_threads > 1 ? (int64_t)4 * TURN_BYTES * num_threads : TURN_BYTES;

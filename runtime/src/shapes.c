@@ -122,6 +122,9 @@ static TfLiteStatus find_shape(TfLiteContext *context, const struct node *node, 
                             (declared + UNIT - 1) / UNIT, declared);
       result->dims[x->rank - 1] = declared;
       return kTfLiteOk;
+    case NODE_TO_INT8:
+    case NODE_FROM_INT8:
+      return kTfLiteOk;
     case NODE_REPEAT:
       if (channels > MAX_CHANNELS / node->times)
         return refuse_shape(context, node, input, x, "expected up to %d channels, to be repeated %d times",

@@ -29,8 +29,7 @@ static void start_chain(struct planner *p, struct chain *chain, const struct nod
                            : t->type == kTfLiteInt8 ? OP_LOAD_INT8
                            : t->type == kTfLiteBool ? OP_LOAD_BOOL
                                                     : OP_LOAD;
-  emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period, .low = (float)t->params.zero_point},
-       -1);
+  emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period}, -1);
 }
 
 /* Starts a step that loads a tensor. */
@@ -44,14 +43,13 @@ static bool start_load(struct planner *p, struct chain *chain, const struct node
   return buffer >= 0;
 }
 
-/* Writes out repeated channels for a reader that cannot repeat them itself. */
+/* Writes out repeated channels, or floats of integers, for a reader that cannot load them itself. */
 static int materialise(struct planner *p, const struct node *node, int tensor) {
   int period;
   const int buffer = loadable(p, tensor, &period);
-  if (buffer < 0 || !period) return buffer;
+  if (buffer < 0 || p->source_of[tensor] < 0) return buffer;
   struct chain chain;
   if (!start_load(p, &chain, node, tensor)) return -1;
-  p->repeats[tensor] = -1;
   emit_store(p, &chain, OP_STORE, tensor);
   finish(p, &chain);
   return available(p, tensor);
@@ -147,13 +145,28 @@ static void plan_elementwise(struct planner *p, const struct node *node) {
 /* Copies of whole units need not be written: they are an index where they are loaded. */
 static void plan_repeat(struct planner *p, const struct node *node) {
   const int input = node->inputs->data[0], output = node->outputs->data[0];
-  const int root = p->repeats[input] >= 0 ? p->repeats[input] : input;
+  if (p->source_of[input] >= 0 && is_int8(p, p->source_of[input]) && materialise(p, node, input) < 0) {
+    fail_order(p, node);
+    return;
+  }
+  const int root = p->source_of[input] >= 0 ? p->source_of[input] : input;
   if (channels_of(p, root) % UNIT) {
     plan_window(p, node, STEP_REPEAT);
     return;
   }
-  p->repeats[output] = root;
+  p->source_of[output] = root;
   if (p->is_output[output]) materialise(p, node, output);
+}
+
+/* Goes on from integers, as the floats that they stand for: their signs, DEQUANTIZE and what follows. */
+static void plan_from_int8(struct planner *p, int position) {
+  const struct node *node = &p->nodes[position];
+  struct chain chain;
+  if (!start_load(p, &chain, node, node->inputs->data[0])) return;
+  p->done[position] = false;
+  chain.step->name[0] = 0;
+  follow(p, &chain, node->inputs->data[0]);
+  if (chain.step->count == 1) p->plan->step_count--; /* the readers load the integers themselves */
 }
 
 static void plan_node(struct planner *p, int position) {
@@ -164,9 +177,16 @@ static void plan_node(struct planner *p, int position) {
     case NODE_BCONV:
       plan_convolution(p, node);
       return;
+    case NODE_FROM_INT8:
+      plan_from_int8(p, position);
+      return;
     case NODE_QUANTIZE:
-      if (start_load(p, &chain, node, node->inputs->data[0])) {
-        emit_store(p, &chain, OP_STORE_SIGNS, node->outputs->data[0]);
+    case NODE_TO_INT8:
+      if (is_int8(p, node->inputs->data[0])) {
+        plan_from_int8(p, position);
+      } else if (start_load(p, &chain, node, node->inputs->data[0])) {
+        emit_store(p, &chain, node->kind == NODE_QUANTIZE ? OP_STORE_SIGNS : OP_STORE_QUANTIZED,
+                   node->outputs->data[0]);
         finish(p, &chain);
       }
       return;

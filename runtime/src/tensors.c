@@ -1,6 +1,7 @@
 #include "tensors.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "delegate.h"
 
@@ -17,6 +18,12 @@ bool is_constant(const TfLiteContext *context, int tensor) {
 const char *tensor_name(const TfLiteContext *context, int tensor) {
   const bool named = tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].name;
   return named ? context->tensors[tensor].name : "";
+}
+
+bool is_quantized(const TfLiteTensor *tensor) {
+  const TfLiteQuantizationParams *params = &tensor->params;
+  return tensor->type == kTfLiteInt8 && params->scale > 0 && isnormal(params->scale) && isnormal(1 / params->scale) &&
+         params->zero_point >= INT8_MIN && params->zero_point <= INT8_MAX;
 }
 
 int last_dimension(const TfLiteTensor *tensor) {

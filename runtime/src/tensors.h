@@ -13,6 +13,9 @@ bool is_constant(const TfLiteContext *context, int tensor);
 /* "" if it has no name. */
 const char *tensor_name(const TfLiteContext *context, int tensor);
 
+/* Whether an 8-bit tensor has one scale, such that its inverse is normal too, and a zero point among its integers. */
+bool is_quantized(const TfLiteTensor *tensor);
+
 /* 0 for a tensor without dimensions. */
 int last_dimension(const TfLiteTensor *tensor);
 

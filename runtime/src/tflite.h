@@ -28,6 +28,7 @@ enum {
   kTfLiteBuiltinAdd = 0,
   kTfLiteBuiltinAveragePool2d = 1,
   kTfLiteBuiltinConcatenation = 2,
+  kTfLiteBuiltinDequantize = 6,
   kTfLiteBuiltinMaxPool2d = 17,
   kTfLiteBuiltinMul = 18,
   kTfLiteBuiltinRelu = 19,
@@ -39,6 +40,7 @@ enum {
   kTfLiteBuiltinPrelu = 54,
   kTfLiteBuiltinTile = 69,
   kTfLiteBuiltinFill = 94,
+  kTfLiteBuiltinQuantize = 114,
 };
 
 typedef enum { kTfLiteActNone = 0, kTfLiteActRelu, kTfLiteActReluN1To1, kTfLiteActRelu6 } TfLiteFusedActivation;

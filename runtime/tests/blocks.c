@@ -2,11 +2,14 @@
  *
  *   x -> LceQuantize -> LceBconv2d -> TILE -> TILE -> ADD constant -> ADD shortcut -> PRELU -> output
  *                                                                                     output -> LceQuantize -> signs
+ * or, in half of the cases, with integers as the shortcut and as one more output:
+ *   integers -> DEQUANTIZE -> shortcut; output -> QUANTIZE -> levels
  *
  * Every tensor ends at a page that cannot be touched, or begins behind one, so that a read or write beyond it ends
  * the program. Being plain C, it also runs under qemu-user and with the compilers' sanitizers:
  *   blocks [cases] [threads] [seed]
  */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,14 +35,16 @@ enum {
   REPEATED,
   SHIFT,
   SHIFTED,
+  INTEGERS,
   SHORTCUT,
   ADDED,
   SLOPE,
   OUT,
   SIGNS,
+  LEVELS,
   TENSORS
 };
-enum { NODES = 8, MOST_FILTERS = 3 * 200 };
+enum { NODES = 10, MOST_FILTERS = 3 * 200 };
 
 static uint64_t state;
 
@@ -103,7 +108,7 @@ static void report(TfLiteContext *context, const char *message, ...) {
 }
 
 static void tensor(struct host *host, int index, TfLiteType type, bool constant, int rank, const int *dims) {
-  size_t bytes = 4;
+  size_t bytes = type == kTfLiteInt8 ? 1 : 4;
   for (int i = 0; i < rank; i++) bytes *= (size_t)dims[i];
   host->memory[index] = guard(bytes, host->at_end);
   host->tensors[index] = (TfLiteTensor){.type = type,
@@ -114,6 +119,10 @@ static void tensor(struct host *host, int index, TfLiteType type, bool constant,
   host->tensors[index].data.data = host->memory[index].data;
   if (type == kTfLiteFloat32)
     for (size_t i = 0; i < bytes / 4; i++) host->tensors[index].data.f[i] = noise();
+  if (type != kTfLiteInt8) return;
+  static const float scales[] = {0.0473f, 0.25f, 3};
+  host->tensors[index].params = (TfLiteQuantizationParams){scales[below(3)], below(256) - 128};
+  for (size_t i = 0; i < bytes; i++) ((int8_t *)host->tensors[index].data.data)[i] = (int8_t)(below(256) - 128);
 }
 
 static void node(struct host *host, int index, int builtin, const char *custom, int inputs, const int *in, int out) {
@@ -123,6 +132,7 @@ static void node(struct host *host, int index, int builtin, const char *custom, 
 
 struct block {
   int n, h, w, channels, filters, groups, kh, kw, sh, sw, dh, dw, same, pad_values, oh, ow, top, left;
+  bool integers;
   int times[2]; /* that the results are repeated, and these again */
 };
 
@@ -159,6 +169,17 @@ static float expected_sum(const struct host *host, const struct block *b, int n,
   return sum;
 }
 
+static int level(const struct host *host, int index, size_t at) {
+  return ((const int8_t *)host->tensors[index].data.data)[at];
+}
+
+/* The integer of a number: its product with the inverse of the scale, rounded half to even. */
+static int expected_level(const TfLiteQuantizationParams *params, float v) {
+  volatile float inverse = 1 / params->scale, product = v * inverse;
+  const double found = nearbyint((double)product) + params->zero_point;
+  return (int)fmax(-128, fmin(127, found));
+}
+
 static int check(struct host *host, const struct block *b, const char *name) {
   const int channels = b->filters * b->times[0] * b->times[1], words = (channels + 31) / 32;
   float sums[MOST_FILTERS];
@@ -170,8 +191,20 @@ static int check(struct host *host, const struct block *b, const char *name) {
           if (c < b->filters) sums[c] = expected_sum(host, b, n, y, x, c);
           volatile float v = sums[c % b->filters];
           v = v + host->tensors[SHIFT].data.f[c];
-          v = v + host->tensors[SHORTCUT].data.f[at];
+          if (b->integers) {
+            const TfLiteQuantizationParams *params = &host->tensors[INTEGERS].params;
+            volatile float real = (float)(level(host, INTEGERS, at) - params->zero_point) * params->scale;
+            v = v + real;
+          } else {
+            v = v + host->tensors[SHORTCUT].data.f[at];
+          }
           if (v < 0) v = v * host->tensors[SLOPE].data.f[c];
+          const int integer = expected_level(&host->tensors[LEVELS].params, v);
+          if (b->integers && level(host, LEVELS, at) != integer) {
+            fprintf(stderr, "%s: image %d, pixel (%d, %d), channel %d: expected level %d of %g, found %d\n", name, n, y,
+                    x, c, integer, (double)v, level(host, LEVELS, at));
+            return 1;
+          }
           const float found = host->tensors[OUT].data.f[at];
           if (found != v || sign_bit(host, SIGNS, (size_t)pixel, words, c) != (v < 0)) {
             fprintf(stderr, "%s: image %d, pixel (%d, %d), channel %d: expected %g, found %g\n", name, n, y, x, c,
@@ -205,6 +238,7 @@ static void random_block(struct block *b) {
   if (b->same && below(8) == 0) b->sh = far[below(8)];
   if (b->same && below(8) == 0) b->sw = far[below(8)];
   b->pad_values = below(2);
+  b->integers = below(2);
   b->n = 1 + below(2);
   const int height = (b->kh - 1) * b->dh + 1, width = (b->kw - 1) * b->dw + 1;
   b->h = b->same ? 1 + below(9) : height + below(6);
@@ -242,6 +276,7 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   tensor(&host, BIAS, kTfLiteFloat32, true, 1, &b.filters);
   tensor(&host, SHIFT, kTfLiteFloat32, true, 1, &channels);
   tensor(&host, SLOPE, kTfLiteFloat32, true, 3, (int[]){1, 1, channels});
+  tensor(&host, INTEGERS, kTfLiteInt8, false, 4, out);
   tensor(&host, SHORTCUT, kTfLiteFloat32, false, 4, out);
   tensor(&host, SUM, kTfLiteFloat32, false, 4, sum);
   tensor(&host, TILED, kTfLiteFloat32, false, 4, once);
@@ -254,6 +289,7 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   tensor(&host, ADDED, kTfLiteFloat32, false, 4, out);
   tensor(&host, OUT, kTfLiteFloat32, false, 4, out);
   tensor(&host, SIGNS, kTfLiteInt32, false, 4, signs);
+  tensor(&host, LEVELS, kTfLiteInt8, false, 4, out);
   const int per_group = b.channels / b.groups;
   for (size_t i = 0; i < host.tensors[FILTER].bytes / 4; i++)
     for (int bit = 0; bit < 32; bit++)
@@ -278,9 +314,13 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   host.nodes[4].builtin_data = host.nodes[5].builtin_data = (void *)(uintptr_t)&none;
   node(&host, 6, kTfLiteBuiltinPrelu, NULL, 2, (int[]){ADDED, SLOPE}, OUT);
   node(&host, 7, kTfLiteBuiltinCustom, "LceQuantize", 1, (int[]){OUT}, SIGNS);
-  TfLiteDelegateParams params = {.nodes_to_replace = int_array(NODES, (int[]){0, 1, 2, 3, 4, 5, 6, 7}),
-                                 .input_tensors = int_array(2, (int[]){X, SHORTCUT}),
-                                 .output_tensors = int_array(2, (int[]){OUT, SIGNS})};
+  node(&host, 8, kTfLiteBuiltinDequantize, NULL, 1, (int[]){INTEGERS}, SHORTCUT);
+  node(&host, 9, kTfLiteBuiltinQuantize, NULL, 1, (int[]){OUT}, LEVELS);
+  TfLiteDelegateParams params = {
+      .nodes_to_replace = int_array(b.integers ? NODES : 8, (int[]){0, 1, 2, 3, 4, 8, 5, 6, 7, 9}),
+      .input_tensors = int_array(2, (int[]){X, b.integers ? INTEGERS : SHORTCUT}),
+      .output_tensors = int_array(b.integers ? 3 : 2, (int[]){OUT, SIGNS, LEVELS})};
+  if (!b.integers) memcpy(params.nodes_to_replace->data, (int[]){0, 1, 2, 3, 4, 5, 6, 7}, 8 * sizeof(int));
   int failed = 0;
   for (const struct kernels *const *k = all_kernels; *k && !failed; k++) {
     if (!(*k)->supported()) continue;
@@ -288,6 +328,7 @@ static int run_case(int number, struct threads *threads, int num_threads) {
     struct partition partition = {.shared = &shared, .options = &shared.options};
     memset(host.tensors[OUT].data.data, 0xff, host.tensors[OUT].bytes);
     memset(host.tensors[SIGNS].data.data, 0xff, host.tensors[SIGNS].bytes);
+    memset(host.tensors[LEVELS].data.data, 0xff, host.tensors[LEVELS].bytes);
     partition.plan = make_plan(&host.context, &params);
     failed = !partition.plan || prepare_partition(&host.context, &partition) != kTfLiteOk ||
              partition.plan->step_count != 2 || invoke_partition(&host.context, &partition) != kTfLiteOk ||

@@ -1,6 +1,7 @@
 /* What the delegate takes of random graphs, against the definition applied until nothing changes:
- *   all of LCE's operators; of the others that it knows those behind a taken one, but no pooling, and those whose
- *   result only taken ones read; without the partitions that then hold none of LCE's.
+ *   all of LCE's operators; of the others that it knows those behind a taken one, but pooling only if nothing but
+ *   QUANTIZE reads it, and those whose result only taken ones read, but no QUANTIZE; without the partitions that then
+ *   hold none of LCE's.
  *     claims [graphs] [seed]
  * or the milliseconds for a chain of operators that ends in LceQuantize:
  *     claims chain LENGTH
@@ -65,12 +66,13 @@ static int add_tensor(struct host *host, TfLiteType type, int channels) {
   TfLiteTensor *t = &host->tensors[host->tensors_used];
   *t = (TfLiteTensor){
       .type = type, .dims = int_array(4, (int[]){1, 2, 2, channels}), .allocation_type = 2, .name = "tensor"};
+  t->params.scale = type == kTfLiteInt8;
   return host->tensors_used++;
 }
 
 static void make_host(struct host *host, int count) {
   *host = (struct host){.count = count};
-  host->tensors = calloc((size_t)count + 2, sizeof *host->tensors);
+  host->tensors = calloc((size_t)count + 3, sizeof *host->tensors);
   host->graph.nodes = calloc((size_t)count, sizeof *host->graph.nodes);
   host->graph.registrations = calloc((size_t)count, sizeof *host->graph.registrations);
   host->partitions = calloc((size_t)count + 1, sizeof *host->partitions);
@@ -109,6 +111,8 @@ static void set_node(struct host *host, int node, enum node_kind kind, int input
                                  [NODE_RELU6] = kTfLiteBuiltinRelu6,
                                  [NODE_RELU_N1_TO_1] = kTfLiteBuiltinReluN1To1,
                                  [NODE_CONCATENATE] = kTfLiteBuiltinConcatenation,
+                                 [NODE_TO_INT8] = kTfLiteBuiltinQuantize,
+                                 [NODE_FROM_INT8] = kTfLiteBuiltinDequantize,
                                  [NODE_AVERAGE_POOL] = kTfLiteBuiltinAveragePool2d,
                                  [NODE_MAX_POOL] = kTfLiteBuiltinMaxPool2d};
   static TfLiteArithmeticParams arithmetic = {kTfLiteActNone};
@@ -132,17 +136,18 @@ static int some_tensor(const struct host *host, TfLiteType type, int channels) {
     const int t = below(3) ? below(host->tensors_used) : host->tensors_used - 1 - below(host->tensors_used < 4 ? 1 : 4);
     if (host->tensors[t].type == type && host->tensors[t].dims->data[3] == channels) return t;
   }
-  return type == kTfLiteInt32 ? 1 : 0;
+  return type == kTfLiteInt32 ? 1 : type == kTfLiteInt8 ? 2 : 0;
 }
 
 static void random_graph(struct host *host) {
   static const enum node_kind kinds[] = {NODE_NOT_OURS,     NODE_NOT_OURS, NODE_QUANTIZE,     NODE_DEQUANTIZE,
                                          NODE_ADD,          NODE_ADD,      NODE_SUBTRACT,     NODE_MULTIPLY,
                                          NODE_RELU,         NODE_RELU6,    NODE_RELU_N1_TO_1, NODE_CONCATENATE,
-                                         NODE_AVERAGE_POOL, NODE_MAX_POOL};
+                                         NODE_AVERAGE_POOL, NODE_MAX_POOL, NODE_TO_INT8,      NODE_FROM_INT8};
   make_host(host, 1 + below(MOST));
   add_tensor(host, kTfLiteFloat32, CHANNELS);
   add_tensor(host, kTfLiteInt32, CHANNELS / 32);
+  add_tensor(host, kTfLiteInt8, CHANNELS);
   int *const ids = host->graph.plan->data; /* nodes are not numbered in the order of the plan */
   for (int i = 0; i < host->count; i++) {
     const int j = below(i + 1);
@@ -150,10 +155,14 @@ static void random_graph(struct host *host) {
     ids[j] = i;
   }
   for (int i = 0; i < host->count; i++) {
-    const enum node_kind kind = kinds[below(14)];
+    const enum node_kind kind = kinds[below(16)];
     const int channels = below(4) ? CHANNELS : 2 * CHANNELS;
     const bool widens = kind == NODE_CONCATENATE;
-    const int in[] = {some_tensor(host, kind == NODE_DEQUANTIZE ? kTfLiteInt32 : kTfLiteFloat32,
+    const bool from_int8 = kind == NODE_FROM_INT8 || (kind == NODE_QUANTIZE && below(2));
+    const int in[] = {some_tensor(host,
+                                  kind == NODE_DEQUANTIZE ? kTfLiteInt32
+                                  : from_int8             ? kTfLiteInt8
+                                                          : kTfLiteFloat32,
                                   kind == NODE_DEQUANTIZE ? 1
                                   : widens                ? CHANNELS
                                                           : channels),
@@ -162,7 +171,11 @@ static void random_graph(struct host *host) {
                      (kind == NODE_NOT_OURS && below(2));
     const int found = host->tensors[in[0]].dims->data[3];
     const int width = kind == NODE_QUANTIZE ? found / 32 : kind == NODE_DEQUANTIZE ? 32 : widens ? 2 * CHANNELS : found;
-    const int out = add_tensor(host, kind == NODE_QUANTIZE ? kTfLiteInt32 : kTfLiteFloat32, width);
+    const int out = add_tensor(host,
+                               kind == NODE_QUANTIZE  ? kTfLiteInt32
+                               : kind == NODE_TO_INT8 ? kTfLiteInt8
+                                                      : kTfLiteFloat32,
+                               width);
     set_node(host, ids[i], kind, two ? 2 : 1, in, out);
   }
   host->context.tensors_size = (size_t)host->tensors_used;
@@ -179,7 +192,7 @@ static void claim_by_definition(struct host *host, bool *claimed) {
   for (bool changed = true; changed;) {
     changed = false;
     for (int n = 0; n < host->count; n++) {
-      bool after = false, others = false, any = false;
+      bool after = false, others = false, any = false, quantized = true;
       if (claimed[n] || nodes[n].kind == NODE_NOT_OURS) continue;
       for (int m = 0; m < host->count; m++) {
         for (int j = 0; j < nodes[n].inputs->size; j++)
@@ -188,10 +201,12 @@ static void claim_by_definition(struct host *host, bool *claimed) {
           if (nodes[m].inputs->data[j] == nodes[n].outputs->data[0]) {
             any = true;
             others = others || !claimed[m];
+            quantized = quantized && nodes[m].kind == NODE_TO_INT8;
           }
       }
       const bool pool = nodes[n].kind == NODE_AVERAGE_POOL || nodes[n].kind == NODE_MAX_POOL;
-      if ((any && !others) || (after && !pool)) claimed[n] = changed = true;
+      if ((any && !others && nodes[n].kind != NODE_TO_INT8) || (after && (!pool || (any && quantized))))
+        claimed[n] = changed = true;
     }
   }
   for (int i = 0; i < host->count;) {

@@ -40,14 +40,16 @@ def alone():
         yield
 
 
-@pytest.fixture
-def network(tmp_path):
-    """A file, an input and the output that is right for it."""
+def write_network(tmp_path, with_integers=False):
+    """Writes a file and an input, and returns the output that is right for it."""
     rng = np.random.default_rng(0)
     graph = graphs.Graph()
     x = graph.input((1, 12, 12, 64))
     y = graph.tile(graph.bconv(graph.quantize(x), rng, 64, 16), 4)
     y = graph.elementwise("ADD", graph.elementwise("MUL", y, graph.constant(rng.normal(size=64).astype("f4"))), x)
+    if with_integers:
+        pooled = graph.pool("MAX_POOL_2D", graph.to_int8(y, 0.1, -5))  # which stays with the engine
+        y = graph.elementwise("ADD", graph.bconv(graph.quantize(pooled), rng, 64, 64), graph.from_int8(pooled))
     content = graph.content(graph.prelu(y, rng.normal(size=64)))
     images = rng.normal(size=(3, 12, 12, 64)).astype(np.float32)
     (tmp_path / "network.tflite").write_bytes(content)
@@ -55,12 +57,19 @@ def network(tmp_path):
     return np.concatenate([graphs.run(content, image[None], implementation="portable")[0] for image in images])
 
 
+@pytest.fixture
+def network(tmp_path):
+    return write_network(tmp_path)
+
+
+@pytest.mark.parametrize("with_integers", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_engine(engine, network, tmp_path):
+def test_engine(engine, with_integers, tmp_path):
+    expected = write_network(tmp_path, with_integers)
     python = python_with(engine, ENGINES[engine])
     command = [python, "-c", _PROGRAM, tmp_path, engine.split("==")[0]]
     subprocess.run(command, check=True, env={"PYTHONPATH": str(RUNTIME)})
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), network)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

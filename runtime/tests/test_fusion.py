@@ -202,21 +202,167 @@ def random_operator(graph, rng, values, packed):
     return graph.elementwise(name, *operands, activation=int(rng.choice([0, 0, 0, 1, 2, 3])))
 
 
-def random_graph(rng, height, width):
+def random_integers(graph, rng, values, packed, integers):
+    """Adds an operator that reads or writes int8: what comes out. Scales are powers of two, of which all engines
+    make the same numbers."""
+    kind = rng.integers(7) if integers else 0
+    if kind == 1 and packed:
+        bits, channels = packed[rng.integers(len(packed))]
+        y = graph.bconv(bits, rng, channels, int(rng.choice([16, 32, 40])), (1, 1), padding=1, output="int8")
+        graph.graph.tensors[y].quantization.scale = np.float32([2.0 ** rng.integers(-1, 4)])
+        return y
+    if kind <= 1:  # what is beyond 2^31 levels, TFLite makes anything of
+        x = values[rng.integers(max(0, len(values) - 3), len(values))]
+        x = graph.elementwise("ADD", x, graph.constant(np.float32([0])), activation=int(rng.choice([2, 3])))
+        return graph.to_int8(x, 2.0 ** rng.integers(-6, -3), int(rng.integers(-128, 128)))
+    x = integers[rng.integers(max(0, len(integers) - 3), len(integers))]
+    if kind == 2:
+        return graph.quantize(x), graph.shape(x)[-1]
+    if kind == 3 and graph.shape(x)[1] % 2 == graph.shape(x)[2] % 2 == 0:
+        return graph.pool("MAX_POOL_2D", x)
+    return graph.from_int8(x)
+
+
+def random_graph(rng, height, width, with_integers=False):
     """Operators in any order, most of which the delegate claims; what nobody reads and some others are outputs."""
     graph = graphs.Graph()
     channels = int(rng.choice([16, 20, 32, 64, 96]))
-    values, packed = [graph.input((1, height, width, channels))], []
+    values, packed, integers = [graph.input((1, height, width, channels))], [], []
     for _ in range(int(rng.integers(6, 22))):
-        y = random_operator(graph, rng, values, packed)
-        (packed if isinstance(y, tuple) else values).append(y)
+        if with_integers and rng.random() < 0.4:
+            y = random_integers(graph, rng, values, packed, integers)
+        else:
+            y = random_operator(graph, rng, values, packed)
+        int8 = not isinstance(y, tuple) and graph.graph.tensors[y].type == graphs.schema.TensorType.INT8
+        (packed if isinstance(y, tuple) else integers if int8 else values).append(y)
     read = {t for op in graph.graph.operators for t in op.inputs}
-    outputs = [v for v in values[1:] if v not in read or rng.random() < 0.1]
+    outputs = [v for v in [*values[1:], *integers] if v not in read or rng.random() < 0.1]
     outputs += [p for p, _ in packed if p not in read or rng.random() < 0.2]
     x = rng.normal(size=(1, height, width, channels)).astype(np.float32)
     x[rng.random(x.shape) < 0.2] = 0.0
     x[rng.random(x.shape) < 0.1] = -0.0
     return graph.content(*dict.fromkeys(outputs)), x
+
+
+def convolution(graph, rng, x, filters, scale, zero):
+    """CONV_2D of 1 x 1 in int8."""
+    options = graphs.schema.Conv2DOptionsT()
+    options.padding, options.strideH, options.strideW = 1, 1, 1
+    options.dilationHFactor = options.dilationWFactor = 1
+    *size, c = graph.shape(x)
+    weights = graph.tensor((filters, 1, 1, c), np.int8, rng.integers(-127, 128, (filters, 1, 1, c)).astype(np.int8))
+    bias = graph.constant(rng.integers(-1000, 1000, filters).astype(np.int32))
+    for tensor, step in ((weights, 1 / 256), (bias, graph.levels(x)[0] / 256)):
+        graph.graph.tensors[tensor].quantization = graphs.schema.QuantizationParametersT()
+        graph.graph.tensors[tensor].quantization.scale = np.float32([step])
+        graph.graph.tensors[tensor].quantization.zeroPoint = np.int64([0])
+    kind = graphs.schema.BuiltinOptions.Conv2DOptions
+    return graph.add("CONV_2D", [x, weights, bias], (*size, filters), np.int8, (kind, options), (scale, zero))
+
+
+@pytest.mark.parametrize("pooled_in", ["int8", "float32"])
+def test_a_downsampling_block_whose_shortcut_is_int8(pooled_in, capfd):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 8, 8, 40))
+    x = graph.elementwise("ADD", graph.bconv(signs(graph, rng, x), rng, 40, 40), x)
+    if pooled_in == "int8":
+        pooled = graph.pool("MAX_POOL_2D", graph.to_int8(x, 0.5, -3))
+    else:
+        pooled = graph.to_int8(graph.average_pool(x), 0.5, -3)
+    shortcut = graph.from_int8(convolution(graph, rng, pooled, 72, 0.25, 5))
+    y = graph.bconv(graph.quantize(x), rng, 40, 72, strides=(2, 2))
+    y = activated(graph, rng, graph.elementwise("ADD", y, shortcut))
+    content = graph.content(graph.bconv(graph.quantize(y), rng, 72, 20))
+    image = rng.normal(size=(1, 8, 8, 40)).astype(np.float32)
+    check(content, image)
+    check_batch(content, image)
+    # The float map in front of QUANTIZE stays inside, that behind DEQUANTIZE is never made.
+    expected = {
+        "int8": ["LceBconv2d+ADD+QUANTIZE+LceQuantize"],
+        "float32": ["LceBconv2d+ADD+LceQuantize", "AVERAGE_POOL_2D", "QUANTIZE"],
+    }
+    assert graphs.steps(content, image, capfd) == [
+        "ADD+LceQuantize",
+        *expected[pooled_in],
+        "LceBconv2d",
+        "DEQUANTIZE+ADD+ADD+PRELU+ADD+LceQuantize",
+        "LceBconv2d",
+    ]
+
+
+def test_integers_as_the_shortcut_of_a_binary_convolution(capfd):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 6, 8, 72), np.int8, (0.25, -7))
+    real = graph.from_int8(x)
+    sums = [graph.bconv(graph.quantize(x), rng, 72, 72) for _ in range(2)]
+    sums = [graph.elementwise("ADD", y, real) for y in sums]
+    wide = graph.bconv(graph.quantize(graph.concatenate(sums)), rng, 144, 72)
+    content = graph.content(wide, graph.elementwise("SUB", wide, real))
+    image = rng.integers(-128, 128, (1, 6, 8, 72)).astype(np.int8)
+    check(content, image)
+    found = graphs.steps(content, image, capfd)
+    assert found[:2] == ["LceQuantize+LceQuantize+DEQUANTIZE", "LceBconv2d+ADD+CONCATENATION"], found
+    # Only sums take integers in passing: a difference needs them written as floats first.
+    assert [name for name in found if not name.startswith("Lce")] == ["SUB", "SUB"], found
+
+
+def test_a_transition_in_int8_between_dense_blocks(capfd):
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x = graph.input((1, 8, 8, 32))
+    x = graph.concatenate([x, graph.bconv(graph.quantize(x), rng, 32, 24)])
+    x = graph.elementwise("MUL", x, constant(graph, rng, 56))
+    x = graph.elementwise("ADD", x, constant(graph, rng, 56), activation=1)
+    x = convolution(graph, rng, graph.pool("MAX_POOL_2D", graph.to_int8(x, 0.5, -128)), 40, 0.25, 5)
+    y = graph.bconv(graph.quantize(x), rng, 40, 24)
+    y = graph.concatenate([graph.from_int8(x), y])
+    content = graph.content(graph.bconv(graph.quantize(y), rng, 64, 20))
+    image = rng.normal(size=(1, 8, 8, 32)).astype(np.float32)
+    check(content, image)
+    check_batch(content, image)
+    found = graphs.steps(content, image, capfd)
+    # The second name is that of the other slice, which goes the same way.
+    assert found[1:3] == ["LceBconv2d+CONCATENATION+MUL+ADD+QUANTIZE", "CONCATENATION+CONCATENATION"], found
+    assert found[3:5] == ["LceQuantize+DEQUANTIZE+CONCATENATION", "LceBconv2d+CONCATENATION"], found
+
+
+@pytest.mark.parametrize("channels", [31, 32, 33, 128, 300])
+@pytest.mark.parametrize("levels", [(0.0473, -7), (1 / 256, -128), (3.1e4, 127)])
+def test_integers_round_as_xnnpack_rounds(levels, channels, capfd):
+    """x / scale is x times the inverse in float32, rounded half to even; real is scale times (integer - zero point)."""
+    scale, zero = np.float32(levels[0]), levels[1]
+    rng = np.random.default_rng(channels)
+    halves = rng.integers(-140, 140, (1, 8, 5, channels)) + rng.choice([0.5, 0.3], (1, 8, 5, channels))
+    x = (halves * scale).astype(np.float32)
+    x = np.where(rng.random(x.shape) < 0.3, np.nextafter(x, np.float32(np.inf)), x)
+    special = rng.choice(np.float32([np.inf, -np.inf, 0, -0.0, 1e9, -1e9]), x.shape)
+    x = np.where(rng.random(x.shape) < 0.05, special, x)
+
+    def made(binary):
+        graph = graphs.Graph()
+        value = graph.input(x.shape)
+        if binary:  # zeros are added
+            y = graph.bconv(graph.quantize(value), rng, channels, channels, kernel=(1, 1), padding=1)
+            for i in (2, 3):
+                graph.graph.operators[1].inputs[i] = graph.constant(np.zeros(channels, np.float32))
+            value = graph.elementwise("ADD", y, value)
+        q = graph.to_int8(value, *levels)
+        return graph.content(q, graph.from_int8(q))
+
+    with np.errstate(all="ignore"):
+        q = np.clip(np.rint(x * (np.float32(1) / scale)), -128 - zero, 127 - zero).astype(int) + zero
+    expected = q.astype(np.int8), (q - zero).astype(np.float32) * scale
+    assert graphs.steps(made(True), x, capfd)[1:] == ["LceBconv2d+ADD+QUANTIZE", "DEQUANTIZE"]
+    engine = graphs.tf.lite.Interpreter(model_content=made(False))
+    engine.allocate_tensors()
+    engine.set_tensor(engine.get_input_details()[0]["index"], x)
+    engine.invoke()
+    by_xnnpack = [engine.get_tensor(detail["index"]) for detail in engine.get_output_details()]
+    for found in (by_xnnpack, *(graphs.run(made(True), x, 2, implementation=name) for name in IMPLEMENTATIONS)):
+        for one, other in zip(found, expected, strict=True):
+            graphs.assert_same(one, other)
 
 
 def check_batch(content, x):
@@ -226,9 +372,10 @@ def check_batch(content, x):
         np.testing.assert_array_equal(found, np.concatenate(expected))
 
 
+@pytest.mark.parametrize("with_integers", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_random_graph(seed):
-    content, x = random_graph(np.random.default_rng(seed), 6, 8)
+def test_random_graph(seed, with_integers):
+    content, x = random_graph(np.random.default_rng(seed), 6, 8, with_integers)
     check(content, x)
     check_batch(content, x)
 

@@ -183,18 +183,24 @@ def test_resized_batch_and_image(implementation):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_int8_just_below_one_half():
+def test_int8_of_halves_and_beyond_the_range():
+    halves = np.arange(-140, 140, dtype=np.float32) + np.float32(0.5)
+    near = [np.nextafter(halves, np.float32(end)) for end in (-np.inf, np.inf)]
+    values = np.float32([*halves, *near[0], *near[1], 0, -0.0, 1e-30, 3e9, -3e9, np.inf, -np.inf])
     rng = np.random.default_rng(0)
     graph = graphs.Graph()
-    y = graph.bconv(graph.quantize(graph.input((1, 1, 1, 32))), rng, 32, 1, kernel=(1, 1), padding=1, output="int8")
+    bits = graph.quantize(graph.input((1, 1, 3, 32)))
+    y = graph.bconv(bits, rng, 32, len(values), kernel=(1, 1), padding=1, output="int8")
     graph.graph.tensors[y].quantization.scale = np.float32([1])
     graph.graph.tensors[y].quantization.zeroPoint = np.int64([0])
     bconv = graph.graph.operators[1]
-    bconv.inputs[2] = graph.constant(np.float32([0]))
-    bconv.inputs[3] = graph.constant(np.nextafter(np.float32([0.5]), np.float32(0)))
-    x = np.ones((1, 1, 1, 32), np.float32)
-    for implementation in available_implementations():
-        assert graphs.run(graph.content(y), x, implementation=implementation)[0] == 0
+    bconv.inputs[2] = graph.constant(np.zeros_like(values))
+    bconv.inputs[3] = graph.constant(values)
+    # Half away from zero, in float64, where the sum is exact.
+    expected = np.clip(np.copysign(np.floor(np.abs(values.astype(float)) + 0.5), values), -128, 127).astype(np.int8)
+    for implementation in IMPLEMENTATIONS:
+        (found,) = graphs.run(graph.content(y), np.ones((1, 1, 3, 32), np.float32), implementation=implementation)
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape), implementation)
 
 
 @pytest.mark.parametrize("pad_values", [0, 1])

@@ -76,7 +76,9 @@ def test_help_imports_nothing_heavy():
     assert "benchmark" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["convert", "fold", "verify", "inspect", "benchmark", "zoo list", "zoo show"])
+@pytest.mark.parametrize(
+    "command", ["convert", "quantize", "fold", "verify", "inspect", "benchmark", "zoo list", "zoo show"]
+)
 def test_help_has_examples(command):
     assert f"  lce {command} " in run(*command.split(), "--help").stdout.split("Examples:")[1]
 

@@ -227,14 +227,6 @@ FLOAT = {
         ],
         "binary depthwise convolution stayed float",
     ),
-    "transposed": (
-        [
-            lq.layers.QuantConv2DTranspose(
-                8, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name="binary"
-            )
-        ],
-        "binary transposed convolution stayed float",
-    ),
 }
 
 

@@ -199,6 +199,19 @@ def test_causal_convolution_of_a_short_sequence(size):
     check(model_of(conv1d(8, size, padding="causal"), BN(), shape=(size - 1, 32)), 1)
 
 
+@pytest.mark.parametrize("amounts", [(0, 2), (3, 1)])
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": 2}], ids=str)
+def test_explicit_zeros_around_a_sequence(amounts, options):
+    layers = lq.quantizers.SteSign(), keras.ZeroPadding1D(amounts), conv1d(8, 3, input_quantizer=None, **options)
+    check(model_of(*layers, BN(), shape=(8, 32)), 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"use_bias": False}], ids=str)
+def test_causal_convolution_takes_up_its_batch_normalization(options):
+    content, _ = check(model_of(conv1d(8, 3, padding="causal", **options), BN(), keras.ReLU(), shape=(9, 32)), 1)
+    assert not {"MUL", "ADD"} & operators(content).keys()
+
+
 @pytest.mark.parametrize("padding", ["valid", "same", "causal"])
 def test_sequence_of_several_bits(padding):
     content, _ = check(model_of(conv1d(input_quantizer=DoReFa(2), padding=padding), BN(), shape=(9, 32)), 2)
@@ -247,6 +260,41 @@ def test_products_in_operators_of_tensorflow(threshold):
         return tf.matmul(tf.where(x >= threshold, 1.0, -1.0), weights, transpose_b=True)
 
     check(model_of(keras.Lambda(product), BN()), 1)
+
+
+PRODUCTS = {
+    "matmul": (tf.matmul, (9, 32), (32, 24)),
+    "batch of one matrix": (tf.matmul, (3, 4, 33), (1, 1, 33, 24)),
+    "transposed": (lambda x, w: tf.matmul(x, w, transpose_b=True), (9, 32), (24, 32)),
+    "einsum": (lambda x, w: tf.einsum("bij,jk->bik", x, w), (9, 32), (32, 24)),
+    "any places": (lambda x, w: tf.einsum("...i,ij->...j", x, w), (3, 4, 32), (32, 24)),
+    "other order": (lambda x, w: tf.einsum("kj,bij->bik", w, x), (9, 32), (24, 32)),
+    "heads": (lambda x, w: tf.einsum("abc,cde->abde", x, w), (9, 32), (32, 4, 6)),
+    "heads together": (lambda x, w: tf.einsum("abde,dec->abc", x, w), (9, 4, 6), (4, 6, 24)),
+    "heads the other way round": (lambda x, w: tf.einsum("abde,edc->abc", x, w), (9, 4, 6), (6, 4, 24)),
+    "whole map": (lambda x, w: tf.einsum("bhwc,hwck->bk", x, w), (3, 4, 32), (3, 4, 32, 24)),
+    "tensordot": (lambda x, w: tf.tensordot(x, w, 1), (9, 32), (32, 24)),
+}
+
+
+@pytest.mark.parametrize("product, shape, of_weights", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_with_one_matrix(product, shape, of_weights):
+    """The order of the numbers is checked by the model itself: `check` compares with its predictions."""
+    weights = np.random.default_rng(0).choice([-0.5, 0.5], of_weights).astype("f")
+    layer = keras.Lambda(lambda x: product(lq.math.sign(x), weights))
+    content, _ = check(model_of(layer, BN(), shape=shape), 1)
+    assert not {"BATCH_MATMUL", "FULLY_CONNECTED"} & operators(content).keys()
+
+
+class BinaryEinsumDense(keras.EinsumDense):
+    def call(self, x):
+        return tf.einsum(self.equation, lq.math.sign(x), lq.math.sign(self.kernel)) + self.bias
+
+
+def test_einsum_dense_layers_keep_signs_packed():
+    layers = (BinaryEinsumDense("abc,cd->abd", (None, units), bias_axes="d") for units in (64, 33))
+    content, _ = check(model_of(*layers, shape=(9, 32)), 2)
+    assert operators(content) == {"RESHAPE": 2, "LceQuantize": 1, "LceBconv2d": 2}
 
 
 @pytest.mark.parametrize("shape, batch", [((1,), None), ((40,), None), ((40,), 3), ((5, 40), None)])
@@ -374,11 +422,6 @@ STAYS = {
         "ExpandDims stands between the sign and the convolution",
     ),
     "0 and 1": ((dense(input_quantizer="ste_heaviside", name="own"),), (40,), "zero_one_sign"),
-    "explicit zeros": (
-        (lq.quantizers.SteSign(), keras.ZeroPadding1D((0, 2)), conv1d(input_quantizer=None, name="own")),
-        (8, 32),
-        "zero padding is explicit",
-    ),
     "3-D": ((quant.QuantConv3D(8, 2, name="own", **BOTH),), (4, 4, 4, 8), "write it as QuantConv2D"),
 }
 

@@ -78,6 +78,21 @@ def test_layers(layer, quantizer):
     assert verify(model, content, x).ok
 
 
+def test_matrix_in_front_of_a_map():
+    """It mixes places instead of channels; LCE's converter writes a dense layer whose first input it is."""
+    weights = np.random.default_rng(0).choice([-0.5, 0.0, 0.5], (2, 40, 16)).astype("f")
+    i = tf.keras.Input((2, 16, 9))
+    model = tf.keras.Model(i, keras.Lambda(lambda x: tf.matmul(weights, x))(i))
+    content, report = convert(model)
+    large, _ = convert(model, exact_int8=False)
+    assert (report.exact, report.exact_bytes_before) == (2, 4 * weights.size)
+    assert describe(content).constants["int8"] == weights.size and len(content) < len(large) - 2 * weights.size
+    x = images(model)
+    found, expected = (Interpreter(file, num_threads=1).predict(x) for file in (content, large))
+    assert found.tobytes() == expected.tobytes()
+    assert verify(model, content, x).ok
+
+
 # Whether weights are exact
 
 

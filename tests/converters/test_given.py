@@ -11,6 +11,7 @@ from larq_rep.converters import ConversionError, convert, convert_keras_model, m
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.lce import interpreter
 from larq_rep.converters.loading import LoadingError, load
+from larq_rep.layers import Mirror
 from larq_rep.training.augmentation import Augmentation
 from larq_rep.training.schedules import Cosine
 from larq_rep.zoo.runs import network
@@ -188,6 +189,50 @@ def test_subclassed_model_that_was_never_called():
     assert verify(model, content, x, runtime="lce").ok
 
 
+class TwoArguments(tf.keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = one_padded(), keras.GlobalAveragePooling2D()
+
+    def call(self, image, scale, training=None):
+        return self.pool(self.conv(image)) * scale
+
+
+@pytest.mark.parametrize("how", ["list", "names", "called", "keyword"])
+def test_call_of_several_arguments(how):
+    """They become inputs of their names, in their order."""
+    model = TwoArguments()
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((6, 6, 32), (32,)))
+    example = {"list": [x, y], "names": {"scale": y, "image": x}}.get(how)
+    if how == "called":
+        model(x, y, training=False)
+    elif how == "keyword":
+        model(x, scale=y)
+    content, report = convert(model, example=example)
+    flatbuffer = Flatbuffer(content)
+    assert [flatbuffer.name(tensor) for tensor in flatbuffer.inputs] == ["image", "scale"] and report.bitpacked == 1
+    found = interpreter(content).interpreter.predict([x[:1], y[:1]])[0]
+    np.testing.assert_allclose(found, model(x, y)[:1], rtol=4e-6, atol=2e-4)
+
+
+def test_layers_keep_their_names_when_a_size_is_chosen():
+    """Those of models in the model, too, and the inputs and outputs; a Mirror at the beginning is still found."""
+    x = image = tf.keras.Input((None, None, 32), name="image")
+    inner = tf.keras.Model(image, one_padded(name="signs")(x), name="inner")
+    x = photo = tf.keras.Input((None, None, 32), name="photo")
+    x = keras.GlobalAveragePooling2D(name="pool")(inner(Mirror()(x)))
+    model = tf.keras.Model(photo, {"mean": x}, name="outer")
+    fixed = load(model, images(1, 6, 7, 32))
+    assert [layer.name for layer in fixed.layers] == [layer.name for layer in model.layers]
+    content, _ = convert(model, example=images(1, 6, 7, 32), mirrored_input=True)
+    flatbuffer = Flatbuffer(content)
+    assert [flatbuffer.name(tensor) for tensor in (*flatbuffer.inputs, *flatbuffer.outputs)] == ["photo", "mean"]
+    x = np.random.default_rng(0).standard_normal((1, 6, 7, 32)).astype(np.float32)
+    found = interpreter(content).predict(np.ascontiguousarray(x[:, ::-1, ::-1]))
+    np.testing.assert_allclose(found, model(x)["mean"], rtol=4e-6, atol=2e-4)
+
+
 def test_sequential_model_without_a_shape():
     model = tf.keras.Sequential([keras.Rescaling(1 / 255), one_padded(), keras.Flatten(), keras.Dense(2)])
     x = images(1, 6, 6, 32)
@@ -236,14 +281,47 @@ def test_findings_become_warnings():
 @pytest.mark.parametrize(
     "how, words",
     [
-        ({"inference_input_type": tf.int8}, "inference_input_type: int8 is not supported.*Leave it out.*uint8"),
-        ({"inference_output_type": tf.int8}, "inference_output_type: int8 is not supported.*Leave it out"),
-        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, found tf.float16"),
+        ({"inference_output_type": tf.float16}, "inference_output_type should be tf.float32, tf.int8 or .* tf.float16"),
         ({"target": "xcore"}, "target: .* larq_compute_engine.convert_keras_model with target='xcore'"),
         ({"target": "x86"}, "target should be 'arm', which is for x86 as well, found 'x86'"),
-        ({"experimental_default_int8_range": (-1, 1)}, "one range for all tensors.*Leave it out"),
+        ({"experimental_default_int8_range": (-1, 1)}, "one range for all tensors.*int8=images"),
     ],
 )
 def test_arguments_of_lce_that_are_refused(how, words):
     with pytest.raises(ValueError, match=words):
         convert(tf.keras.Sequential(), **how)
+
+
+def test_integers_without_a_scale():
+    model = model_of()
+    with pytest.raises(
+        ValueError, match="inference_input_type tf.uint8: the input .* is read by CONV_2D, .*int8=images"
+    ):
+        convert(model, inference_input_type=tf.uint8)
+    with pytest.raises(ValueError, match="inference_output_type tf.int8: the output .* written by FULLY_CONNECTED"):
+        convert(model, inference_output_type=tf.int8)
+    raw = model_of(keras.Rescaling(1 / 255), dtype="uint8")
+    with pytest.raises(ValueError, match="inference_input_type tf.int8: the model itself has uint8: leave it out"):
+        convert(raw, inference_input_type=tf.int8)
+    assert convert(raw, inference_input_type=tf.uint8)[0] == convert(raw)[0]
+
+
+# Images to measure ranges on
+
+
+def test_images_of_several_inputs():
+    a, b = tf.keras.Input((8, 8, 32), name="a"), tf.keras.Input((8, 8, 32), name="b")
+    model = tf.keras.Model([a, b], body(keras.Concatenate()([a, b])))
+    x, y = (images(3, 8, 8, 32, seed=seed) / 255.0 for seed in range(2))
+    content = convert(model, int8=[x, y])[0]
+    for given in ({"b": y, "a": x}, [[x[:2], y[:2]], [x[2:], y[2:]]], iter([(x, y)]), [{"a": x, "b": y}]):
+        assert convert(model, int8=given)[0] == content
+    assert convert(model, int8=[y, x])[0] != content
+
+
+def test_mirrored_images_are_given_as_the_model_takes_them():
+    image = tf.keras.Input((12, 14, 3))
+    model = randomize(tf.keras.Model(image, body(Mirror()(image))))
+    x = images(4, 12, 14, 3) / 255.0
+    plain, mirrored = (convert(model, int8=x, mirrored_input=mirrored)[1].int8 for mirrored in (False, True))
+    assert (plain.change, plain.mean_change) == pytest.approx((mirrored.change, mirrored.mean_change), rel=1e-4)

@@ -44,8 +44,10 @@ def binary(filters, strides):
 @pytest.fixture
 def free_borders(monkeypatch):
     """int8 is worth it everywhere."""
-    monkeypatch.setattr(islands, "_BORDER", 0.0)
-    monkeypatch.setattr(islands, "_MAC", dict.fromkeys(islands._MAC, (1.0, 0.1)))
+    for name in ("_QUANTIZE", "_DEQUANTIZE", "_PASS"):
+        monkeypatch.setattr(islands, name, 0.0)
+    for name in ("_MACS", "_VALUES"):
+        monkeypatch.setattr(islands, name, dict.fromkeys(getattr(islands, name), (1.0, 0.1)))
 
 
 def images(shape, count=8, seed=0):
@@ -208,7 +210,7 @@ class TestIslands:
             assert not (op.name == "QUANTIZE" and producer is not None and producer.name == "DEQUANTIZE")
 
     def test_what_costs_more_stays_float(self, network, monkeypatch):
-        monkeypatch.setattr(islands, "_BORDER", 1e6)
+        monkeypatch.setattr(islands, "_PASS", 1e9)
         content, report = converters.convert(network, int8=images((24, 24, 3)))
         assert not report.int8.operators and len(report.int8.kept) == 3
         assert all("longer" in str(kept) for kept in report.int8.kept)
@@ -222,10 +224,9 @@ class TestIslands:
         for name in rng.choice(["conv", "max pool", "pad", "excite", "average pool", "grouped"], 3):
             x = LAYERS[name]()(x)
         flatbuffer = Flatbuffer(converters.convert(tf.keras.Model(i, keras.Conv2D(16, 1)(x)))[0])
-        for name, values in (("_BORDER", 0.3), ("_VALUE", (0.2, 0.05)), ("_MAC", {"CONV_2D": (0.02, 0.01)})):
-            scale = float(rng.uniform(0.2, 3))
-            scaled = {k: (v[0] * scale, v[1]) for k, v in values.items()} if isinstance(values, dict) else values
-            monkeypatch.setattr(islands, name, scaled)
+        for name, value in (("_QUANTIZE", 0.3), ("_DEQUANTIZE", 0.2), ("_PASS", 5.0), ("_BYTE", 0.01)):
+            monkeypatch.setattr(islands, name, value * float(rng.uniform(0.2, 3)))
+        monkeypatch.setattr(islands, "_VALUES", {"AVERAGE_POOL_2D": (0.1, rng.uniform(0, 0.2))})
         graph = islands._Graph(flatbuffer)
         able = sorted(graph.able)
         every = [{a for bit, a in enumerate(able) if number >> bit & 1} for number in range(2 ** len(able))]
@@ -276,11 +277,15 @@ class TestFile:
     def test_integer_interface(self, network, dtype, stem, monkeypatch, free_borders):
         """The file takes and gives integers of the same numbers, whether its ends are in int8 or float."""
         if not stem:
-            monkeypatch.setattr(islands, "_BORDER", 1e6)
+            monkeypatch.setattr(islands, "_PASS", 1e9)
         x = images((24, 24, 3))
         real, _ = converters.convert(network, int8=x)
         wanted = getattr(tf, dtype)
-        content, _ = converters.convert(network, int8=x, inference_input_type=wanted, inference_output_type=wanted)
+        types = {"inference_input_type": wanted, "inference_output_type": wanted}
+        if stem:
+            content, _ = converters.convert(network, int8=x, **types)
+        else:  # The same of a file, which keeps its signature.
+            content, _ = quantize(converters.convert(network)[0], x, **types)
         flatbuffer = Flatbuffer(content)
         (source,), (result,) = flatbuffer.inputs, flatbuffer.outputs
         assert (flatbuffer.dtype(source), flatbuffer.dtype(result)) == (dtype, dtype)
@@ -315,7 +320,8 @@ class TestFile:
         assert types(content) == types(again)
         assert np.array_equal(runs(content, x), runs(again, x))
         assert (found.operators, found.islands, found.images) == (report.int8.operators, report.int8.islands, 8)
-        assert converters.describe(again).metadata["int8"] == {"calibration": "mse", "images": 8}
+        ends = [[float(x.min()), float(x.max())]]
+        assert converters.describe(again).metadata["int8"] == {"calibration": "mse", "images": 8, "inputs": ends}
 
     def test_report(self, network, free_borders):
         x = images((24, 24, 3))
@@ -367,5 +373,5 @@ class TestImages:
             converters.convert(network, int8=x, float_weights="int8")
         with pytest.raises(QuantizationError, match="calibration should be one of"):
             quantize(content, x, calibration="entropy")
-        with pytest.raises(QuantizationError, match="inference_input_type should be one of"):
-            converters.convert(network, int8=x, inference_input_type=tf.int16)
+        with pytest.raises(ValueError, match="inference_input_type should be tf.float32, tf.int8 or tf.uint8"):
+            quantize(content, x, inference_input_type=tf.int16)

@@ -52,6 +52,20 @@ SILENT = {
         (6, 6, 32),
         "groups of a multiple of 32",
     ),
+    "QuantSeparableConv1D": (
+        lambda: quant.QuantSeparableConv1D(
+            8, 3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", use_bias=False, name="own"
+        ),
+        (9, 32),
+        "write it as QuantConv1D, with groups=channels // 32",
+    ),
+    "QuantDepthwiseConv2D": (
+        lambda: quant.QuantDepthwiseConv2D(
+            3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", use_bias=False, name="own"
+        ),
+        (6, 6, 32),
+        "write it as QuantConv2D, with groups=channels // 32",
+    ),
     "heaviside input": (
         lambda: quant.QuantConv2D(8, 3, name="own", **{**SIGNS, "input_quantizer": "ste_heaviside"}),
         (6, 6, 32),
@@ -95,6 +109,7 @@ def test_binary_layers_as_the_reasons_say():
     assert agrees(keras.Reshape((1, 8, 32)), quant.QuantConv2D(8, (1, 3), **SIGNS), shape=(8, 32)).bitpacked == 1
     assert agrees(keras.UpSampling2D(), quant.QuantConv2D(8, 3, **SIGNS)).bitpacked == 1
     assert convert(model_of(quant.QuantConv2D(64, 3, groups=2, **SIGNS), shape=(6, 6, 64)))[1].bitpacked == 1
+    assert convert(model_of(quant.QuantConv1D(64, 3, groups=2, **SIGNS), shape=(9, 64)))[1].bitpacked == 1
     for quantizer in ("zero_one_sign", lq.quantizers.DoReFa(1)):
         assert agrees(quant.QuantConv2D(8, 3, **{**SIGNS, "input_quantizer": quantizer})).bitpacked == 1
     dense = agrees(keras.Reshape((1, 1, 32)), quant.QuantConv2D(8, 1, **SIGNS), keras.Flatten(), shape=(32,))

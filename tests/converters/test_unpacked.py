@@ -73,7 +73,12 @@ BINARY = {
         512,
         "input_quantizer='ste_sign'",
     ),
-    "transposed": (lambda: quant.QuantConv2DTranspose(16, 3, **SIGNS), (6, 6, 32), 4608, "UpSampling2D"),
+    "transposed": (
+        lambda: quant.QuantConv2DTranspose(16, 3, **SIGNS),
+        (6, 6, 32),
+        4608,
+        "input_quantizer='ste_sign'",
+    ),
     "locally connected": (lambda: quant.QuantLocallyConnected2D(8, 3, **SIGNS), (5, 5, 8), 5184, "QuantConv2D"),
     "locally connected, both binary": (
         lambda: quant.QuantLocallyConnected2D(8, 3, **BOTH),
@@ -95,7 +100,8 @@ BINARY = {
         384,
         "its input is real",
     ),
-    "einsum": (lambda: Product(lambda x, w: tf.einsum("bij,jk->bik", x, w)), (5, 32), 384, "QuantConv2D"),
+    "matmul on a sequence": (lambda: Product(tf.matmul), (5, 32), 384, "its input is real"),
+    "einsum": (lambda: Product(lambda x, w: tf.einsum("bij,jk->bik", x, w)), (5, 32), 384, "its input is real"),
     "conv2d": (lambda: Product(lambda x, w: tf.nn.conv2d(x, w[None, None], 1, "SAME")), (4, 4, 32), 384, "real"),
 }
 
@@ -105,6 +111,39 @@ def converted(layer, shape, **options):
     layer._name = "layer"
     model = randomize(tf.keras.Model(i, layer(i)))
     return convert(model, **options)
+
+
+PRODUCTS = {
+    "others at each place": (tf.matmul, (4, 5, 8), (4, 8, 12), "write it as QuantConv2D, QuantConv1D or QuantDense"),
+    "others for each row": (
+        lambda x, w: tf.einsum("bhwc,hcd->bhwd", x, w),
+        (4, 5, 8),
+        (4, 8, 12),
+        "write it as QuantConv2D, QuantConv1D or QuantDense",
+    ),
+    "over rows": (lambda x, w: tf.einsum("bij,ik->bkj", x, w), (32, 5), (32, 12), "transpose it in front of the sign"),
+    "matmul over rows": (
+        lambda x, w: tf.matmul(x, w, transpose_a=True),
+        (32, 5),
+        (32, 12),
+        "transpose it in front of the sign",
+    ),
+    "scales of inputs": (
+        lambda x, w: tf.einsum("bij,jk->bik", x, w * np.linspace(1, 2, 32, dtype="f")[:, None]),
+        (5, 32),
+        (32, 12),
+        "none for input channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("product, shape, of_weights, remedy", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_of_signs_that_stay_float(product, shape, of_weights, remedy):
+    weights = np.random.default_rng(0).choice([-1.0, 1.0], of_weights).astype("f")
+    _, report = converted(keras.Lambda(lambda x: product(lq.math.sign(x), weights)), shape)
+    (finding,) = report.findings
+    assert (finding.rule, finding.where) == ("binary-weight-float", "layer") and remedy in finding.message
+    assert report.unpacked_weights == weights.size
 
 
 # Seven dense layers, each of them too small to be worth it.

@@ -91,6 +91,17 @@ class Graph:
         shape = self.shape(x)
         return self.add("LceQuantize", [x], (*shape[:-1], -(-(channels or shape[-1]) // 32)), np.int32)
 
+    def to_int8(self, x: int, scale: float, zero: int) -> int:
+        return self.add("QUANTIZE", [x], self.shape(x), np.int8, quantization=(scale, zero))
+
+    def from_int8(self, x: int) -> int:
+        return self.add("DEQUANTIZE", [x], self.shape(x))
+
+    def levels(self, x: int) -> tuple[float, int]:
+        """Scale and zero point of integers."""
+        quantization = self.graph.tensors[x].quantization
+        return float(quantization.scale[0]), int(quantization.zeroPoint[0])
+
     def elementwise(self, name: str, x: int, y: int, activation: int = 0) -> int:
         options = getattr(schema, f"{name.capitalize()}OptionsT")()
         options.fusedActivationFunction = activation
@@ -126,7 +137,10 @@ class Graph:
         options.strideH = options.strideW = options.filterHeight = options.filterWidth = 2
         n, h, w, c = self.shape(x)
         size = (h // 2, w // 2) if padding else (-(-h // 2), -(-w // 2))
-        return self.add(kind, [x], (n, *size, c), options=(schema.BuiltinOptions.Pool2DOptions, options))
+        kind_of_options = schema.BuiltinOptions.Pool2DOptions
+        if self.graph.tensors[x].type == schema.TensorType.INT8:
+            return self.add(kind, [x], (n, *size, c), np.int8, (kind_of_options, options), self.levels(x))
+        return self.add(kind, [x], (n, *size, c), options=(kind_of_options, options))
 
     def average_pool(self, x: int, padding: int = 1) -> int:
         return self.pool("AVERAGE_POOL_2D", x, padding)
