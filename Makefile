@@ -28,8 +28,8 @@ $(INSTALLED): setup.py runtime/setup.py
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
-	@echo "Left out: full-size networks (make test-all), 64-bit ARM (make test-arm), and the Android app's build," \
-	  "screens and runs (make test-android)."
+	@echo "Left out: full-size networks (make test-all, which also installs the LiteRT of the tests of CompiledModel)," \
+	  "64-bit ARM (make test-arm), and the Android app's build, screens and runs (make test-android)."
 
 test-all: install $(ZOO_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -91,7 +91,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"implementation": best, "rows": rows}, indent=2))
         return
-    console = Console(width=150)
+    console = Console(width=180)
     about = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {best}, TensorFlow {tf.__version__}"
     console.print(about)
     columns = ["network", "LCE best, ms", "mode", *[c for mode in delegates for c in (f"{mode}, ms", "times faster")]]

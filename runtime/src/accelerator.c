@@ -108,8 +108,9 @@ static void read_text(struct text *text, const char *from, const char *separator
   }
 }
 
-/* The options of larq_rep_runtime.litert_environment, which are in the name of the environment's folder. */
-static void read_environment(const struct functions *functions, void *environment, struct text *text) {
+/* The options of larq_rep_runtime.litert_environment, which are in the name of the environment's folder. False if
+ * LiteRT does not say which that is. */
+static bool read_environment(const struct functions *functions, void *environment, struct text *text) {
   enum { RUNTIME_FOLDER = 22 }; /* kLiteRtEnvOptionTagRuntimeLibraryDir */
   static const char own[] = "larq_rep";
   void *options;
@@ -118,10 +119,11 @@ static void read_environment(const struct functions *functions, void *environmen
   if (functions->get_environment_options(environment, &options) != kLiteRtStatusOk ||
       functions->get_environment_options_value(options, RUNTIME_FOLDER, &value) != kLiteRtStatusOk ||
       value.type != kLiteRtAnyTypeString || !value.value)
-    return;
+    return false;
   const char *folder = strrchr(value.value, '/');
   folder = folder ? folder + 1 : value.value;
   if (strncmp(folder, own, sizeof own - 1) == 0) read_text(text, folder + sizeof own - 1, ",");
+  return true;
 }
 
 /* The number of threads of CompiledModel's CPU options, or 0. LiteRT gives it to XNNPACK only. */
@@ -170,9 +172,15 @@ static LiteRtStatus is_responsible_for_jit(const void *accelerator, bool *respon
   return kLiteRtStatusOk;
 }
 
+/* By larq_rep_litert_install, which needs no folder. */
+static atomic_bool installed;
+
 static LiteRtStatus create(const struct functions *functions, void *environment, void *options, void **wrapper) {
   struct text text;
-  read_environment(functions, environment, &text);
+  if (!read_environment(functions, environment, &text) && !atomic_load(&installed)) {
+    report("larq-rep: LiteRT does not tell the folder of its runtime, with the options, as LiteRT 2.2 and 2.3 do.");
+    return kLiteRtStatusErrorUnsupported;
+  }
   TfLiteDelegate *delegate = tflite_plugin_create_delegate(text.keys, text.values, text.count, report);
   if (!delegate) return kLiteRtStatusErrorInvalidArgument;
   struct shared *shared = delegate->data_;
@@ -259,6 +267,7 @@ bool larq_rep_litert_install(void *library) {
     return false;
   }
   if (ours == &definition_2_1_6) atomic_store(&wrap_delegate_2_1_6, wrap_delegate);
+  atomic_store(&installed, true);
   *gpu = ours;
   return true;
 }

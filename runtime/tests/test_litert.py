@@ -1,6 +1,7 @@
 """LiteRT's CompiledModel with the delegate, on stock wheels."""
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -27,13 +28,7 @@ WHEELS = {
 
 @pytest.fixture(scope="module", params=["newest", "2.2", pytest.param("2.1.6", marks=pytest.mark.slow)])
 def python(request):
-    return python_of(request.param, request)
-
-
-def python_of(wheel, request):
-    """The Python of a wheel's environment; the quick suite takes what is there."""
-    with venvs.alone():
-        return venvs.python_with(*WHEELS[wheel], make="not slow" not in request.config.option.markexpr)
+    return venvs.installed(request, *WHEELS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def test_compiled_model(name, python, folder):
 
 @pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_creates_and_destroys_with_flat_memory(count, folder, request):
-    check(python_of("newest", request), "cycles", folder, count)
+    check(venvs.installed(request, *WHEELS["newest"]), "cycles", folder, count)
 
 
 @pytest.mark.slow
@@ -107,7 +102,7 @@ def test_large_network(name, python, tmp_path):
 @pytest.mark.parametrize("wheel", ["newest", "2.2", pytest.param("2.1.6", marks=pytest.mark.slow)])
 def test_c_program(wheel, folder, tmp_path, request):
     """The example, compiled and linked to the wheel's library."""
-    python = python_of(wheel, request)
+    python = venvs.installed(request, *WHEELS[wheel])
     litert = next(python.parents[1].glob("lib/python*/site-packages/ai_edge_litert"))
     places = [
         f"{option}{place}" for place in (litert, Path(delegate_path()).parent) for option in ("-L", "-Wl,-rpath,")
@@ -172,6 +167,37 @@ def test_refuses_unknown_functions(header, capfd):
     assert create(ctypes.addressof(table), None, None, None, None) != 0
     size, major, minor, _ = header
     assert f"of version {major}.{minor}.0, in {size} bytes; expected version 1" in capfd.readouterr().err
+
+
+def test_refuses_a_runtime_that_hides_its_options():
+    code = """if True:
+        import ctypes
+        library = ctypes.CDLL(sys.argv[1])
+        definition = (ctypes.c_void_p * 25).in_dll(library, "LiteRtAcceleratorImpl")
+        function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 5)
+        table, fails = (ctypes.c_void_p * 50)(400 + (1 << 16)), function(lambda *_: 1)
+        table[13] = ctypes.cast(fails, ctypes.c_void_p).value  # get_environment_options
+        print(function(definition[5])(ctypes.addressof(table), None, None, None, None))
+    """
+    command = [sys.executable, "-c", "import sys\n" + code, delegate_path()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "8\n" and "does not tell the folder of its runtime" in done.stderr
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "compiled"])
+def test_lce_run(engine, folder, request):
+    options = ["--engine", engine, "--num_threads", "2", "--num_runs", "2", "--profile", "--json"]
+    command = [
+        venvs.installed(request, *WHEELS["newest"]),
+        "-m",
+        "larq_rep_runtime.run",
+        folder / "network.tflite",
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)})
+    result = json.loads(done.stdout)
+    assert result["engine"] == engine and [part["threads"] for part in result["profile"]] == [2]
+    assert result["outputs"][0]["shape"] == [1, 16, 16, 64]
 
 
 @pytest.mark.parametrize(

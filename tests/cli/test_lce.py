@@ -430,11 +430,9 @@ def test_delegate(converted):
     assert "this processor runs" in refused("benchmark", path, "--implementation", "avx1024")
 
 
-def test_compiled(converted):
+def test_compiled(converted, request):
     """A process of its own, because LiteRT, once it is there, is the interpreter, too."""
-    with venvs.alone():
-        python = venvs.python_with("ai-edge-litert", make=False)
-    packages = next(python.parents[1].glob("lib/python*/site-packages"))
+    packages = next(venvs.installed(request, "ai-edge-litert").parents[1].glob("lib/python*/site-packages"))
     code = "import sys; sys.path.append(sys.argv.pop(1)); from larq_rep_cli.lce import main; main()"
 
     def lce(*arguments):

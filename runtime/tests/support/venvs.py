@@ -34,3 +34,9 @@ def python_with(*packages, make=True):
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
         complete.touch()
     return python
+
+
+def installed(request, *packages):
+    """The same for tests of the quick suite, which take what is there; the full suite makes what is missing."""
+    with alone():
+        return python_with(*packages, make="not slow" not in request.config.option.markexpr)
