@@ -2,12 +2,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench,runtime/$(folder)/*.[ch]) \
+C_SOURCES := $(wildcard $(foreach folder,src tests fuzz bench examples,runtime/$(folder)/*.[ch]) \
   $(foreach folder,runtime/src/main/cpp native/include host,android_demo/$(folder)/*.[ch]))
 
 # larq_zoo limits TensorFlow's version, so it has its own environment.
 ZOO_VENV := .venv-zoo
 ZOO_INSTALLED := $(ZOO_VENV)/installed
+
+# Beside TensorFlow for the benchmarks only: where LiteRT is installed, it is the interpreter of the delegate.
+LITERT := build/litert
 
 .PHONY: demo test test-all test-arm test-android lint format bench ablation docs install clean
 
@@ -25,8 +28,8 @@ $(INSTALLED): setup.py runtime/setup.py
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
-	@echo "Left out: full-size networks (make test-all), 64-bit ARM (make test-arm), and the Android app's build," \
-	  "screens and runs (make test-android)."
+	@echo "Left out: full-size networks (make test-all, which also installs the LiteRT of the tests of CompiledModel)," \
+	  "64-bit ARM (make test-arm), and the Android app's build, screens and runs (make test-android)."
 
 test-all: install $(ZOO_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -62,10 +65,14 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: install $(ZOO_INSTALLED)
+$(LITERT)/installed:
+	$(BIN)/pip install -q --no-deps --target $(LITERT) "ai-edge-litert>=2.2" backports.strenum
+	touch $@
+
+bench: install $(ZOO_INSTALLED) $(LITERT)/installed
 	$(BIN)/python benchmarks/bench.py
 	$(ZOO_VENV)/bin/python benchmarks/sizes.py
-	$(BIN)/python benchmarks/runtime.py
+	PYTHONPATH=$(LITERT) $(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/int8.py
 	$(ZOO_VENV)/bin/python benchmarks/runtime.py QuickNet
 	$(BIN)/python benchmarks/floor.py

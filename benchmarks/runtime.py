@@ -1,5 +1,7 @@
 """Compares the delegate on stock TFLite with LCE's interpreter in all its modes, and with a float MobileNet.
 
+Where ai-edge-litert is installed, it is that TFLite, and its CompiledModel is measured as well.
+
 All engines take turns in one run; figures are medians of one image, and ratios of medians.
 """
 
@@ -68,7 +70,8 @@ def main() -> None:
             rows.append({"network": name, "reason": "larq_zoo is not installed"})
             continue
         with standard_error():
-            found = medians(benchmark({name: content}, modes=(*LCE, *delegates), num_runs=arguments.num_runs))
+            modes = (*LCE, *delegates, "compiled")
+            found = medians(benchmark({name: content}, modes=modes, num_runs=arguments.num_runs))
             # One and two threads, and the float network, take turns.
             engines = [threaded(content, 1), threaded(content, 2), threaded(float_network, 1)]
             one, two, real = np.median(measure(engines, 5, arguments.num_runs), axis=0)
@@ -79,6 +82,7 @@ def main() -> None:
                 "lce_ms": fastest,
                 "lce_mode": min((mode for mode in LCE if mode in found), key=lambda mode: found[mode]),
                 **{mode: found[mode] for mode in delegates},
+                "compiled": found.get("compiled"),
                 **{f"ratio {mode}": fastest / found[mode] for mode in delegates},
                 "two_threads": one / two,
                 "mobilenet": real / one,
@@ -87,11 +91,13 @@ def main() -> None:
     if arguments.json:
         print(json.dumps({"implementation": best, "rows": rows}, indent=2))
         return
-    console = Console(width=150)
+    console = Console(width=180)
     about = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {best}, TensorFlow {tf.__version__}"
     console.print(about)
     columns = ["network", "LCE best, ms", "mode", *[c for mode in delegates for c in (f"{mode}, ms", "times faster")]]
-    table = Table(*columns, "2 threads", "MobileNetV1 / ours", title="One image of 224 x 224, one thread")
+    table = Table(
+        *columns, "CompiledModel, ms", "2 threads", "MobileNetV1 / ours", title="One image of 224 x 224, one thread"
+    )
     for row in rows:
         if "reason" in row:
             table.add_row(row["network"], row["reason"])
@@ -102,6 +108,7 @@ def main() -> None:
             f"{row['lce_ms']:.1f}",
             row["lce_mode"],
             *cells,
+            f"{row['compiled']:.2f}" if row["compiled"] else "-",
             f"{row['two_threads']:.2f}",
             f"{row['mobilenet']:.2f}",
         )

@@ -25,7 +25,9 @@ _LCE_OPTIONS: dict[str, dict[str, bool]] = {
     "xnnpack": {"use_xnnpack": True},
     "indirect+xnnpack": {"use_indirect_bgemm": True, "use_xnnpack": True},
 }
-MODES = (*_LCE_OPTIONS, "tflite", "delegate")
+# Engines of `larq_rep_runtime.Interpreter`.
+_ENGINES = {"delegate": "interpreter", "compiled": "compiled"}
+MODES = (*_LCE_OPTIONS, "tflite", *_ENGINES)
 
 _Run = Callable[[], object]
 
@@ -80,13 +82,14 @@ def benchmark(
     | `"indirect+xnnpack"` | as indirect, real-valued operators by XNNPACK |
     | `"tflite"` | stock `tf.lite.Interpreter`, for files without LCE operators |
     | `"delegate"` | stock TFLite with the delegate of `larq_rep_runtime`; `"delegate:avx2"` forces an implementation |
+    | `"compiled"`, `"compiled:avx2"` | the same with LiteRT's CompiledModel |
     | `"keras"` | a `tf.function` of each model in `keras_models` |
 
     Numbers from one kind of processor say nothing about another: LCE's kernels are made for 64-bit ARM.
 
     # Arguments
         files: Contents by name, or paths.
-        modes: Modes to measure each file in: any of `MODES`, or `"delegate:"` and one of
+        modes: Modes to measure each file in: any of `MODES`, or `"delegate:"` or `"compiled:"` and one of
             `larq_rep_runtime.available_implementations()`.
         keras_models: Keras models by name, measured besides the files at the batch size 1 (or their own).
         num_threads: Threads of the interpreters. Keras keeps TensorFlow's threads.
@@ -104,10 +107,11 @@ def benchmark(
         RuntimeMissingError: If a mode asks for the delegate and `larq_rep_runtime` is not installed.
         InvalidFlatbufferError: If a file is not a TFLite model.
     """
-    if unknown := [mode for mode in modes if mode not in MODES and not mode.startswith("delegate:")]:
+    engines = {mode: mode.partition(":") for mode in modes if mode.partition(":")[0] in _ENGINES}
+    if unknown := [mode for mode in modes if mode not in MODES and mode not in engines]:
         raise ValueError(f"modes should be of {', '.join(MODES)}, found {', '.join(map(repr, unknown))}.")
-    forced = {mode.partition(":")[2] for mode in modes if ":" in mode}
-    known = needed_runtime().available_implementations() if any(m.startswith("delegate") for m in modes) else ()
+    forced = {implementation for _, colon, implementation in engines.values() if colon}
+    known = needed_runtime().available_implementations() if engines else ()
     if unknown := sorted(forced.difference(known)):
         raise ValueError(
             f"This processor runs the implementations {', '.join(known)} of the delegate, "
@@ -144,9 +148,10 @@ def measure(
     warmup_runs: int,
     num_runs: int,
     progress: Callable[[int, int], None] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> np.ndarray:
-    """Seconds by `clock` of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
+    """Seconds by `clock`, by default the wall's, of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
+    clock = clock or time.perf_counter
     seconds = np.zeros((warmup_runs + num_runs, len(runs)))
     for i, row in enumerate(seconds):
         for j, run in enumerate(runs):
@@ -171,9 +176,11 @@ def _open(content: bytes, mode: str, num_threads: int) -> _Run | str:
     try:
         if mode == "tflite":
             return _open_tflite(content, inputs, num_threads)
-        if mode.startswith("delegate"):
-            implementation = mode.partition(":")[2] or None
-            delegated = needed_runtime().Interpreter(content, num_threads, implementation=implementation)
+        name, _, implementation = mode.partition(":")
+        if name in _ENGINES:
+            delegated = needed_runtime().Interpreter(
+                content, num_threads, implementation=implementation or None, engine=_ENGINES[name]
+            )
             return lambda: delegated.invoke(inputs)
         interpreter = Interpreter(content, num_threads, **_LCE_OPTIONS[mode])
     except (RuntimeError, ValueError) as error:

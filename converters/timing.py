@@ -29,17 +29,17 @@ def default_modes(contents: Mapping[str, bytes]) -> tuple[str, ...]:
     return "default", "indirect", "xnnpack", *(["tflite"] if stock else [])
 
 
-def with_delegate(modes: Sequence[str], implementation: str | None, asked: bool) -> list[str]:
+def with_delegate(modes: Sequence[str], implementation: str | None, asked: str | None) -> list[str]:
     """The modes and the delegate's mode, for one implementation if it is given.
 
     # Arguments
         modes: Modes of `benchmark`.
         implementation: Instruction set of the delegate; `None` for the best.
-        asked: Whether to add the delegate if `modes` lacks it.
+        asked: `"delegate"` or `"compiled"`, to be added if `modes` lacks it; `None` for neither.
     """
-    delegate = f"delegate:{implementation}" if implementation else "delegate"
-    result = [delegate if mode == "delegate" else mode for mode in modes]
-    return [*result, delegate] if asked and delegate not in result else result
+    names = [*modes, asked] if asked and asked not in modes else modes
+    ours = ("delegate", "compiled") if implementation else ()
+    return [f"{name}:{implementation}" if name in ours else name for name in names]
 
 
 def profile(content: bytes, num_threads: int, num_runs: int, implementation: str | None = None) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import larq_rep_runtime
 import numpy as np
+from larq_rep_runtime.messages import captured_stderr
 from larq_rep_runtime.metadata import read_metadata
-from larq_rep_runtime.profile import captured_stderr
 
 from larq_rep_cli import terminal
 

@@ -16,7 +16,8 @@ its sign, and in an untrained network one flip changes everything behind it. Her
 5. **Delegate.** So far this proves LCE's interpreter. The delegate of `larq_rep_runtime` gets LCE's own values in
    front of LCE's operators and the exact ones around them, and must give the same bits, also for the integers of
    QUANTIZE and DEQUANTIZE beside them; and the outputs of the whole file must agree up to the rounding of the
-   real-valued operators, which are TFLite's.
+   real-valued operators, which are TFLite's. On request LiteRT's CompiledModel is compared with its
+   interpreter, whose bits it must give.
 
 An ordinary run of an untrained model may still differ by far: sums of exactly 0 are frequent there, and
 at a border padded with zeros LCE's correction rounds them to numbers next to 0, of either sign. `predict_error` says
@@ -52,7 +53,7 @@ from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.inputs import IncomparableError, Inputs, batches, taken
 from larq_rep.converters.runtime import delegate_errors, needed_runtime
 from larq_rep.converters.verification.comparison import Comparison
-from larq_rep.converters.verification.delegate import DelegateComparison
+from larq_rep.converters.verification.delegate import CompiledComparison, DelegateComparison
 from larq_rep.converters.verification.int8 import Int8Comparison, computes_in_int8
 from larq_rep.converters.verification.int8_file import Int8File
 from larq_rep.converters.verification.int8_scales import ScaleComparison
@@ -62,7 +63,7 @@ from larq_rep.converters.verification.storage import compare_storage, compare_un
 
 __all__ = ["RUNTIMES", "Difference", "Engine", "Verification", "verify"]
 
-RUNTIMES = ("both", "lce", "delegate")
+RUNTIMES = ("both", "lce", "delegate", "compiled")
 
 _Made = TypeVar("_Made")
 
@@ -87,12 +88,13 @@ def verify(
             input is quantized, and are mirrored here for a file that takes mirrored images.
         runtime: `"both"` to prove the file for LCE's interpreter and for the delegate of `larq_rep_runtime` on stock
             TFLite, with a note if the delegate is missing or does not run the file; `"lce"` to leave out the
-            delegate; `"delegate"` to insist on it. LCE's interpreter always runs, because the delegate is compared with
-            its bits.
+            delegate; `"delegate"` to insist on it; `"compiled"` to compare LiteRT's CompiledModel with its interpreter
+            as well. LCE's interpreter always runs, because the delegate is compared with its bits.
         progress: Wraps the loop over images, to show a bar.
 
     # Raises
-        DelegateError: If the delegate is asked for by name and was not built or does not run the file.
+        DelegateError: If the delegate is asked for by name and was not built or does not run the file, or LiteRT is not
+            installed for `"compiled"`.
         RuntimeMissingError: If it is asked for by name and `larq_rep_runtime` is not installed.
         LoadingError: If the model cannot be loaded.
         ConversionError: If the model could not be converted at all.
@@ -102,7 +104,7 @@ def verify(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"verify: runtime should be one of {', '.join(map(repr, RUNTIMES))}, found {runtime!r}.")
-    insist, missing = runtime == "delegate", ""
+    insist, missing = runtime in ("delegate", "compiled"), ""
     if runtime != "lce":  # Before the work, in case the delegate is missing.
         _, missing = _attempt(lambda: needed_runtime().delegate_path(), insist)
     model = loading.load(model)
@@ -129,6 +131,7 @@ def verify(
     delegate = None
     if runtime != "lce" and not missing:
         delegate, missing = _attempt(lambda: DelegateComparison(content), insist)
+    compiled = CompiledComparison(content) if runtime == "compiled" else None
     flatbuffer = Flatbuffer(reference)
     check_interfaces(graph, flatbuffer)
     result = Verification(
@@ -159,6 +162,8 @@ def verify(
             delegate.compare_image(index, for_file, values if shared else None)
             if integers is not None:
                 integers.compare_delegate(index, for_file)
+            if compiled is not None:
+                compiled.compare_image(index, for_file)
     comparison.finish(runs[0])
     layers: Mapping[int, str] = comparison.convolutions.layers
     if file is not None and integers is not None:
@@ -168,6 +173,9 @@ def verify(
     if delegate is not None:
         result.engines["delegate"] = delegate.engine
         result.differences += delegate.differences(layers)
+    if compiled is not None:
+        result.engines["compiled"] = compiled.engine
+        result.differences += compiled.differences
     # An output or a later sign differs because an earlier one does: only the first matters.
     result.differences.sort(key=lambda d: (d.operator < 0, d.operator))
     return result

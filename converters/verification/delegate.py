@@ -1,8 +1,9 @@
-"""Compares the delegate of `larq_rep_runtime` with LCE's interpreter on one file."""
+"""Compares the delegate of `larq_rep_runtime` with LCE's interpreter, and CompiledModel with LiteRT's interpreter."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -188,6 +189,42 @@ class DelegateComparison:
         tensors = [op.inputs[0] if op.name == "LceQuantize" else op.outputs[0] for op in looked_at]
         content = self.flatbuffer.with_outputs(tensors)
         return lce.any_interpreter(content), needed_runtime().Interpreter(content), looked_at, tensors
+
+
+class CompiledComparison:
+    """Compares LiteRT's CompiledModel with its interpreter, both with the delegate: all outputs have the same bits.
+
+    # Arguments
+        content: The bytes of the `.tflite` file.
+
+    # Raises
+        DelegateError: If the delegate was not built, LiteRT is not installed or too old, or one of both does not run
+            the file.
+        RuntimeMissingError: If `larq_rep_runtime` is not installed.
+    """
+
+    def __init__(self, content: bytes):
+        runtime = needed_runtime()
+        self.compiled, self.interpreter = runtime.Interpreter(content, engine="compiled"), runtime.Interpreter(content)
+        version = importlib.import_module("ai_edge_litert").__version__
+        self.engine = Engine(version, self.compiled.implementation)
+        self.differences: list[Difference] = []
+
+    def compare_image(self, index: int, inputs: Sequence[np.ndarray]) -> None:
+        """Compares one run: its number, and the inputs as the file takes them."""
+        self.engine.images += 1
+        both = self.compiled.invoke(list(inputs)), self.interpreter.invoke(list(inputs))
+        for detail, found, expected in zip(self.interpreter.outputs, *both, strict=True):
+            if _same(found, expected):
+                continue
+            self.engine.bit_equal = False
+            self.engine.output_error = max(self.engine.output_error, _apart(found, expected))
+            message = (
+                f"the CompiledModel gives another output than the interpreter on image {index}, in "
+                f"{int((found != expected).sum())} of {found.size} values, up to {_apart(found, expected):.2g} of the "
+                "largest"
+            )
+            self.differences.append(Difference("compiled", detail["name"], -1, message, index))
 
 
 class _IntegerBorders:

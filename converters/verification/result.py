@@ -12,7 +12,8 @@ class Difference:
 
     # Attributes
         stage: `"levels"`, `"weights"`, `"operator"`, `"sign"`, `"quantization"` (a scale, zero point or bias of
-            integers), `"range"` (of integers, which clips), `"threshold"`, `"output"`, `"structure"` or `"delegate"`.
+            integers), `"range"` (of integers, which clips), `"threshold"`, `"output"`, `"structure"`, `"delegate"` or
+            `"compiled"`.
         layer: Keras layer.
         operator: Index of the operator in the file; -1 for the outputs.
         message: What was expected and found, and where.
@@ -38,11 +39,13 @@ class Engine:
         implementation: Its kernel or instruction set.
         images: Images on which it was compared.
         operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
-            around them that it takes over; for LCE's interpreter also those in int8, up to the rounding of kernels.
+            around them that it takes over; for LCE's interpreter also those in int8, up to the rounding of kernels. 0 for
+            LiteRT's CompiledModel, of which only the outputs are compared.
         bit_equal: Whether all of these gave the same bits: LCE's interpreter the same as the operators' definition in
-            numpy (real-valued results equal to rounding), the delegate the same as LCE's interpreter.
+            numpy (real-valued results equal to rounding), the delegate the same as LCE's interpreter, the outputs of
+            CompiledModel the same as those of LiteRT's interpreter.
         output_error: Largest difference of an output, as a share of its largest value: LCE's interpreter against the
-            model, the delegate against LCE's interpreter.
+            model, the delegate against LCE's interpreter, CompiledModel against LiteRT's interpreter.
         turned: Images on which the rounding of a real-valued operator, which is TFLite's, turned a sign or an integer
             of 8 bits, so that the outputs say nothing (for LCE, whose values the model is given, always 0).
     """
@@ -92,8 +95,8 @@ class Verification:
         output_error: Largest difference of an output, as a share of its largest value.
         predict_error: The same for an ordinary run of the model, in which the flipped activations have the model's
             signs: how far `model.predict` differs although the file is right.
-        engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, and `"delegate"`, whose
-            reference is LCE's interpreter.
+        engines: What was proved for each engine, by its name: `"lce"`, LCE's interpreter, `"delegate"`, whose reference
+            is LCE's interpreter, and `"compiled"`, LiteRT's CompiledModel, whose reference is LiteRT's interpreter.
         int8: What int8 does to the network, if the file was quantized after training.
         differences: What is wrong, in the order of execution; empty if the file is right.
         notes: What could not be compared, and what looks wrong but is not.

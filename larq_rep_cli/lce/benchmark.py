@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from larq_rep.converters.latency import Result
 
-_MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "delegate")
+_MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "delegate", "compiled")
 
 
 @click.command(
@@ -24,6 +24,7 @@ _MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "deleg
         "lce benchmark rep.tflite",
         "lce benchmark a.tflite b.tflite --mode default --mode indirect --num_threads=2 --plot bars.png",
         "lce benchmark rep.tflite --runtime delegate --profile",
+        "lce benchmark rep.tflite --mode delegate --mode compiled",
         "lce benchmark rep.tflite --keras RepReActNetA --num_runs=20 --json",
     )
 )
@@ -37,10 +38,10 @@ _MODES = ("default", "indirect", "xnnpack", "indirect+xnnpack", "tflite", "deleg
 )
 @click.option(
     "--runtime",
-    type=click.Choice(("lce", "delegate")),
+    type=click.Choice(("lce", "delegate", "compiled")),
     default="lce",
     show_default=True,
-    help="delegate: also measure our delegate on stock TFLite.",
+    help="delegate: also measure our delegate on stock TFLite; compiled: in LiteRT's CompiledModel.",
 )
 @click.option("--implementation", metavar="NAME", help="Instruction set of the delegate.  [default: the best]")
 @click.option("--profile", is_flag=True, help="Time of every step of the delegate, for the first of FILES.")
@@ -76,6 +77,7 @@ def benchmark(
     indirect+xnnpack  as indirect, real-valued operators by XNNPACK
     tflite            stock TFLite, for files without LCE operators
     delegate          stock TFLite with larq_rep_runtime's delegate
+    compiled          LiteRT's CompiledModel with the delegate (needs ai-edge-litert)
     """
     if plot:
         files.check_suffix(plot, "--plot", ".png")
@@ -87,11 +89,12 @@ def benchmark(
 
     with refusing(InvalidFlatbufferError):
         default = timing.default_modes(contents)
-    delegate = runtime == "delegate" or implementation is not None or profile
-    if delegate or "delegate" in modes:
-        _check_delegate(implementation)
+    told = implementation is not None or profile
+    asked = runtime if runtime != "lce" else "delegate" if told and "compiled" not in modes else None
+    if asked or {"delegate", "compiled"} & set(modes):
+        _check_delegate(implementation, "compiled" in (asked, *modes))
     counts = {"num_threads": num_threads, "warmup_runs": warmup_runs, "num_runs": num_runs}
-    measured = timing.with_delegate(modes or default, implementation, delegate)
+    measured = timing.with_delegate(modes or default, implementation, asked)
     results = _measured(contents, measured, {source: models.load(source, 0, {}) for source in sources}, counts)
     if plot:
         from larq_rep.converters.latency import plot as draw
@@ -108,7 +111,8 @@ def benchmark(
         _print_steps(paths[0], steps)
 
 
-def _check_delegate(implementation: str | None) -> None:
+def _check_delegate(implementation: str | None, compiled: bool) -> None:
+    from larq_rep.converters import lce
     from larq_rep.converters.runtime import delegate_errors, needed_runtime
 
     with refusing(*delegate_errors()):
@@ -117,6 +121,9 @@ def _check_delegate(implementation: str | None) -> None:
         raise InputError(
             f"--implementation {implementation}: this processor runs {', '.join(known)}. Give one of them."
         )
+    if compiled:
+        with refusing(*delegate_errors()), lce.standard_error():
+            needed_runtime().litert_environment()
 
 
 def _measured(

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="N random inputs of any kind.  [default: 2]")
 @click.option(
     "--runtime",
-    type=click.Choice(("both", "lce", "delegate")),
+    type=click.Choice(("both", "lce", "delegate", "compiled")),
     default="both",
     show_default=True,
     help="Engines to prove the file for: LCE's interpreter and our delegate on stock TFLite. If the delegate is "
-    "missing, both prints a note and delegate is an error.",
+    "missing, both prints a note and delegate is an error. compiled: as delegate, and LiteRT's CompiledModel, which is "
+    "compared with LiteRT's interpreter.",
 )
 @options.count_option(
     "--proof-images",
@@ -335,3 +336,10 @@ def _print_engines(result: Verification) -> None:
     )
     if not any(difference.stage == "delegate" for difference in result.differences):
         click.echo("The delegate on stock TFLite computes what LCE's interpreter computes.")
+    if "compiled" in result.engines:
+        engine = result.engines["compiled"]
+        bits = "with the interpreter's bits" if engine.bit_equal else "NOT with the interpreter's bits"
+        click.echo(
+            f"CompiledModel of LiteRT {engine.version} ({engine.implementation}): outputs {bits} on "
+            f"{engine.images} images."
+        )

@@ -8,6 +8,14 @@ logits = interpreter.predict(images)
 
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
+from larq_rep_runtime.litert import litert_environment
 from larq_rep_runtime.profile import profile
 
-__all__ = ["DelegateError", "Interpreter", "available_implementations", "delegate_path", "profile"]
+__all__ = [
+    "DelegateError",
+    "Interpreter",
+    "available_implementations",
+    "delegate_path",
+    "litert_environment",
+    "profile",
+]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from larq_rep_runtime.library import DelegateError, available_implementations, delegate_path
+from larq_rep_runtime.library import DelegateError, available_implementations, delegate_options, delegate_path
+from larq_rep_runtime.litert import CompiledInterpreter
 from larq_rep_runtime.metadata import read_metadata
 
-_ENGINES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
+_PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 
 
 def _engine() -> tuple[Any, Any]:
     """Interpreter and load_delegate of the first engine that is installed."""
-    for name in _ENGINES:
+    for name in _PACKAGES:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -32,6 +34,17 @@ def _engine() -> tuple[Any, Any]:
         "No TFLite is installed: expected one of ai-edge-litert, tflite-runtime and tensorflow. "
         "Install one, for instance with pip install ai-edge-litert."
     )
+
+
+def _open(content: bytes, num_threads: int, **given: Any) -> Any:
+    interpreter, load_delegate = _engine()
+    delegate = load_delegate(delegate_path(), delegate_options(**given))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\s*Warning: (tf\.lite\.Interpreter is deprecated|Please use the LiteRT)")
+        return interpreter(model_content=content, num_threads=num_threads, experimental_delegates=[delegate])
+
+
+ENGINES: dict[str, Callable[..., Any]] = {"interpreter": _open, "compiled": CompiledInterpreter}
 
 
 class Interpreter:
@@ -52,6 +65,8 @@ class Interpreter:
         implementation: One of `available_implementations()`; by default the fastest.
         fuse: Whether the delegate also takes over the neighbours of binary convolutions; by default it does.
         profile: Whether the delegate prints the times of its steps to standard error when it ends.
+        engine: `"interpreter"` for the interpreter of whichever TFLite is installed, `"compiled"` for the CompiledModel
+            of LiteRT 2.2 or newer.
 
     # Attributes
         inputs: A description of each input: `name`, `shape`, `dtype`, `index`.
@@ -72,7 +87,10 @@ class Interpreter:
         implementation: str | None = None,
         fuse: bool | None = None,
         profile: bool | None = None,
+        engine: str = "interpreter",
     ):
+        if engine not in ENGINES:
+            raise DelegateError(f"engine should be one of {', '.join(ENGINES)}, found {engine!r}.")
         if not 1 <= num_threads <= 64:
             bound = "at least 1" if num_threads < 1 else "at most 64"
             raise DelegateError(f"num_threads should be {bound}, found {num_threads}.")
@@ -82,27 +100,14 @@ class Interpreter:
             raise DelegateError(
                 f"implementation should be one of {', '.join(available)} on this processor, found {implementation!r}."
             )
-        interpreter, load_delegate = _engine()
-        # An option beats the environment, so only what the caller gave becomes one. The delegate asks the interpreter
-        # for its number of threads.
-        options = {key: str(int(value)) for key, value in (("fuse", fuse), ("profile", profile)) if value is not None}
-        if implementation is not None:
-            options["implementation"] = implementation
+        # An option beats the environment, so only what the caller gave becomes one. The delegate asks the engine for
+        # its number of threads.
+        options = {"implementation": implementation, "fuse": fuse, "profile": profile}
         try:
-            delegate = load_delegate(delegate_path(), options)
-        except (RuntimeError, ValueError) as error:
-            raise DelegateError(
-                f"The delegate refuses its options or the environment's (LARQ_REP_*): {str(error).strip()}"
-            ) from error
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", r"\s*Warning: (tf\.lite\.Interpreter is deprecated|Please use the LiteRT)"
-                )
-                self._interpreter = interpreter(
-                    model_content=content, num_threads=num_threads, experimental_delegates=[delegate]
-                )
+            self._interpreter = ENGINES[engine](content, num_threads, **options)
             self._interpreter.allocate_tensors()
+        except DelegateError:
+            raise
         except (RuntimeError, ValueError) as error:
             name = "the given bytes" if isinstance(model, bytes | bytearray) else str(model)
             raise DelegateError(f"TFLite does not run {name}: {error}") from error

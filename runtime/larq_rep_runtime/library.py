@@ -17,7 +17,7 @@ class DelegateError(RuntimeError):
 def delegate_path() -> str:
     """Path of the shared library, for `load_delegate` of TFLite or LiteRT.
 
-    An `Interpreter` takes the delegate. LiteRT's `CompiledModel` takes no delegate, and does not run the files of LCE.
+    An `Interpreter` takes the delegate; for LiteRT's `CompiledModel` there is `litert_environment`.
 
     # Raises
         DelegateError: If the library could not be built when the package was installed.
@@ -32,6 +32,39 @@ def delegate_path() -> str:
     return str(path)
 
 
+def delegate_options(**given: bool | int | str | None) -> dict[str, str]:
+    """The options that are given, as the delegate takes them. `None` leaves one to the environment (`LARQ_REP_*`).
+
+    # Raises
+        DelegateError: If the library is missing, or refuses an option or the environment's.
+    """
+    options = {
+        key: str(int(value)) if isinstance(value, bool) else str(value)
+        for key, value in given.items()
+        if value is not None
+    }
+    if refusal := _refusal(options):
+        raise DelegateError(f"The delegate refuses its options or the environment's (LARQ_REP_*): {refusal}")
+    return options
+
+
+def _refusal(options: dict[str, str]) -> str:
+    """What the delegate says against options; empty if it takes them."""
+    library = ctypes.CDLL(delegate_path())
+    create, destroy = library.tflite_plugin_create_delegate, library.tflite_plugin_destroy_delegate
+    strings = ctypes.c_char_p * max(len(options), 1)
+    report = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+    create.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, report]
+    create.restype = ctypes.c_void_p
+    destroy.argtypes = [ctypes.c_void_p]
+    destroy.restype = None
+    said: list[str] = []
+    keys, values = strings(*map(str.encode, options)), strings(*map(str.encode, options.values()))
+    delegate = create(keys, values, len(options), report(lambda message: said.append(message.decode())))
+    destroy(delegate)
+    return "" if delegate else " ".join(said)
+
+
 @functools.cache
 def available_implementations() -> tuple[str, ...]:
     """Names of the instruction sets that this processor runs, the fastest first.
@@ -39,21 +72,9 @@ def available_implementations() -> tuple[str, ...]:
     # Raises
         DelegateError: If the library is missing.
     """
-    library = ctypes.CDLL(delegate_path())
-    create, destroy = library.tflite_plugin_create_delegate, library.tflite_plugin_destroy_delegate
-    strings = ctypes.c_char_p * 1
-    create.argtypes = [strings, strings, ctypes.c_size_t, ctypes.c_void_p]
-    create.restype = ctypes.c_void_p
-    destroy.argtypes = [ctypes.c_void_p]
-    destroy.restype = None
-    available = []
     # A delegate also refuses wrong values of the environment, which says nothing about the processor.
     environment = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LARQ_REP_")}
     try:
-        for name in _NAMES:
-            if delegate := create(strings(b"implementation"), strings(name.encode()), 1, None):
-                destroy(delegate)
-                available.append(name)
+        return tuple(name for name in _NAMES if not _refusal({"implementation": name}))
     finally:
         os.environ.update(environment)
-    return tuple(available)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from larq_rep_runtime.interpreter import Interpreter
 from larq_rep_runtime.library import DelegateError
+from larq_rep_runtime.messages import captured_stderr
 
 _PREFIX = "larq-rep profile: "
 
@@ -75,20 +72,3 @@ def profile(
         del interpreter, run
         gc.collect()
     return [json.loads(line[len(_PREFIX) :]) for line in lines if line.startswith(_PREFIX)]
-
-
-@contextmanager
-def captured_stderr() -> Iterator[list[str]]:
-    """Collects what C code writes to standard error within the context."""
-    lines: list[str] = []
-    sys.stderr.flush()
-    with open(os.memfd_create("stderr"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            file.seek(0)
-            lines += file.read().decode("utf-8", "replace").splitlines()

@@ -14,7 +14,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,11 @@ import numpy as np
 
 from larq_rep_runtime.folders import accuracy, note
 from larq_rep_runtime.images import Preparation, as_input
-from larq_rep_runtime.interpreter import Interpreter
+from larq_rep_runtime.interpreter import ENGINES, Interpreter
 from larq_rep_runtime.library import DelegateError
+from larq_rep_runtime.messages import captured_stderr
 from larq_rep_runtime.preparation import class_names, preparation
-from larq_rep_runtime.profile import captured_stderr, profile, random_inputs
+from larq_rep_runtime.profile import profile, random_inputs
 
 _EXAMPLES = """examples:
   lce-run network.tflite --random
@@ -35,7 +35,7 @@ _EXAMPLES = """examples:
   lce-run network.tflite --images imagenet/val --limit 1000
   lce-run others.tflite --images mine/test --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --resize 256
   lce-run network.tflite --random --num_threads 4 --profile
-  lce-run network.tflite --random --json
+  lce-run network.tflite --random --engine compiled --json
 """
 
 # The sources that an option has an effect with, if not with all.
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup_runs", type=int, metavar="N", help="runs before the timed ones [5]")
     parser.add_argument("--num_runs", type=int, metavar="N", help="timed runs [50]")
     parser.add_argument("--top", type=int, metavar="N", help="largest outputs to print [5]")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="interpreter",
+        help="interpreter of whichever TFLite is installed [the default], or CompiledModel of LiteRT 2.2 or newer",
+    )
     parser.add_argument("--implementation", metavar="NAME", help="instruction set to use instead of the best one")
     parser.add_argument("--no_fuse", action="store_true", help="leave the neighbours of LCE's operators to TFLite")
     parser.add_argument("--profile", action="store_true", help="time of every step of the delegate")
@@ -103,9 +109,7 @@ def _quiet() -> Iterator[None]:
     After an unexpected exception it prints them, because they may explain it.
     """
     try:
-        # A program that is started without standard error has nothing to hide.
-        captured: AbstractContextManager[list[str]] = captured_stderr() if sys.stderr else nullcontext([])
-        with captured as lines, warnings.catch_warnings():
+        with captured_stderr() as lines, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (DelegateError, OSError, ValueError):
@@ -195,6 +199,7 @@ def _measure(
                 x=x if arguments.image is not None else None,
                 implementation=arguments.implementation,
                 fuse=False if arguments.no_fuse else None,
+                engine=arguments.engine,
             )
     return result
 
@@ -208,11 +213,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             arguments.num_threads,
             implementation=arguments.implementation,
             fuse=False if arguments.no_fuse else None,
+            engine=arguments.engine,
         )
     names = class_names(interpreter, arguments.labels)
     result: dict[str, Any] = {
         "file": arguments.file,
         "bytes": Path(arguments.file).stat().st_size,
+        "engine": arguments.engine,
         "implementation": interpreter.implementation,
         "num_threads": arguments.num_threads,
     }
@@ -246,7 +253,7 @@ def _print(result: dict[str, Any]) -> None:
     print(
         f"{result['file']}: {result['bytes'] / 1e6:.2f} MB, median {result['median_ms']:.3f} ms "
         f"(p10 {result['p10_ms']:.3f}, p90 {result['p90_ms']:.3f}) of {result['num_runs']} runs, "
-        f"{result['num_threads']} threads, {result['implementation']}"
+        f"{result['num_threads']} threads, {result['engine']}, {result['implementation']}"
     )
 
 

@@ -7,14 +7,9 @@
 #include "claim.h"
 #include "partition.h"
 #include "plan.h"
+#include "plugin.h"
 #include "profile.h"
 #include "threads.h"
-
-#define EXPORT __attribute__((visibility("default")))
-
-EXPORT TfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const char *const *values, size_t count,
-                                                     void (*report_error)(const char *));
-EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate *delegate);
 
 static void leave(struct shared *shared) {
   if (atomic_fetch_sub(&shared->users, 1) > 1) return;

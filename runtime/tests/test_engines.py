@@ -1,8 +1,6 @@
 """One library on old and new runtimes, installed as users do: in virtual environments made here and kept in build/."""
 
-import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +9,8 @@ from pathlib import Path
 import graphs
 import numpy as np
 import pytest
+import venvs
+from venvs import python_with
 
 RUNTIME = Path(__file__).resolve().parents[1]
 ENGINES = {
@@ -36,23 +36,8 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def alone():
-    """The environments are shared by the workers of pytest-xdist."""
-    (RUNTIME / "build" / "venvs").mkdir(parents=True, exist_ok=True)
-    with open(RUNTIME / "build" / "venvs" / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with venvs.alone():
         yield
-
-
-def python_with(*packages):
-    """The Python of a virtual environment with these packages, made at the first use."""
-    venv = RUNTIME / "build" / "venvs" / re.sub(r"[^\w.]+", "-", "_".join(packages))
-    python, complete = venv / "bin" / "python", venv / "complete"
-    if not complete.exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        complete.touch()
-    return python
 
 
 def write_network(tmp_path, with_integers=False):

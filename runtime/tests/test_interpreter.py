@@ -13,8 +13,8 @@ import pytest
 from larq_compute_engine.mlir.python import tflite_schema as schema
 from larq_rep_runtime import DelegateError, Interpreter, available_implementations
 from larq_rep_runtime.library import available_implementations as listing
+from larq_rep_runtime.messages import captured_stderr
 from larq_rep_runtime.metadata import read_metadata
-from larq_rep_runtime.profile import captured_stderr
 
 from larq_rep.converters import metadata
 

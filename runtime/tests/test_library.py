@@ -37,8 +37,10 @@ def symbols(*arguments):
     return [line.split()[-1] for line in listing.stdout.splitlines()]
 
 
-def test_exports_the_two_functions_of_a_plugin():
-    assert sorted(symbols("--defined-only")) == ["tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"]
+def test_exports_what_tflite_and_litert_look_for():
+    plugin = {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
+    accelerator = {"LiteRtAcceleratorImpl", "larq_rep_litert_environments", "larq_rep_litert_install"}
+    assert set(symbols("--defined-only")) == plugin | accelerator
 
 
 def test_imports_nothing_but_libc_libm_and_pthread():

@@ -1,6 +1,7 @@
 """The program `lce`, in this process where that does, with one small network."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
+import venvs
 from commands import refused, run
 from PIL import Image
 
@@ -426,6 +428,33 @@ def test_delegate(converted):
     printed = run("benchmark", path, *options, *wanted).stdout
     assert "Steps of the delegate" in printed and "besides the file" in printed
     assert "this processor runs" in refused("benchmark", path, "--implementation", "avx1024")
+
+
+def test_compiled(converted, request):
+    """A process of its own, because LiteRT, once it is there, is the interpreter, too."""
+    packages = next(venvs.installed(request, "ai-edge-litert").parents[1].glob("lib/python*/site-packages"))
+    code = "import sys; sys.path.append(sys.argv.pop(1)); from larq_rep_cli.lce import main; main()"
+
+    def lce(*arguments):
+        command = [sys.executable, "-c", code, packages, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    proved = lce("verify", *NETWORK, converted[0], "--random", 1, "--runtime", "compiled")
+    assert "outputs with the interpreter's bits on 1 images." in proved.stdout.splitlines()[-1], proved
+    options = ("--mode", "delegate", "--runtime", "compiled", "--implementation", "portable", "--num_runs", 2)
+    results = json.loads(lce("benchmark", converted[0], *options, "--json").stdout)["results"]
+    assert [r["mode"] for r in results] == ["delegate:portable", "compiled:portable"]
+    assert all(r["median_ms"] > 0 for r in results)
+
+
+def test_compiled_without_litert(converted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.setattr("larq_rep.converters.latency.benchmark", lambda *_, **__: pytest.fail("it measured"))
+    for options in (("--runtime", "compiled"), ("--mode", "compiled")):
+        assert "needs LiteRT, which is not installed" in refused("benchmark", converted[0], *options)
+    options = ("--random", 1, "--runtime", "compiled")
+    assert "needs LiteRT, which is not installed" in refused("verify", *NETWORK, converted[0], *options)
 
 
 @pytest.mark.parametrize("options", [("--profile",), ("--runtime", "delegate"), ("--mode", "delegate")])

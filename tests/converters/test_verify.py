@@ -1,6 +1,8 @@
 """Verification passes what is right and fails what is wrong, whether the network is trained or not."""
 
 import functools
+import sys
+import types
 
 import larq as lq
 import larq_rep_runtime
@@ -71,6 +73,38 @@ def wrong_interpreter(wrong):
     return Wrong
 
 
+def test_another_output_of_the_compiled_model_is_found(converted, monkeypatch):
+    """One value of one image, by its last bit. Here the interpreter stands in for the CompiledModel."""
+    of_compiled, wrong = larq_rep_runtime.interpreter.ENGINES, []
+
+    def compiled(content, num_threads, **options):
+        made = of_compiled["interpreter"](content, num_threads, **options)
+
+        class Standin:
+            def __getattr__(self, name):
+                return getattr(made, name)
+
+            def get_tensor(self, index):
+                values = made.get_tensor(index)
+                values[0, 3] = np.nextafter(values[0, 3], wrong.pop()) if wrong else values[0, 3]
+                return values
+
+        return Standin()
+
+    monkeypatch.setitem(of_compiled, "compiled", compiled)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.SimpleNamespace(__version__="2.9"))
+    monkeypatch.setattr(larq_rep_runtime.interpreter, "_PACKAGES", ("tensorflow",))
+    model, content = converted["resnet"]
+    result = verify(model, content, images(model), runtime="compiled")
+    assert result.ok and result.engines["compiled"].version == "2.9"
+    assert result.engines["compiled"].bit_equal and result.engines["compiled"].images == 2
+    wrong.append(np.float32(1e9))
+    result = verify(model, content, images(model), runtime="compiled")
+    assert [(d.stage, d.image) for d in result.differences] == [("compiled", 0)]
+    assert "in 1 of 10 values" in str(result.differences[0])
+    assert not result.engines["compiled"].bit_equal and result.engines["delegate"].bit_equal
+
+
 def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
     def of_whole_files(arrays, result, whole):
         return result * np.float32(1.001) if whole and arrays[0][0, 0, 0, 0] > 0 else result
@@ -94,7 +128,7 @@ def test_another_output_of_the_delegate_is_found(converted, monkeypatch):
     assert result.differences[0].operator >= 0
     assert "gives another result than LCE's interpreter on image 0, in 1 values" in str(result.differences[0])
     assert not result.engines["delegate"].bit_equal and result.engines["lce"].bit_equal
-    with pytest.raises(ValueError, match="runtime should be one of 'both', 'lce', 'delegate'"):
+    with pytest.raises(ValueError, match="runtime should be one of 'both', 'lce', 'delegate', 'compiled'"):
         verify(model, content, batch, runtime="tflite")
 
 
