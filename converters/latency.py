@@ -150,7 +150,10 @@ def measure(
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] | None = None,
 ) -> np.ndarray:
-    """Seconds by `clock`, by default the wall's, of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs))."""
+    """Seconds of `num_runs` calls of each function, taking turns, of shape (num_runs, len(runs)).
+
+    They are those of `clock`, by default of the time that passes.
+    """
     clock = clock or time.perf_counter
     seconds = np.zeros((warmup_runs + num_runs, len(runs)))
     for i, row in enumerate(seconds):

@@ -39,8 +39,8 @@ class Engine:
         implementation: Its kernel or instruction set.
         images: Images on which it was compared.
         operators: Operators whose results were compared bit by bit: those of LCE and, for the delegate, the exact ones
-            around them that it takes over; for LCE's interpreter also those in int8, up to the rounding of kernels. 0 for
-            LiteRT's CompiledModel, of which only the outputs are compared.
+            around them that it takes over; for LCE's interpreter also those in int8, up to the rounding of kernels.
+            0 for LiteRT's CompiledModel, of which only the outputs are compared.
         bit_equal: Whether all of these gave the same bits: LCE's interpreter the same as the operators' definition in
             numpy (real-valued results equal to rounding), the delegate the same as LCE's interpreter, the outputs of
             CompiledModel the same as those of LiteRT's interpreter.
