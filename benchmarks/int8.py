@@ -79,7 +79,7 @@ SINGLE = [
 def every(names: Collection[str]) -> Iterator[None]:
     """`quantize` takes all operators of these names that it can, whatever they cost."""
 
-    def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list]:
+    def choose(flatbuffer: Flatbuffer, *_: object) -> tuple[set[int], list]:
         able = {op.index for op in flatbuffer.operators if op.name in names and not islands.obstacle(flatbuffer, op)}
         return able, []
 

@@ -104,9 +104,10 @@ class Kept:
 class _Graph:
     """The operators of a file that could be in int8, and what they cost."""
 
-    def __init__(self, flatbuffer: Flatbuffer):
+    def __init__(self, flatbuffer: Flatbuffer, noisy: Set[int] = frozenset()):
         self.flatbuffer = flatbuffer
         self.obstacles = {op.index: obstacle(flatbuffer, op) for op in flatbuffer.operators if op.name in VERSIONS}
+        self.obstacles |= dict.fromkeys(noisy, "the channels that it reads are too different for one scale")
         self.able = {index for index, reason in self.obstacles.items() if not reason}
         self.costs = {index: _costs(flatbuffer, flatbuffer.operators[index]) for index in self.able}
         self.reads = {index: set(data_inputs(flatbuffer, flatbuffer.operators[index])) for index in self.able}
@@ -168,13 +169,13 @@ class _Graph:
         return name not in _INSIDE or bool(self.reads[index] <= written and readers and chosen >= set(readers))
 
 
-def choose(flatbuffer: Flatbuffer) -> tuple[set[int], list[Kept]]:
-    """The operators to compute in int8, and the convolutions and dense layers that stay float.
+def choose(flatbuffer: Flatbuffer, noisy: Set[int] = frozenset()) -> tuple[set[int], list[Kept]]:
+    """The operators to compute in int8, and the convolutions and dense layers that stay float, as those of `noisy` do.
 
     From all operators that int8 has, the ones are taken away, alone or as an island, whose removal saves most time, and
     then those added that save some, until nothing does.
     """
-    graph = _Graph(flatbuffer)
+    graph = _Graph(flatbuffer, noisy)
     chosen: set[int] = set()
     reasons = {index: reason for index, reason in graph.obstacles.items() if reason}
     for component in graph.components(graph.able):

@@ -56,10 +56,13 @@ class Histogram:
     # Attributes
         low: The smallest value.
         high: The largest one.
+        squares: The sum of the squares of all values.
+        count: How many there are.
     """
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
+        self.squares, self.count = 0.0, 0
         self._limit = 0.0
         # 0 stays 0 in int8, whatever the scale, so it is not counted.
         self._counts = np.zeros(2 * _BINS, np.int64)
@@ -74,6 +77,8 @@ class Histogram:
         if not np.isfinite(low) or not np.isfinite(high):
             raise ValueError("it has values that are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
+        self.squares += float(np.square(values, dtype=np.float64).sum())
+        self.count += values.size
         largest = max(-low, high)
         if largest > self._limit:
             self._grow(2.0 ** np.ceil(np.log2(largest)))

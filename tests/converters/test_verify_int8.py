@@ -54,7 +54,7 @@ def converted_once():
 def files():
     """The network and its file, in which everything real is in int8, by the method of calibration."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(islands, "choose", lambda file: ({op.index for op in file.operators if not op.custom}, []))
+        patch.setattr(islands, "choose", lambda file, *_: ({op.index for op in file.operators if not op.custom}, []))
         model = network()
         contents = {
             "float": convert(model)[0],
@@ -362,7 +362,9 @@ def shortcut():
     x = keras.Conv2D(16, 1, name="transition")(x)
     model = randomize(tf.keras.Model(image, keras.GlobalAveragePooling2D()(x)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(islands, "choose", lambda file: ({op.index for op in file.operators if op.name in PRODUCTS}, []))
+        patch.setattr(
+            islands, "choose", lambda file, *_: ({op.index for op in file.operators if op.name in PRODUCTS}, [])
+        )
         return model, convert(model, int8=images(8, 1))[0]
 
 
