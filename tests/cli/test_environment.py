@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
 COMMANDS = {
     "convert": "lce convert page.pth -o new.tflite",
     "fold": "lce fold grün.tflite -o new.tflite --force",
+    "quantize": "lce quantize grün.tflite -o new.tflite --calibrate images",
     "verify": "lce verify page.pth grün.tflite",
     "inspect": "lce inspect grün.tflite",
     "benchmark": "lce benchmark grün.tflite --num_runs 2 --warmup_runs 0 --plot bars.png --force",
