@@ -19,7 +19,7 @@ import json
 import re
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ CACHES = {
 _FUNCTION = re.compile(r"([0-9a-f]{16}) <(.*)>:")
 _INSTRUCTION = re.compile(r"\s*[0-9a-f]+:\s+(.*)")
 _PLACE = re.compile(r"0x[0-9a-f]+ <.*>")  # in the program
+_BRANCHES = re.compile(r"(b|b\.\w+|bl|br|blr|ret|cbn?z|tbn?z)\b")
 _COUNTS_BITS = re.compile(r"cnt\s+v")
 _COMPUTES_FLOATS = re.compile(r"f\w+\s+v\d+\.[24]s")
 
@@ -77,6 +78,7 @@ def find_blocks(program: str, counts: str) -> list[Block]:
     for line in counts.splitlines():
         address, size, times = line.split()
         runs[int(address, 16), int(size)] += int(times)
+    join_pieces(runs, bodies)
     blocks = []
     for (address, size), times in runs.items():
         start = starts[bisect.bisect(starts, address) - 1]
@@ -85,6 +87,33 @@ def find_blocks(program: str, counts: str) -> list[Block]:
         kind = _kind(instructions) or _kind(bodies[start]) or KIND_OF_FUNCTION.get(names[start], "rest")
         blocks.append(Block(instructions, times, kind))
     return sorted(blocks, key=lambda block: -len(block.instructions) * block.runs)
+
+
+def join_pieces(runs: Counter[tuple[int, int]], bodies: dict[int, list[str]]) -> None:
+    """Joins what the emulator translates in pieces, because it is long: a piece that runs only behind others.
+
+    # Arguments
+        runs: Of blocks, by their address and number of instructions. Is changed.
+        bodies: Instructions of the functions, by their address.
+    """
+    starts = sorted(bodies)
+    into = defaultdict(list)  # blocks that do not end with a branch, by the address behind them
+    for address, size in runs:
+        start = starts[bisect.bisect(starts, address) - 1]
+        if not _BRANCHES.match(bodies[start][(address - start) // 4 + size - 1]):
+            into[address + 4 * size].append((address, size))
+    for piece in sorted(runs):
+        before = into[piece[0]]
+        if before and sum(runs[block] for block in before) == runs[piece]:
+            behind = into[piece[0] + 4 * piece[1]]
+            for address, size in before:
+                joined = address, size + piece[1]
+                runs[joined] += runs.pop((address, size))
+                if piece in behind:
+                    behind.append(joined)
+            if piece in behind:
+                behind.remove(piece)
+            del runs[piece]
 
 
 def _kind(instructions: Iterable[str]) -> str | None:

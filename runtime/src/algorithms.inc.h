@@ -1,10 +1,14 @@
 /* The two algorithms, written once. The file of an instruction set defines
  *
  *   FLOATS, vfloat, vload, vstore, vset1, vadd, vsub, vmul, vmin, vmax, vprelu(v, slope), vconvert(const int32_t *)
- *   vsigns(const vfloat[UNIT / FLOATS]) -> uint32_t
+ *   vfall(v, slope): vprelu for slopes above 0 and up to 1
+ *   vword, vbelow(word, i, v, threshold), vbits(word): the word of a unit after its vector i (from 0 on, in order) was
+ *   compared, and its bits
  *   vload_int8(vfloat[UNIT / FLOATS], const char *), vstore_int8(char *, const vfloat[UNIT / FLOATS]): a unit of 8-bit
  *   integers; numbers from -128 to 127 are stored without their fractions
  *   BLOCKS_AT_ONCE: units of all pixels a program handles together
+ *   for programs in straight-line code, if it has them, VECTORS_AT_ONCE: whose constants fit in its registers, or
+ *   PIXELS_AT_ONCE and vhide(pointer): which makes the compiler keep a pointer instead of its way there
  *
  * and includes this one. Its `accumulate` calls accumulate_all or accumulate_prepared with a table of tiles.
  */
@@ -73,6 +77,53 @@ ALWAYS_INLINE vfloat round_even(vfloat v) {
   return vsub(vadd(v, large), large);
 }
 
+/* One operation on v; w is its constant, or what it loads. */
+ALWAYS_INLINE vfloat compute(const enum opcode code, const struct instruction *op, vfloat v, vfloat w) {
+  switch (code) {
+    case OP_ADD:
+    case OP_ADD_LOADED:
+    case OP_ADD_LOADED_REPEATED:
+    case OP_ADD_LOADED_INT8:
+      return vadd(v, w);
+    case OP_SUBTRACT:
+    case OP_SUBTRACT_LOADED:
+      return vsub(v, w);
+    case OP_SUBTRACT_FROM:
+    case OP_SUBTRACT_FROM_LOADED:
+      return vsub(w, v);
+    case OP_MULTIPLY:
+    case OP_MULTIPLY_LOADED:
+      return vmul(v, w);
+    case OP_PRELU:
+      return vprelu(v, w);
+    case OP_FALL:
+      return vfall(v, w);
+    case OP_MAX_LOADED:
+      return vmax(w, v);
+    case OP_CLIP:
+      return vmin(vset1(op->high), vmax(vset1(op->low), v)); /* NaN stays: both give their second operand */
+    case OP_AT_LEAST:
+      return vmax(v, vset1(op->low));
+    case OP_MEAN:
+      return vadd(vmul(v, vset1(op->low)), vset1(0.0f));
+    default: /* loads */
+      return w;
+  }
+}
+
+/* A convolution's result, from sums of some channels. */
+ALWAYS_INLINE vfloat result(const enum opcode code, const struct instruction *op, const int32_t *sums, vfloat scale,
+                            vfloat shift) {
+  vfloat y = vconvert(sums);
+  if (code == OP_CLAMPED) y = vmin(vmax(vadd(y, y), vset1(op->low)), vset1(op->high));
+  return vadd(vmul(y, scale), shift);
+}
+
+/* The first channel that an instruction loads for a unit. */
+ALWAYS_INLINE ptrdiff_t source_channel(const struct instruction *op, int unit) {
+  return op->source_channels ? op->source_channels[unit] : (ptrdiff_t)unit * UNIT;
+}
+
 /* Runs the program for `units` units of `pixels` neighbouring pixels; all of v stays in registers. */
 ALWAYS_INLINE void run_units(const struct instruction *program, int count, int pixel, int unit, const int pixels,
                              const int units, int rest) {
@@ -87,27 +138,30 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
 #define DATA (data + b / units * op->stride + (channel + b % units * UNIT) * 4)
 #define BYTES (data + b / units * op->stride + channel + b % units * UNIT)
 #define REPEATED_DATA (data + b / units * op->stride + op->source_channels[unit + b % units] * 4)
-#define LOADED(load, statement)                \
-  UNROLL for (int b = 0; b < blocks; b++) {    \
-    load;                                      \
-    UNROLL for (int j = 0; j < VECTORS; j++) { \
-      const int i = b * VECTORS + j;           \
-      statement;                               \
-    }                                          \
-  }                                            \
-  break
-#define CONSTANT(expression)                                     \
-  UNROLL for (int k = 0; k < units * VECTORS; k++) {             \
-    const vfloat c = vload(op->constant + channel + k * FLOATS); \
-    UNROLL for (int p = 0; p < pixels; p++) {                    \
-      const int i = p * units * VECTORS + k;                     \
-      v[i] = expression;                                         \
-    }                                                            \
-  }                                                              \
-  break
-#define EACH(expression)                                      \
-  UNROLL for (int i = 0; i < vectors; i++) v[i] = expression; \
-  break
+#define LOADED(code, load)                       \
+  case code:                                     \
+    UNROLL for (int b = 0; b < blocks; b++) {    \
+      load;                                      \
+      UNROLL for (int j = 0; j < VECTORS; j++) { \
+        const int i = b * VECTORS + j;           \
+        v[i] = compute(code, op, v[i], w[j]);    \
+      }                                          \
+    }                                            \
+    break
+#define CONSTANT(code)                                             \
+  case code:                                                       \
+    UNROLL for (int k = 0; k < units * VECTORS; k++) {             \
+      const vfloat c = vload(op->constant + channel + k * FLOATS); \
+      UNROLL for (int p = 0; p < pixels; p++) {                    \
+        const int i = p * units * VECTORS + k;                     \
+        v[i] = compute(code, op, v[i], c);                         \
+      }                                                            \
+    }                                                              \
+    break
+#define EACH(code)                                                                        \
+  case code:                                                                              \
+    UNROLL for (int i = 0; i < vectors; i++) v[i] = compute(code, op, v[i], vset1(0.0f)); \
+    break
 
   for (const struct instruction *op = program; op < program + count; op++) {
     char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride)); /* may be NULL and is then not used */
@@ -115,14 +169,12 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
       case OP_ACCUMULATED:
       case OP_CLAMPED:
         UNROLL for (int u = 0; u < units; u++) {
-          const ptrdiff_t from = op->source_channels ? op->source_channels[unit + u] : channel + u * UNIT;
+          const ptrdiff_t from = source_channel(op, unit + u);
           UNROLL for (int j = 0; j < VECTORS; j++) {
             const vfloat scale = vload(op->scale + from + j * FLOATS), shift = vload(op->constant + from + j * FLOATS);
             UNROLL for (int p = 0; p < pixels; p++) {
-              vfloat y = vconvert((const int32_t *)(const void *)(data + p * op->stride) + from + j * FLOATS);
-              y = vadd(y, y);
-              if (op->code == OP_CLAMPED) y = vmin(vmax(y, vset1(op->low)), vset1(op->high));
-              v[(p * units + u) * VECTORS + j] = vadd(vmul(y, scale), shift);
+              const int32_t *sums = (const int32_t *)(const void *)(data + p * op->stride) + from + j * FLOATS;
+              v[(p * units + u) * VECTORS + j] = result(op->code, op, sums, scale, shift);
             }
           }
           UNROLL for (int p = 0; p < pixels; p++) {
@@ -135,12 +187,9 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
           }
         }
         break;
-      case OP_LOAD:
-        LOADED(load_unit(w, DATA, rest), v[i] = w[j]);
-      case OP_LOAD_REPEATED:
-        LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = w[j]);
-      case OP_LOAD_INT8:
-        LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = w[j]);
+        LOADED(OP_LOAD, load_unit(w, DATA, rest));
+        LOADED(OP_LOAD_REPEATED, load_unit(w, REPEATED_DATA, UNIT));
+        LOADED(OP_LOAD_INT8, load_int8_unit(w, BYTES, op, rest));
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
           float converted[UNIT] = {0};
@@ -148,36 +197,22 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
           UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
         }
         break;
-      case OP_ADD:
-        CONSTANT(vadd(v[i], c));
-      case OP_SUBTRACT:
-        CONSTANT(vsub(v[i], c));
-      case OP_SUBTRACT_FROM:
-        CONSTANT(vsub(c, v[i]));
-      case OP_MULTIPLY:
-        CONSTANT(vmul(v[i], c));
-      case OP_PRELU:
-        CONSTANT(vprelu(v[i], c));
-      case OP_CLIP:
-        EACH(vmin(vset1(op->high), vmax(vset1(op->low), v[i]))); /* NaN stays: both give their second operand */
-      case OP_AT_LEAST:
-        EACH(vmax(v[i], vset1(op->low)));
-      case OP_MEAN:
-        EACH(vadd(vmul(v[i], vset1(op->low)), vset1(0.0f)));
-      case OP_ADD_LOADED:
-        LOADED(load_unit(w, DATA, rest), v[i] = vadd(v[i], w[j]));
-      case OP_ADD_LOADED_REPEATED:
-        LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = vadd(v[i], w[j]));
-      case OP_ADD_LOADED_INT8:
-        LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = vadd(v[i], w[j]));
-      case OP_SUBTRACT_LOADED:
-        LOADED(load_unit(w, DATA, rest), v[i] = vsub(v[i], w[j]));
-      case OP_SUBTRACT_FROM_LOADED:
-        LOADED(load_unit(w, DATA, rest), v[i] = vsub(w[j], v[i]));
-      case OP_MULTIPLY_LOADED:
-        LOADED(load_unit(w, DATA, rest), v[i] = vmul(v[i], w[j]));
-      case OP_MAX_LOADED:
-        LOADED(load_unit(w, DATA, rest), v[i] = vmax(w[j], v[i]));
+        CONSTANT(OP_ADD);
+        CONSTANT(OP_SUBTRACT);
+        CONSTANT(OP_SUBTRACT_FROM);
+        CONSTANT(OP_MULTIPLY);
+        CONSTANT(OP_PRELU);
+        CONSTANT(OP_FALL);
+        EACH(OP_CLIP);
+        EACH(OP_AT_LEAST);
+        EACH(OP_MEAN);
+        LOADED(OP_ADD_LOADED, load_unit(w, DATA, rest));
+        LOADED(OP_ADD_LOADED_REPEATED, load_unit(w, REPEATED_DATA, UNIT));
+        LOADED(OP_ADD_LOADED_INT8, load_int8_unit(w, BYTES, op, rest));
+        LOADED(OP_SUBTRACT_LOADED, load_unit(w, DATA, rest));
+        LOADED(OP_SUBTRACT_FROM_LOADED, load_unit(w, DATA, rest));
+        LOADED(OP_MULTIPLY_LOADED, load_unit(w, DATA, rest));
+        LOADED(OP_MAX_LOADED, load_unit(w, DATA, rest));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);
         break;
@@ -198,7 +233,10 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         break;
       case OP_STORE_SIGNS:
         UNROLL for (int b = 0; b < blocks; b++) {
-          uint32_t word = vsigns(v + b * VECTORS);
+          vword packed = {0};
+          UNROLL for (int j = 0; j < VECTORS; j++) packed =
+              vbelow(packed, j, v[b * VECTORS + j], vload(op->constant + channel + b % units * UNIT + j * FLOATS));
+          uint32_t word = vbits(packed);
           if (rest < UNIT) word &= (1u << rest) - 1;
           memcpy(data + b / units * op->stride + (unit + b % units) * 4, &word, 4);
         }
@@ -236,6 +274,12 @@ static void run(const struct instruction *program, int count, int channels, int 
     for (; pixel + 2 <= pixels; pixel += 2) run_pixels(program, count, channels, pixel, 2);
   for (; pixel < pixels; pixel++) run_pixels(program, count, channels, pixel, 1);
 }
+
+#if defined(VECTORS_AT_ONCE) || defined(PIXELS_AT_ONCE)
+#include "straight.inc.h"
+#else
+static const struct straight straight_programs[] = {{.count = 0}};
+#endif
 
 typedef void (*tile_function)(const struct gemm *gemm, const uint32_t *const *x, int group_offset,
                               const uint32_t *weights, int32_t *acc, size_t acc_stride);

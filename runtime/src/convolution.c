@@ -9,6 +9,8 @@
  */
 #include "convolution.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +22,18 @@ static float float_at(const struct values *values, size_t i) {
   float value;
   memcpy(&value, &values->data[values->stride * i], sizeof value);
   return value;
+}
+
+/* acc * (2 scale) rounds as (2 acc) * scale does, unless twice the scale is too large; a denormal one counts as 0. */
+static void double_scale(struct convolution *conv) {
+  for (int o = 0; o < conv->channels_out; o++)
+    if (isfinite(conv->scale[o]) && fabsf(conv->scale[o]) > FLT_MAX / 2) {
+      if (!conv->clamped) conv->clamp_high = INFINITY;
+      if (!conv->clamped) conv->clamp_low = -INFINITY;
+      conv->clamped = true;
+    }
+  for (int o = 0; o < conv->channels_out && !conv->clamped; o++)
+    conv->scale[o] = fabsf(conv->scale[o]) < FLT_MIN ? copysignf(0, conv->scale[o]) : 2 * conv->scale[o];
 }
 
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels) {
@@ -72,6 +86,7 @@ struct convolution *make_convolution(TfLiteContext *context, const struct node *
     conv->clamp_low = (float)(K - (high < K ? high : K));
     conv->clamp_high = (float)(K - (low > -K ? low : -K));
   }
+  double_scale(conv);
   return conv;
 }
 

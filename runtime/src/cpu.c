@@ -31,3 +31,17 @@ void list_kernels(char *text, size_t size) {
     if (written > 0) used += (size_t)written;
   }
 }
+
+/* Straight-line code takes its channels from wherever they are. */
+static enum opcode not_repeated(enum opcode code) {
+  return code == OP_LOAD_REPEATED ? OP_LOAD : code == OP_ADD_LOADED_REPEATED ? OP_ADD_LOADED : code;
+}
+
+run_function find_run(const struct kernels *kernels, const struct instruction *program, int count) {
+  for (const struct straight *s = kernels->straight; s->count; s++) {
+    int same = 0;
+    while (same < count && same < s->count && s->codes[same] == not_repeated(program[same].code)) same++;
+    if (same == count && same == s->count) return s->run;
+  }
+  return kernels->run;
+}

@@ -4,6 +4,7 @@
 
 #define FLOATS 8
 #define BLOCKS_AT_ONCE 2
+#define VECTORS_AT_ONCE 1
 typedef __m256 vfloat;
 #define vload(p) _mm256_loadu_ps(p)
 #define vstore(p, v) _mm256_storeu_ps(p, v)
@@ -13,18 +14,17 @@ typedef __m256 vfloat;
 #define vmul(a, b) _mm256_mul_ps(a, b)
 #define vmin(a, b) _mm256_min_ps(a, b)
 #define vmax(a, b) _mm256_max_ps(a, b)
-#define vconvert(p) _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define vfall(v, slope) vmax(vmul(v, slope), v)
+#define vconvert(p) vadd(vload((const float *)(const void *)(p)), vset1(-0x1p23f))
 
 static inline __m256 vprelu(__m256 v, __m256 slope) {
   return _mm256_blendv_ps(v, _mm256_mul_ps(v, slope), _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ));
 }
 
-static inline unsigned vsigns(const __m256 *v) {
-  unsigned word = 0;
-  for (int i = 0; i < 4; i++)
-    word |= (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v[i], _mm256_setzero_ps(), _CMP_LT_OQ)) << (8 * i);
-  return word;
-}
+typedef unsigned vword;
+#define vbelow(word, i, v, threshold) \
+  ((word) | (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v, threshold, _CMP_LT_OQ)) << ((i) * 8))
+#define vbits(word) (word)
 
 static inline void vload_int8(__m256 *v, const char *p) {
   for (int i = 0; i < 4; i++)
@@ -106,7 +106,8 @@ ALWAYS_INLINE void tile(const uint8_t *offsets, int words, const uint32_t *weigh
       __m256i *target = (__m256i *)(void *)(acc + (size_t)p * acc_stride + i * 8);
       const __m256i sums =
           _mm256_cvtepu16_epi32(i % 2 ? _mm256_extracti128_si256(half, 1) : _mm256_castsi256_si128(half));
-      _mm256_storeu_si256(target, first ? sums : _mm256_add_epi32(_mm256_loadu_si256(target), sums));
+      const __m256i before = first ? _mm256_set1_epi32(SUM_ZERO) : _mm256_loadu_si256(target);
+      _mm256_storeu_si256(target, _mm256_add_epi32(before, sums));
     }
 }
 
@@ -136,5 +137,6 @@ const struct kernels kernels_avx2 = {
     .nibbles = true,
     .accumulate = accumulate,
     .run = run,
+    .straight = straight_programs,
 };
 #endif

@@ -4,6 +4,7 @@
 
 #define FLOATS 16
 #define BLOCKS_AT_ONCE 8
+#define VECTORS_AT_ONCE 2
 typedef __m512 vfloat;
 #define vload(p) _mm512_loadu_ps(p)
 #define vstore(p, v) _mm512_storeu_ps(p, v)
@@ -14,13 +15,12 @@ typedef __m512 vfloat;
 #define vmin(a, b) _mm512_min_ps(a, b)
 #define vmax(a, b) _mm512_max_ps(a, b)
 #define vprelu(v, slope) _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), v, slope)
-#define vconvert(p) _mm512_cvtepi32_ps(_mm512_loadu_si512(p))
+#define vfall(v, slope) vmax(vmul(v, slope), v)
+#define vconvert(p) vadd(vload((const float *)(const void *)(p)), vset1(-0x1p23f))
 
-static inline unsigned vsigns(const __m512 *v) {
-  const __m512 zero = _mm512_setzero_ps();
-  return (unsigned)_mm512_cmp_ps_mask(v[0], zero, _CMP_LT_OQ) | (unsigned)_mm512_cmp_ps_mask(v[1], zero, _CMP_LT_OQ)
-                                                                    << 16;
-}
+typedef unsigned vword;
+#define vbelow(word, i, v, threshold) ((word) | (unsigned)_mm512_cmp_ps_mask(v, threshold, _CMP_LT_OQ) << ((i) * 16))
+#define vbits(word) (word)
 
 static inline void vload_int8(__m512 *v, const char *p) {
   for (int i = 0; i < 2; i++)
@@ -37,7 +37,7 @@ static inline void vstore_int8(char *p, const __m512 *v) {
 ALWAYS_INLINE void tile(const struct gemm *gemm, const uint32_t *const *x, int group_offset, const uint32_t *weights,
                         int32_t *acc, size_t acc_stride, const int P, const int O) {
   __m512i sum[MAX_TILE * 2];
-  UNROLL for (int i = 0; i < P * O; i++) sum[i] = _mm512_setzero_si512();
+  UNROLL for (int i = 0; i < P * O; i++) sum[i] = _mm512_set1_epi32(SUM_ZERO);
   const size_t vector_words = gemm->vector_words;
   const int words = gemm->words;
   for (int t = 0; t < gemm->taps; t++) {
@@ -91,5 +91,6 @@ const struct kernels kernels_avx512 = {
     .tile_many = 6,
     .accumulate = accumulate,
     .run = run,
+    .straight = straight_programs,
 };
 #endif

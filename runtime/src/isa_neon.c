@@ -4,6 +4,8 @@
 
 #define FLOATS 4
 #define BLOCKS_AT_ONCE 2
+#define PIXELS_AT_ONCE 4
+#define vhide(p) __asm__("" : "+r"(p)) /* so that vectors are at constant offsets from it */
 typedef float32x4_t vfloat;
 #define vload(p) vld1q_f32(p)
 #define vstore(p, v) vst1q_f32(p, v)
@@ -15,21 +17,14 @@ typedef float32x4_t vfloat;
 #define vmin(a, b) vbslq_f32(vcltq_f32(a, b), a, b)
 #define vmax(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
 #define vprelu(v, slope) vbslq_f32(vcltzq_f32(v), vmulq_f32(v, slope), v)
-#define vconvert(p) vcvtq_f32_s32(vld1q_s32(p))
+#define vfall(v, slope) vmaxq_f32(vmulq_f32(v, slope), v)
+#define vconvert(p) vaddq_f32(vreinterpretq_f32_s32(vld1q_s32(p)), vdupq_n_f32(-0x1p23f))
 
-static inline uint32_t vsigns(const float32x4_t *v) {
-  const uint8x16_t weight = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  uint8x16_t bytes[2];
-  for (int i = 0; i < 2; i++) {
-    const uint16x8_t a = vcombine_u16(vmovn_u32(vcltzq_f32(v[4 * i])), vmovn_u32(vcltzq_f32(v[4 * i + 1])));
-    const uint16x8_t b = vcombine_u16(vmovn_u32(vcltzq_f32(v[4 * i + 2])), vmovn_u32(vcltzq_f32(v[4 * i + 3])));
-    bytes[i] = vandq_u8(vcombine_u8(vmovn_u16(a), vmovn_u16(b)), weight);
-  }
-  uint8x16_t sums = vpaddq_u8(bytes[0], bytes[1]);
-  sums = vpaddq_u8(sums, sums);
-  sums = vpaddq_u8(sums, sums);
-  return vgetq_lane_u32(vreinterpretq_u32_u8(sums), 0);
-}
+/* Bit 4 i + k is in lane k. */
+typedef uint32x4_t vword;
+#define vbelow(word, i, v, threshold) \
+  vbslq_u32((uint32x4_t){1u << 4 * (i), 2u << 4 * (i), 4u << 4 * (i), 8u << 4 * (i)}, vcltq_f32(v, threshold), word)
+#define vbits(word) vaddvq_u32(word)
 
 static inline void vload_int8(float32x4_t *v, const char *p) {
   for (int i = 0; i < 4; i++) {
@@ -72,7 +67,7 @@ ALWAYS_INLINE void tile(const uint8_t *repeated, int words, const uint32_t *weig
     UNROLL for (int p = 0; p < PIXELS; p++) {
       UNROLL for (int o = 0; o < O; o++) {
         uint32_t *target = (uint32_t *)(void *)(acc + (size_t)p * acc_stride) + o * LANES;
-        const uint32x4_t before = first && i == 0 ? vdupq_n_u32(0) : vld1q_u32(target);
+        const uint32x4_t before = first && i == 0 ? vdupq_n_u32(SUM_ZERO) : vld1q_u32(target);
         vst1q_u32(target, vpadalq_u16(before, vpaddlq_u8(sum[p * O + o])));
       }
     }
@@ -105,5 +100,6 @@ const struct kernels kernels_neon = {
     .tile_many = PIXELS,
     .accumulate = accumulate,
     .run = run,
+    .straight = straight_programs,
 };
 #endif

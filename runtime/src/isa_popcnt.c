@@ -36,7 +36,7 @@ static void tile(const struct gemm *gemm, const uint32_t *const *x, int group_of
   }
   for (int p = 0; p < PIXELS; p++)
     for (int lane = 0; lane < LANES; lane++)
-      acc[(size_t)p * acc_stride + (size_t)lane] = (int32_t)sum[p * LANES + lane];
+      acc[(size_t)p * acc_stride + (size_t)lane] = SUM_ZERO + (int32_t)sum[p * LANES + lane];
 }
 
 static void accumulate(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride) {
@@ -56,5 +56,6 @@ const struct kernels kernels_popcnt = {
     .tile_many = PIXELS,
     .accumulate = accumulate,
     .run = run,
+    .straight = straight_programs,
 };
 #endif

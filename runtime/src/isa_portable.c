@@ -24,7 +24,7 @@ static void tile(const struct gemm *gemm, const uint32_t *const *x, int group_of
       for (int i = 0; i < gemm->words; i++, w += LANES)
         for (int lane = 0; lane < LANES; lane++) sum[lane] += count_bits(w[lane] ^ words[i]);
     }
-    for (int lane = 0; lane < LANES; lane++) acc[(size_t)p * acc_stride + (size_t)lane] = (int32_t)sum[lane];
+    for (int lane = 0; lane < LANES; lane++) acc[(size_t)p * acc_stride + (size_t)lane] = SUM_ZERO + (int32_t)sum[lane];
   }
 }
 
@@ -45,4 +45,5 @@ const struct kernels kernels_portable = {
     .tile_many = PIXELS,
     .accumulate = accumulate,
     .run = run,
+    .straight = straight_programs,
 };

@@ -10,6 +10,9 @@ enum {
   UNIT = 32, /* channels of a packed word; a program handles them in whole units */
   MAX_INSTRUCTIONS = 24,
   MAX_TILE = 12, /* the most pixels that a kernel accumulates at once */
+  /* Sums, less than 2^23, are counted from here: as the bits of the float 2^23 + sum. A subtraction then converts them,
+   * which some processors do faster than they convert integers. */
+  SUM_ZERO = 0x4b000000,
 };
 
 /* One binary convolution as the kernels see it: a matrix product of pixels and output channels.
@@ -28,10 +31,10 @@ struct gemm {
 
 /* A program computes v for one pixel and all its channels, one instruction after the other. */
 enum opcode {
-  OP_ACCUMULATED,   /* v = float(2 acc) * scale + shift, then + border where the window leaves the image; all of them
-                       from source_channels, where these are given */
-  OP_CLAMPED,       /* the same with 2 acc kept within [low, high] */
-  OP_LOAD,          /* v = source */
+  OP_ACCUMULATED, /* v = float(acc - SUM_ZERO) * scale + shift, then + border where the window leaves the image; all of
+                     them from source_channels, where these are given */
+  OP_CLAMPED,     /* the same, 2 (acc - SUM_ZERO) kept within [low, high] */
+  OP_LOAD,        /* v = source */
   OP_LOAD_REPEATED, /* the same if the source has fewer channels, which repeat */
   OP_LOAD_INT8,     /* v = (source - low) * high */
   OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
@@ -40,9 +43,10 @@ enum opcode {
   OP_SUBTRACT_FROM, /* constant - v */
   OP_MULTIPLY,      /* v * constant */
   OP_PRELU,         /* v >= 0 ? v : v * constant */
-  OP_CLIP,          /* min(max(v, low), high), NaN where v is */
-  OP_AT_LEAST,      /* v > low ? v : low, also where v is NaN */
-  OP_MEAN,          /* v * low + 0, which is +0 for -0 */
+  OP_FALL,     /* the same where 0 < constant <= 1 and v is no denormal number: the maximum of v and v * constant */
+  OP_CLIP,     /* min(max(v, low), high), NaN where v is */
+  OP_AT_LEAST, /* v > low ? v : low, also where v is NaN */
+  OP_MEAN,     /* v * low + 0, which is +0 for -0 */
   OP_ADD_LOADED,
   OP_ADD_LOADED_REPEATED,
   OP_SUBTRACT_LOADED,
@@ -53,7 +57,7 @@ enum opcode {
   OP_STORE,           /* target = v */
   OP_STORE_INT8,      /* target = v rounded half away from zero, saturated; -128 where v is NaN */
   OP_STORE_QUANTIZED, /* target = v * low rounded half to even, + high, saturated; -128 where v is NaN */
-  OP_STORE_SIGNS,     /* target = v < 0, packed */
+  OP_STORE_SIGNS,     /* target = v < constant, packed */
 };
 
 static inline bool is_store(enum opcode code) {
@@ -71,6 +75,15 @@ struct instruction {
   ptrdiff_t stride;               /* bytes from a pixel to the next */
 };
 
+typedef void (*run_function)(const struct instruction *program, int count, int channels, int pixels);
+
+/* A program in straight-line code. */
+struct straight {
+  int count; /* 0: the end of the list */
+  uint8_t codes[8];
+  run_function run;
+};
+
 struct kernels {
   const char *name;
   bool (*supported)(void);
@@ -80,9 +93,10 @@ struct kernels {
   int few;
   int tile_many; /* pixels of a tile otherwise */
   bool nibbles;  /* weights lie in bytes of 4 bits, [vector][cell][4 bits][lane]; lanes 16 to 31 between the others */
-  /* acc[pixel][group][vector][lane] = bits that differ, for `pixels` (tile_few or tile_many) pixels. */
+  /* acc[pixel][group][vector][lane] = SUM_ZERO + bits that differ, for `pixels` (tile_few or tile_many) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
-  void (*run)(const struct instruction *program, int count, int channels, int pixels);
+  run_function run; /* any program */
+  const struct straight *straight;
 };
 
 extern const struct kernels kernels_portable, kernels_popcnt, kernels_avx2, kernels_avx512, kernels_neon;
@@ -95,6 +109,9 @@ const struct kernels *choose_kernels(const char *name);
 
 /* The names of all implementations that this processor runs, separated by commas. */
 void list_kernels(char *text, size_t size);
+
+/* The fastest function for a program. */
+run_function find_run(const struct kernels *kernels, const struct instruction *program, int count);
 
 static inline int tile_of(const struct kernels *kernels, int vectors) {
   return vectors <= kernels->few ? kernels->tile_few : kernels->tile_many;

@@ -59,28 +59,49 @@ void start_convolution(struct job *job, const struct task *task) {
   job->input.data += conv->rows.start * job->input.row + (ptrdiff_t)conv->columns.start * source->pixel_words;
 }
 
-void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
-                 const float *const *border) {
+void start_cursor(struct cursor *cursor, const struct job *job) {
   const struct step *step = job->step;
-  const struct plan *plan = job->partition->plan;
-  const struct kernels *kernels = job->partition->options->kernels;
-  struct instruction program[MAX_INSTRUCTIONS];
+  cursor->job = job;
+  cursor->row = -1;
+  cursor->memory_count = 0;
+  memcpy(cursor->program, job->program, (size_t)step->count * sizeof *cursor->program);
+  for (int i = 0; i < step->count; i++) {
+    cursor->start[i] = job->program[i].data;
+    if (step->program[i].buffer >= 0) cursor->memory[cursor->memory_count++] = i;
+  }
+}
+
+static void move_to_row(struct cursor *cursor, int row) {
+  const struct job *job = cursor->job;
+  cursor->row = row;
+  for (int i = 0; i < cursor->memory_count; i++) {
+    const int index = cursor->memory[i];
+    const struct instruction *op = &job->program[index];
+    const struct buffer *b = &job->partition->plan->buffers[job->step->program[index].buffer];
+    ptrdiff_t offset = (ptrdiff_t)(row % (b->bits ? b->n * b->h : b->ring)) * job->w * op->stride;
+    if (b->bits) {
+      const struct image image = image_of(b);
+      offset = (row / job->h * image.plane + row % job->h * image.row) * 4;
+    }
+    cursor->start[index] = op->data + offset;
+  }
+}
+
+void run_program(struct cursor *cursor, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
+                 const float *const *border) {
+  const struct job *job = cursor->job;
+  struct instruction *program = cursor->program;
   while (count > 0) {
-    const int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
-    const int run = job->by_row && job->w - x < count ? job->w - x : count;
-    memcpy(program, job->program, (size_t)step->count * sizeof *program);
-    for (int i = 0; i < step->count; i++) {
-      struct instruction *op = &program[i];
-      if (step->program[i].buffer < 0) continue;
-      const struct buffer *b = &plan->buffers[step->program[i].buffer];
-      if (op->code == OP_STORE_SIGNS && job->by_row) {
-        const struct image image = image_of(b);
-        op->data += (n * image.plane + y * image.row) * 4 + x * op->stride;
-      } else if (op->code != OP_STORE_SIGNS && b->ring < b->n * b->h) {
-        op->data += (ptrdiff_t)((n * job->h + y) % b->ring * job->w + x) * op->stride;
-      } else {
-        op->data += pixel * op->stride;
-      }
+    int first = pixel, run = count;
+    if (job->by_row) {
+      const int row = pixel / job->w;
+      first -= row * job->w;
+      if (job->w - first < count) run = job->w - first;
+      if (row != cursor->row) move_to_row(cursor, row);
+    }
+    for (int i = 0; i < cursor->memory_count; i++) {
+      const int index = cursor->memory[i];
+      program[index].data = cursor->start[index] + first * program[index].stride;
     }
     if (scratch) {
       program[0].data = (char *)(uintptr_t)scratch;
@@ -89,7 +110,7 @@ void run_program(const struct job *job, int pixel, int count, const char *scratc
       scratch += run * scratch_stride;
       if (border) border += run;
     }
-    kernels->run(program, step->count, step->channels, run);
+    job->run(program, job->step->count, job->step->channels, run);
     pixel += run;
     count -= run;
   }
@@ -110,7 +131,7 @@ static void accumulate(const struct convolution *conv, const uint32_t *const *pi
   if (gemm->taps)
     conv->kernels->accumulate(gemm, conv->tile_pixels, pixels, acc, conv->acc_stride);
   else
-    memset(acc, 0, (size_t)conv->tile_pixels * conv->acc_stride * sizeof *acc);
+    for (size_t i = 0; i < (size_t)conv->tile_pixels * conv->acc_stride; i++) acc[i] = SUM_ZERO;
   if (gemm->groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
   for (int p = 0; conv->missed && p < count; p++)
     for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
@@ -124,6 +145,8 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
   const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * job->input.row : 0;
   const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
+  struct cursor cursor;
+  start_cursor(&cursor, job);
   int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * (size_t)job->partition->scratch_bytes);
   int pixel = job->pixels.first + tiles.first * job->grain;
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
@@ -157,7 +180,7 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
       for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
         memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
                (size_t)conv->channels_out * sizeof *acc);
-    run_program(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
+    run_program(&cursor, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
                 border ? borders : NULL);
     pixel += count;
   }

@@ -16,6 +16,16 @@ struct job {
   bool by_row;         /* neighbours in memory end with a row */
   struct image input;
   struct instruction program[MAX_INSTRUCTIONS + 1];
+  run_function run;
+};
+
+/* A thread's copy of a job's program, which it moves from pixel to pixel. */
+struct cursor {
+  const struct job *job;
+  int row; /* whose first pixel the starts belong to; rows of all images are counted */
+  int memory_count, memory[MAX_INSTRUCTIONS]; /* instructions with data in buffers */
+  char *start[MAX_INSTRUCTIONS];
+  struct instruction program[MAX_INSTRUCTIONS];
 };
 
 /* Gives the step's instructions their data of pixel 0. */
@@ -24,9 +34,11 @@ void start_program(struct job *job);
 /* Gives a convolution its first instruction and its input; copies an external input into one with a border. */
 void start_convolution(struct job *job, const struct task *task);
 
+void start_cursor(struct cursor *cursor, const struct job *job);
+
 /* Runs the program for `count` pixels from `pixel` on. The values are loaded, or a convolution's sums in `scratch`,
  * whose pixels lie `scratch_stride` bytes apart and may have addends at the image's border. */
-void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
+void run_program(struct cursor *cursor, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
                  const float *const *border);
 
 /* Computes the sums of some of the job's tiles and runs the program for them. */

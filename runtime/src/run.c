@@ -4,6 +4,7 @@
 #include <float.h>
 #include <string.h>
 
+#include "denormals.h"
 #include "program.h"
 #include "threads.h"
 #include "windows.h"
@@ -48,7 +49,7 @@ static void run_pool(const struct job *job, struct range rows) {
       if (!step->maximum) program[count++] = (struct instruction){.code = OP_MEAN, .low = 1.0f / (float)pixels};
       program[count++] = (struct instruction){
           .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
-      job->partition->options->kernels->run(program, count, step->channels, run);
+      find_run(job->partition->options->kernels, program, count)(program, count, step->channels, run);
       x += run;
     }
   }
@@ -138,32 +139,6 @@ static void run_broadcast(const struct job *job, struct range rows) {
     }
 }
 
-/* Treats denormal numbers as zero, as TFLite does around its own operators; the workers do so as well. */
-static unsigned long long flush_denormals(void) {
-#if defined(__x86_64__)
-  const unsigned saved = __builtin_ia32_stmxcsr();
-  __builtin_ia32_ldmxcsr(saved | 0x8040);
-  return saved;
-#elif defined(__aarch64__)
-  unsigned long long saved;
-  __asm__ volatile("mrs %0, fpcr" : "=r"(saved));
-  __asm__ volatile("msr fpcr, %0" ::"r"(saved | 1ull << 24));
-  return saved;
-#else
-  return 0;
-#endif
-}
-
-static void restore_denormals(unsigned long long saved) {
-#if defined(__x86_64__)
-  __builtin_ia32_ldmxcsr((unsigned)saved);
-#elif defined(__aarch64__)
-  __asm__ volatile("msr fpcr, %0" ::"r"(saved));
-#else
-  (void)saved;
-#endif
-}
-
 static void run_chunk(void *argument, int thread, int chunk) {
   const struct job *job = argument;
   const unsigned long long saved = flush_denormals();
@@ -179,7 +154,9 @@ static void run_chunk(void *argument, int thread, int chunk) {
       break;
     case STEP_ELEMENTWISE: {
       const int first = job->pixels.first + range.first * job->grain, end = job->pixels.first + range.end * job->grain;
-      run_program(job, first, (end < job->pixels.end ? end : job->pixels.end) - first, NULL, 0, NULL);
+      struct cursor cursor;
+      start_cursor(&cursor, job);
+      run_program(&cursor, first, (end < job->pixels.end ? end : job->pixels.end) - first, NULL, 0, NULL);
       break;
     }
     case STEP_POOL:
@@ -209,6 +186,7 @@ void run_task(const struct partition *partition, const struct task *task) {
   output_images(partition->plan, step, &n, &job.h, &job.w);
   start_program(&job);
   if (step->kind == STEP_CONVOLUTION) start_convolution(&job, task);
+  job.run = find_run(partition->options->kernels, job.program, step->count);
   job.pixels = (struct range){task->rows.first * job.w, task->rows.end * job.w};
   const int pixels = length(job.pixels);
   if (pixels == 0) return;

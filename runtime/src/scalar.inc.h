@@ -1,5 +1,5 @@
 /* Vectors of one unit in plain C, for instruction sets whose compiler generates the vector instructions. */
-#include <stdint.h>
+#include "kernels.h"
 
 #define FLOATS 32
 #define BLOCKS_AT_ONCE 1
@@ -39,7 +39,7 @@ static inline vfloat vset1(float x) {
 
 static inline vfloat vconvert(const int32_t *p) {
   vfloat r;
-  for (int i = 0; i < FLOATS; i++) r.f[i] = (float)p[i];
+  for (int i = 0; i < FLOATS; i++) r.f[i] = (float)(p[i] - SUM_ZERO);
   return r;
 }
 
@@ -51,8 +51,12 @@ static inline void vstore_int8(char *p, const vfloat *v) {
   for (int i = 0; i < FLOATS; i++) p[i] = (char)(int8_t)(int32_t)v->f[i];
 }
 
-static inline uint32_t vsigns(const vfloat *v) {
-  uint32_t word = 0;
-  for (int i = 0; i < FLOATS; i++) word |= (uint32_t)(v->f[i] < 0) << i;
+static inline vfloat vfall(vfloat v, vfloat slope) { return vmax(vmul(v, slope), v); }
+
+typedef uint32_t vword;
+static inline vword vbelow(vword word, int i, vfloat v, vfloat threshold) {
+  (void)i; /* a unit is one vector */
+  for (int c = 0; c < FLOATS; c++) word |= (uint32_t)(v.f[c] < threshold.f[c]) << c;
   return word;
 }
+#define vbits(word) (word)

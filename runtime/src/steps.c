@@ -12,6 +12,7 @@
 #include "operators.h"
 #include "plan.h"
 #include "shapes.h"
+#include "simplify.h"
 #include "tensors.h"
 #include "views.h"
 
@@ -224,10 +225,12 @@ TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct 
   }
   for (int i = 0; i < plan->node_count && p.status == kTfLiteOk; i++)
     if (!p.done[i]) plan_node(&p, i);
-  if (p.status == kTfLiteOk)
-    make_views(plan);
-  else
-    free_steps(plan);
+  if (p.status == kTfLiteOk) make_views(plan);
+  if (p.status == kTfLiteOk && !simplify_programs(plan)) {
+    context->ReportError(context, "larq-rep: no memory for the thresholds of %d steps.", plan->step_count);
+    p.status = kTfLiteError;
+  }
+  if (p.status != kTfLiteOk) free_steps(plan);
   end_planner(&p);
   return p.status;
 }
