@@ -35,6 +35,10 @@ struct convolution {
 /* Everything that does not depend on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
 void free_convolution(struct convolution *convolution);
+/* The instruction that makes results of its sums. */
+static inline enum opcode code_of_results(const struct convolution *conv) {
+  return conv->clamped ? OP_CLAMPED : OP_ACCUMULATED;
+}
 /* Bytes of its weights and of everything else in it. */
 size_t packed_bytes(const struct convolution *convolution);
 size_t constant_bytes(const struct convolution *convolution);

@@ -135,6 +135,7 @@ struct step {
   int channels;
   int count;
   struct planned program[MAX_INSTRUCTIONS];
+  run_function run;
   int32_t *copies;         /* of a repeated convolution: the first result of each unit */
   int8_t low, high;        /* STEP_DEQUANTIZE to int8: what -1 and +1 become */
   const struct node *node; /* its first, for messages */

@@ -64,6 +64,8 @@ static inline bool is_store(enum opcode code) {
   return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_QUANTIZED || code == OP_STORE_SIGNS;
 }
 
+static inline bool is_result(enum opcode code) { return code == OP_ACCUMULATED || code == OP_CLAMPED; }
+
 struct instruction {
   enum opcode code;
   float low, high;

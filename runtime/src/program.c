@@ -40,7 +40,7 @@ void start_convolution(struct job *job, const struct task *task) {
   const struct convolution *conv = job->step->convolution;
   const struct buffer *source = &job->partition->plan->buffers[job->step->source];
   job->grain = conv->tile_pixels;
-  job->program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED,
+  job->program[0] = (struct instruction){.code = code_of_results(conv),
                                          .low = conv->clamp_low,
                                          .high = conv->clamp_high,
                                          .constant = conv->shift,
@@ -110,7 +110,7 @@ void run_program(struct cursor *cursor, int pixel, int count, const char *scratc
       scratch += run * scratch_stride;
       if (border) border += run;
     }
-    job->run(program, job->step->count, job->step->channels, run);
+    job->step->run(program, job->step->count, job->step->channels, run);
     pixel += run;
     count -= run;
   }

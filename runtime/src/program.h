@@ -16,7 +16,6 @@ struct job {
   bool by_row;         /* neighbours in memory end with a row */
   struct image input;
   struct instruction program[MAX_INSTRUCTIONS + 1];
-  run_function run;
 };
 
 /* A thread's copy of a job's program, which it moves from pixel to pixel. */

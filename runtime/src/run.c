@@ -20,6 +20,8 @@ static void run_pool(const struct job *job, struct range rows) {
   int size, top, left;
   output_size(source->h, w->height, w->stride_height, 1, w->same, &size, &top);
   output_size(source->w, w->width, w->stride_width, 1, w->same, &size, &left);
+  run_function function = NULL; /* for programs of `known` instructions */
+  int known = 0;
   for (int row = rows.first; row < rows.end; row++) {
     const int n = row / target->h, y = row % target->h;
     for (int x = 0; x < target->w;) {
@@ -49,7 +51,8 @@ static void run_pool(const struct job *job, struct range rows) {
       if (!step->maximum) program[count++] = (struct instruction){.code = OP_MEAN, .low = 1.0f / (float)pixels};
       program[count++] = (struct instruction){
           .code = OP_STORE, .data = row_of(target, row) + x * target_pixel, .stride = target_pixel};
-      find_run(job->partition->options->kernels, program, count)(program, count, step->channels, run);
+      if (count != known) function = find_run(job->partition->options->kernels, program, known = count);
+      function(program, count, step->channels, run);
       x += run;
     }
   }
@@ -186,7 +189,6 @@ void run_task(const struct partition *partition, const struct task *task) {
   output_images(partition->plan, step, &n, &job.h, &job.w);
   start_program(&job);
   if (step->kind == STEP_CONVOLUTION) start_convolution(&job, task);
-  job.run = find_run(partition->options->kernels, job.program, step->count);
   job.pixels = (struct range){task->rows.first * job.w, task->rows.end * job.w};
   const int pixels = length(job.pixels);
   if (pixels == 0) return;

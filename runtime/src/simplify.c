@@ -85,8 +85,8 @@ static void swap_stores(struct step *step) {
 
 /* Whether an instruction never leaves a denormal number: a maximum could not tell it from 0. */
 static bool is_sum(enum opcode code) {
-  return code == OP_ACCUMULATED || code == OP_CLAMPED || code == OP_ADD || code == OP_SUBTRACT ||
-         code == OP_ADD_LOADED || code == OP_ADD_LOADED_REPEATED;
+  return is_result(code) || code == OP_ADD || code == OP_SUBTRACT || code == OP_ADD_LOADED ||
+         code == OP_ADD_LOADED_REPEATED;
 }
 
 static bool simplify(struct step *step) {

@@ -209,6 +209,13 @@ static void plan_node(struct planner *p, int position) {
   }
 }
 
+static void choose_run(struct step *step, const struct kernels *kernels) {
+  struct instruction program[MAX_INSTRUCTIONS];
+  for (int i = 0; i < step->count; i++) program[i].code = step->program[i].code;
+  if (step->convolution) program[0].code = code_of_results(step->convolution);
+  step->run = find_run(kernels, program, step->count);
+}
+
 TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options) {
   free_steps(plan);
   struct planner p = {.context = context,
@@ -230,6 +237,7 @@ TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct 
     context->ReportError(context, "larq-rep: no memory for the thresholds of %d steps.", plan->step_count);
     p.status = kTfLiteError;
   }
+  for (int s = 0; s < plan->step_count && p.status == kTfLiteOk; s++) choose_run(&plan->steps[s], options->kernels);
   if (p.status != kTfLiteOk) free_steps(plan);
   end_planner(&p);
   return p.status;

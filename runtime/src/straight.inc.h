@@ -5,30 +5,34 @@
 /* Behind convolutions, in passes over tensors and in pools. Signs can only be the last instruction. */
 #define ACC_STORE(DO) DO(0, OP_ACCUMULATED) DO(1, OP_STORE)
 #define ACC_STORE_SIGNS(DO) ACC_STORE(DO) DO(2, OP_STORE_SIGNS)
+#define ACC_PRELU_STORE(DO) DO(0, OP_ACCUMULATED) DO(1, OP_PRELU) DO(2, OP_STORE)
 #define ACC_ADD_STORE(DO) DO(0, OP_ACCUMULATED) DO(1, OP_ADD_LOADED) DO(2, OP_STORE)
 #define ACC_ADD_STORE_SIGNS(DO) ACC_ADD_STORE(DO) DO(3, OP_STORE_SIGNS)
-#define ACC_ADD_PRELU_STORE(DO) DO(0, OP_ACCUMULATED) DO(1, OP_ADD_LOADED) DO(2, OP_PRELU) DO(3, OP_STORE)
-#define ACC_ADD_PRELU_STORE_SIGNS(DO) ACC_ADD_PRELU_STORE(DO) DO(4, OP_STORE_SIGNS)
-#define REP_STORE(DO) \
-  DO(0, OP_ACCUMULATED) DO(1, OP_MULTIPLY) DO(2, OP_ADD_LOADED) DO(3, OP_ADD) DO(4, OP_PRELU) DO(5, OP_STORE)
-#define REP_STORE_SIGNS(DO) REP_STORE(DO) DO(6, OP_STORE_SIGNS)
+#define CLAMPED_ADD_STORE_SIGNS(DO) DO(0, OP_CLAMPED) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
+#define REACT(DO, SLOPE) DO(0, OP_ACCUMULATED) DO(1, OP_ADD_LOADED) DO(2, SLOPE) DO(3, OP_STORE)
+#define REACT_PRELU(DO) REACT(DO, OP_PRELU)
+#define REACT_PRELU_SIGNS(DO) REACT(DO, OP_PRELU) DO(4, OP_STORE_SIGNS)
+#define REACT_FALL(DO) REACT(DO, OP_FALL)
+#define REACT_FALL_SIGNS(DO) REACT(DO, OP_FALL) DO(4, OP_STORE_SIGNS)
+#define REP(DO, SLOPE) \
+  DO(0, OP_ACCUMULATED) DO(1, OP_MULTIPLY) DO(2, OP_ADD_LOADED) DO(3, OP_ADD) DO(4, SLOPE) DO(5, OP_STORE)
+#define REP_PRELU(DO) REP(DO, OP_PRELU)
+#define REP_PRELU_SIGNS(DO) REP(DO, OP_PRELU) DO(6, OP_STORE_SIGNS)
+#define REP_FALL(DO) REP(DO, OP_FALL)
+#define REP_FALL_SIGNS(DO) REP(DO, OP_FALL) DO(6, OP_STORE_SIGNS)
 #define LOAD_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_STORE_SIGNS)
 #define LOAD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_STORE) DO(2, OP_STORE_SIGNS)
 #define LOAD_SHIFT_STORE(DO) DO(0, OP_LOAD) DO(1, OP_ADD) DO(2, OP_STORE)
 #define LOAD_ADD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
 #define MEAN_OF_4(DO) \
   DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_ADD_LOADED) DO(3, OP_ADD_LOADED) DO(4, OP_MEAN) DO(5, OP_STORE)
-#define STRAIGHT_PROGRAMS(DO)                                                                                         \
-  DO(ACC_STORE)                                                                                                       \
-  DO(ACC_STORE_SIGNS)                                                                                                 \
-  DO(ACC_ADD_STORE)                                                                                                   \
-  DO(ACC_ADD_STORE_SIGNS)                                                                                             \
-  DO(ACC_ADD_PRELU_STORE)                                                                                             \
-  DO(ACC_ADD_PRELU_STORE_SIGNS)                                                                                       \
-  DO(REP_STORE) DO(REP_STORE_SIGNS) DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS) DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) \
-      DO(MEAN_OF_4)
-
-enum { MAX_STRAIGHT = 7 };
+#define STRAIGHT_PROGRAMS(DO)                                                                                 \
+  DO(ACC_STORE)                                                                                               \
+  DO(ACC_STORE_SIGNS)                                                                                         \
+  DO(ACC_PRELU_STORE)                                                                                         \
+  DO(ACC_ADD_STORE) DO(ACC_ADD_STORE_SIGNS) DO(CLAMPED_ADD_STORE_SIGNS) DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) \
+      DO(REACT_FALL) DO(REACT_FALL_SIGNS) DO(REP_PRELU) DO(REP_PRELU_SIGNS) DO(REP_FALL) DO(REP_FALL_SIGNS)   \
+          DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS) DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
 
 /* Where an instruction finds its data of the first pixel, and its constants. */
 struct place {
@@ -41,7 +45,7 @@ struct place {
 /* For some channels of a unit, and pixels from `pixel` on. */
 ALWAYS_INLINE struct place find_place(const enum opcode code, const struct instruction *op, int pixel, int unit,
                                       const int channel_of_unit) {
-  const bool moves = code == OP_ACCUMULATED || code == OP_LOAD || code == OP_ADD_LOADED;
+  const bool moves = is_result(code) || code == OP_LOAD || code == OP_ADD_LOADED;
   const ptrdiff_t channel = (ptrdiff_t)unit * UNIT + channel_of_unit;
   /* Without a branch. */
   const int32_t none = 0, *table = moves && op->source_channels ? op->source_channels : &none;
@@ -49,7 +53,7 @@ ALWAYS_INLINE struct place find_place(const enum opcode code, const struct instr
   const ptrdiff_t from = moves ? table[unit & mask] + (channel & ~mask) + (channel_of_unit & mask) : channel;
   char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride));
   return (struct place){.data = data + (code == OP_STORE_SIGNS ? channel / 8 : from * 4),
-                        .constant = op->constant + (code == OP_ACCUMULATED ? from : channel),
+                        .constant = op->constant + (is_result(code) ? from : channel),
                         .scale = op->scale + from,
                         .border = op->border ? op->border + pixel : NULL,
                         .from = from};
@@ -62,7 +66,7 @@ struct constants {
 
 ALWAYS_INLINE struct constants load_constants(const enum opcode code, const struct place *at, const int j) {
   struct constants c = {vset1(0.0f), vset1(0.0f)};
-  if (code == OP_ACCUMULATED) c.scale = vload(at->scale + j * FLOATS);
+  if (is_result(code)) c.scale = vload(at->scale + j * FLOATS);
   if (code != OP_LOAD && code != OP_ADD_LOADED && code != OP_MEAN && code != OP_STORE)
     c.constant = vload(at->constant + j * FLOATS);
   return c;
@@ -74,6 +78,7 @@ ALWAYS_INLINE vfloat run_vector(const enum opcode code, const struct instruction
   float *floats = (float *)(void *)data + j * FLOATS;
   switch (code) {
     case OP_ACCUMULATED:
+    case OP_CLAMPED:
       v = result(code, op, (const int32_t *)(const void *)floats, c->scale, c->constant);
       return border ? vadd(v, vload(border + j * FLOATS)) : v;
     case OP_LOAD:
@@ -98,8 +103,9 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
 }
 
 #define CODE_OF(i, code) code,
-#define FIND_OP(i, code) struct place at##i = find_place(code, &program[i], pixel, unit, channel);
-#define STRIDE_OP(i, code) const ptrdiff_t stride##i = program[i].stride;
+#define FIND_OP(i, code) struct place at##i = find_place(code, &op##i, pixel, unit, channel);
+/* Copied to where the compiler knows that no store changes it. */
+#define COPY_OP(i, code) const struct instruction op##i = program[i];
 #define LOAD_OP(i, code) const struct constants c##i = load_constants(code, &at##i, j);
 
 #ifdef VECTORS_AT_ONCE
@@ -108,7 +114,7 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
   struct constants c##i[VECTORS_AT_ONCE]; \
   UNROLL for (int j = 0; j < VECTORS_AT_ONCE; j++) c##i[j] = load_constants(code, &at##i, j);
 #define RUN_OP(i, code) \
-  v = run_vector(code, &program[i], v, at##i.data, j, &c##i[j], border ? *at##i.border + at##i.from : NULL, &word);
+  v = run_vector(code, &op##i, v, at##i.data, j, &c##i[j], border ? *at##i.border + at##i.from : NULL, &word);
 #define NEXT_OP(i, code)                                              \
   if (code == OP_STORE_SIGNS) {                                       \
     const uint32_t bits = vbits(word);                                \
@@ -118,12 +124,12 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
     __builtin_prefetch(at##i.data + 128, code == OP_STORE);           \
     __builtin_prefetch(at##i.data + 192, code == OP_STORE);           \
   }                                                                   \
-  at##i.data += stride##i;                                            \
-  if (border && code == OP_ACCUMULATED) at##i.border++;
+  at##i.data += op##i.stride;                                         \
+  if (border && is_result(code)) at##i.border++;
 #define DEFINE_PIXELS(NAME)                                                                               \
   ALWAYS_INLINE void NAME##_pixels(const struct instruction *program, int channels, int pixel, int count, \
                                    const bool border) {                                                   \
-    NAME(STRIDE_OP)                                                                                       \
+    NAME(COPY_OP)                                                                                         \
     for (int unit = 0; unit < channels / UNIT; unit++)                                                    \
       UNROLL for (int channel = 0; channel < UNIT; channel += VECTORS_AT_ONCE * FLOATS) {                 \
         NAME(FIND_OP)                                                                                     \
@@ -140,19 +146,19 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
   }
 #else
 /* There are too few registers for that: a constant serves some pixels at once. */
-#define HIDE_OP(i, code)                                                                   \
-  vhide(at##i.constant);                                                                   \
-  vhide(at##i.scale);                                                                      \
-  char *data##i[PIXELS_AT_ONCE];                                                           \
-  const float *border##i[PIXELS_AT_ONCE];                                                  \
-  UNROLL for (int p = 0; p < P; p++) {                                                     \
-    data##i[p] = at##i.data + p * stride##i;                                               \
-    vhide(data##i[p]);                                                                     \
-    border##i[p] = border && code == OP_ACCUMULATED ? at##i.border[p] + at##i.from : NULL; \
+#define HIDE_OP(i, code)                                                            \
+  vhide(at##i.constant);                                                            \
+  vhide(at##i.scale);                                                               \
+  char *data##i[PIXELS_AT_ONCE];                                                    \
+  const float *border##i[PIXELS_AT_ONCE];                                           \
+  UNROLL for (int p = 0; p < P; p++) {                                              \
+    data##i[p] = at##i.data + p * op##i.stride;                                     \
+    vhide(data##i[p]);                                                              \
+    border##i[p] = border && is_result(code) ? at##i.border[p] + at##i.from : NULL; \
   }
 #define RUN_OP(i, code)                     \
   UNROLL for (int p = 0; p < P; p++) v[p] = \
-      run_vector(code, &program[i], v[p], data##i[p], j, &c##i, border##i[p], &words[p]);
+      run_vector(code, &op##i, v[p], data##i[p], j, &c##i, border##i[p], &words[p]);
 #define END_OP(i, code)                                          \
   UNROLL for (int p = 0; p < P && code == OP_STORE_SIGNS; p++) { \
     const uint32_t word = vbits(words[p]);                       \
@@ -161,7 +167,7 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
 #define DEFINE_BLOCK(NAME)                                                                                 \
   ALWAYS_INLINE void NAME##_block(const struct instruction *program, int channels, int pixel, const int P, \
                                   const bool border) {                                                     \
-    NAME(STRIDE_OP)                                                                                        \
+    NAME(COPY_OP)                                                                                          \
     for (int unit = 0; unit < channels / UNIT; unit++) {                                                   \
       enum { channel = 0 };                                                                                \
       vword words[PIXELS_AT_ONCE];                                                                         \
@@ -188,23 +194,24 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
   }
 #endif
 
-#define DEFINE_PROGRAM(NAME)                                                                                       \
-  DEFINE_PIXELS(NAME)                                                                                              \
-  static void NAME##_run(const struct instruction *operations, int count, int channels, int pixels) {              \
-    static const enum opcode codes[] = {NAME(CODE_OF)};                                                            \
-    struct instruction program[MAX_STRAIGHT]; /* copied to where the compiler knows that no store changes it */    \
-    memcpy(program, operations, sizeof codes / sizeof *codes * sizeof *program);                                   \
-    for (int pixel = 0, many; pixel < pixels; pixel += many) {                                                     \
-      const float *const *border = codes[0] == OP_ACCUMULATED && program->border ? program->border + pixel : NULL; \
-      many = border ? alike(border, pixels - pixel) : pixels;                                                      \
-      if (border && *border)                                                                                       \
-        NAME##_pixels(program, channels, pixel, many, true);                                                       \
-      else                                                                                                         \
-        NAME##_pixels(program, channels, pixel, many, false);                                                      \
-    }                                                                                                              \
-    if (channels % UNIT)                                                                                           \
-      for (int pixel = 0; pixel < pixels; pixel++)                                                                 \
-        run_units(operations, count, pixel, channels / UNIT, 1, 1, channels % UNIT);                               \
+/* The last, incomplete unit. */
+static __attribute__((noinline)) void run_rest(const struct instruction *program, int count, int channels, int pixels) {
+  for (int pixel = 0; pixel < pixels; pixel++) run_units(program, count, pixel, channels / UNIT, 1, 1, channels % UNIT);
+}
+
+#define DEFINE_PROGRAM(NAME)                                                                                \
+  DEFINE_PIXELS(NAME)                                                                                       \
+  static void NAME##_run(const struct instruction *program, int count, int channels, int pixels) {          \
+    static const enum opcode codes[] = {NAME(CODE_OF)};                                                     \
+    for (int pixel = 0, many; pixel < pixels; pixel += many) {                                              \
+      const float *const *border = is_result(codes[0]) && program->border ? program->border + pixel : NULL; \
+      many = border ? alike(border, pixels - pixel) : pixels;                                               \
+      if (border && *border)                                                                                \
+        NAME##_pixels(program, channels, pixel, many, true);                                                \
+      else                                                                                                  \
+        NAME##_pixels(program, channels, pixel, many, false);                                               \
+    }                                                                                                       \
+    if (channels % UNIT) run_rest(program, count, channels, pixels);                                        \
   }
 STRAIGHT_PROGRAMS(DEFINE_PROGRAM)
 

@@ -54,8 +54,9 @@ static void run_program(run_function run, struct instruction *program, int count
   *memory = input;
   for (int i = 0; i < count; i++)
     if (program[i].stride)
-      program[i].data = program[i].code == OP_STORE_SIGNS ? (char *)memory->words
-                                                          : (char *)memory->floats[program[i].code == OP_STORE ? OPS : i];
+      program[i].data = program[i].code == OP_STORE_SIGNS
+                            ? (char *)memory->words
+                            : (char *)memory->floats[program[i].code == OP_STORE ? OPS : i];
   run(program, count, channels, pixels);
 }
 
@@ -66,15 +67,16 @@ static void compare(const char *what, const char *kernels, int index) {
 
 /* Gives an instruction constants and data. */
 static struct instruction operand(enum opcode code, int i, int channels, const float *const *border) {
-  const bool memory = code == OP_LOAD || code == OP_ADD_LOADED || code == OP_STORE || code == OP_ACCUMULATED;
-  struct instruction op = {.code = code, .low = 0.25f, .constant = constants[i][0], .scale = constants[i][1]};
+  const bool memory = code == OP_LOAD || code == OP_ADD_LOADED || code == OP_STORE || is_result(code);
+  struct instruction op = {
+      .code = code, .low = 0.25f, .high = 300, .constant = constants[i][0], .scale = constants[i][1]};
   for (int c = 0; c < ROOM; c++) {
     constants[i][0][c] = code == OP_FALL ? fraction() : number();
     constants[i][1][c] = number();
   }
   if (memory) op.stride = 4 * (below(2) ? ROOM : (channels + UNIT - 1) / UNIT * UNIT);
   if (code == OP_STORE_SIGNS) op.stride = ROOM / 8;
-  if (code == OP_ACCUMULATED) op.border = border;
+  if (is_result(code)) op.border = border;
   if (memory && code != OP_STORE && below(2)) {
     for (int u = 0; u < ROOM / UNIT; u++) tables[i][u] = below(channels);
     op.stride = 4 * ROOM; /* a unit from any channel on lies inside */
@@ -99,7 +101,7 @@ static void test_straight(const struct kernels *kernels) {
       for (int j = 0; j < MOST_PIXELS * ROOM; j++) {
         input.floats[i][j] = number();
         const int32_t sum = SUM_ZERO + below(1 << 23);
-        if (i == 0 && straight->codes[0] == OP_ACCUMULATED) memcpy(&input.floats[i][j], &sum, sizeof sum);
+        if (i == 0 && is_result(straight->codes[0])) memcpy(&input.floats[i][j], &sum, sizeof sum);
       }
     if (find_run(kernels, program, straight->count) != straight->run) fail("the function", kernels->name, s);
     run_program(straight->run, program, straight->count, channels, pixels, &found);

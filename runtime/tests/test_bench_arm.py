@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import arm
@@ -78,6 +79,14 @@ def test_blocks():
     blocks = arm.find_blocks(PROGRAM, COUNTS)
     assert len(blocks) == 8 and sum(len(block.instructions) * block.runs for block in blocks) == 451_020
     assert [(b.kind, b.runs, "|".join(b.instructions)) for b in arm.hot_blocks(blocks)] == BLOCKS
+
+
+def test_long_blocks():
+    """A loop of five instructions in three pieces, entered with one more in front; and a piece with a way into it."""
+    bodies = {0x1000: ["mov\tx0, x1", *4 * ["fmul\tv0.4s, v0.4s, v1.4s"], "b.ne\t0"], 0x2000: ["nop", "ret"]}
+    runs = Counter({(0x1000, 2): 3, (0x1004, 1): 7, (0x1008, 2): 10, (0x1010, 2): 10, (0x2000, 1): 5, (0x2004, 1): 6})
+    arm.join_pieces(runs, bodies)
+    assert runs == {(0x1000, 6): 3, (0x1004, 5): 7, (0x2000, 1): 5, (0x2004, 1): 6}
 
 
 def test_table():

@@ -23,6 +23,15 @@ def test_blocks(cases, threads, seed):
     assert result.stdout.startswith(f"{cases} cases of ") and result.stdout.endswith("passed\n")
 
 
+def test_programs():
+    """tests/programs.c: straight-line code against the general way, simplified steps against their originals."""
+    built = make("build/native/programs")
+    assert built.returncode == 0, built.stderr
+    result = subprocess.run([RUNTIME / "build" / "native" / "programs", "100"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("100 cases of ") and result.stdout.endswith("passed\n")
+
+
 @pytest.mark.slow
 def test_with_addresses_of_32_bits(tmp_path):
     (tmp_path / "nothing.c").write_text("int main(void) { return 0; }")
@@ -40,7 +49,7 @@ def test_with_addresses_of_32_bits(tmp_path):
 def test_under_sanitizers():
     result = make("test-sanitizers")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("passed") == 6
+    assert result.stdout.count("passed") == 7
 
 
 @pytest.mark.slow
