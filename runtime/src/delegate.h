@@ -123,6 +123,11 @@ struct planned {
   int32_t *source_channels; /* owned; of each unit, if the source repeats */
 };
 
+struct part {
+  int first, count;
+  run_function run;
+};
+
 struct convolution;
 
 struct step {
@@ -135,10 +140,11 @@ struct step {
   int channels;
   int count;
   struct planned program[MAX_INSTRUCTIONS];
-  run_function run;
-  int32_t *copies;         /* of a repeated convolution: the first result of each unit */
-  int8_t low, high;        /* STEP_DEQUANTIZE to int8: what -1 and +1 become */
-  const struct node *node; /* its first, for messages */
+  int part_count;
+  struct part parts[MAX_INSTRUCTIONS]; /* of the program: one begins at each OP_LOAD */
+  int32_t *copies;                     /* of a repeated convolution: the first result of each unit */
+  int8_t low, high;                    /* STEP_DEQUANTIZE to int8: what -1 and +1 become */
+  const struct node *node;             /* its first, for messages */
   char name[192];
   double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the current one */
 };

@@ -110,7 +110,10 @@ void run_program(struct cursor *cursor, int pixel, int count, const char *scratc
       scratch += run * scratch_stride;
       if (border) border += run;
     }
-    job->step->run(program, job->step->count, job->step->channels, run);
+    for (int i = 0; i < job->step->part_count; i++) {
+      const struct part *part = &job->step->parts[i];
+      part->run(program + part->first, part->count, job->step->channels, run);
+    }
     pixel += run;
     count -= run;
   }

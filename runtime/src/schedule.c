@@ -87,6 +87,13 @@ static int complete(const struct steps_of *writers, const struct progress *progr
   return rows;
 }
 
+/* Whether the step loads what it has just stored. */
+static bool stores_before(const struct step *step, int load) {
+  for (int i = 0; i < load; i++)
+    if (step->program[i].buffer == step->program[load].buffer && step->program[i].code == OP_STORE) return true;
+  return false;
+}
+
 /* The rows that a step can do now. */
 static int possible(const struct plan *plan, const struct steps_of *writers, const struct progress *progress, int s) {
   const struct step *step = &plan->steps[s];
@@ -98,7 +105,7 @@ static int possible(const struct plan *plan, const struct steps_of *writers, con
   while (end < limit && needed(plan, step, h, end) <= ready) end++;
   for (int i = 0; i < step->count; i++) {
     const int buffer = step->program[i].buffer;
-    if (buffer < 0 || is_store(step->program[i].code)) continue;
+    if (buffer < 0 || is_store(step->program[i].code) || stores_before(step, i)) continue;
     const int loaded = complete(writers, progress, buffer);
     end = loaded < end ? loaded : end;
   }

@@ -8,6 +8,7 @@
 
 #include "chain.h"
 #include "convolution.h"
+#include "early_signs.h"
 #include "memory.h"
 #include "operators.h"
 #include "plan.h"
@@ -213,7 +214,11 @@ static void choose_run(struct step *step, const struct kernels *kernels) {
   struct instruction program[MAX_INSTRUCTIONS];
   for (int i = 0; i < step->count; i++) program[i].code = step->program[i].code;
   if (step->convolution) program[0].code = code_of_results(step->convolution);
-  step->run = find_run(kernels, program, step->count);
+  for (int first = 0, end; first < step->count; first = end) {
+    for (end = first + 1; end < step->count && program[end].code != OP_LOAD;) end++;
+    step->parts[step->part_count++] =
+        (struct part){first, end - first, find_run(kernels, &program[first], end - first)};
+  }
 }
 
 TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct options *options) {
@@ -233,7 +238,7 @@ TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct 
   for (int i = 0; i < plan->node_count && p.status == kTfLiteOk; i++)
     if (!p.done[i]) plan_node(&p, i);
   if (p.status == kTfLiteOk) make_views(plan);
-  if (p.status == kTfLiteOk && !simplify_programs(plan)) {
+  if (p.status == kTfLiteOk && !(simplify_programs(plan) && take_signs_early(plan))) {
     context->ReportError(context, "larq-rep: no memory for the thresholds of %d steps.", plan->step_count);
     p.status = kTfLiteError;
   }

@@ -26,14 +26,16 @@
 #define LOAD_ADD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
 #define MEAN_OF_4(DO) \
   DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_ADD_LOADED) DO(3, OP_ADD_LOADED) DO(4, OP_MEAN) DO(5, OP_STORE)
-#define STRAIGHT_PROGRAMS(DO)                                                                               \
-  DO(ACC_STORE)                                                                                             \
-  DO(ACC_STORE_SIGNS)                                                                                       \
-  DO(ACC_PRELU_STORE)                                                                                       \
-  DO(ACC_ADD_STORE)                                                                                         \
-  DO(ACC_ADD_STORE_SIGNS) DO(CLAMPED_ADD_STORE_SIGNS) DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) DO(REACT_FALL)  \
-      DO(REACT_FALL_SIGNS) DO(REP_PRELU) DO(REP_PRELU_SIGNS) DO(REP_FALL) DO(REP_FALL_SIGNS) DO(LOAD_SIGNS) \
-          DO(LOAD_STORE_SIGNS) DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
+#define STRAIGHT_PROGRAMS(DO)                                                                                 \
+  DO(ACC_STORE)                                                                                               \
+  DO(ACC_STORE_SIGNS)                                                                                         \
+  DO(ACC_PRELU_STORE)                                                                                         \
+  DO(ACC_ADD_STORE)                                                                                           \
+  DO(ACC_ADD_STORE_SIGNS)                                                                                     \
+  DO(CLAMPED_ADD_STORE_SIGNS)                                                                                 \
+  DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) DO(REACT_FALL) DO(REACT_FALL_SIGNS) DO(REP_PRELU) DO(REP_PRELU_SIGNS) \
+      DO(REP_FALL) DO(REP_FALL_SIGNS) DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS) DO(LOAD_SHIFT_STORE)                \
+          DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
 
 /* Where an instruction finds its data of the first pixel, and its constants. */
 struct place {
