@@ -28,6 +28,7 @@ static double moved_bytes(const struct plan *plan, const struct step *step) {
   output_images(plan, step, &n, &h, &w);
   const double pixels = (double)n * h * w;
   double bytes = 0;
+  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return 0; /* a view */
   if (step->kind != STEP_ELEMENTWISE)
     bytes += (double)source->n * source->h * source->w * source->pixel_words * (double)element_size(source);
   if (step->target >= 0)

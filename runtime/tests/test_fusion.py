@@ -401,6 +401,36 @@ def test_a_tile_behind_a_concatenation():
     check(content, rng.normal(size=(1, 8, 8, 64)).astype(np.float32))
 
 
+def dense_block(rng, size, channels, growths, start):
+    """Each layer reads all channels before it, with its own thresholds; the block begins with a convolution or a pool."""
+    graph = graphs.Graph()
+    x = graph.input((1, size, size, channels))
+    x = graph.pool("MAX_POOL_2D", x) if start == "pool" else graph.bconv(graph.quantize(x), rng, channels, channels)
+    for growth in growths:
+        y = graph.bconv(signs(graph, rng, x), rng, graph.shape(x)[-1], growth)
+        x = graph.concatenate([x, graph.elementwise("MUL", y, graph.constant(np.float32(0.1)))])
+    return graph.content(graph.bconv(signs(graph, rng, x), rng, graph.shape(x)[-1], 32))
+
+
+@pytest.mark.parametrize("start", ["convolution", "pool"])
+@pytest.mark.parametrize(
+    ("size", "channels", "growths"),
+    [(8, 64, (64, 64, 32, 96, 64)), (8, 32, (40, 32, 32)), (6, 24, (64, 32)), (72, 64, (64, 64)), (6, 32, 10 * (32,))],
+)
+def test_signs_of_dense_blocks(size, channels, growths, start, capfd):
+    rng = np.random.default_rng(size)
+    content = dense_block(rng, size, channels, growths, start)
+    x = rng.normal(size=(1, size, size, channels)).astype(np.float32)
+    check(content, x)
+    if size < 72:
+        check_batch(content, x)
+    if channels % 32 == 0 and all(growth % 32 == 0 for growth in growths):
+        # No number is read again for its signs, but the pool's, once.
+        found = graphs.profile(content, x, capfd)
+        passes = [step for step in found if not step["name"].startswith("LceBconv2d") and step["bytes"]]
+        assert len(passes) == (2 if start == "pool" else 1), passes
+
+
 @pytest.mark.parametrize("is_output", [False, True])
 def test_a_concatenation_made_in_slices_only(is_output):
     rng = np.random.default_rng(0)

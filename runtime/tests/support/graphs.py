@@ -236,12 +236,17 @@ def assert_same(found, expected, message: str = "") -> None:
     np.testing.assert_array_equal(found, expected, message)
 
 
-def steps(content: bytes, x, capfd, **options) -> list[str]:
-    """Names of the delegate's steps, from its profile."""
+def profile(content: bytes, x, capfd, **options) -> list[dict]:
+    """The delegate's steps, from its profile."""
     capfd.readouterr()
     run(content, x, profile=1, **options)
-    names = []
+    found = []
     for line in capfd.readouterr().err.splitlines():
         if line.startswith("larq-rep profile: "):
-            names += [step["name"] for step in json.loads(line.split(": ", 1)[1])["steps"]]
-    return names
+            found += json.loads(line.split(": ", 1)[1])["steps"]
+    return found
+
+
+def steps(content: bytes, x, capfd, **options) -> list[str]:
+    """Names of the delegate's steps."""
+    return [step["name"] for step in profile(content, x, capfd, **options)]
