@@ -69,9 +69,9 @@ def litert_environment(
             library.larq_rep_litert_install(ctypes.c_void_p(ctypes.CDLL(str(runtime))._handle))
         else:
             (own / "libLiteRtGpuAccelerator.so").symlink_to(delegate_path())
-        before = library.larq_rep_litert_environments()
+        before = library.larq_rep_litert_asked()
         environment = Environment.create(runtime_path=str(own))
-    if library.larq_rep_litert_environments() == before:
+    if library.larq_rep_litert_asked() == before:
         raise DelegateError(
             f"LiteRT {package.__version__} does not take the delegate into its environment; {_KNOWN} do. Install one "
             "of them, or use larq_rep_runtime.Interpreter."
