@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -69,9 +70,9 @@ def litert_environment(
             library.larq_rep_litert_install(ctypes.c_void_p(ctypes.CDLL(str(runtime))._handle))
         else:
             (own / "libLiteRtGpuAccelerator.so").symlink_to(delegate_path())
-        before = library.larq_rep_litert_environments()
+        before = library.larq_rep_litert_asked()
         environment = Environment.create(runtime_path=str(own))
-    if library.larq_rep_litert_environments() == before:
+    if library.larq_rep_litert_asked() == before:
         raise DelegateError(
             f"LiteRT {package.__version__} does not take the delegate into its environment; {_KNOWN} do. Install one "
             "of them, or use larq_rep_runtime.Interpreter."
@@ -83,7 +84,7 @@ def _package() -> tuple[Any, tuple[int, ...]]:
     """The package ai_edge_litert and its version.
 
     # Raises
-        DelegateError: If it is missing or too old.
+        DelegateError: If it is missing, too old or incomplete.
     """
     try:
         import ai_edge_litert
@@ -95,7 +96,33 @@ def _package() -> tuple[Any, tuple[int, ...]]:
     version = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
     if version < (2, 1, 6):
         raise DelegateError(f"The CompiledModel of LiteRT {found} takes no delegate; {_KNOWN} do: {_INSTALL}.")
+    try:
+        import ai_edge_litert.compiled_model
+    except ModuleNotFoundError as error:  # The wheel of 2.1.6 does not ask for ml_dtypes.
+        raise DelegateError(
+            f"The CompiledModel of LiteRT {found} needs {error.name}, which is not installed: pip install {error.name}."
+        ) from error
     return ai_edge_litert, version
+
+
+# Models share an environment, because LiteRT reports the end of each; it takes its delegates' options anew.
+_environment = functools.cache(litert_environment)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """LiteRT writes what it does, and the reason of an exception, to standard error: the exception gets the reason.
+
+    Lines of LiteRT itself begin with a place in its code, those of TFLite within it with their text.
+    """
+    try:
+        with captured_stderr() as lines:
+            yield
+    except RuntimeError as error:
+        reasons = [line for line in lines if "larq-rep:" in line]
+        reasons = reasons or [line for line in lines if re.match(r"ERROR: [^\[]", line)] or str(error).splitlines()
+        reason = " ".join(line.removeprefix("└ ").removeprefix("ERROR: ") for line in reasons)
+        raise RuntimeError(reason) from error
 
 
 class CompiledInterpreter:
@@ -103,12 +130,12 @@ class CompiledInterpreter:
 
     # Raises
         DelegateError: As `litert_environment`.
-        RuntimeError: If LiteRT does not run the file.
+        RuntimeError, ValueError: If LiteRT does not run the file.
     """
 
     def __init__(self, content: bytes, num_threads: int, **options: Any):
         with captured_stderr():
-            environment = litert_environment(**options)
+            environment = _environment(**options)
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.interpreter import Interpreter
         from ai_edge_litert.options import CpuOptions, HardwareAccelerator, Options
@@ -120,12 +147,19 @@ class CompiledInterpreter:
         # It knows what CompiledModel does not tell: the order in the file, and the quantization.
         described = Interpreter(model_content=content)
         self._described = described.get_input_details(), described.get_output_details()
+        inputs, outputs = ({detail["index"] for detail in details} for details in self._described)
+        if inputs & outputs:  # LiteRT would not read the input.
+            raise ValueError("LiteRT's CompiledModel has no outputs that are inputs")
         self._signature = self._model.get_signature_by_index(0)
         for detail in self._described[0]:
             self.resize_tensor_input(detail["index"], detail["shape"])
 
+    @_explained()
     def _details(self, outputs: bool) -> dict[int, dict[str, Any]]:
-        """What CompiledModel tells about its inputs or outputs, by the tensors' numbers in the file, with places."""
+        """What CompiledModel tells about its inputs or outputs, by the tensors' numbers in the file, with places.
+
+        If a tensor is several outputs, its place is the last, the only one that LiteRT writes.
+        """
         tell = self._model.get_output_tensor_details if outputs else self._model.get_input_tensor_details
         told = tell(self._signature["key"])
         names = self._signature["outputs" if outputs else "inputs"]
@@ -144,20 +178,24 @@ class CompiledInterpreter:
     def get_output_details(self) -> list[dict[str, Any]]:
         return self._current(True)
 
+    @_explained()
     def resize_tensor_input(self, index: int, shape: Sequence[int]) -> None:
         told = self._details(False)[index]
         if list(shape) != list(told["shape"]):
-            with _explained():
-                self._model.resize_input_tensor(told["place"], [int(size) for size in shape], strict=False)
+            self._model.resize_input_tensor(told["place"], [int(size) for size in shape], strict=False)
 
+    @_explained()
     def allocate_tensors(self) -> None:
-        with _explained():
-            self._buffers = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
-        self._places = {index: told["place"] for index, told in self._details(False).items()}
-        self._results = self._details(True)
+        self._buffers = self._model.create_input_buffers(0), self._model.create_output_buffers(0)
+        self._inputs, self._results = self._details(False), self._details(True)
+        for index, told in self._inputs.items():  # The first write of a process is one that LiteRT reports.
+            self.set_tensor(index, np.zeros(told["shape"], told["dtype"]))
 
     def set_tensor(self, index: int, value: np.ndarray) -> None:
-        self._buffers[0][self._places[index]].write(value)
+        told = self._inputs[index]
+        if value.dtype != told["dtype"]:  # LiteRT would take its bytes.
+            raise ValueError(f"the input {told['name']!r} should be {np.dtype(told['dtype'])}, found {value.dtype}")
+        self._buffers[0][told["place"]].write(value)
 
     def invoke(self) -> None:
         self._model.run_by_index(0, *self._buffers)
@@ -166,15 +204,3 @@ class CompiledInterpreter:
         result = self._results[index]
         shape = result["shape"]
         return self._buffers[1][result["place"]].read(int(np.prod(shape)), np.dtype(result["dtype"])).reshape(shape)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """LiteRT writes the reason of an exception to standard error; this puts it into the exception."""
-    try:
-        with captured_stderr() as lines:
-            yield
-    except RuntimeError as error:
-        ours = [line.removeprefix("ERROR: ") for line in lines if "larq-rep:" in line]
-        reasons = ours or [line for line in lines if line.startswith("ERROR")]
-        raise RuntimeError("\n".join(reasons) or str(error)) from error

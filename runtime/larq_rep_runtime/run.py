@@ -272,7 +272,7 @@ def _report(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `lce-run`.
+    """Runs `lce-run`.
 
     # Returns
         0; 2 if a file, an option or the machine is at fault; 3 after a traceback, which is our fault; 130 after Ctrl-C;
@@ -304,5 +304,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def command() -> None:
+    """Entry point of `lce-run`: `main`, and the end of the process, which LiteRT would report to standard error."""
+    os._exit(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -144,12 +144,12 @@ static int cpu_threads(const struct functions *functions, void *options) {
 
 /* ---- The definition ---- */
 
-static atomic_uint environments;
+static atomic_uint asked;
 
-/* An environment asks this once, when it takes the accelerator. */
+/* An environment asks this when it takes the accelerator, and when it ends. */
 static LiteRtStatus get_name(const void *accelerator, const char **name) {
   (void)accelerator;
-  atomic_fetch_add(&environments, 1);
+  atomic_fetch_add(&asked, 1);
   *name = "LarqRepAccelerator";
   return kLiteRtStatusOk;
 }
@@ -239,7 +239,7 @@ static const struct definition definition_2_1_6 = {
     .create_delegate = create_delegate_2_1_6,
 };
 
-unsigned larq_rep_litert_environments(void) { return atomic_load(&environments); }
+unsigned larq_rep_litert_asked(void) { return atomic_load(&asked); }
 
 bool larq_rep_litert_install(void *library) {
   const struct definition *const *cpu = dlsym(library, "LiteRtStaticLinkedAcceleratorCpuDef");

@@ -16,7 +16,7 @@ EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate *delegate);
  * it.
  */
 EXPORT bool larq_rep_litert_install(void *library);
-/* How many environments have taken the delegate. */
-EXPORT unsigned larq_rep_litert_environments(void);
+/* How often environments asked for the delegate's name, as each does when it takes it, and when it ends. */
+EXPORT unsigned larq_rep_litert_asked(void);
 
 #endif

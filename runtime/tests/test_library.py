@@ -39,7 +39,7 @@ def symbols(*arguments):
 
 def test_exports_what_tflite_and_litert_look_for():
     plugin = {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
-    accelerator = {"LiteRtAcceleratorImpl", "larq_rep_litert_environments", "larq_rep_litert_install"}
+    accelerator = {"LiteRtAcceleratorImpl", "larq_rep_litert_asked", "larq_rep_litert_install"}
     assert set(symbols("--defined-only")) == plugin | accelerator
 
 

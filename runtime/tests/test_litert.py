@@ -51,6 +51,7 @@ def folder(tmp_path_factory):
     del options["stride_height"]
     graph.graph.operators[1].customOptions = np.frombuffer(flexbuffers.Dumps(options), np.uint8)
     save("damaged", graph, y)
+    (folder / "unknown.tflite").write_bytes(graph.content(y).replace(b"LceBconv2d", b"XceBconv2d"))
 
     # The delegate takes a pooling between binary convolutions, and XNNPACK the same one if it comes first.
     graph = graphs.Graph()
@@ -70,6 +71,12 @@ def folder(tmp_path_factory):
     z = graph.bconv(graph.quantize(y), rng, 32, 64, output="int8")
     save("int8", graph, z, graph.bconv(graph.quantize(two), rng, 32, 64))
 
+    graph = graphs.Graph()
+    taken = graph.input(shape)
+    y = graph.elementwise("ADD", taken, graph.constant(np.float32([1])))
+    save("twice", graph, y, y)
+    save("input", graph, y, taken)
+
     (folder / "ResNet20.tflite").write_bytes(convert(support.randomize(larq_rep.zoo.ResNet20()))[0])
     return folder
 
@@ -81,7 +88,7 @@ def check(python, *arguments):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", ["networks", "options", "order", "damaged", "two_models"])
+@pytest.mark.parametrize("name", ["networks", "options", "order", "damaged", "types", "two_models"])
 def test_compiled_model(name, python, folder):
     check(python, name, folder)
 
@@ -195,26 +202,29 @@ def test_lce_run(engine, folder, request):
         *options,
     ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)})
+    assert done.returncode == 0 and not done.stderr
     result = json.loads(done.stdout)
     assert result["engine"] == engine and [part["threads"] for part in result["profile"]] == [2]
     assert result["outputs"][0]["shape"] == [1, 16, 16, 64]
 
 
 @pytest.mark.parametrize(
-    ("version", "words"),
+    ("version", "missing", "words"),
     [
-        (None, "LiteRT, which is not installed: pip install 'ai-edge-litert>=2.2'"),
-        ("2.1.0", "The CompiledModel of LiteRT 2.1.0 takes no delegate; 2.1.6, 2.2 and 2.3 do"),
-        ("9.0.0", "LiteRT 9.0.0 does not take the delegate into its environment; 2.1.6, 2.2 and 2.3 do"),
+        ("2.3.0", "ai_edge_litert", "LiteRT, which is not installed: pip install 'ai-edge-litert>=2.2'"),
+        ("2.1.0", "ml_dtypes", "The CompiledModel of LiteRT 2.1.0 takes no delegate; 2.1.6, 2.2 and 2.3 do"),
+        ("2.1.6", "ml_dtypes", "LiteRT 2.1.6 needs ml_dtypes, which is not installed: pip install ml_dtypes."),
+        ("9.0.0", None, "LiteRT 9.0.0 does not take the delegate into its environment; 2.1.6, 2.2 and 2.3 do"),
     ],
 )
-def test_refuses_other_versions(version, words, tmp_path):
+def test_refuses_other_versions(version, missing, words, tmp_path):
     """A new one when its environment has not taken the delegate."""
     package, code = tmp_path / "ai_edge_litert", "import larq_rep_runtime; larq_rep_runtime.litert_environment()"
     package.mkdir()
-    if version is None:
-        code = "import sys; sys.modules['ai_edge_litert'] = None; " + code
+    if missing is not None:
+        code = f"import sys; sys.modules[{missing!r}] = None; " + code
     (package / "__init__.py").write_text(f"__version__ = '{version}'")
+    (package / "compiled_model.py").write_text("import ml_dtypes")
     (package / "environment.py").write_text("class Environment:\n    create = staticmethod(lambda runtime_path: None)")
     path = os.pathsep.join([str(tmp_path), str(RUNTIME), *sys.path])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})

@@ -19,6 +19,11 @@ from larq_rep_runtime.messages import captured_stderr
 from larq_rep_runtime.profile import random_inputs
 
 FOLDER = Path(sys.argv[2])
+REFUSED = {
+    "damaged": "operator 1 (LceBconv2d): its options lack 'stride_height'",
+    "unknown": "unresolved custom op: XceBconv2d",
+    "input": "no outputs that are inputs",
+}
 
 
 def same(found, expected):
@@ -45,7 +50,7 @@ def run(model, *arrays):
 def networks():
     """The interpreter's bits, with one, two and four threads, and for a batch by resizing."""
     for file in sorted(FOLDER.glob("*.tflite")):
-        if file.name == "damaged.tflite":
+        if file.stem in REFUSED:
             continue
         interpreter = Interpreter(file)
         inputs = random_inputs(interpreter.inputs)
@@ -114,14 +119,27 @@ def damaged():
             pass
         else:
             raise AssertionError("loaded")
-    assert any("operator 1 (LceBconv2d): its options lack 'stride_height'" in line for line in lines), lines
+    assert any(REFUSED["damaged"] in line for line in lines), lines
     same(run(create("network.tflite", environment), np.load(FOLDER / "x.npy")), [np.load(FOLDER / "y.npy").reshape(-1)])
-    try:
-        Interpreter(FOLDER / "damaged.tflite", engine="compiled")
-    except DelegateError as error:
-        assert "damaged.tflite" in str(error) and "'stride_height'" in str(error), error
-    else:
-        raise AssertionError("loaded")
+    for name, reason in REFUSED.items():
+        try:
+            Interpreter(FOLDER / f"{name}.tflite", engine="compiled")
+        except DelegateError as error:
+            assert f"{name}.tflite" in str(error) and reason in str(error) and "\n" not in str(error), error
+        else:
+            raise AssertionError("loaded")
+
+
+def types():
+    """Refuses an input of another type, whose bytes LiteRT would take."""
+    interpreter, x = Interpreter(FOLDER / "network.tflite", engine="compiled"), np.load(FOLDER / "x.npy")
+    for dtype in (np.int32, np.uint8, np.float64):
+        try:
+            interpreter.invoke([x.astype(dtype)])
+        except DelegateError as error:
+            assert f"should be float32, found {np.dtype(dtype)}" in str(error), error
+        else:
+            raise AssertionError("ran")
 
 
 def two_models():
