@@ -31,7 +31,7 @@ def inspect(file: Path, as_json: bool) -> None:
     content = files.read_file(file)
     terminal.quiet_tensorflow()
     from larq_rep import converters
-    from larq_rep.converters.audit import audit_flatbuffer
+    from larq_rep.converters.findings import audit_flatbuffer
     from larq_rep.converters.faults import audit_old_faults
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
