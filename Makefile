@@ -50,7 +50,7 @@ test-android: install  ## builds the Android app and tests it; installs the Debi
 	$(MAKE) -C android_demo packages
 	$(MAKE) -C android_demo test
 
-docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/costs.json and docs/zoo.md
+docs: $(ZOO_INSTALLED)  ## count all networks again, and write zoo/forms.json, zoo/layers.json and docs/zoo.md
 	$(ZOO_VENV)/bin/python -m larq_rep.zoo.catalog
 
 lint: install

@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["larq_rep", "larq_rep.*", "larq_rep_cli", "larq_rep_cli.*"]),
-    package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["costs.json"]},
+    package_data={"larq_rep": ["py.typed"], "larq_rep.zoo": ["forms.json", "layers.json"]},
     install_requires=[
         # tf-keras 2.x asks for TensorFlow 2.x itself, so the two always match.
         "tensorflow>=2.16,<2.22",

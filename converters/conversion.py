@@ -31,8 +31,9 @@ from larq_rep.converters import (
     standard_metadata,
 )
 from larq_rep.converters import float_weights as storage
-from larq_rep.converters.audit import Finding, audit_binary, audit_classes, audit_flatbuffer, audit_model
+from larq_rep.converters.audit import audit_binary, audit_classes, audit_model
 from larq_rep.converters.control_flow import needed_for
+from larq_rep.converters.findings import Finding, audit_flatbuffer
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.folding import fold as fold_constants
 from larq_rep.converters.graph import FrozenGraph

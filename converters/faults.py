@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from larq_rep.converters import metadata
-from larq_rep.converters.audit import Finding
+from larq_rep.converters.findings import Finding
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
 from larq_rep.converters.matching import groups
 

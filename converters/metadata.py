@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from larq_compute_engine.mlir.python import tflite_schema as schema
 
-from larq_rep import __version__
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.images import Preparation
 
@@ -31,6 +30,8 @@ def of_network(
         classes: The names of its classes.
         mirrored: Whether the file takes mirrored images.
     """
+    from larq_rep import __version__  # what only reads must not wait for all of larq_rep
+
     values: dict[str, Any] = {"version": __version__, "network": network}
     if preparation is not None:
         values["input"] = {**preparation.to_dict(), "mirrored": mirrored}

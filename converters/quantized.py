@@ -6,11 +6,16 @@ with 8 bits: real = scale * (integer - zero point).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import tensorflow as tf
 
 from larq_rep.converters.flatbuffer import Flatbuffer, Operator
-from larq_rep.converters.graph import FrozenGraph
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from larq_rep.converters.graph import FrozenGraph
 
 _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 _INTEGERS = ("int8", "uint8", "int16")

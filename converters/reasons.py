@@ -29,27 +29,6 @@ _OTHER_CONVOLUTIONS = {
     "3-D convolution": _PLACES,
     "transposed 3-D convolution": _PLACES,
 }
-# Operators of Keras layers that TFLite does not have, and what computes the same.
-_INSTEAD = {
-    ("Erf", "Erfc", "Erfinv"): "express it otherwise; for gelu: tf.nn.gelu(x, approximate=True)",
-    ("Softsign",): "write x / (1 + tf.abs(x))",
-    ("MaxPool3D", "AvgPool3D"): "pool height and width with a 2-D layer, then the third axis behind a Reshape",
-    ("DenseBincount", "Bincount"): "use tf.one_hot, or encode before the model",
-    ("Lookup", "String", "RegexReplace", "AsString", "Ragged", "Hash"): (
-        "do it before the model, and give the model numbers"
-    ),
-    ("Sparse",): "use dense tensors; a locally connected layer has implementation=1 for that",
-    ("Random", "Multinomial"): "the file would have to draw random numbers: leave it out in inference",
-    ("PyFunc", "EagerPyFunc"): "write it with TensorFlow's operators instead of Python code",
-}
-
-
-def instead_of(operators: list[str]) -> str:
-    """Advice about TensorFlow operators that no TFLite runtime has."""
-    for names, remedy in _INSTEAD.items():
-        if any(name in operator for operator in operators for name in names):
-            return remedy
-    return "express it otherwise"
 
 
 def why_float(site: Site, kernel: np.ndarray, graph: FrozenGraph, log: str) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_rep.converters import matching, reasons
-from larq_rep.converters.audit import BinaryAudit, Finding, declared_binary
+from larq_rep.converters.audit import BinaryAudit, declared_binary
+from larq_rep.converters.findings import Finding
 from larq_rep.converters.float_weights import CompressedConstant, exact_scales
 from larq_rep.converters.graph import CONVOLUTIONS, FrozenGraph
 from larq_rep.converters.matrix_products import MATRIX_PRODUCTS, matrix_product

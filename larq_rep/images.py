@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     from PIL import Image
 
 Size = int | tuple[int, int]
@@ -264,6 +264,8 @@ class Preparation:
         # Raises
             ValueError: If there are none, or they are not uint8 with these channels.
         """
+        import tensorflow as tf  # what only describes a preparation must not wait for it
+
         if len(images) == 0:
             raise ValueError("preprocess_input: expected at least one image.")
         return np.stack([self.one(tf.constant(_pixels(image, self.channels))).numpy() for image in images])
@@ -301,12 +303,16 @@ def evaluation_image(image: tf.Tensor, evaluation: Evaluation, size: Size) -> tf
 
 def resized(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
     """Resizes an image bilinearly with antialiasing; the result is float32."""
+    import tensorflow as tf
+
     # PIL, and so every recipe, continues with whole levels.
     return tf.round(tf.cast(tf.image.resize(image, (height, width), antialias=True), tf.float32))
 
 
 def covering(image: tf.Tensor, least_height: int, least_width: int, height: int, width: int) -> tf.Tensor:
     """Resizes in proportion until the image just covers the least size, and crops in the middle."""
+    import tensorflow as tf
+
     if image.shape[:2] == (height, width) == (least_height, least_width):
         return tf.cast(image, tf.float32)
     shape = tf.shape(image)

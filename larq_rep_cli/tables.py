@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 from rich.table import Table
@@ -20,8 +19,8 @@ def table(title: str, columns: list[str], rows: Any) -> Table:
     return result
 
 
-def number(value: int | Fraction) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{float(value):,.2f}"
+def number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
 def times(sizes: Any) -> str:

@@ -22,8 +22,7 @@ from larq_rep.quantizers import AresSign, LeakySign
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, dense, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import ARESB, PRESB
-from larq_rep.zoo.records import Result, Variant, register
-from larq_rep.zoo.weights import Published
+from larq_rep.zoo.records import Published, Result, Variant, register
 
 _RECORD: dict[str, Any] = {
     "family": "aresbnet",

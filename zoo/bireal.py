@@ -24,8 +24,7 @@ from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, b
 from larq_rep.zoo.common import batch_norm, classifier, hard_tanh, real_conv
 from larq_rep.zoo.papers import BIREAL, BIREAL50
 from larq_rep.zoo.reactnet import ACTIVATIONS, SIGNS, activate, binary_conv
-from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
-from larq_rep.zoo.weights import Published
+from larq_rep.zoo.records import Published, Result, Variant, choose, register, register_rep
 
 # Binary convolutions of each stage.
 _BLOCKS = {10: (2, 2, 2, 2), 18: (4, 4, 4, 4), 34: (6, 8, 12, 6)}

@@ -1,21 +1,23 @@
-"""Costs of all networks, counted once and kept beside the records, and the page that shows both.
+"""Counts every network and writes what is stored of it, and the page that shows it.
 
-`python -m larq_rep.zoo.catalog` counts all networks and writes `zoo/costs.json` and `docs/zoo.md`.
+`python -m larq_rep.zoo.catalog` counts all networks and writes `zoo/forms.json`, `zoo/layers.json` and `docs/zoo.md`.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from larq_rep.cost import count
-from larq_rep.zoo.records import DATASETS, Network, Result, Variant, get_network, list_models
+from larq_rep.zoo.records import DATASETS, Network, Variant, get_network, list_models
+from larq_rep.zoo.stored import FORMS, LAYERS, SOURCES, accuracy
+from larq_rep.zoo.stored import costs as stored_costs
 from larq_rep.zoo.survey import SURVEY
 
-_COSTS = files("larq_rep.zoo") / "costs.json"
-_COUNTED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
+_STORED = ("trainable_params", "binary_params", "bops", "flops", "ops", "trainable_bits")
 _TITLES = {
     "reactnet": "ReActNet",
     "bireal": "Bi-Real-Net",
@@ -43,12 +45,6 @@ _TITLES = {
     "references": "Real networks",
     "larq_zoo": "Networks of larq_zoo",
 }
-SOURCES = {
-    "code": "the authors' code",
-    "paper": "the paper",
-    "inferred": "inferred, see the constructor",
-    "larq_zoo": "larq_zoo",
-}
 
 
 def key(name: str, variant: Variant) -> str:
@@ -71,18 +67,17 @@ def record(variant: Variant) -> dict[str, Any]:
     }
 
 
-def stored_costs() -> dict[str, dict[str, float]]:
-    """The costs of every form of every network at its published size, as `larq_rep.cost.count` found them.
+def counted(network: Network, variant: Variant) -> dict[str, Any]:
+    """The `input_shape` of a form of a network, and `larq_rep.cost.Cost.to_dict`."""
+    # Keras numbers layers without a name: as in a process that builds nothing else.
+    tf.keras.backend.reset_uids()
+    model = network.constructor(**variant.arguments)
+    return {"input_shape": list(model.input_shape[1:]), **count(model).to_dict()}
 
-    The keys of each are attributes of `larq_rep.cost.Cost`.
-    """
-    return json.loads(_COSTS.read_text(encoding="utf-8"))
 
-
-def counted(network: Network, variant: Variant) -> dict[str, float]:
-    """Counts one form of a network."""
-    cost = count(network.constructor(**variant.arguments)).to_dict()
-    return {attribute: cost[attribute] for attribute in _COUNTED}
+def costs(cost: Mapping[str, Any]) -> dict[str, float]:
+    """What is stored for each form of what `counted` found."""
+    return {attribute: cost[attribute] for attribute in _STORED}
 
 
 def page(costs: Mapping[str, Mapping[str, float]]) -> str:
@@ -117,7 +112,7 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
                     f"{cost['binary_params']:,}",
                     f"{cost['ops']:,.0f}",
                     f"{cost['trainable_bits'] / 2**23:.3f}",
-                    "; ".join(map(accuracy, variant.results)) or "–",
+                    "; ".join(accuracy(result._asdict()) for result in variant.results) or "–",
                     SOURCES[variant.source],
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
@@ -140,30 +135,53 @@ def page(costs: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def accuracy(result: Result) -> str:
-    """A published accuracy in words: top-1, top-5 if known, and where."""
-    top5 = f" / {result.top5}" if result.top5 else ""
-    return f"{result.top1}{top5} ({result.source})"
-
-
 def write(root: Path, report: Callable[[str], None] = print) -> None:
-    """Counts every network and writes both files into a checkout."""
-    known = stored_costs() if _COSTS.is_file() else {}
-    costs = {}
+    """Counts every network and writes all files into a checkout."""
+    known = stored_costs() if FORMS.is_file() else {}
+    forms: dict[str, dict[str, Any]] = {}
+    layers = {}
     for name in list_models():
         network = get_network(name)
         for variant in network.variants:
+            call = key(name, variant)
             try:
-                costs[key(name, variant)] = counted(network, variant)
-                report(key(name, variant))
+                cost = counted(network, variant)
+                report(call)
             except ImportError:
-                if key(name, variant) not in known:
+                if call not in known:
                     raise
-                costs[key(name, variant)] = known[key(name, variant)]
-                report(f"{key(name, variant)}: as before, larq_zoo is not installed")
-    (root / "zoo/costs.json").write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
+                cost = known[call]
+                report(f"{call}: as before, larq_zoo is not installed")
+            forms[call] = {
+                "name": name,
+                "family": network.family,
+                "record": record(variant),
+                "costs": costs(cost),
+            }
+            # The layers of larq_zoo's networks depend on its version.
+            if variant is network.variants[0] and network.family != "larq_zoo":
+                layers[name] = _packed(cost)
+    (root / "zoo" / FORMS.name).write_text(_lines(forms), encoding="utf-8")
+    (root / "zoo" / LAYERS.name).write_text(_lines(layers), encoding="utf-8")
     (root / "docs").mkdir(exist_ok=True)
-    (root / "docs/zoo.md").write_text(page(costs), encoding="utf-8")
+    text = page({call: form["costs"] for call, form in forms.items()})
+    (root / "docs/zoo.md").write_text(text, encoding="utf-8")
+
+
+def _packed(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """What `counted` found with rows of values alone, without the zeros at their ends."""
+    rows = []
+    for row in cost["rows"]:
+        values = list(row.values())
+        while values[-1] == 0:
+            values.pop()
+        rows.append(values)
+    return {**cost, "columns": list(cost["rows"][0]), "rows": rows}
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    """JSON with a line for each value."""
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in values.items()) + "\n}\n"
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from larq_rep.quantizers import LeakyRSign, ScaledSign
 from larq_rep.zoo.build import Common, Shape, Weights, build
 from larq_rep.zoo.common import batch_norm, classifier, real_conv, uniform_fan_in
 from larq_rep.zoo.papers import PRESB
-from larq_rep.zoo.records import Result, Variant, choose, register
-from larq_rep.zoo.weights import Published
+from larq_rep.zoo.records import Published, Result, Variant, choose, register
 
 _LEFT_FLOAT = {
     r"layer\d_0_res_layer_1": "The input of the shortcut's convolution is real: only its weights are binary."

@@ -23,8 +23,7 @@ from larq_rep.quantizers import RSign, ScaledSign
 from larq_rep.zoo.build import Common, CommonArguments, Shape, Weights, build, build_rep
 from larq_rep.zoo.common import batch_norm, classifier, real_conv
 from larq_rep.zoo.papers import REACTNET
-from larq_rep.zoo.records import Result, Variant, choose, register, register_rep
-from larq_rep.zoo.weights import Published
+from larq_rep.zoo.records import Published, Result, Variant, choose, register, register_rep
 
 # Layers by their keywords, which are also part of their names.
 SIGNS = {"rsign": RSign, "sign": lq.quantizers.ApproxSign}

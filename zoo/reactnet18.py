@@ -14,8 +14,7 @@ from larq_rep.datasets import CIFAR100_STATISTICS
 from larq_rep.zoo.bireal import bireal
 from larq_rep.zoo.build import Common, CommonArguments, Default, Shape, Weights, build, build_rep
 from larq_rep.zoo.papers import PRESB, REACTNET
-from larq_rep.zoo.records import Result, Variant, register, register_rep
-from larq_rep.zoo.weights import Published
+from larq_rep.zoo.records import Published, Result, Variant, register, register_rep
 
 
 def _presb(top1, top5, source):

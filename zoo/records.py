@@ -1,21 +1,23 @@
 """The record of every network: its published forms, where they come from, and how to find them by name."""
 
+from __future__ import annotations
+
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from larq_rep.checks import did_you_mean
 from larq_rep.datasets import IMAGENET_STATISTICS
 from larq_rep.datasets import PUBLISHED as DATASETS
 from larq_rep.datasets import Statistics as Preprocessing
 from larq_rep.zoo.papers import REPBNN, Paper
-from larq_rep.zoo.weights import Published
 
-_Constructor = TypeVar("_Constructor", bound=Callable[..., tf.keras.Model])
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_Constructor = TypeVar("_Constructor", bound="Callable[..., tf.keras.Model]")
 
 
 class Result(NamedTuple):
@@ -24,6 +26,18 @@ class Result(NamedTuple):
     top1: float
     top5: float | None
     source: str
+
+
+class Published(NamedTuple):
+    """Weights that their authors offer behind a link which needs a browser.
+
+    # Attributes
+        page: Where the link is.
+        sha256: Hash of the file, if it is known. Until then only its keys and shapes are compared.
+    """
+
+    page: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Network:
     multiple: int = 1
     cifar_multiple: int | None = None
     left_behind: tuple[str, ...] = ()
-    base: "Network | None" = None
+    base: Network | None = None
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -218,16 +232,25 @@ def list_models(pattern: str = "*", *, family: str | None = None, dataset: str |
     # Raises
         ValueError: If there is no such family or data set.
     """
+    forms = [(name, network.family, form.dataset) for name, network in _NETWORKS.items() for form in network.variants]
+    return matching(forms, pattern, family, dataset)
+
+
+def matching(forms: Iterable[tuple[str, str, str]], pattern: str, family: str | None, dataset: str | None) -> list[str]:
+    """What `list_models` returns, of forms of which the network's name, its family and the data set are given."""
+    forms = list(forms)
     if family is not None:
-        choose("list_models", "family", family, {network.family for network in _NETWORKS.values()})
+        choose("list_models", "family", family, {found for _, found, _ in forms})
     if dataset is not None:
         choose("list_models", "dataset", dataset, DATASETS)
     return sorted(
-        name
-        for name, network in _NETWORKS.items()
-        if fnmatch.fnmatchcase(name.lower(), pattern.lower())
-        and family in (None, network.family)
-        and (dataset is None or any(variant.dataset == dataset for variant in network.variants))
+        {
+            name
+            for name, its_family, data in forms
+            if fnmatch.fnmatchcase(name.lower(), pattern.lower())
+            and family in (None, its_family)
+            and dataset in (None, data)
+        }
     )
 
 

@@ -41,8 +41,8 @@ from larq_rep.zoo.methods import (
     stages,
 )
 from larq_rep.zoo.papers import FRACBNN, IR_NET, RBNN, RECU, REPBNN, RESNET
-from larq_rep.zoo.records import Preprocessing, Result, Variant, choose, register, register_rep
-from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS, Published
+from larq_rep.zoo.records import Preprocessing, Published, Result, Variant, choose, register, register_rep
+from larq_rep.zoo.weights import RBNN_WEIGHTS, RECU_WEIGHTS
 
 
 class _Form(NamedTuple):

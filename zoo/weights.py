@@ -8,7 +8,6 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import tensorflow as tf
@@ -19,22 +18,11 @@ from larq_rep.zoo.checkpoint import check_reader, kinds
 from larq_rep.zoo.checkpoint.tensors import LEGACY_MAGIC, naming
 from larq_rep.zoo.families import load_state_dict
 from larq_rep.zoo.mapping import ImportReport
+from larq_rep.zoo.records import Published
 from larq_rep.zoo.wrapped import read_weights
 
 _KERAS = (".h5", ".hdf5", ".keras")
 _LARGEST_CONFIG = 10**8
-
-
-class Published(NamedTuple):
-    """Weights that their authors offer behind a link which needs a browser.
-
-    # Attributes
-        page: Where the link is.
-        sha256: Hash of the file, if it is known. Until then only its keys and shapes are compared.
-    """
-
-    page: str
-    sha256: str | None = None
 
 
 # Of networks in several families.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from larq_rep_cli import files, options, tables, terminal
+from larq_rep_cli import files, light, options, tables, terminal
 from larq_rep_cli.errors import refusing
 
 
@@ -18,6 +18,7 @@ from larq_rep_cli.errors import refusing
 @options.output_option("The .tflite file to write.")
 @options.force_option
 @options.json_option
+@light.without_tensorflow()
 def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
     """Folds constants of FILE, any .tflite file of LCE, into its convolutions.
 
@@ -27,12 +28,11 @@ def fold(file: Path, output: Path, force: bool, as_json: bool) -> None:
     files.check_suffix(output, "--output", ".tflite")
     content = files.read_file(file)
     files.check_output(output, force)
-    terminal.quiet_tensorflow()
-    from larq_rep import converters
     from larq_rep.converters.flatbuffer import InvalidFlatbufferError
+    from larq_rep.converters.folding import fold
 
     with refusing(InvalidFlatbufferError, prefix=f"{file}: "):
-        content, report = converters.fold(content)
+        content, report = fold(content)
     with files.replacing(output) as unfinished:
         unfinished.write_bytes(content)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from larq_rep_cli import files, options, tables, terminal
+from larq_rep_cli import files, light, options, tables, terminal
 from larq_rep_cli.errors import refusing
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command(epilog=options.examples("lce inspect rep.tflite", "lce inspect rep.tflite --json"))
 @click.argument("file", type=options.PATH)
 @options.json_option
+@light.without_tensorflow()
 def inspect(file: Path, as_json: bool) -> None:
     """Shows the contents of a .tflite FILE: operators, constants, binary convolutions, multiply-accumulates.
 
@@ -29,14 +30,13 @@ def inspect(file: Path, as_json: bool) -> None:
     older version may have made wrong, which only lce verify can tell.
     """
     content = files.read_file(file)
-    terminal.quiet_tensorflow()
-    from larq_rep import converters
-    from larq_rep.converters.audit import audit_flatbuffer
+    from larq_rep.converters.description import describe
     from larq_rep.converters.faults import audit_old_faults
+    from larq_rep.converters.findings import audit_flatbuffer
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
     with refusing(InvalidFlatbufferError, prefix=f"{file}: "):
-        about = converters.describe(content)
+        about = describe(content)
         findings = [*audit_flatbuffer(Flatbuffer(content), content), *audit_old_faults(content)]
     if as_json:
         terminal.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})

@@ -15,12 +15,12 @@ from larq_rep_runtime.library import DelegateError, available_implementations, d
 from larq_rep_runtime.litert import CompiledInterpreter
 from larq_rep_runtime.metadata import read_metadata
 
-_PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
+PACKAGES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow")
 
 
 def _engine() -> tuple[Any, Any]:
     """Interpreter and load_delegate of the first engine that is installed."""
-    for name in _PACKAGES:
+    for name in PACKAGES:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from larq_rep_runtime import machine
 from larq_rep_runtime.folders import accuracy, note
 from larq_rep_runtime.images import Preparation, as_input
-from larq_rep_runtime.interpreter import ENGINES, Interpreter
+from larq_rep_runtime.interpreter import ENGINES, PACKAGES, Interpreter
 from larq_rep_runtime.library import DelegateError
 from larq_rep_runtime.messages import captured_stderr
 from larq_rep_runtime.preparation import class_names, preparation
@@ -223,15 +224,42 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "implementation": interpreter.implementation,
         "num_threads": arguments.num_threads,
     }
+    before = machine.state() if arguments.json else {}
+    result |= _results(source, arguments, interpreter, names)
+    if arguments.json:
+        result["machine"] = _machine(arguments, interpreter, before)
+    return result
+
+
+def _results(
+    source: str, arguments: argparse.Namespace, interpreter: Interpreter, names: list[str] | None
+) -> dict[str, Any]:
+    """What the file says of its input."""
     if source == "random":
-        return {**result, **_measure(arguments, interpreter, random_inputs(interpreter.inputs), names)}
+        return _measure(arguments, interpreter, random_inputs(interpreter.inputs), names)
     prepare = _preparation(arguments, interpreter)
-    result["preparation"] = f"{prepare.assumed}: {prepare.text}" if prepare.assumed else prepare.text
+    said = {"preparation": f"{prepare.assumed}: {prepare.text}" if prepare.assumed else prepare.text}
     if source == "images":
-        return {**result, **accuracy(interpreter, prepare, Path(arguments.images), names, arguments.limit)}
+        return {**said, **accuracy(interpreter, prepare, Path(arguments.images), names, arguments.limit)}
     detail = interpreter.inputs[0]
     x = as_input(prepare(arguments.image)[None].repeat(detail["shape"][0], axis=0), detail)
-    return {**result, **_measure(arguments, interpreter, [x], names)}
+    return {**said, **_measure(arguments, interpreter, [x], names)}
+
+
+def _machine(arguments: argparse.Namespace, interpreter: Interpreter, before: dict[str, Any]) -> dict[str, Any]:
+    """What the latency depends on, besides the file."""
+    package = next(name.split(".")[0] for name in PACKAGES if name in sys.modules)
+    versions = {package: getattr(sys.modules[package], "__version__", None)}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        versions["larq_rep_runtime"] = metadata.version("larq-rep-runtime")
+    return {
+        **machine.describe(),
+        "runtime": package,
+        "versions": {name: version for name, version in versions.items() if version},
+        "implementation": interpreter.implementation,
+        "num_threads": arguments.num_threads,
+        **{when: state for when, state in (("before", before), ("after", machine.state())) if state},
+    }
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -35,6 +35,9 @@ def test_json_with_profile(file, capfd):
     (partition,) = printed["profile"]
     assert partition["invocations"] == 7
     assert [step["name"] for step in partition["steps"]] == ["LceQuantize", "LceBconv2d"]
+    machine = printed["machine"]
+    assert machine["implementation"] == printed["implementation"] and machine["num_threads"] == 1
+    assert machine["cores"] == os.cpu_count() and machine["versions"][machine["runtime"]]
     # 32 filters of 6x6 taps with a word each, of 32 bits or, for AVX2, of 64.
     assert partition["packed_bytes"] == 32 * 36 * (8 if printed["implementation"] == "avx2" else 4)
 
@@ -88,6 +91,31 @@ def test_failure_of_tflite_is_no_traceback(tmp_path, capfd):
     (tmp_path / "gather.tflite").write_bytes(graph.content(y))
     assert run.main([str(tmp_path / "gather.tflite")]) == 2
     assert "lce-run: TFLite does not run inputs" in capfd.readouterr().err
+
+
+def test_needs_no_tensorflow(tmp_path):
+    """Where LiteRT is installed, here one that refuses every file; also for help and wrong input."""
+    (tmp_path / "ai_edge_litert").mkdir()
+    (tmp_path / "ai_edge_litert" / "__init__.py").touch()
+    engine = "def load_delegate(*arguments): pass\ndef Interpreter(**arguments): raise ValueError('refused')\n"
+    (tmp_path / "ai_edge_litert" / "interpreter.py").write_text(engine)
+    (tmp_path / "network.tflite").touch()
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from larq_rep_runtime import run
+ends = []
+for arguments in (["--help"], ["no.tflite"], ["network.tflite", "--num_runs", "0"], ["network.tflite", "--json"]):
+    try:
+        ends.append(run.main(arguments))
+    except SystemExit as end:
+        ends.append(end.code)
+assert ends == [0, 2, 2, 2], ends
+assert "tensorflow" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("lce-run: TFLite does not run network.tflite: refused\n")
 
 
 def test_no_such_file(capfd):

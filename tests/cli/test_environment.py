@@ -16,7 +16,8 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from larq_rep_cli import errors, terminal
+from larq_rep.zoo import stored
+from larq_rep_cli import errors, files, terminal
 from larq_rep_cli import program as program_module
 from larq_rep_cli.lce import main as lce
 from larq_rep_cli.lqr import main as lqr
@@ -56,6 +57,8 @@ COMMANDS = {
     "plot": "lqr plot run -o new.png",
     "ablate": "lqr ablate --out own.h5 --rows IR-Net:?ResNet-20",
 }
+# What they need of larq_rep needs no TensorFlow.
+LIGHT = ("fold", "inspect", "zoo list", "zoo show")
 # With these files the others have nothing to do, which they say.
 SUCCEED = ("fold", "inspect", "benchmark", "zoo list", "recipes")
 
@@ -110,7 +113,7 @@ def test_a_command_is_a_file(tmp_path, monkeypatch):
 
 def test_every_command_begins_with_quiet_tensorflow(folder):
     """So no command imports TensorFlow before larq_rep, or lets it speak. All of them in one process without it."""
-    commands = [command.split() for command in COMMANDS.values()]
+    commands = [command.split() for name, command in COMMANDS.items() if name not in LIGHT]
     code = f"""
 import sys
 from larq_rep_cli import lce, lqr, terminal
@@ -128,6 +131,37 @@ for name, *args in {commands!r}:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_that_need_no_tensorflow(folder, tmp_path):
+    """All in one process, in which `import larq_rep` is then as ever."""
+    content = (folder / "grün.tflite").read_bytes()
+    (tmp_path / "grün.tflite").write_bytes(content)
+    (tmp_path / "cut.tflite").write_bytes(content[:200])
+    cases = [(COMMANDS[name], 0 if name in SUCCEED else 2) for name in LIGHT]
+    for command in ("lce inspect", "lce fold -o new.tflite --force"):
+        cases += [(f"{command} grün.tflite --json", 0), (f"{command} none.tflite", 2), (f"{command} cut.tflite", 2)]
+    cases += [("lce zoo show RepResNet20", 0), ("lce zoo show AlexNet --no-layers --json", 0)]
+    cases += [("lce zoo list *react* --json", 0), ("lce zoo list --family nothing", 2), ("lce zoo list nothing", 2)]
+    code = f"""
+import sys
+from larq_rep_cli import lce
+for command, expected in {cases!r}:
+    try:
+        lce.main(command.split()[1:])
+    except SystemExit as end:
+        assert end.code == expected, (command, end.code)
+    loaded = {{"tensorflow", "keras", "larq", "larq_rep", "larq_compute_engine", "matplotlib"}} & set(sys.modules)
+    assert not loaded, (command, loaded)
+import larq_rep
+import tensorflow as tf
+assert tf.keras.utils.get_custom_objects()["RPReLU"] is larq_rep.layers.RPReLU
+assert larq_rep.zoo.list_models() and larq_rep.converters.describe
+lce.main(["inspect", "grün.tflite"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Did you mean ResNet20" in done.stderr
 
 
 ENVIRONMENTS = {
@@ -172,7 +206,7 @@ def test_variables_for_every_command(command, environment, folder):
 
 @pytest.mark.parametrize("level, quiet", [("0", False), pytest.param("1", False, marks=pytest.mark.slow)])
 def test_the_users_level_shows_what_tensorflow_says(level, quiet, folder):
-    code, _, errors = started("inspect", folder, TF_CPP_MIN_LOG_LEVEL=level)
+    code, _, errors = started("recipes", folder, TF_CPP_MIN_LOG_LEVEL=level)
     assert code == 0 and errors != ""
 
 
@@ -206,7 +240,7 @@ def test_a_full_disk(folder):
 def test_interrupted(folder):
     # Under a pytest in the background the signal would be ignored.
     process = subprocess.Popen(
-        program("inspect"),
+        program("recipes"),
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
@@ -235,7 +269,10 @@ def ending(monkeypatch, folder):
         def fail(*args, **kwargs):
             raise error
 
+        # What each command calls first.
         monkeypatch.setattr(terminal, "quiet_tensorflow", fail)
+        monkeypatch.setattr(files, "read_file", fail)
+        monkeypatch.setattr(stored, "forms", fail)
         main = {"lce": lce, "lqr": lqr}[COMMANDS[name].split()[0]]
         monkeypatch.chdir(folder)
         return CliRunner().invoke(main, COMMANDS[name].split()[1:])

@@ -12,7 +12,7 @@ from support import images, others_slow, randomize
 
 from larq_rep import layers, zoo
 from larq_rep.converters import ConversionError, convert, describe
-from larq_rep.converters.audit import audit_flatbuffer
+from larq_rep.converters.findings import audit_flatbuffer
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.lce import interpreter
 

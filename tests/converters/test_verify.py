@@ -93,7 +93,7 @@ def test_another_output_of_the_compiled_model_is_found(converted, monkeypatch):
 
     monkeypatch.setitem(of_compiled, "compiled", compiled)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", types.SimpleNamespace(__version__="2.9"))
-    monkeypatch.setattr(larq_rep_runtime.interpreter, "_PACKAGES", ("tensorflow",))
+    monkeypatch.setattr(larq_rep_runtime.interpreter, "PACKAGES", ("tensorflow",))
     model, content = converted["resnet"]
     result = verify(model, content, images(model), runtime="compiled")
     assert result.ok and result.engines["compiled"].version == "2.9"

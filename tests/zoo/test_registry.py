@@ -17,7 +17,7 @@ from support import forget
 from larq_rep import zoo
 from larq_rep.layers import BatchNormalization
 from larq_rep.quantizers import CentredClip
-from larq_rep.zoo import catalog
+from larq_rep.zoo import catalog, stored
 
 FORMS = forms(not_family="larq_zoo")
 # More layers of what another network of the builder, or a small form beside it, has already, the same repeated, or by
@@ -149,9 +149,12 @@ LONG = ["BinaryDenseNet28", "MeliusNet22", "ReActNetA", "RepReActNetA", "RepResN
 
 @each_form(lambda name, variant: name not in DEEPER + LONG and variant is zoo.get_network(name).variants[0])
 def test_costs_are_those_of_the_table(name, variant, forgetful):
-    """`lce zoo list` prints the table."""
-    known = catalog.stored_costs().get(catalog.key(name, variant))
-    assert known == catalog.counted(zoo.get_network(name), variant), "run `make docs`"
+    """`lce zoo list` prints the table, and `lce zoo show` the layers."""
+    network = zoo.get_network(name)
+    cost = catalog.counted(network, variant)
+    assert catalog.stored_costs().get(catalog.key(name, variant)) == catalog.costs(cost), "run `make docs`"
+    if variant is network.variants[0]:
+        assert stored.layers(name) == cost, "run `make docs`"
 
 
 def test_page_is_that_of_the_records():
@@ -159,10 +162,14 @@ def test_page_is_that_of_the_records():
     assert page.read_text(encoding="utf-8") == catalog.page(catalog.stored_costs()), "run `make docs`"
 
 
-def test_no_costs_of_what_is_not_there():
-    keys = {catalog.key(*form) for form in forms()}
-    assert set(catalog.stored_costs()) == keys
-    assert len(keys) == len(forms())
+def test_stored_are_the_forms_in_their_order_and_their_records():
+    found = {key: (form["name"], form["family"], form["record"]) for key, form in stored.forms().items()}
+    expected = []
+    for name, variant in forms():
+        record = json.loads(json.dumps(catalog.record(variant)))
+        expected.append((catalog.key(name, variant), (name, zoo.get_network(name).family, record)))
+    assert list(found.items()) == expected, "run `make docs`"
+    assert list(json.loads(stored.LAYERS.read_text())) == list(dict.fromkeys(name for name, _ in FORMS))
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
@@ -172,6 +179,7 @@ def test_record(name):
     assert network.constructor.__doc__
     defaults = network.parameters
     assert all(defaults[key].default == value for key, value in network.variants[0].arguments.items())
+    assert network.forms({})[0] is network.variants[0]
     for variant in network.variants:
         assert variant.paper.title
         assert variant.source in ("code", "paper", "inferred", "larq_zoo")
