@@ -18,7 +18,6 @@ solves for those that make the offset vanish where it must. Where none does, one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,27 +112,54 @@ class Plan:
 
 def best_plan(graph: ChannelGraph) -> Plan | None:
     """The cheapest plan found; `None` if the file is already as good."""
-    operators = graph.flatbuffer.operators
-    candidates = [op.index for op in operators if graph.adds_constant(op) and graph.plain(op)]
-    everything = frozenset(candidates)
-    best = make_plan(graph, everything)
-    for index in candidates:
-        # Leaving one addition out may require several behind it, or one on a larger map.
-        plan = make_plan(graph, best.left_out - {index})
-        if plan.cost < best.cost:
-            best = plan
-    present = sum(_cost(graph, op.outputs[0]) for op in operators if graph.adds_constant(op))
-    return best if best.cost < present else None
+    whole, present = Plan(frozenset()), 0.0
+    for operators in _parts(graph):
+        added = [op for op in operators if graph.adds_constant(op)]
+        candidates = [op.index for op in added if graph.plain(op)]
+        best = make_plan(graph, frozenset(candidates), operators)
+        for index in candidates if best.cost else ():
+            # Leaving one addition out may require several behind it, or one on a larger map.
+            plan = make_plan(graph, best.left_out - {index}, operators)
+            if plan.cost < best.cost:
+                best = plan
+        whole = Plan(
+            whole.left_out | best.left_out,
+            whole.cost + best.cost,
+            whole.offsets | best.offsets,
+            whole.added | best.added,
+        )
+        present += sum(_cost(graph, op.outputs[0]) for op in added)
+    return whole if whole.cost < present else None
+
+
+def _parts(graph: ChannelGraph) -> list[list[Operator]]:
+    """The operators that read or write each set of tensors among which offsets are carried on.
+
+    An offset never leaves its set, so each part of the file has a plan of its own. Sets without an addition of a
+    constant are left out.
+    """
+    sets: dict[int, set[int]] = {}
+    for op in graph.flatbuffer.operators:
+        moves = any(channels is not None for channels in graph.maps[op.index])
+        if moves or op.index in graph.vectors or op.name in ("ADD", "SUB", "CONCATENATION"):
+            joined = {t for t in (*op.inputs, *op.outputs) if graph.flatbuffer.is_computed(t)}
+            joined = joined.union(*(sets[t] for t in joined if t in sets))
+            sets |= dict.fromkeys(joined, joined)
+    added = {op.outputs[0] for op in graph.flatbuffer.operators if graph.adds_constant(op)}
+    parts: dict[int, list[Operator]] = {id(sets[tensor]): [] for tensor in added}
+    for op in graph.flatbuffer.operators:
+        for part in {id(sets[t]) for t in (*op.inputs, *op.outputs) if t in sets} & parts.keys():
+            parts[part].append(op)
+    return list(parts.values())
 
 
 def _cost(graph: ChannelGraph, tensor: int) -> float:
     return graph.elements(tensor) + _OPERATOR_COST
 
 
-def make_plan(graph: ChannelGraph, left_out: Iterable[int]) -> Plan:
-    """The plan that leaves out the given additions of constants."""
-    left_out = frozenset(left_out)
-    offsets, demands, unknowns = _propagate(graph, left_out)
+def make_plan(graph: ChannelGraph, left_out: frozenset[int], operators: list[Operator]) -> Plan:
+    """The plan for some operators that leaves out the given additions of constants."""
+    offsets, demands, unknowns = _propagate(graph, left_out, operators)
     values = _solve(demands, unknowns)
     plan = Plan(left_out)
     for tensor, offset in offsets.items():
@@ -141,7 +167,7 @@ def make_plan(graph: ChannelGraph, left_out: Iterable[int]) -> Plan:
         if value.any():
             plan.offsets[tensor] = value
     inserted = set()
-    roots = {op.outputs[0]: data_of(graph, op) for op in graph.flatbuffer.operators if op.index in left_out}
+    roots = {op.outputs[0]: data_of(graph, op) for op in operators if op.index in left_out}
     for demand in demands:
         value = _evaluate(demand.offset, values)
         if not demand.met and value.any():
@@ -151,7 +177,7 @@ def make_plan(graph: ChannelGraph, left_out: Iterable[int]) -> Plan:
                 root = roots[root]
             inserted.add((root, value.astype(np.float32).tobytes()))
     plan.cost = sum(_cost(graph, root) for root, _ in inserted)
-    for op in graph.flatbuffer.operators:
+    for op in operators:
         if graph.adds_constant(op) and op.index not in left_out:
             needless = graph.plain(op) and not new_constant(graph, plan, op).any()
             plan.cost += 0 if needless else _cost(graph, op.outputs[0])
@@ -172,7 +198,9 @@ def new_constant(graph: ChannelGraph, plan: Plan, op: Operator) -> np.ndarray:
     return result.astype(np.float32)
 
 
-def _propagate(graph: ChannelGraph, left_out: frozenset[int]) -> tuple[dict[int, _Offset], list[_Demand], int]:
+def _propagate(
+    graph: ChannelGraph, left_out: frozenset[int], operators: list[Operator]
+) -> tuple[dict[int, _Offset], list[_Demand], int]:
     """The offset of each tensor, where it must vanish, and the number of unknowns."""
     offsets: dict[int, _Offset] = {}
     demands: list[_Demand] = []
@@ -184,7 +212,7 @@ def _propagate(graph: ChannelGraph, left_out: frozenset[int]) -> tuple[dict[int,
     def require(op: Operator) -> None:
         demands.extend(_Demand(op, i, offsets[t]) for i, t in enumerate(op.inputs) if t in offsets)
 
-    for op in graph.flatbuffer.operators:
+    for op in operators:
         output, vector, plain = op.outputs[0], graph.vectors.get(op.index), graph.plain(op)
         channels = [c for c in graph.maps[op.index] if c is not None]
         takes_any = graph.adds_constant(op) and op.index not in left_out
