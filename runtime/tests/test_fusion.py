@@ -402,7 +402,7 @@ def test_a_tile_behind_a_concatenation():
 
 
 def dense_block(rng, size, channels, growths, start):
-    """Each layer reads all channels before it, with its own thresholds; the block begins with a convolution or a pool."""
+    """Each layer reads all channels before it, with its own thresholds; behind a convolution or a pool."""
     graph = graphs.Graph()
     x = graph.input((1, size, size, channels))
     x = graph.pool("MAX_POOL_2D", x) if start == "pool" else graph.bconv(graph.quantize(x), rng, channels, channels)
