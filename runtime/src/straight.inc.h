@@ -26,16 +26,13 @@
 #define LOAD_ADD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
 #define MEAN_OF_4(DO) \
   DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_ADD_LOADED) DO(3, OP_ADD_LOADED) DO(4, OP_MEAN) DO(5, OP_STORE)
-#define STRAIGHT_PROGRAMS(DO)                                                                                 \
-  DO(ACC_STORE)                                                                                               \
-  DO(ACC_STORE_SIGNS)                                                                                         \
-  DO(ACC_PRELU_STORE)                                                                                         \
-  DO(ACC_ADD_STORE)                                                                                           \
-  DO(ACC_ADD_STORE_SIGNS)                                                                                     \
-  DO(CLAMPED_ADD_STORE_SIGNS)                                                                                 \
-  DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) DO(REACT_FALL) DO(REACT_FALL_SIGNS) DO(REP_PRELU) DO(REP_PRELU_SIGNS) \
-      DO(REP_FALL) DO(REP_FALL_SIGNS) DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS) DO(LOAD_SHIFT_STORE)                \
-          DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
+/* clang-format off */
+#define STRAIGHT_PROGRAMS(DO)                                                                            \
+  DO(ACC_STORE) DO(ACC_STORE_SIGNS) DO(ACC_PRELU_STORE) DO(ACC_ADD_STORE) DO(ACC_ADD_STORE_SIGNS)        \
+  DO(CLAMPED_ADD_STORE_SIGNS) DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) DO(REACT_FALL) DO(REACT_FALL_SIGNS)  \
+  DO(REP_PRELU) DO(REP_PRELU_SIGNS) DO(REP_FALL) DO(REP_FALL_SIGNS) DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS)  \
+  DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
+/* clang-format on */
 
 /* Where an instruction finds its data of the first pixel, and its constants. */
 struct place {
@@ -44,6 +41,10 @@ struct place {
   const float *const *border; /* of the first pixel */
   ptrdiff_t from;             /* the first channel, in `border` */
 };
+
+ALWAYS_INLINE bool has_constant(const enum opcode code) {
+  return code != OP_LOAD && code != OP_ADD_LOADED && code != OP_MEAN && code != OP_STORE;
+}
 
 /* For some channels of a unit, and pixels from `pixel` on. */
 ALWAYS_INLINE struct place find_place(const enum opcode code, const struct instruction *op, int pixel, int unit,
@@ -56,8 +57,8 @@ ALWAYS_INLINE struct place find_place(const enum opcode code, const struct instr
   const ptrdiff_t from = moves ? table[unit & mask] + (channel & ~mask) + (channel_of_unit & mask) : channel;
   char *data = (char *)((uintptr_t)op->data + (uintptr_t)(pixel * op->stride));
   return (struct place){.data = data + (code == OP_STORE_SIGNS ? channel / 8 : from * 4),
-                        .constant = op->constant + (is_result(code) ? from : channel),
-                        .scale = op->scale + from,
+                        .constant = has_constant(code) ? op->constant + (is_result(code) ? from : channel) : NULL,
+                        .scale = is_result(code) ? op->scale + from : NULL,
                         .border = op->border ? op->border + pixel : NULL,
                         .from = from};
 }
@@ -70,8 +71,7 @@ struct constants {
 ALWAYS_INLINE struct constants load_constants(const enum opcode code, const struct place *at, const int j) {
   struct constants c = {vset1(0.0f), vset1(0.0f)};
   if (is_result(code)) c.scale = vload(at->scale + j * FLOATS);
-  if (code != OP_LOAD && code != OP_ADD_LOADED && code != OP_MEAN && code != OP_STORE)
-    c.constant = vload(at->constant + j * FLOATS);
+  if (has_constant(code)) c.constant = vload(at->constant + j * FLOATS);
   return c;
 }
 
