@@ -82,7 +82,7 @@ typedef void (*run_function)(const struct instruction *program, int count, int c
 /* A program in straight-line code. */
 struct straight {
   int count; /* 0: the end of the list */
-  uint8_t codes[8];
+  uint8_t codes[12];
   run_function run;
 };
 

@@ -26,12 +26,16 @@
 #define LOAD_ADD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
 #define MEAN_OF_4(DO) \
   DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_ADD_LOADED) DO(3, OP_ADD_LOADED) DO(4, OP_MEAN) DO(5, OP_STORE)
+#define MAX_OF_9(DO)                                                                                     \
+  DO(0, OP_LOAD)                                                                                         \
+  DO(1, OP_AT_LEAST) DO(2, OP_MAX_LOADED) DO(3, OP_MAX_LOADED) DO(4, OP_MAX_LOADED) DO(5, OP_MAX_LOADED) \
+      DO(6, OP_MAX_LOADED) DO(7, OP_MAX_LOADED) DO(8, OP_MAX_LOADED) DO(9, OP_MAX_LOADED) DO(10, OP_STORE)
 /* clang-format off */
 #define STRAIGHT_PROGRAMS(DO)                                                                            \
   DO(ACC_STORE) DO(ACC_STORE_SIGNS) DO(ACC_PRELU_STORE) DO(ACC_ADD_STORE) DO(ACC_ADD_STORE_SIGNS)        \
   DO(CLAMPED_ADD_STORE_SIGNS) DO(REACT_PRELU) DO(REACT_PRELU_SIGNS) DO(REACT_FALL) DO(REACT_FALL_SIGNS)  \
   DO(REP_PRELU) DO(REP_PRELU_SIGNS) DO(REP_FALL) DO(REP_FALL_SIGNS) DO(LOAD_SIGNS) DO(LOAD_STORE_SIGNS)  \
-  DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4)
+  DO(LOAD_SHIFT_STORE) DO(LOAD_ADD_STORE_SIGNS) DO(MEAN_OF_4) DO(MAX_OF_9)
 /* clang-format on */
 
 /* Where an instruction finds its data of the first pixel, and its constants. */
@@ -42,14 +46,18 @@ struct place {
   ptrdiff_t from;             /* the first channel, in `border` */
 };
 
+ALWAYS_INLINE bool loads(const enum opcode code) {
+  return code == OP_LOAD || code == OP_ADD_LOADED || code == OP_MAX_LOADED;
+}
+
 ALWAYS_INLINE bool has_constant(const enum opcode code) {
-  return code != OP_LOAD && code != OP_ADD_LOADED && code != OP_MEAN && code != OP_STORE;
+  return !loads(code) && code != OP_MEAN && code != OP_AT_LEAST && code != OP_STORE;
 }
 
 /* For some channels of a unit, and pixels from `pixel` on. */
 ALWAYS_INLINE struct place find_place(const enum opcode code, const struct instruction *op, int pixel, int unit,
                                       const int channel_of_unit) {
-  const bool moves = is_result(code) || code == OP_LOAD || code == OP_ADD_LOADED;
+  const bool moves = is_result(code) || loads(code);
   const ptrdiff_t channel = (ptrdiff_t)unit * UNIT + channel_of_unit;
   /* Without a branch. */
   const int32_t none = 0, *table = moves && op->source_channels ? op->source_channels : &none;
@@ -86,6 +94,7 @@ ALWAYS_INLINE vfloat run_vector(const enum opcode code, const struct instruction
       return border ? vadd(v, vload(border + j * FLOATS)) : v;
     case OP_LOAD:
     case OP_ADD_LOADED:
+    case OP_MAX_LOADED:
       return compute(code, op, v, vload(floats));
     case OP_STORE:
       vstore(floats, v);
@@ -118,16 +127,16 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
   UNROLL for (int j = 0; j < VECTORS_AT_ONCE; j++) c##i[j] = load_constants(code, &at##i, j);
 #define RUN_OP(i, code) \
   v = run_vector(code, &op##i, v, at##i.data, j, &c##i[j], border ? *at##i.border + at##i.from : NULL, &word);
-#define NEXT_OP(i, code)                                              \
-  if (code == OP_STORE_SIGNS) {                                       \
-    const uint32_t bits = vbits(word);                                \
-    memcpy(at##i.data, &bits, VECTORS_AT_ONCE * FLOATS / 8);          \
-  }                                                                   \
-  if (code == OP_LOAD || code == OP_ADD_LOADED || code == OP_STORE) { \
-    __builtin_prefetch(at##i.data + 128, code == OP_STORE);           \
-    __builtin_prefetch(at##i.data + 192, code == OP_STORE);           \
-  }                                                                   \
-  at##i.data += op##i.stride;                                         \
+#define NEXT_OP(i, code)                                     \
+  if (code == OP_STORE_SIGNS) {                              \
+    const uint32_t bits = vbits(word);                       \
+    memcpy(at##i.data, &bits, VECTORS_AT_ONCE * FLOATS / 8); \
+  }                                                          \
+  if (loads(code) || code == OP_STORE) {                     \
+    __builtin_prefetch(at##i.data + 128, code == OP_STORE);  \
+    __builtin_prefetch(at##i.data + 192, code == OP_STORE);  \
+  }                                                          \
+  at##i.data += op##i.stride;                                \
   if (border && is_result(code)) at##i.border++;
 #define DEFINE_PIXELS(NAME)                                                                               \
   ALWAYS_INLINE void NAME##_pixels(const struct instruction *program, int channels, int pixel, int count, \

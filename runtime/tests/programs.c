@@ -11,7 +11,7 @@
 #include "../src/denormals.h"
 #include "../src/simplify.h"
 
-enum { MOST_PIXELS = 13, MOST_CHANNELS = 200, ROOM = 320 /* of a pixel */, OPS = 8 };
+enum { MOST_PIXELS = 13, MOST_CHANNELS = 200, ROOM = 320 /* of a pixel */, OPS = 12 };
 
 static uint64_t state;
 
@@ -67,7 +67,8 @@ static void compare(const char *what, const char *kernels, int index) {
 
 /* Gives an instruction constants and data. */
 static struct instruction operand(enum opcode code, int i, int channels, const float *const *border) {
-  const bool memory = code == OP_LOAD || code == OP_ADD_LOADED || code == OP_STORE || is_result(code);
+  const bool memory =
+      code == OP_LOAD || code == OP_ADD_LOADED || code == OP_MAX_LOADED || code == OP_STORE || is_result(code);
   struct instruction op = {
       .code = code, .low = 0.25f, .high = 300, .constant = constants[i][0], .scale = constants[i][1]};
   for (int c = 0; c < ROOM; c++) {
@@ -77,7 +78,7 @@ static struct instruction operand(enum opcode code, int i, int channels, const f
   if (memory) op.stride = 4 * (below(2) ? ROOM : (channels + UNIT - 1) / UNIT * UNIT);
   if (code == OP_STORE_SIGNS) op.stride = ROOM / 8;
   if (is_result(code)) op.border = border;
-  if (memory && code != OP_STORE && below(2)) {
+  if (memory && code != OP_STORE && code != OP_MAX_LOADED && below(2)) {
     for (int u = 0; u < ROOM / UNIT; u++) tables[i][u] = below(channels);
     op.stride = 4 * ROOM; /* a unit from any channel on lies inside */
     op.source_channels = tables[i];
