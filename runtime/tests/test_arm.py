@@ -1,4 +1,4 @@
-"""64-bit ARM by qemu-user: single blocks, and a whole network in an ARM Python with tflite-runtime."""
+"""64-bit ARM by qemu-user: single blocks, a whole network in an ARM Python with tflite-runtime, and CompiledModel."""
 
 import shutil
 import subprocess
@@ -62,3 +62,26 @@ def test_network_end_to_end(tmp_path):
     np.testing.assert_array_equal(neon, portable)
     # Real-valued convolutions round differently there.
     np.testing.assert_allclose(neon, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_compiled_model(tmp_path):
+    """The example on LiteRT 2.1.6. Under qemu 7.2 the newer ones crash, also without the delegate."""
+    make("aarch64")
+    root = RUNTIME / "build" / "arm"
+    subprocess.run([RUNTIME / "tests" / "arm.sh", root], check=True)
+    delegate, litert = RUNTIME / "build" / "aarch64", root / "litert" / "ai_edge_litert"
+    program = tmp_path / "compiled_model"
+    libraries = [f"-L{delegate}", f"-L{litert}", "-l:liblarq_rep_delegate.so", "-l:libLiteRt.so", "-ldl"]
+    source = RUNTIME / "examples" / "compiled_model.c"
+    allow = "-Wl,--unresolved-symbols=ignore-in-shared-libs"  # The cross compiler may come without libstdc++.
+    subprocess.run(["aarch64-linux-gnu-gcc", "-std=c11", "-o", program, source, *libraries, allow], check=True)
+
+    rng, graph, shape = np.random.default_rng(0), graphs.Graph(), (1, 16, 16, 64)
+    taken = graph.input(shape)
+    content = graph.content(graph.elementwise("ADD", graph.bconv(graph.quantize(taken), rng, 64, 64), taken))
+    (tmp_path / "network.tflite").write_bytes(content)
+    x = rng.normal(size=shape).astype(np.float32)
+    command = ["qemu-aarch64-static", "-L", root, "-E", f"LD_LIBRARY_PATH={delegate}:{litert}", program]
+    done = subprocess.run([*command, tmp_path / "network.tflite"], input=x.tobytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == graphs.run(content, x)[0].tobytes()
