@@ -127,7 +127,7 @@ ALWAYS_INLINE ptrdiff_t source_channel(const struct instruction *op, int unit) {
 /* Runs the program for `units` units of `pixels` neighbouring pixels; all of v stays in registers. */
 ALWAYS_INLINE void run_units(const struct instruction *program, int count, int pixel, int unit, const int pixels,
                              const int units, int rest) {
-  vfloat v[8 * VECTORS]; /* more than any call uses */
+  vfloat v[4 * VECTORS]; /* more than any call uses */
   vfloat w[VECTORS];
   const int blocks = pixels * units;
   const int vectors = blocks * VECTORS;
@@ -266,8 +266,6 @@ ALWAYS_INLINE void run_pixels(const struct instruction *program, int count, int 
 /* Many pixels at once rather than many units: their constants are loaded once. */
 static void run(const struct instruction *program, int count, int channels, int pixels) {
   int pixel = 0;
-  if (BLOCKS_AT_ONCE >= 8 && channels < 2 * UNIT)
-    for (; pixel + 8 <= pixels; pixel += 8) run_pixels(program, count, channels, pixel, 8);
   if (BLOCKS_AT_ONCE >= 4)
     for (; pixel + 4 <= pixels; pixel += 4) run_pixels(program, count, channels, pixel, 4);
   if (BLOCKS_AT_ONCE >= 2)

@@ -3,7 +3,7 @@
 #include <immintrin.h>
 
 #define FLOATS 16
-#define BLOCKS_AT_ONCE 8
+#define BLOCKS_AT_ONCE 4
 #define VECTORS_AT_ONCE 2
 typedef __m512 vfloat;
 #define vload(p) _mm512_loadu_ps(p)
