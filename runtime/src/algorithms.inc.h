@@ -40,6 +40,12 @@ ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
 }
 
 /* Rare, and therefore not inlined everywhere. */
+static __attribute__((noinline)) void from_signs(float *v, const char *signs) {
+  uint32_t word;
+  memcpy(&word, signs, 4);
+  for (int c = 0; c < UNIT; c++) v[c] = 1.0f - 2.0f * (float)(word >> c & 1);
+}
+
 static __attribute__((noinline)) void from_bools(float *v, const char *bools, int rest) {
   for (int c = 0; c < rest; c++) v[c] = bools[c] ? 1.0f : -1.0f;
 }
@@ -135,12 +141,32 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
           }
         }
         break;
+      case OP_ADD_ACCUMULATED:
+        UNROLL for (int k = 0; k < units * VECTORS; k++) {
+          const ptrdiff_t from = channel + k * FLOATS;
+          const vfloat scale = vload(op->scale + from), shift = vload(op->constant + from);
+          UNROLL for (int p = 0; p < pixels; p++) {
+            const float *border = op->border ? op->border[pixel + p] : NULL;
+            vfloat y = vconvert((const int32_t *)(const void *)(data + p * op->stride) + from);
+            y = vadd(vmul(vadd(y, y), scale), shift);
+            if (border) y = vadd(y, vload(border + from));
+            v[p * units * VECTORS + k] = vadd(v[p * units * VECTORS + k], y);
+          }
+        }
+        break;
       case OP_LOAD:
         LOADED(load_unit(w, DATA, rest), v[i] = w[j]);
       case OP_LOAD_REPEATED:
         LOADED(load_unit(w, REPEATED_DATA, UNIT), v[i] = w[j]);
       case OP_LOAD_INT8:
         LOADED(load_int8_unit(w, BYTES, op, rest), v[i] = w[j]);
+      case OP_LOAD_SIGNS:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          float converted[UNIT];
+          from_signs(converted, data + b / units * op->stride + (unit + b % units) * 4);
+          UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
+        }
+        break;
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
           float converted[UNIT] = {0};
@@ -162,6 +188,10 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         EACH(vmin(vset1(op->high), vmax(vset1(op->low), v[i]))); /* NaN stays: both give their second operand */
       case OP_AT_LEAST:
         EACH(vmax(v[i], vset1(op->low)));
+      case OP_NEGATE:
+        EACH(vsub(vset1(-0.0f), v[i]));
+      case OP_IS_POSITIVE: /* the smallest number that is not subnormal becomes 2 */
+        EACH(vsub(vmin(vmul(vmax(v[i], vset1(0.0f)), vset1(0x1p127f)), vset1(2.0f)), vset1(1.0f)));
       case OP_MEAN:
         EACH(vadd(vmul(v[i], vset1(op->low)), vset1(0.0f)));
       case OP_ADD_LOADED:
@@ -176,6 +206,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(load_unit(w, DATA, rest), v[i] = vsub(w[j], v[i]));
       case OP_MULTIPLY_LOADED:
         LOADED(load_unit(w, DATA, rest), v[i] = vmul(v[i], w[j]));
+      case OP_MIN_LOADED:
+        LOADED(load_unit(w, DATA, rest), v[i] = vmin(v[i], w[j]));
       case OP_MAX_LOADED:
         LOADED(load_unit(w, DATA, rest), v[i] = vmax(w[j], v[i]));
       case OP_STORE:

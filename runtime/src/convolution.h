@@ -6,6 +6,9 @@
 #include "windows.h"
 
 struct convolution {
+  struct convolution *next;      /* of those that the step sums */
+  int source;                    /* buffer */
+  size_t scratch;                /* bytes of a thread's scratch before its sums */
   const struct kernels *kernels; /* of its sums */
   struct window window;
   struct values filter;
@@ -34,7 +37,7 @@ struct convolution {
 
 /* Everything that does not depend on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
-void free_convolution(struct convolution *convolution);
+void free_convolution(struct convolution *convolution); /* and the next ones */
 /* Bytes of its weights and of everything else in it. */
 size_t packed_bytes(const struct convolution *convolution);
 size_t constant_bytes(const struct convolution *convolution);

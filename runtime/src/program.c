@@ -16,7 +16,7 @@ void start_program(struct job *job) {
                                .source_channels = from->source_channels};
     if (from->buffer < 0) continue;
     const struct buffer *b = &job->partition->plan->buffers[from->buffer];
-    if (from->code == OP_STORE_SIGNS) {
+    if (is_packed(from->code)) {
       to->data = (char *)image_of(b).data + from->offset / UNIT * 4;
       to->stride = (ptrdiff_t)b->pixel_words * 4;
       job->by_row = job->by_row || b->top || b->left || b->bottom || b->right;
@@ -36,62 +36,71 @@ static void copy_padded(const struct buffer *source, const struct image *to) {
              bytes);
 }
 
-void start_convolution(struct job *job, const struct task *task) {
-  const struct convolution *conv = job->step->convolution;
-  const struct buffer *source = &job->partition->plan->buffers[job->step->source];
-  job->grain = conv->tile_pixels;
-  job->program[0] = (struct instruction){.code = conv->clamped ? OP_CLAMPED : OP_ACCUMULATED,
-                                         .low = conv->clamp_low,
-                                         .high = conv->clamp_high,
-                                         .constant = conv->shift,
-                                         .scale = conv->scale,
-                                         .source_channels = job->step->copies};
-  struct buffer image = *source;
-  if (conv->padded) {
-    image.data = (char *)conv->padded;
-    image.top = conv->rows.before;
-    image.left = conv->columns.before;
-    image.bottom = conv->rows.behind;
-    image.right = conv->columns.behind;
-  }
-  job->input = image_of(&image);
-  if (conv->padded && task->rows.first == 0) copy_padded(source, &job->input);
-  job->input.data += conv->rows.start * job->input.row + (ptrdiff_t)conv->columns.start * source->pixel_words;
+static bool is_sum(enum opcode code) {
+  return code == OP_ACCUMULATED || code == OP_CLAMPED || code == OP_ADD_ACCUMULATED;
 }
 
-void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
-                 const float *const *border) {
+void start_convolutions(struct job *job, const struct task *task) {
+  const struct convolution *conv = job->step->convolution;
+  job->grain = conv->tile_pixels;
+  int number = 0;
+  for (struct instruction *op = job->program; conv; op++) {
+    if (!is_sum(op->code)) continue;
+    if (conv->clamped) op->code = OP_CLAMPED;
+    op->low = conv->clamp_low;
+    op->high = conv->clamp_high;
+    op->constant = conv->shift;
+    op->scale = conv->scale;
+    op->source_channels = job->step->copies;
+    op->data = job->partition->scratch + conv->scratch;
+    op->stride = (ptrdiff_t)(conv->acc_stride * sizeof(int32_t));
+    const struct buffer *source = &job->partition->plan->buffers[conv->source];
+    struct buffer image = *source;
+    if (conv->padded) {
+      image.data = (char *)conv->padded;
+      image.top = conv->rows.before;
+      image.left = conv->columns.before;
+      image.bottom = conv->rows.behind;
+      image.right = conv->columns.behind;
+    }
+    struct image *input = &job->inputs[number++];
+    *input = image_of(&image);
+    if (conv->padded && task->rows.first == 0) copy_padded(source, input);
+    input->data += conv->rows.start * input->row + (ptrdiff_t)conv->columns.start * source->pixel_words;
+    conv = conv->next;
+  }
+}
+
+void run_program(const struct job *job, int pixel, int count, const struct tile *tile) {
   const struct step *step = job->step;
   const struct plan *plan = job->partition->plan;
   const struct kernels *kernels = job->partition->options->kernels;
   struct instruction program[MAX_INSTRUCTIONS];
-  while (count > 0) {
+  for (int done = 0; done < count;) {
     const int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
-    const int run = job->by_row && job->w - x < count ? job->w - x : count;
+    const int run = job->by_row && job->w - x < count - done ? job->w - x : count - done;
     memcpy(program, job->program, (size_t)step->count * sizeof *program);
-    for (int i = 0; i < step->count; i++) {
+    for (int i = 0, number = 0; i < step->count; i++) {
       struct instruction *op = &program[i];
+      if (is_sum(op->code)) {
+        op->data += tile->scratch + done * op->stride;
+        op->border = tile->bordered[number] ? tile->borders[number] + done : NULL;
+        number++;
+      }
       if (step->program[i].buffer < 0) continue;
       const struct buffer *b = &plan->buffers[step->program[i].buffer];
-      if (op->code == OP_STORE_SIGNS && job->by_row) {
+      if (is_packed(op->code) && job->by_row) {
         const struct image image = image_of(b);
         op->data += (n * image.plane + y * image.row) * 4 + x * op->stride;
-      } else if (op->code != OP_STORE_SIGNS && b->ring < b->n * b->h) {
+      } else if (!is_packed(op->code) && b->ring < b->n * b->h) {
         op->data += (ptrdiff_t)((n * job->h + y) % b->ring * job->w + x) * op->stride;
       } else {
         op->data += pixel * op->stride;
       }
     }
-    if (scratch) {
-      program[0].data = (char *)(uintptr_t)scratch;
-      program[0].stride = scratch_stride;
-      program[0].border = border;
-      scratch += run * scratch_stride;
-      if (border) border += run;
-    }
     kernels->run(program, step->count, step->channels, run);
     pixel += run;
-    count -= run;
+    done += run;
   }
 }
 
@@ -116,49 +125,54 @@ static void accumulate(const struct convolution *conv, const uint32_t *const *pi
     for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
 }
 
-void run_convolution(const struct job *job, int thread, struct range tiles) {
-  const struct step *step = job->step;
-  const struct convolution *conv = step->convolution;
-  const struct buffer *source = &job->partition->plan->buffers[step->source];
+/* The sums of one convolution for a tile's pixels, and what they miss at the image's border. */
+static void sum_tile(const struct job *job, const struct convolution *conv, int number, int pixel, int count,
+                     struct tile *tile) {
+  const struct image *input = &job->inputs[number];
   /* If there is only one window, the stride may be out of range. */
-  const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * job->input.row : 0;
-  const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
+  const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * input->row : 0;
+  const ptrdiff_t words = job->partition->plan->buffers[conv->source].pixel_words;
+  const ptrdiff_t stride_x = job->w > 1 ? conv->window.stride_width * words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
-  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * (size_t)job->partition->scratch_bytes);
-  int pixel = job->pixels.first + tiles.first * job->grain;
+  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + tile->scratch + conv->scratch);
+  const uint32_t *pointers[MAX_TILE];
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
-  for (int t = tiles.first; t < tiles.end; t++) {
-    const uint32_t *pointers[MAX_TILE];
-    const float *borders[MAX_TILE];
-    const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
-    bool border = false;
-    for (int p = 0; p < job->grain; p++) {
-      if (p >= count) { /* the rest of an incomplete tile repeats its last pixel; the result is ignored */
-        pointers[p] = pointers[p - 1];
-        continue;
-      }
-      pointers[p] = job->input.data + n * job->input.plane + y * stride_y + x * stride_x;
-      borders[p] = NULL;
-      if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
-        borders[p] =
-            conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
-        border = true;
-      }
-      if (++x == job->w) {
-        x = 0;
-        if (++y == job->h) {
-          y = 0;
-          n++;
-        }
+  tile->bordered[number] = false;
+  for (int p = 0; p < job->grain; p++) {
+    if (p >= count) { /* the rest of an incomplete tile repeats its last pixel; the result is ignored */
+      pointers[p] = pointers[p - 1];
+      continue;
+    }
+    pointers[p] = input->data + n * input->plane + y * stride_y + x * stride_x;
+    tile->borders[number][p] = NULL;
+    if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
+      tile->borders[number][p] =
+          conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
+      tile->bordered[number] = true;
+    }
+    if (++x == job->w) {
+      x = 0;
+      if (++y == job->h) {
+        y = 0;
+        n++;
       }
     }
-    accumulate(conv, pointers, acc, count);
-    for (int p = 0; p < count; p++)
-      for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
-        memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
-               (size_t)conv->channels_out * sizeof *acc);
-    run_program(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
-                border ? borders : NULL);
-    pixel += count;
+  }
+  accumulate(conv, pointers, acc, count);
+  for (int p = 0; p < count; p++)
+    for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
+      memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
+             (size_t)conv->channels_out * sizeof *acc);
+}
+
+void run_convolution(const struct job *job, int thread, struct range tiles) {
+  struct tile tile = {.scratch = (ptrdiff_t)thread * (ptrdiff_t)job->partition->scratch_bytes};
+  for (int t = tiles.first; t < tiles.end; t++) {
+    const int pixel = job->pixels.first + t * job->grain;
+    const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
+    int number = 0;
+    for (const struct convolution *conv = job->step->convolution; conv; conv = conv->next)
+      sum_tile(job, conv, number++, pixel, count, &tile);
+    run_program(job, pixel, count, &tile);
   }
 }
