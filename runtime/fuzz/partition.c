@@ -136,14 +136,18 @@ static void make_node(struct input *in, struct host *host, int index) {
                                  kTfLiteBuiltinReluN1To1,
                                  kTfLiteBuiltinFill,
                                  kTfLiteBuiltinQuantize,
-                                 kTfLiteBuiltinDequantize};
+                                 kTfLiteBuiltinDequantize,
+                                 kTfLiteBuiltinMaximum,
+                                 kTfLiteBuiltinMinimum,
+                                 kTfLiteBuiltinLess,
+                                 kTfLiteBuiltinNeg};
   static const char *const customs[] = {"LceQuantize",   "LceBconv2d",    "LceQuantize", "LceBconv2d",
                                         "LceDequantize", "LceBMaxPool2d", "Other"};
   TfLiteNode *node = &host->nodes[index];
   const bool custom = next(in) % 2;
   const char *name = custom ? customs[next(in) % 7] : NULL;
   host->registrations[index] =
-      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 16), .custom_name = name};
+      (TfLiteRegistration){.builtin_code = custom ? kTfLiteBuiltinCustom : pick(in, builtins, 20), .custom_name = name};
   const int inputs = custom && strcmp(name, "LceBconv2d") == 0 ? 5 : next(in) % 5;
   node->inputs = int_array(inputs, NULL);
   for (int i = 0; i < inputs; i++) node->inputs->data[i] = next(in) % (TENSORS + 1) - 1;

@@ -44,6 +44,12 @@ ALWAYS_INLINE void store_unit(const vfloat *v, char *data, int rest) {
 }
 
 /* Rare, and therefore not inlined everywhere. */
+static __attribute__((noinline)) void from_signs(float *v, const char *signs) {
+  uint32_t word;
+  memcpy(&word, signs, 4);
+  for (int c = 0; c < UNIT; c++) v[c] = 1.0f - 2.0f * (float)(word >> c & 1);
+}
+
 static __attribute__((noinline)) void from_bools(float *v, const char *bools, int rest) {
   for (int c = 0; c < rest; c++) v[c] = bools[c] ? 1.0f : -1.0f;
 }
@@ -98,12 +104,18 @@ ALWAYS_INLINE vfloat compute(const enum opcode code, const struct instruction *o
       return vprelu(v, w);
     case OP_FALL:
       return vfall(v, w);
+    case OP_MIN_LOADED:
+      return vmin(v, w);
     case OP_MAX_LOADED:
       return vmax(w, v);
     case OP_CLIP:
       return vmin(vset1(op->high), vmax(vset1(op->low), v)); /* NaN stays: both give their second operand */
     case OP_AT_LEAST:
       return vmax(v, vset1(op->low));
+    case OP_NEGATE:
+      return vsub(vset1(-0.0f), v);
+    case OP_IS_POSITIVE: /* the smallest number that is not subnormal becomes 2 */
+      return vsub(vmin(vmul(vmax(v, vset1(0.0f)), vset1(0x1p127f)), vset1(2.0f)), vset1(1.0f));
     case OP_MEAN:
       return vadd(vmul(v, vset1(op->low)), vset1(0.0f));
     default: /* loads */
@@ -190,6 +202,26 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(OP_LOAD, load_unit(w, DATA, rest));
         LOADED(OP_LOAD_REPEATED, load_unit(w, REPEATED_DATA, UNIT));
         LOADED(OP_LOAD_INT8, load_int8_unit(w, BYTES, op, rest));
+      case OP_ADD_ACCUMULATED:
+        UNROLL for (int k = 0; k < units * VECTORS; k++) {
+          const ptrdiff_t from = channel + k * FLOATS;
+          const vfloat scale = vload(op->scale + from), shift = vload(op->constant + from);
+          UNROLL for (int p = 0; p < pixels; p++) {
+            const int32_t *sums = (const int32_t *)(const void *)(data + p * op->stride) + from;
+            const float *border = op->border ? op->border[pixel + p] : NULL;
+            vfloat y = result(op->low < op->high ? OP_CLAMPED : OP_ACCUMULATED, op, sums, scale, shift);
+            if (border) y = vadd(y, vload(border + from));
+            v[p * units * VECTORS + k] = vadd(v[p * units * VECTORS + k], y);
+          }
+        }
+        break;
+      case OP_LOAD_SIGNS:
+        UNROLL for (int b = 0; b < blocks; b++) {
+          float converted[UNIT];
+          from_signs(converted, data + b / units * op->stride + (unit + b % units) * 4);
+          UNROLL for (int j = 0; j < VECTORS; j++) v[b * VECTORS + j] = vload(converted + j * FLOATS);
+        }
+        break;
       case OP_LOAD_BOOL:
         UNROLL for (int b = 0; b < blocks; b++) {
           float converted[UNIT] = {0};
@@ -205,6 +237,8 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         CONSTANT(OP_FALL);
         EACH(OP_CLIP);
         EACH(OP_AT_LEAST);
+        EACH(OP_NEGATE);
+        EACH(OP_IS_POSITIVE);
         EACH(OP_MEAN);
         LOADED(OP_ADD_LOADED, load_unit(w, DATA, rest));
         LOADED(OP_ADD_LOADED_REPEATED, load_unit(w, REPEATED_DATA, UNIT));
@@ -212,6 +246,7 @@ ALWAYS_INLINE void run_units(const struct instruction *program, int count, int p
         LOADED(OP_SUBTRACT_LOADED, load_unit(w, DATA, rest));
         LOADED(OP_SUBTRACT_FROM_LOADED, load_unit(w, DATA, rest));
         LOADED(OP_MULTIPLY_LOADED, load_unit(w, DATA, rest));
+        LOADED(OP_MIN_LOADED, load_unit(w, DATA, rest));
         LOADED(OP_MAX_LOADED, load_unit(w, DATA, rest));
       case OP_STORE:
         UNROLL for (int b = 0; b < blocks; b++) store_unit(v + b * VECTORS, DATA, rest);

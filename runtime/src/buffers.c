@@ -31,17 +31,16 @@ static int larger(int a, int b) { return a > b ? a : b; }
 void shape_buffers(struct plan *plan) {
   for (int i = 0; i < plan->buffer_count; i++)
     set_shape(&plan->buffers[i], &plan->shapes[plan->buffers[i].shaped_like]);
-  for (int s = 0; s < plan->step_count; s++) {
-    struct convolution *conv = plan->steps[s].convolution;
-    struct buffer *source = &plan->buffers[plan->steps[s].source];
-    if (!conv) continue;
-    place_windows(conv, source);
-    if (source->external) continue;
-    source->top = larger(conv->rows.before, source->top);
-    source->left = larger(conv->columns.before, source->left);
-    source->bottom = larger(conv->rows.behind, source->bottom);
-    source->right = larger(conv->columns.behind, source->right);
-  }
+  for (int s = 0; s < plan->step_count; s++)
+    for (struct convolution *conv = plan->steps[s].convolution; conv; conv = conv->next) {
+      struct buffer *source = &plan->buffers[conv->source];
+      place_windows(conv, source);
+      if (source->external) continue;
+      source->top = larger(conv->rows.before, source->top);
+      source->left = larger(conv->columns.before, source->left);
+      source->bottom = larger(conv->rows.behind, source->bottom);
+      source->right = larger(conv->columns.behind, source->right);
+    }
 }
 
 /* Uses the memory of TFLite's tensor; false if the tensor does not have the planned shape. */

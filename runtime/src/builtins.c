@@ -111,6 +111,10 @@ void read_builtin(const TfLiteContext *context, const TfLiteNode *tf_node, int b
       node->kind = to ? NODE_TO_INT8 : NODE_FROM_INT8;
     return;
   }
+  if (builtin == kTfLiteBuiltinLess) {
+    if (in->size == 2 && y->type == kTfLiteBool && fits(context, node)) node->kind = NODE_LESS;
+    return;
+  }
   if (y->type != kTfLiteFloat32) return;
   const TfLiteArithmeticParams *arithmetic = tf_node->builtin_data;
   switch (builtin) {
@@ -127,6 +131,15 @@ void read_builtin(const TfLiteContext *context, const TfLiteNode *tf_node, int b
       return;
     case kTfLiteBuiltinPrelu:
       if (in->size == 2 && is_constant(context, in->data[1]) && fits(context, node)) node->kind = NODE_PRELU;
+      return;
+    case kTfLiteBuiltinMinimum:
+    case kTfLiteBuiltinMaximum:
+      if (in->size == 2 && !is_constant(context, in->data[0]) && !is_constant(context, in->data[1]) &&
+          fits(context, node))
+        node->kind = builtin == kTfLiteBuiltinMinimum ? NODE_MINIMUM : NODE_MAXIMUM;
+      return;
+    case kTfLiteBuiltinNeg:
+      if (in->size == 1 && fits(context, node)) node->kind = NODE_NEGATE;
       return;
     case kTfLiteBuiltinRelu:
     case kTfLiteBuiltinRelu6:

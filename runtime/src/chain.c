@@ -66,7 +66,7 @@ static void emit_loaded(struct planner *p, struct chain *chain, enum opcode code
   emit(p, chain, (struct planned){.code = code, .buffer = buffer, .offset = chain->offset, .period = period}, -1);
 }
 
-static void emit_clip(struct planner *p, struct chain *chain, TfLiteFusedActivation activation) {
+void emit_clip(struct planner *p, struct chain *chain, TfLiteFusedActivation activation) {
   if (activation == kTfLiteActNone) return;
   const float low = activation == kTfLiteActReluN1To1 ? -1.0f : 0.0f;
   const float high = activation == kTfLiteActRelu ? INFINITY : activation == kTfLiteActRelu6 ? 6.0f : 1.0f;
@@ -81,6 +81,13 @@ void emit_store(struct planner *p, struct chain *chain, enum opcode code, int te
   emit(p, chain, (struct planned){.code = code, .buffer = buffer, .offset = chain->offset}, -1);
 }
 
+/* Nothing but signs can follow booleans, and these are stored already. */
+static void store_value(struct planner *p, struct chain *chain, int tensor) {
+  const bool boolean = p->context->tensors[tensor].type == kTfLiteBool;
+  if (boolean) emit(p, chain, (struct planned){.code = OP_AT_LEAST, .low = 0, .buffer = -1}, -1);
+  emit_store(p, chain, boolean ? OP_STORE_INT8 : OP_STORE, tensor);
+}
+
 static int side_of(const struct node *node, int tensor) { return node->inputs->data[0] == tensor ? 0 : 1; }
 
 /* Whether the chain whose value is `tensor` can go on through this operator now. */
@@ -90,8 +97,8 @@ static bool can_apply(struct planner *p, const struct chain *chain, const struct
       is_broadcast(p->shapes, node, tensor))
     return false;
   if (!node_types[node->kind].arithmetic) return true;
-  const int operand = other_operand(node, side_of(node, tensor));
-  if (operand == tensor) return false;
+  const int side = side_of(node, tensor), operand = other_operand(node, side);
+  if (operand == tensor || !may_be_value(node, side)) return false;
   if (is_constant(p->context, operand)) return true;
   const int buffer = is_broadcast(p->shapes, node, operand) ? -1 : loadable(p, operand, &period);
   if (buffer < 0 || p->source_of[operand] < 0) return buffer >= 0;
@@ -103,6 +110,9 @@ void apply(struct planner *p, struct chain *chain, const struct node *node, int 
   switch (node->kind) {
     case NODE_PRELU:
       emit(p, chain, (struct planned){.code = OP_PRELU, .buffer = -1}, other_operand(node, 0));
+      return;
+    case NODE_NEGATE:
+      emit(p, chain, (struct planned){.code = OP_NEGATE, .buffer = -1}, -1);
       return;
     case NODE_RELU:
       emit_clip(p, chain, kTfLiteActRelu);
@@ -117,13 +127,17 @@ void apply(struct planner *p, struct chain *chain, const struct node *node, int 
       break;
   }
   const int operand = other_operand(node, side);
+  /* a < b where b - a is positive. */
+  const bool less = node->kind == NODE_LESS, subtracted = (side == 0) != less;
   const enum opcode of_constant = node->kind == NODE_ADD        ? OP_ADD
                                   : node->kind == NODE_MULTIPLY ? OP_MULTIPLY
-                                  : side == 0                   ? OP_SUBTRACT
+                                  : subtracted                  ? OP_SUBTRACT
                                                                 : OP_SUBTRACT_FROM;
   const enum opcode of_loaded = node->kind == NODE_ADD        ? OP_ADD_LOADED
                                 : node->kind == NODE_MULTIPLY ? OP_MULTIPLY_LOADED
-                                : side == 0                   ? OP_SUBTRACT_LOADED
+                                : node->kind == NODE_MINIMUM  ? OP_MIN_LOADED
+                                : node->kind == NODE_MAXIMUM  ? OP_MAX_LOADED
+                                : subtracted                  ? OP_SUBTRACT_LOADED
                                                               : OP_SUBTRACT_FROM_LOADED;
   if (is_constant(p->context, operand)) {
     emit(p, chain, (struct planned){.code = of_constant, .buffer = -1}, operand);
@@ -131,10 +145,11 @@ void apply(struct planner *p, struct chain *chain, const struct node *node, int 
     const bool int8 = is_int8(p, p->plan->buffers[buffer].tensor);
     emit_loaded(p, chain, period ? OP_ADD_LOADED_REPEATED : int8 ? OP_ADD_LOADED_INT8 : of_loaded, buffer, period);
   }
+  if (less) emit(p, chain, (struct planned){.code = OP_IS_POSITIVE, .buffer = -1}, -1);
   emit_clip(p, chain, node->activation);
 }
 
-static void append_name(struct step *step, enum node_kind kind) {
+void append_name(struct step *step, enum node_kind kind) {
   const size_t used = strlen(step->name);
   snprintf(step->name + used, sizeof step->name - used, "%s%s", used ? "+" : "", node_types[kind].name);
 }
@@ -205,7 +220,7 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
         continue;
       }
       left++;
-      if (next >= 0) continue;
+      if (next >= 0 || p->summands[readers[i]].held) continue;
       if (can_apply(p, chain, node, tensor) || node->kind == NODE_FROM_INT8 ||
           (node->kind == NODE_CONCATENATE && chain->concatenation < 0 && next_input(p, readers[i], tensor) >= 0 &&
            (!p->concatenations[readers[i]]->emitted ||
@@ -215,7 +230,7 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
         next = readers[i];
     }
     if (p->buffer_of[tensor] < 0 && (p->is_output[tensor] || (left > (next >= 0) && p->source_of[tensor] < 0)))
-      emit_store(p, chain, OP_STORE, tensor);
+      store_value(p, chain, tensor);
     if (next < 0) break;
     const struct node *node = &p->nodes[next];
     if (node->kind == NODE_CONCATENATE) {

@@ -107,6 +107,7 @@ bool repeat_results(struct convolution *conv, int channels) {
 
 void free_convolution(struct convolution *conv) {
   if (!conv) return;
+  free_convolution(conv->next);
   free_taps(conv);
   free(conv->scale);
   free(conv->shift);

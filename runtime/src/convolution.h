@@ -6,6 +6,9 @@
 #include "windows.h"
 
 struct convolution {
+  struct convolution *next;      /* of those that the step sums */
+  int source;                    /* buffer */
+  size_t scratch;                /* bytes of a thread's scratch before its sums */
   const struct kernels *kernels; /* of its sums */
   struct window window;
   struct values filter;
@@ -34,7 +37,7 @@ struct convolution {
 
 /* Everything that does not depend on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
-void free_convolution(struct convolution *convolution);
+void free_convolution(struct convolution *convolution); /* and the next ones */
 /* The instruction that makes results of its sums. */
 static inline enum opcode code_of_results(const struct convolution *conv) {
   return conv->clamped ? OP_CLAMPED : OP_ACCUMULATED;

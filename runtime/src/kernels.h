@@ -9,7 +9,8 @@
 enum {
   UNIT = 32, /* channels of a packed word; a program handles them in whole units */
   MAX_INSTRUCTIONS = 24,
-  MAX_TILE = 12, /* the most pixels that a kernel accumulates at once */
+  MAX_TILE = 12,  /* the most pixels that a kernel accumulates at once */
+  MAX_SUMMED = 8, /* the most convolutions that a program adds */
   /* Sums, less than 2^23, are counted from here: as the bits of the float 2^23 + sum. A subtraction then converts them,
    * which some processors do faster than they convert integers. */
   SUM_ZERO = 0x4b000000,
@@ -34,31 +35,38 @@ enum opcode {
   OP_ACCUMULATED, /* v = float(acc - SUM_ZERO) * scale + shift, then + border where the window leaves the image; all of
                      them from source_channels, where these are given */
   OP_CLAMPED,     /* the same, 2 (acc - SUM_ZERO) kept within [low, high] */
-  OP_LOAD,        /* v = source */
-  OP_LOAD_REPEATED, /* the same if the source has fewer channels, which repeat */
-  OP_LOAD_INT8,     /* v = (source - low) * high */
-  OP_LOAD_BOOL,     /* v = source ? 1 : -1 */
-  OP_ADD,           /* v + constant */
-  OP_SUBTRACT,      /* v - constant */
-  OP_SUBTRACT_FROM, /* constant - v */
-  OP_MULTIPLY,      /* v * constant */
-  OP_PRELU,         /* v >= 0 ? v : v * constant */
-  OP_FALL,     /* the same where 0 < constant <= 1 and v is no denormal number: the maximum of v and v * constant */
-  OP_CLIP,     /* min(max(v, low), high), NaN where v is */
-  OP_AT_LEAST, /* v > low ? v : low, also where v is NaN */
-  OP_MEAN,     /* v * low + 0, which is +0 for -0 */
+  OP_ADD_ACCUMULATED, /* v + what OP_ACCUMULATED gives, or OP_CLAMPED where low < high, without source_channels */
+  OP_LOAD,            /* v = source */
+  OP_LOAD_REPEATED,   /* the same if the source has fewer channels, which repeat */
+  OP_LOAD_INT8,       /* v = (source - low) * high */
+  OP_LOAD_SIGNS,      /* v = source ? -1 : 1, packed */
+  OP_LOAD_BOOL,       /* v = source ? 1 : -1 */
+  OP_ADD,             /* v + constant */
+  OP_SUBTRACT,        /* v - constant */
+  OP_SUBTRACT_FROM,   /* constant - v */
+  OP_MULTIPLY,        /* v * constant */
+  OP_PRELU,           /* v >= 0 ? v : v * constant */
+  OP_FALL,        /* the same where 0 < constant <= 1 and v is no denormal number: the maximum of v and v * constant */
+  OP_CLIP,        /* min(max(v, low), high), NaN where v is */
+  OP_AT_LEAST,    /* v > low ? v : low, also where v is NaN */
+  OP_NEGATE,      /* -v */
+  OP_IS_POSITIVE, /* v > 0 ? 1 : -1, also where v is NaN */
+  OP_MEAN,        /* v * low + 0, which is +0 for -0 */
   OP_ADD_LOADED,
   OP_ADD_LOADED_REPEATED,
   OP_SUBTRACT_LOADED,
   OP_SUBTRACT_FROM_LOADED,
   OP_ADD_LOADED_INT8, /* v + (source - low) * high */
   OP_MULTIPLY_LOADED,
+  OP_MIN_LOADED,      /* v < source ? v : source */
   OP_MAX_LOADED,      /* source > v ? source : v: zeros are equal, and a NaN is not greater */
   OP_STORE,           /* target = v */
   OP_STORE_INT8,      /* target = v rounded half away from zero, saturated; -128 where v is NaN */
   OP_STORE_QUANTIZED, /* target = v * low rounded half to even, + high, saturated; -128 where v is NaN */
   OP_STORE_SIGNS,     /* target = v < constant, packed */
 };
+
+static inline bool is_packed(enum opcode code) { return code == OP_LOAD_SIGNS || code == OP_STORE_SIGNS; }
 
 static inline bool is_store(enum opcode code) {
   return code == OP_STORE || code == OP_STORE_INT8 || code == OP_STORE_QUANTIZED || code == OP_STORE_SIGNS;
@@ -70,8 +78,8 @@ struct instruction {
   enum opcode code;
   float low, high;
   const float *constant;          /* padded to whole units */
-  const float *scale;             /* OP_ACCUMULATED: of constant (the shift) */
-  const float *const *border;     /* OP_ACCUMULATED: an addend for each pixel, or NULL inside the image */
+  const float *scale;             /* *_ACCUMULATED: of constant (the shift) */
+  const float *const *border;     /* *_ACCUMULATED: an addend for each pixel, or NULL inside the image */
   const int32_t *source_channels; /* *_REPEATED and OP_ACCUMULATED: of each unit */
   char *data;                     /* source or target of the first pixel */
   ptrdiff_t stride;               /* bytes from a pixel to the next */

@@ -56,12 +56,15 @@ static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partitio
   partition->scratch_bytes = 0;
   for (int s = 0; s < plan->step_count; s++) {
     struct step *step = &plan->steps[s];
-    if (step->kind != STEP_CONVOLUTION) continue;
-    const uint64_t bytes = scratch_bytes(step->convolution);
+    uint64_t bytes = 0;
+    for (struct convolution *conv = step->convolution; conv; conv = conv->next) {
+      conv->scratch = (size_t)bytes;
+      bytes += scratch_bytes(conv);
+      if (!prepare_convolution(conv, &plan->buffers[conv->source]))
+        return refuse_step(context, plan, step,
+                           "no memory for its weights and borders, or an image of more than 2^31 words");
+    }
     if (bytes > partition->scratch_bytes) partition->scratch_bytes = bytes;
-    if (!prepare_convolution(step->convolution, &plan->buffers[step->source]))
-      return refuse_step(context, plan, step,
-                         "no memory for its weights and borders, or an image of more than 2^31 words");
   }
   return kTfLiteOk;
 }

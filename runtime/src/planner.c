@@ -116,6 +116,7 @@ void end_planner(struct planner *p) {
     free(p->concatenations[i]);
   }
   free(p->concatenations);
+  free(p->summands);
   free(p->done);
   free(p->buffer_of);
   free(p->source_of);

@@ -14,6 +14,16 @@ struct concatenation {
   int constants[MAX_INSTRUCTIONS];
 };
 
+/* What a node has to do with a sum of convolutions. */
+struct summand {
+  int count;    /* of an addition: convolutions in the sum so far, 0 if it adds none */
+  int side;     /* of an addition: the operand that is a convolution */
+  int before;   /* of an addition: the one that it continues, or -1 */
+  bool goes_on; /* of an addition: another continues it */
+  int sum;      /* of a convolution that is the last of a sum in the graph: the sum's last addition; or -1 */
+  bool held;    /* another node's step does its work */
+};
+
 struct planner {
   TfLiteContext *context;
   const struct options *options;
@@ -23,6 +33,7 @@ struct planner {
   const struct shape *shapes;
   bool *done;
   struct concatenation **concatenations;
+  struct summand *summands;
   int *buffer_of;              /* of each tensor */
   int *source_of;              /* tensor to read instead: whose channels this one repeats, or int8; or -1 */
   int *readers, *reader_start; /* of each tensor: positions in nodes */

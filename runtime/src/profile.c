@@ -29,14 +29,18 @@ static double moved_bytes(const struct plan *plan, const struct step *step) {
   const double pixels = (double)n * h * w;
   double bytes = 0;
   if (step->kind == STEP_ELEMENTWISE && step->count == 1) return 0; /* a view */
-  if (step->kind != STEP_ELEMENTWISE)
+  for (const struct convolution *conv = step->convolution; conv; conv = conv->next) {
+    const struct buffer *image = &plan->buffers[conv->source];
+    bytes += 4.0 * image->n * image->h * image->w * image->pixel_words;
+  }
+  if (step->kind != STEP_ELEMENTWISE && step->kind != STEP_CONVOLUTION)
     bytes += (double)source->n * source->h * source->w * source->pixel_words * (double)element_size(source);
   if (step->target >= 0)
     bytes += pixels * plan->buffers[step->target].pixel_words * (double)element_size(&plan->buffers[step->target]);
   for (int i = 0; i < step->count; i++) {
     const struct planned *op = &step->program[i];
     if (op->buffer < 0) continue;
-    if (op->code == OP_STORE_SIGNS)
+    if (is_packed(op->code))
       bytes += pixels * (step->channels + 7) / 8;
     else
       bytes += pixels * (op->period ? op->period : step->channels) * (double)element_size(&plan->buffers[op->buffer]);
@@ -45,12 +49,13 @@ static double moved_bytes(const struct plan *plan, const struct step *step) {
 }
 
 static double macs(const struct plan *plan, const struct step *step) {
-  if (step->kind != STEP_CONVOLUTION) return 0;
-  const struct convolution *conv = step->convolution;
   int n, h, w;
+  double sum = 0;
   output_images(plan, step, &n, &h, &w);
-  return (double)n * h * w * conv->channels_out * conv->window.height * conv->window.width * conv->channels_in /
-         conv->gemm.groups;
+  for (const struct convolution *conv = step->convolution; conv; conv = conv->next)
+    sum += (double)n * h * w * conv->channels_out * conv->window.height * conv->window.width * conv->channels_in /
+           conv->gemm.groups;
+  return sum;
 }
 
 void print_profile(const struct partition *partition) {
@@ -60,8 +65,10 @@ void print_profile(const struct partition *partition) {
   size_t memory = (size_t)partition->memory_bytes + (size_t)partition->scratch_bytes * (size_t)partition->num_threads;
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
-    if (step->convolution) packed += packed_bytes(step->convolution);
-    if (step->convolution) memory += constant_bytes(step->convolution);
+    for (const struct convolution *conv = step->convolution; conv; conv = conv->next) {
+      packed += packed_bytes(conv);
+      memory += constant_bytes(conv);
+    }
     for (int i = 0; i < step->count; i++)
       if (step->program[i].constant) memory += (size_t)round_up(step->channels, UNIT) * sizeof(float);
   }

@@ -16,7 +16,7 @@ void start_program(struct job *job) {
                                .source_channels = from->source_channels};
     if (from->buffer < 0) continue;
     const struct buffer *b = &job->partition->plan->buffers[from->buffer];
-    if (from->code == OP_STORE_SIGNS) {
+    if (is_packed(from->code)) {
       to->data = (char *)image_of(b).data + from->offset / UNIT * 4;
       to->stride = (ptrdiff_t)b->pixel_words * 4;
       job->by_row = job->by_row || b->top || b->left || b->bottom || b->right;
@@ -36,38 +36,51 @@ static void copy_padded(const struct buffer *source, const struct image *to) {
              bytes);
 }
 
-void start_convolution(struct job *job, const struct task *task) {
+static bool is_sum(enum opcode code) {
+  return code == OP_ACCUMULATED || code == OP_CLAMPED || code == OP_ADD_ACCUMULATED;
+}
+
+void start_convolutions(struct job *job, const struct task *task) {
   const struct convolution *conv = job->step->convolution;
-  const struct buffer *source = &job->partition->plan->buffers[job->step->source];
   job->grain = conv->tile_pixels;
-  job->program[0] = (struct instruction){.code = code_of_results(conv),
-                                         .low = conv->clamp_low,
-                                         .high = conv->clamp_high,
-                                         .constant = conv->shift,
-                                         .scale = conv->scale,
-                                         .source_channels = job->step->copies};
-  struct buffer image = *source;
-  if (conv->padded) {
-    image.data = (char *)conv->padded;
-    image.top = conv->rows.before;
-    image.left = conv->columns.before;
-    image.bottom = conv->rows.behind;
-    image.right = conv->columns.behind;
+  int number = 0;
+  for (struct instruction *op = job->program; conv; op++) {
+    if (!is_sum(op->code)) continue;
+    if (op == job->program) op->code = code_of_results(conv);
+    op->low = conv->clamp_low;
+    op->high = conv->clamp_high;
+    op->constant = conv->shift;
+    op->scale = conv->scale;
+    op->source_channels = job->step->copies;
+    op->data = job->partition->scratch + conv->scratch;
+    op->stride = (ptrdiff_t)(conv->acc_stride * sizeof(int32_t));
+    const struct buffer *source = &job->partition->plan->buffers[conv->source];
+    struct buffer image = *source;
+    if (conv->padded) {
+      image.data = (char *)conv->padded;
+      image.top = conv->rows.before;
+      image.left = conv->columns.before;
+      image.bottom = conv->rows.behind;
+      image.right = conv->columns.behind;
+    }
+    struct image *input = &job->inputs[number++];
+    *input = image_of(&image);
+    if (conv->padded && task->rows.first == 0) copy_padded(source, input);
+    input->data += conv->rows.start * input->row + (ptrdiff_t)conv->columns.start * source->pixel_words;
+    conv = conv->next;
   }
-  job->input = image_of(&image);
-  if (conv->padded && task->rows.first == 0) copy_padded(source, &job->input);
-  job->input.data += conv->rows.start * job->input.row + (ptrdiff_t)conv->columns.start * source->pixel_words;
 }
 
 void start_cursor(struct cursor *cursor, const struct job *job) {
   const struct step *step = job->step;
   cursor->job = job;
   cursor->row = -1;
-  cursor->memory_count = 0;
+  cursor->memory_count = cursor->sum_count = 0;
   memcpy(cursor->program, job->program, (size_t)step->count * sizeof *cursor->program);
   for (int i = 0; i < step->count; i++) {
     cursor->start[i] = job->program[i].data;
     if (step->program[i].buffer >= 0) cursor->memory[cursor->memory_count++] = i;
+    if (is_sum(job->program[i].code)) cursor->sums[cursor->sum_count++] = i;
   }
 }
 
@@ -87,35 +100,32 @@ static void move_to_row(struct cursor *cursor, int row) {
   }
 }
 
-void run_program(struct cursor *cursor, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
-                 const float *const *border) {
+void run_program(struct cursor *cursor, int pixel, int count, const struct tile *tile) {
   const struct job *job = cursor->job;
   struct instruction *program = cursor->program;
-  while (count > 0) {
-    int first = pixel, run = count;
+  for (int done = 0; done < count;) {
+    int first = pixel, run = count - done;
     if (job->by_row) {
       const int row = pixel / job->w;
       first -= row * job->w;
-      if (job->w - first < count) run = job->w - first;
+      if (job->w - first < run) run = job->w - first;
       if (row != cursor->row) move_to_row(cursor, row);
     }
     for (int i = 0; i < cursor->memory_count; i++) {
       const int index = cursor->memory[i];
       program[index].data = cursor->start[index] + first * program[index].stride;
     }
-    if (scratch) {
-      program[0].data = (char *)(uintptr_t)scratch;
-      program[0].stride = scratch_stride;
-      program[0].border = border;
-      scratch += run * scratch_stride;
-      if (border) border += run;
+    for (int number = 0; number < cursor->sum_count; number++) {
+      struct instruction *op = &program[cursor->sums[number]];
+      op->data = cursor->start[cursor->sums[number]] + tile->scratch + done * op->stride;
+      op->border = tile->bordered[number] ? tile->borders[number] + done : NULL;
     }
     for (int i = 0; i < job->step->part_count; i++) {
       const struct part *part = &job->step->parts[i];
       part->run(program + part->first, part->count, job->step->channels, run);
     }
     pixel += run;
-    count -= run;
+    done += run;
   }
 }
 
@@ -140,51 +150,56 @@ static void accumulate(const struct convolution *conv, const uint32_t *const *pi
     for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
 }
 
-void run_convolution(const struct job *job, int thread, struct range tiles) {
-  const struct step *step = job->step;
-  const struct convolution *conv = step->convolution;
-  const struct buffer *source = &job->partition->plan->buffers[step->source];
+/* The sums of one convolution for a tile's pixels, and what they miss at the image's border. */
+static void sum_tile(const struct job *job, const struct convolution *conv, int number, int pixel, int count,
+                     struct tile *tile) {
+  const struct image *input = &job->inputs[number];
   /* If there is only one window, the stride may be out of range. */
-  const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * job->input.row : 0;
-  const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
+  const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * input->row : 0;
+  const ptrdiff_t words = job->partition->plan->buffers[conv->source].pixel_words;
+  const ptrdiff_t stride_x = job->w > 1 ? conv->window.stride_width * words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
-  struct cursor cursor;
-  start_cursor(&cursor, job);
-  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * (size_t)job->partition->scratch_bytes);
-  int pixel = job->pixels.first + tiles.first * job->grain;
+  int32_t *acc = (int32_t *)(void *)(job->partition->scratch + tile->scratch + conv->scratch);
+  const uint32_t *pointers[MAX_TILE];
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
-  for (int t = tiles.first; t < tiles.end; t++) {
-    const uint32_t *pointers[MAX_TILE];
-    const float *borders[MAX_TILE];
-    const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
-    bool border = false;
-    for (int p = 0; p < job->grain; p++) {
-      if (p >= count) { /* the rest of an incomplete tile repeats its last pixel; the result is ignored */
-        pointers[p] = pointers[p - 1];
-        continue;
-      }
-      pointers[p] = job->input.data + n * job->input.plane + y * stride_y + x * stride_x;
-      borders[p] = NULL;
-      if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
-        borders[p] =
-            conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
-        border = true;
-      }
-      if (++x == job->w) {
-        x = 0;
-        if (++y == job->h) {
-          y = 0;
-          n++;
-        }
+  tile->bordered[number] = false;
+  for (int p = 0; p < job->grain; p++) {
+    if (p >= count) { /* the rest of an incomplete tile repeats its last pixel; the result is ignored */
+      pointers[p] = pointers[p - 1];
+      continue;
+    }
+    pointers[p] = input->data + n * input->plane + y * stride_y + x * stride_x;
+    tile->borders[number][p] = NULL;
+    if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
+      tile->borders[number][p] =
+          conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
+      tile->bordered[number] = true;
+    }
+    if (++x == job->w) {
+      x = 0;
+      if (++y == job->h) {
+        y = 0;
+        n++;
       }
     }
-    accumulate(conv, pointers, acc, count);
-    for (int p = 0; p < count; p++)
-      for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
-        memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
-               (size_t)conv->channels_out * sizeof *acc);
-    run_program(&cursor, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
-                border ? borders : NULL);
-    pixel += count;
+  }
+  accumulate(conv, pointers, acc, count);
+  for (int p = 0; p < count; p++)
+    for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
+      memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
+             (size_t)conv->channels_out * sizeof *acc);
+}
+
+void run_convolution(const struct job *job, int thread, struct range tiles) {
+  struct cursor cursor;
+  start_cursor(&cursor, job);
+  struct tile tile = {.scratch = (ptrdiff_t)thread * (ptrdiff_t)job->partition->scratch_bytes};
+  for (int t = tiles.first; t < tiles.end; t++) {
+    const int pixel = job->pixels.first + t * job->grain;
+    const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
+    int number = 0;
+    for (const struct convolution *conv = job->step->convolution; conv; conv = conv->next)
+      sum_tile(job, conv, number++, pixel, count, &tile);
+    run_program(&cursor, pixel, count, &tile);
   }
 }

@@ -9,12 +9,12 @@
 struct job {
   const struct partition *partition;
   const struct step *step;
-  int h, w;            /* of the step's output */
-  struct range pixels; /* to do, of all images */
-  int grain;           /* pixels that one thread does together: a tile of a convolution */
-  int chunks;          /* parts of the work */
-  bool by_row;         /* neighbours in memory end with a row */
-  struct image input;
+  int h, w;                        /* of the step's output */
+  struct range pixels;             /* to do, of all images */
+  int grain;                       /* pixels that one thread does together: a tile of a convolution */
+  int chunks;                      /* parts of the work */
+  bool by_row;                     /* neighbours in memory end with a row */
+  struct image inputs[MAX_SUMMED]; /* of its convolutions */
   struct instruction program[MAX_INSTRUCTIONS + 1];
 };
 
@@ -23,6 +23,7 @@ struct cursor {
   const struct job *job;
   int row; /* whose first pixel the starts belong to; rows of all images are counted */
   int memory_count, memory[MAX_INSTRUCTIONS]; /* instructions with data in buffers */
+  int sum_count, sums[MAX_SUMMED];            /* instructions with data in tiles */
   char *start[MAX_INSTRUCTIONS];
   struct instruction program[MAX_INSTRUCTIONS];
 };
@@ -30,15 +31,20 @@ struct cursor {
 /* Gives the step's instructions their data of pixel 0. */
 void start_program(struct job *job);
 
-/* Gives a convolution its first instruction and its input; copies an external input into one with a border. */
-void start_convolution(struct job *job, const struct task *task);
+/* The sums of a tile, for each of the convolutions that a step adds. */
+struct tile {
+  ptrdiff_t scratch;                          /* of the thread, in bytes */
+  const float *borders[MAX_SUMMED][MAX_TILE]; /* addends at the image's border */
+  bool bordered[MAX_SUMMED];                  /* otherwise there are none */
+};
+
+/* Gives convolutions their instructions and their inputs; copies external inputs into some with a border. */
+void start_convolutions(struct job *job, const struct task *task);
 
 void start_cursor(struct cursor *cursor, const struct job *job);
 
-/* Runs the program for `count` pixels from `pixel` on. The values are loaded, or a convolution's sums in `scratch`,
- * whose pixels lie `scratch_stride` bytes apart and may have addends at the image's border. */
-void run_program(struct cursor *cursor, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
-                 const float *const *border);
+/* Runs the program for `count` pixels from `pixel` on. The values are loaded, or a tile's. */
+void run_program(struct cursor *cursor, int pixel, int count, const struct tile *tile);
 
 /* Computes the sums of some of the job's tiles and runs the program for them. */
 void run_convolution(const struct job *job, int thread, struct range tiles);

@@ -100,12 +100,7 @@ static void run_dequantize(const struct job *job, struct range rows) {
           in.data + row / target->h * in.plane + row % target->h * in.row + (ptrdiff_t)x * source->pixel_words;
       for (int c = 0; c < step->channels; c++) {
         const bool negative = from[c / 32] >> (c % 32) & 1;
-        if (target->type == kTfLiteFloat32) {
-          const float v = negative ? -1.0f : 1.0f;
-          memcpy(to + c * 4, &v, 4);
-        } else {
-          to[c] = target->type == kTfLiteBool ? (char)!negative : (char)(negative ? step->low : step->high);
-        }
+        to[c] = target->type == kTfLiteBool ? (char)!negative : (char)(negative ? step->low : step->high);
       }
     }
 }
@@ -159,7 +154,7 @@ static void run_chunk(void *argument, int thread, int chunk) {
       const int first = job->pixels.first + range.first * job->grain, end = job->pixels.first + range.end * job->grain;
       struct cursor cursor;
       start_cursor(&cursor, job);
-      run_program(&cursor, first, (end < job->pixels.end ? end : job->pixels.end) - first, NULL, 0, NULL);
+      run_program(&cursor, first, (end < job->pixels.end ? end : job->pixels.end) - first, NULL);
       break;
     }
     case STEP_POOL:
@@ -188,7 +183,7 @@ void run_task(const struct partition *partition, const struct task *task) {
   int n;
   output_images(partition->plan, step, &n, &job.h, &job.w);
   start_program(&job);
-  if (step->kind == STEP_CONVOLUTION) start_convolution(&job, task);
+  if (step->kind == STEP_CONVOLUTION) start_convolutions(&job, task);
   job.pixels = (struct range){task->rows.first * job.w, task->rows.end * job.w};
   const int pixels = length(job.pixels);
   if (pixels == 0) return;

@@ -22,14 +22,13 @@ struct progress {
   int rows, done, band;
 };
 
-/* Rows of its window's source that a step needs for its output up to `row`. */
-static int needed(const struct plan *plan, const struct step *step, int h, int row) {
-  const struct buffer *source = &plan->buffers[step->source];
+/* Rows of its window's source (of a convolution's, if one is given) that a step needs for its output up to `row`. */
+static int needed(const struct plan *plan, const struct step *step, const struct convolution *conv, int h, int row) {
+  const struct buffer *source = &plan->buffers[conv ? conv->source : step->source];
   const struct window *w = &step->window;
   int out, before, last;
   if (step->kind == STEP_BROADCAST) return source->n * source->h;
-  if (step->kind == STEP_CONVOLUTION) {
-    const struct convolution *conv = step->convolution;
+  if (conv) {
     /* The copy with a border is made of all rows, before the first task. */
     if (conv->padded) return source->n * source->h;
     last = row % h * conv->window.stride_height + conv->rows.start +
@@ -99,10 +98,14 @@ static int possible(const struct plan *plan, const struct steps_of *writers, con
   const struct step *step = &plan->steps[s];
   int n, h, w, row = progress[s].done;
   output_images(plan, step, &n, &h, &w);
-  const int ready = complete(writers, progress, step->source);
-  const int limit = progress[s].rows - row < progress[s].band ? progress[s].rows : row + progress[s].band;
-  int end = row;
-  while (end < limit && needed(plan, step, h, end) <= ready) end++;
+  const struct convolution *conv = step->convolution;
+  int end = progress[s].rows - row < progress[s].band ? progress[s].rows : row + progress[s].band;
+  do {
+    const int ready = complete(writers, progress, conv ? conv->source : step->source), limit = end;
+    end = row;
+    while (end < limit && needed(plan, step, conv, h, end) <= ready) end++;
+    if (conv) conv = conv->next;
+  } while (conv);
   for (int i = 0; i < step->count; i++) {
     const int buffer = step->program[i].buffer;
     if (buffer < 0 || is_store(step->program[i].code) || stores_before(step, i)) continue;

@@ -14,6 +14,7 @@
 #include "plan.h"
 #include "shapes.h"
 #include "simplify.h"
+#include "sums.h"
 #include "tensors.h"
 #include "views.h"
 
@@ -27,10 +28,11 @@ static void start_chain(struct planner *p, struct chain *chain, const struct nod
   const TfLiteTensor *t = &p->context->tensors[p->plan->buffers[buffer].tensor];
   *chain = (struct chain){.step = add_step(p, STEP_ELEMENTWISE, node, channels_of(p, tensor)), .concatenation = -1};
   chain->step->source = buffer;
-  const enum opcode code = period                   ? OP_LOAD_REPEATED
-                           : t->type == kTfLiteInt8 ? OP_LOAD_INT8
-                           : t->type == kTfLiteBool ? OP_LOAD_BOOL
-                                                    : OP_LOAD;
+  const enum opcode code = period                    ? OP_LOAD_REPEATED
+                           : t->type == kTfLiteInt8  ? OP_LOAD_INT8
+                           : t->type == kTfLiteBool  ? OP_LOAD_BOOL
+                           : t->type == kTfLiteInt32 ? OP_LOAD_SIGNS
+                                                     : OP_LOAD;
   emit(p, chain, (struct planned){.code = code, .buffer = buffer, .period = period}, -1);
 }
 
@@ -97,23 +99,39 @@ static void plan_window(struct planner *p, const struct node *node, enum step_ki
   }
 }
 
-static void plan_convolution(struct planner *p, const struct node *node) {
-  const int output = node->outputs->data[0], source = available(p, node->inputs->data[0]);
+/* Adds a convolution to the sums of a step. */
+static void add_convolution(struct planner *p, struct chain *chain, const struct node *node, enum opcode code) {
+  struct convolution **last = &chain->step->convolution;
+  while (*last) last = &(*last)->next;
+  const int source = available(p, node->inputs->data[0]);
   if (source < 0) {
     fail_order(p, node);
     return;
   }
-  const int filters = p->context->tensors[node->inputs->data[1]].dims->data[0];
-  struct chain chain = {.step = add_step(p, STEP_CONVOLUTION, node, filters), .concatenation = -1};
-  chain.step->source = source;
-  p->plan->buffers[source].bits = true;
-  touch(p, source);
-  chain.step->convolution = make_convolution(p->context, node, p->options->kernels);
-  if (!chain.step->convolution) {
+  *last = make_convolution(p->context, node, p->options->kernels);
+  if (!*last) {
     fail(p, node, "no memory for its constants");
     return;
   }
-  emit(p, &chain, (struct planned){.code = OP_ACCUMULATED, .buffer = -1}, -1);
+  (*last)->source = source;
+  p->plan->buffers[source].bits = true;
+  touch(p, source);
+  emit(p, chain, (struct planned){.code = code, .buffer = -1}, -1);
+}
+
+static bool start_convolution(struct planner *p, struct chain *chain, const struct node *node) {
+  const int filters = p->context->tensors[node->inputs->data[1]].dims->data[0];
+  *chain = (struct chain){.step = add_step(p, STEP_CONVOLUTION, node, filters), .concatenation = -1};
+  add_convolution(p, chain, node, OP_ACCUMULATED);
+  if (p->status != kTfLiteOk) return false;
+  chain->step->source = chain->step->convolution->source;
+  return true;
+}
+
+static void plan_convolution(struct planner *p, const struct node *node) {
+  const int output = node->outputs->data[0];
+  struct chain chain;
+  if (!start_convolution(p, &chain, node)) return;
   if (p->context->tensors[output].type == kTfLiteInt32) {
     emit_store(p, &chain, OP_STORE_SIGNS, output);
     finish(p, &chain);
@@ -125,10 +143,40 @@ static void plan_convolution(struct planner *p, const struct node *node) {
   }
 }
 
+/* Makes a step of a sum of convolutions; of each convolution, if what they are added to does not exist yet. */
+static void plan_sum(struct planner *p, int addition) {
+  const struct sum sum = sum_of(p, addition);
+  int period = 0;
+  const int loaded = sum.loaded < 0 ? -1 : loadable(p, sum.loaded, &period);
+  hold_sum(p, &sum, false);
+  for (int i = 0; i < sum.count; i++) p->done[sum.convolutions[i]] = true;
+  if (sum.loaded >= 0 && loaded < 0) {
+    for (int i = 0; i < sum.count && p->status == kTfLiteOk; i++) plan_convolution(p, &p->nodes[sum.convolutions[i]]);
+    return;
+  }
+  struct chain chain;
+  if (!start_convolution(p, &chain, &p->nodes[sum.convolutions[0]])) return;
+  for (int i = sum.additions[0] < 0; i < sum.count && p->status == kTfLiteOk; i++) {
+    const struct node *node = &p->nodes[sum.additions[i]];
+    p->done[sum.additions[i]] = true;
+    if (i == 0) {
+      append_name(chain.step, node->kind);
+      apply(p, &chain, node, p->summands[sum.additions[i]].side, loaded, period);
+      continue;
+    }
+    append_name(chain.step, NODE_BCONV);
+    append_name(chain.step, node->kind);
+    add_convolution(p, &chain, &p->nodes[sum.convolutions[i]], OP_ADD_ACCUMULATED);
+    emit_clip(p, &chain, node->activation);
+  }
+  if (p->status == kTfLiteOk) follow(p, &chain, p->nodes[addition].outputs->data[0]);
+}
+
 /* Makes a step that begins with this node, because no earlier step could go on through it. */
 static void plan_elementwise(struct planner *p, const struct node *node) {
   /* The first operand that is not a constant is the value; a repeated one is better loaded as an addend. */
-  const int side = is_constant(p->context, node->inputs->data[0]) ? 1 : 0, value = node->inputs->data[side];
+  const int side = is_constant(p->context, node->inputs->data[0]) || !may_be_value(node, 0);
+  const int value = node->inputs->data[side];
   const int operand = node->inputs->size > 1 ? other_operand(node, side) : value;
   int period, period_of_operand = 0, buffer_of_operand = -1;
   const bool loaded = node->inputs->size > 1 && !is_constant(p->context, operand);
@@ -171,13 +219,28 @@ static void plan_from_int8(struct planner *p, int position) {
   if (chain.step->count == 1) p->plan->step_count--; /* the readers load the integers themselves */
 }
 
+static void plan_signs(struct planner *p, const struct node *node) {
+  const int source = available(p, node->inputs->data[0]), output = node->outputs->data[0];
+  if (source < 0) {
+    fail_order(p, node);
+    return;
+  }
+  struct chain chain;
+  p->plan->buffers[source].bits = true;
+  start_chain(p, &chain, node, output, source, 0);
+  follow(p, &chain, output);
+}
+
 static void plan_node(struct planner *p, int position) {
   const struct node *node = &p->nodes[position];
   struct chain chain;
   p->done[position] = true;
   switch (node->kind) {
     case NODE_BCONV:
-      plan_convolution(p, node);
+      if (p->summands[position].sum >= 0)
+        plan_sum(p, p->summands[position].sum);
+      else
+        plan_convolution(p, node);
       return;
     case NODE_FROM_INT8:
       plan_from_int8(p, position);
@@ -191,6 +254,12 @@ static void plan_node(struct planner *p, int position) {
                    node->outputs->data[0]);
         finish(p, &chain);
       }
+      return;
+    case NODE_DEQUANTIZE:
+      if (p->context->tensors[node->outputs->data[0]].type == kTfLiteFloat32)
+        plan_signs(p, node);
+      else
+        plan_window(p, node, STEP_DEQUANTIZE);
       return;
     case NODE_REPEAT:
       plan_repeat(p, node);
@@ -231,12 +300,12 @@ TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct 
                       .shapes = plan->shapes,
                       .plan = plan,
                       .status = kTfLiteOk};
-  if (!start_planner(&p)) {
+  if (!start_planner(&p) || !find_sums(&p)) {
     context->ReportError(context, "larq-rep: no memory for the steps of %d operators.", plan->node_count);
     p.status = kTfLiteError;
   }
   for (int i = 0; i < plan->node_count && p.status == kTfLiteOk; i++)
-    if (!p.done[i]) plan_node(&p, i);
+    if (!p.done[i] && (!p.summands[i].held || p.summands[i].sum >= 0)) plan_node(&p, i);
   if (p.status == kTfLiteOk) make_views(plan);
   if (p.status == kTfLiteOk && !(simplify_programs(plan) && take_signs_early(plan))) {
     context->ReportError(context, "larq-rep: no memory for the thresholds of %d steps.", plan->step_count);

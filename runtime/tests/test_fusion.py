@@ -392,6 +392,130 @@ def test_random_graph_whose_steps_take_turns(seed, with_integers):
     check_batch(content, x)
 
 
+def unpacked(graph, bits, channels):
+    return graph.add("LceDequantize", [bits], (*graph.shape(bits)[:-1], channels))
+
+
+def less(graph, x, y):
+    return graph.add("LESS", [x, y], np.broadcast_shapes(graph.shape(x), graph.shape(y)), np.bool_)
+
+
+def planes_of(graph, rng, x):
+    """Packed signs of several kinds, and what stands between them: by `Thermometer`'s and by `Uniform`'s formulas."""
+    shape = graph.shape(x)
+    first, second, third = (graph.constant(np.float32(t)) for t in np.sort(rng.normal(size=3)))
+    high = graph.quantize(graph.elementwise("SUB", second, x))
+    negative = graph.add("NEG", [unpacked(graph, high, shape[-1])], shape)
+    smaller = graph.add("MINIMUM", [graph.elementwise("SUB", third, x), negative], shape)
+    larger = graph.add("MAXIMUM", [graph.elementwise("SUB", first, x), smaller], shape)
+    above = less(graph, x, constant(graph, rng, shape[-1]))
+    bits = graph.quantize(above)
+    level = graph.elementwise("MUL", graph.elementwise("SUB", third, unpacked(graph, bits, shape[-1])), second)
+    below = less(graph, x, graph.elementwise("ADD", level, constant(graph, rng, shape[-1])))
+    packed = [signs(graph, rng, x), high, graph.quantize(larger), bits, graph.quantize(below)]
+    return packed, [negative, smaller, larger, above, level, below]
+
+
+def random_sum(rng, height, width):
+    """Sums of binary convolutions of several planes, most of them one by one; others may read a part of a sum."""
+    graph = graphs.Graph()
+    channels, filters = int(rng.choice([20, 64, 96])), int(rng.choice([16, 32, 40, 64]))
+    total = x = graph.input((1, height, width, channels))
+    stride = int(rng.integers(1, 3))
+    outputs = []
+    for _ in range(2):
+        packed, others = planes_of(graph, rng, total)
+        planes = [(bits, stride) for bits in packed]
+        if stride == 2:
+            planes.append((graph.quantize(graph.average_pool(total)), 1))
+        terms = []
+        for _ in range(int(rng.integers(1, 6)) if rng.random() < 0.8 else 10):
+            plane, step = planes[rng.integers(len(planes))]
+            padding, pad_values = (0, int(rng.integers(2))) if rng.random() < 0.8 else (1, 0)
+            kernel = [(3, 3), (1, 1), (2, 3)][rng.integers(3)] if padding == 0 else (1, 1)
+            options = dict(kernel=kernel, strides=(step, step), padding=padding, pad_values=pad_values)
+            if pad_values and rng.random() < 0.1:
+                options["activation"] = int(rng.integers(1, 4))
+            if channels == 64 and rng.random() < 0.2:
+                options["groups"] = 2
+            terms.append(graph.bconv(plane, rng, channels, filters, **options))
+        if rng.random() < 0.5:
+            terms.insert(int(rng.integers(len(terms))), activated(graph, rng, terms[0]))
+        if filters == 32 and rng.random() < 0.3:
+            tiled = graph.bconv(packed[0], rng, channels, 16, strides=(stride, stride))
+            terms.insert(0, graph.tile(tiled, 2))
+        while len(terms) > 1:
+            i = 0 if rng.random() < 0.9 else int(rng.integers(len(terms) - 1))
+            pair = [terms.pop(i), terms.pop(i)]
+            if rng.random() < 0.3:
+                pair.reverse()
+            terms.insert(i, graph.elementwise("ADD", *pair, activation=int(rng.choice([0] * 9 + [1, 2, 3]))))
+            if rng.random() < 0.1:
+                outputs.append(terms[i])
+        outputs += [other for other in [*packed, *others] if rng.random() < 0.1]
+        stride, channels, total = 1, filters, terms[0]
+    outputs.append(activated(graph, rng, total))
+    return graph.content(*dict.fromkeys(outputs)), rng.normal(size=graph.shape(x)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_sum_of_convolutions(seed):
+    content, x = random_sum(np.random.default_rng(seed), 6, 8)
+    check(content, x)
+    check_batch(content, x)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_random_sum_of_convolutions_that_take_turns(seed):
+    content, x = random_sum(np.random.default_rng(seed), 96, 80)
+    expected = lce.interpreter(content, use_indirect_bgemm=True).interpreter.predict([x])
+    for threads in (1, 2):
+        for one, other in zip(graphs.run(content, x, threads), expected, strict=True):
+            graphs.assert_same(one, other, f"{threads} threads")
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 9, 17])
+def test_a_sum_of_convolutions_is_one_step(count, capfd):
+    """Each step adds up to eight; the next goes on from what it stored."""
+    rng = np.random.default_rng(count)
+    graph = graphs.Graph()
+    x = graph.input((1, 6, 8, 64))
+    terms = [graph.bconv(signs(graph, rng, x), rng, 64, 40) for _ in range(count)]
+    total = terms[0]
+    for term in terms[1:]:
+        total = graph.elementwise("ADD", total, term)
+    content = graph.content(activated(graph, rng, total))
+    image = rng.normal(size=(1, 6, 8, 64)).astype(np.float32)
+    check(content, image)
+    found = [name for name in graphs.steps(content, image, capfd) if name.startswith("LceBconv2d")]
+    assert [name.count("LceBconv2d") for name in found] == [min(8, count - i) for i in range(0, count, 8)], found
+
+
+def test_operators_of_levels():
+    # What is no number, zeros of both signs and equal numbers, as with TFLite's own operators.
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    x, z = graph.input((1, 4, 4, 40)), graph.input((1, 4, 4, 40))
+    y = graph.bconv(graph.quantize(x), rng, 40, 40)
+    for i in (2, 3):
+        graph.graph.operators[-1].inputs[i] = graph.constant(np.zeros(40, np.float32))
+    y = graph.elementwise("ADD", y, x)
+    thresholds = graph.constant(rng.choice(np.float32([0.0, -0.0, 1.5, -1.5]), 40))
+    outputs = [graph.add("NEG", [y], graph.shape(y))]
+    for pair in ([y, z], [z, y]):
+        outputs += [graph.add(name, pair, graph.shape(y)) for name in ("MINIMUM", "MAXIMUM")]
+    for pair in ([y, z], [z, y], [y, thresholds], [thresholds, y]):
+        outputs.append(less(graph, *pair))
+        outputs.append(graph.quantize(outputs[-1]))
+        # Only its signs are read.
+        outputs.append(graph.quantize(less(graph, *pair)))
+    outputs.append(unpacked(graph, outputs[-1], 40))
+    content = graph.content(*outputs)
+    values = np.float32([np.nan, -np.nan, -0.0, 0.0, 1.5, -1.5, 1.25e-38, -1.25e-38, np.inf, -np.inf])
+    # TFLite turns an infinity in a sum into the largest number.
+    check(content, [rng.choice(values[:-2], (1, 4, 4, 40)), rng.choice(values, (1, 4, 4, 40))])
+
+
 def test_a_tile_behind_a_concatenation():
     rng = np.random.default_rng(0)
     graph = graphs.Graph()

@@ -1,5 +1,7 @@
 """Whole networks of the zoo: by LCE's interpreter, and by stock TFLite with the delegate in all its ways."""
 
+from functools import partial
+
 import graphs
 import larq as lq
 import numpy as np
@@ -9,10 +11,12 @@ import tensorflow as tf
 from larq_compute_engine import convert_keras_model
 from larq_rep_runtime import Interpreter, available_implementations
 
+import larq_rep.quantizers
 import larq_rep.zoo
 from larq_rep.converters import convert, lce
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.verification.delegate import compare_delegate
+from larq_rep.zoo import dorefa, hwgq, lq_net, methods, tbn
 
 
 def check(content, shape):
@@ -97,6 +101,36 @@ def test_random_network(seed):
     for one, keras in zip(expected, tf.nest.flatten(model(x)), strict=True):
         wrong = np.abs(one - keras.numpy()) > 1e-3 * np.abs(keras.numpy()).max()
         assert wrong.mean() < 0.01, wrong.mean()
+
+
+def dorefa_block(x):
+    method = methods.Method(kernel_quantizer=larq_rep.quantizers.DoReFaSign)
+    quantizer = partial(larq_rep.quantizers.Uniform, 4)
+    return dorefa._block(x, 64, "block", quantizer, method, begins=False)
+
+
+@pytest.mark.parametrize(
+    ("block", "bits"),
+    [
+        (dorefa_block, 4),
+        (partial(hwgq._block, filters=64, strides=1, name="block"), 2),
+        (partial(lq_net._block, filters=64, name="block", stage=1, number=1), 2),
+        (partial(tbn._block, filters=64, strides=1, name="block", shortcut="real"), 2),
+    ],
+    ids=["dorefa", "hwgq", "lq_net", "tbn"],
+)
+def test_block_of_several_bits(block, bits, capfd):
+    """One step for each of the two convolutions, whatever the number of planes that it adds."""
+    image = tf.keras.Input((8, 8, 64))
+    content, _ = convert(support.randomize(tf.keras.Model(image, block(image))))
+    x = np.random.default_rng(1).normal(size=(1, 8, 8, 64)).astype(np.float32)
+    expected = lce.any_interpreter(content).interpreter.predict([x])[0]
+    for implementation in available_implementations():
+        for fuse in (0, 1):
+            found = graphs.run(content, x, implementation=implementation, fuse=fuse)[0]
+            np.testing.assert_array_equal(found, expected, f"{implementation}, fuse={fuse}")
+    found = [name.count("LceBconv2d") for name in graphs.steps(content, x, capfd) if "LceBconv2d" in name]
+    assert found == [bits, bits]
 
 
 def test_network():
