@@ -47,7 +47,16 @@ enum { PIXELS = 4, LANES = 4, WORD_BYTES = 16, ROOM = 31 /* words whose sums fit
 
 /* Each word four times, as a vector of weights meets it: once for all output channels. */
 static inline void repeat_words(uint8_t *repeated, const uint32_t *x, int count) {
-  for (int i = 0; i < count; i++) vst1q_u8(repeated + i * WORD_BYTES, vreinterpretq_u8_u32(vld1q_dup_u32(x + i)));
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const uint32x4_t words = vld1q_u32(x + i);
+    uint8_t *to = repeated + i * WORD_BYTES;
+    vst1q_u8(to, vreinterpretq_u8_u32(vdupq_laneq_u32(words, 0)));
+    vst1q_u8(to + WORD_BYTES, vreinterpretq_u8_u32(vdupq_laneq_u32(words, 1)));
+    vst1q_u8(to + 2 * WORD_BYTES, vreinterpretq_u8_u32(vdupq_laneq_u32(words, 2)));
+    vst1q_u8(to + 3 * WORD_BYTES, vreinterpretq_u8_u32(vdupq_laneq_u32(words, 3)));
+  }
+  for (; i < count; i++) vst1q_u8(repeated + i * WORD_BYTES, vreinterpretq_u8_u32(vld1q_dup_u32(x + i)));
 }
 
 ALWAYS_INLINE void tile(const uint8_t *repeated, int words, const uint32_t *weights, size_t vector_words, bool first,

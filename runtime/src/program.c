@@ -151,8 +151,7 @@ static void accumulate(const struct convolution *conv, const uint32_t *const *pi
 }
 
 /* The sums of one convolution for a tile's pixels, and what they miss at the image's border. */
-static void sum_tile(const struct job *job, const struct convolution *conv, int number, int pixel, int count,
-                     struct tile *tile) {
+static void sum_tile(const struct job *job, const struct convolution *conv, int number, int count, struct tile *tile) {
   const struct image *input = &job->inputs[number];
   /* If there is only one window, the stride may be out of range. */
   const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * input->row : 0;
@@ -161,7 +160,7 @@ static void sum_tile(const struct job *job, const struct convolution *conv, int 
   const size_t width = (size_t)round_up(conv->period, UNIT);
   int32_t *acc = (int32_t *)(void *)(job->partition->scratch + tile->scratch + conv->scratch);
   const uint32_t *pointers[MAX_TILE];
-  int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
+  int x = tile->x, y = tile->y, n = tile->n;
   tile->bordered[number] = false;
   for (int p = 0; p < job->grain; p++) {
     if (p >= count) { /* the rest of an incomplete tile repeats its last pixel; the result is ignored */
@@ -193,13 +192,20 @@ static void sum_tile(const struct job *job, const struct convolution *conv, int 
 void run_convolution(const struct job *job, int thread, struct range tiles) {
   struct cursor cursor;
   start_cursor(&cursor, job);
-  struct tile tile = {.scratch = (ptrdiff_t)thread * (ptrdiff_t)job->partition->scratch_bytes};
+  const int start = job->pixels.first + tiles.first * job->grain;
+  struct tile tile = {.x = start % job->w, .y = start / job->w % job->h, .n = start / job->w / job->h};
+  tile.scratch = (ptrdiff_t)thread * (ptrdiff_t)job->partition->scratch_bytes;
   for (int t = tiles.first; t < tiles.end; t++) {
     const int pixel = job->pixels.first + t * job->grain;
     const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
     int number = 0;
     for (const struct convolution *conv = job->step->convolution; conv; conv = conv->next)
-      sum_tile(job, conv, number++, pixel, count, &tile);
+      sum_tile(job, conv, number++, count, &tile);
     run_program(&cursor, pixel, count, &tile);
+    for (tile.x += count; tile.x >= job->w; tile.x -= job->w)
+      if (++tile.y == job->h) {
+        tile.y = 0;
+        tile.n++;
+      }
   }
 }

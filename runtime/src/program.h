@@ -33,6 +33,7 @@ void start_program(struct job *job);
 
 /* The sums of a tile, for each of the convolutions that a step adds. */
 struct tile {
+  int x, y, n;                                /* of its first pixel */
   ptrdiff_t scratch;                          /* of the thread, in bytes */
   const float *borders[MAX_SUMMED][MAX_TILE]; /* addends at the image's border */
   bool bordered[MAX_SUMMED];                  /* otherwise there are none */
