@@ -195,7 +195,6 @@ def convert(
     model = loading.load(model, example)
     if findings := audit_model(model):
         raise ConversionError(findings)
-    unknown = audit_classes(model)
     given, names, network = model, interface.Interface.of(model), model.name
     preparation, classes = classifier.known_images(model, preparation, classes)
     if mirrored_input:
@@ -209,7 +208,7 @@ def convert(
             "measured, take the fake quantization out of the model."
         )
     flatbuffer, content, log, findings = _by_lce(graph)
-    findings += unknown
+    findings += audit_classes(graph)
     binary = audit_binary(graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
