@@ -64,11 +64,10 @@ def audit_model(model: Any) -> list[Finding]:
     return findings
 
 
-def audit_classes(model: tf.keras.Model) -> list[Finding]:
+def audit_classes(graph: FrozenGraph) -> list[Finding]:
     """A finding about layers of which a SavedModel holds the graph, but no class."""
-    layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
-    names = dict.fromkeys(type(layer).__name__ for layer in layers if is_revived(layer))
-    names |= dict.fromkeys("its signature" for layer in layers if isinstance(layer, SavedFunction))
+    names = dict.fromkeys(type(layer).__name__ for layer in graph.layers if is_revived(layer))
+    names |= dict.fromkeys("its signature" for layer in graph.layers if isinstance(layer, SavedFunction))
     if not names:
         return []
     message = (
@@ -76,7 +75,7 @@ def audit_classes(model: tf.keras.Model) -> list[Finding]:
         "audited: layers count as binary by their values, and quantizers of several bits are not known. Register the "
         "classes before loading (larq.utils.register_keras_custom_object) to have their own word"
     )
-    return [Finding("graph-only", model.name, message, error=False)]
+    return [Finding("graph-only", graph.model_name, message, error=False)]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the graph is changed to one that LCE converts correctly:
 
 - a constant that amounts to one number for each channel, whatever its shape, becomes a vector;
 - for any other constant, the tensor that it is applied to also becomes an output of the graph. LCE leaves an operator
-  alone whose input has a second reader. `without_outputs` removes the output again.
+  alone whose input has a second reader. `drop_outputs` removes the output again.
 """
 
 from __future__ import annotations
@@ -85,12 +85,10 @@ def settle(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> list[str]:
     return list(kept.values())
 
 
-def without_outputs(content: bytes, count: int) -> bytes:
-    """The file with its first `count` outputs only."""
-    flatbuffer = Flatbuffer(content)
+def drop_outputs(flatbuffer: Flatbuffer, count: int) -> None:
+    """Leaves a file its first `count` outputs only."""
     flatbuffer.subgraph.outputs = flatbuffer.subgraph.outputs[:count]
     flatbuffer.drop_unused()
-    return flatbuffer.pack()
 
 
 def _fixed_nodes(graph: FrozenGraph) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
@@ -24,7 +26,7 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
     for the inputs, so that nothing could be computed without an image.
 
     # Arguments
-        definition: A graph with constants for variables.
+        definition: A graph with constants for variables; it is changed.
         inputs: Names of its input nodes.
         outputs: Names of its output nodes.
     """
@@ -36,8 +38,14 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
             if len(kept) < len(node.input):
                 node.input[:] = kept
         if not _decide(definition):
-            return needed_for(definition, [*inputs, *outputs])
+            break
         definition = _inlined(definition, inputs, outputs)
+    # In place: a copy would double the memory of the weights.
+    needed = _behind([*inputs, *outputs], {node.name: node for node in definition.node})
+    for index in reversed(range(len(definition.node))):
+        if definition.node[index].name not in needed:
+            del definition.node[index]
+    return definition
 
 
 def _decide(definition: graph_pb2.GraphDef) -> bool:
@@ -64,22 +72,31 @@ def _decide(definition: graph_pb2.GraphDef) -> bool:
     return True
 
 
-def needed_for(definition: graph_pb2.GraphDef, names: list[str]) -> graph_pb2.GraphDef:
-    """The part of a graph that computes some of its nodes."""
-    needed = _behind(names, {node.name: node for node in definition.node})
+def needed_for(definition: graph_pb2.GraphDef, names: list[str], replaced: Collection[str] = ()) -> graph_pb2.GraphDef:
+    """The part of a graph that computes some of its nodes, which is the graph itself if all of it does.
+
+    # Arguments
+        definition: The graph.
+        names: Names of the nodes.
+        replaced: Names of the nodes whose second input is not needed.
+    """
+    needed = _behind(names, {node.name: node for node in definition.node}, replaced)
+    if len(needed) == len(definition.node):
+        return definition
     result = graph_pb2.GraphDef(library=definition.library, versions=definition.versions)
     result.node.extend(node for node in definition.node if node.name in needed)
     return result
 
 
-def _behind(tensors: list[str], nodes: dict[str, NodeDef]) -> set[str]:
-    """Names of the nodes that compute these tensors."""
+def _behind(tensors: list[str], nodes: dict[str, NodeDef], replaced: Collection[str] = ()) -> set[str]:
+    """Names of the nodes that compute these tensors, without the second input of those `replaced`."""
     stack, found = list(tensors), set()
     while stack:
         name = stack.pop().removeprefix("^").split(":")[0]
         if name not in found:
             found.add(name)
-            stack += nodes[name].input
+            inputs = nodes[name].input
+            stack += [inputs[0], *inputs[2:]] if name in replaced else inputs
     return found
 
 

@@ -35,7 +35,7 @@ from larq_rep.converters.audit import audit_binary, audit_classes, audit_model
 from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.findings import Finding, audit_flatbuffer
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
-from larq_rep.converters.folding import fold as fold_constants
+from larq_rep.converters.folding import fold_in_place
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.inputs import Inputs, batches, in_batches
 from larq_rep.converters.int8 import Quantization, quantized_file
@@ -69,7 +69,7 @@ class Report:
         exact: Number of weight tensors of few levels that the file holds as int8 without loss.
         exact_bytes_before: Bytes of these as float32.
         exact_bytes: Bytes that they take in the file, with their scales.
-        size_float32: Bytes of the file with all these weights as float32.
+        size_float32: Bytes that the file would take with all these weights as float32.
         mirrored_input: Whether the file takes mirrored images.
         logit_change: Largest change of an output that this storage makes on four random inputs, divided by the
             largest output; 0 for float32.
@@ -196,7 +196,6 @@ def convert(
     model = loading.load(model, example)
     if findings := audit_model(model):
         raise ConversionError(findings)
-    unknown = audit_classes(model)
     given, names, network = model, interface.Interface.of(model), model.name
     preparation, classes = classifier.known_images(model, preparation, classes)
     if mirrored_input:
@@ -210,7 +209,7 @@ def convert(
             "measured, take the fake quantization out of the model."
         )
     flatbuffer, content, log, findings = _by_lce(graph)
-    findings += unknown
+    findings += audit_classes(graph)
     binary = audit_binary(graph, flatbuffer, log)
     for finding in binary.findings:
         findings.append(Finding(**{**vars(finding), "error": finding.error and not allow_float}))
@@ -219,28 +218,33 @@ def convert(
     findings = list(dict.fromkeys(findings))
     if any(finding.error for finding in findings):
         raise ConversionError([finding for finding in findings if finding.error])
-    folded_away = 0
+    operators = len(flatbuffer.operators)
     if fold:
-        content, folding = fold_constants(content, int8=int8 is not None)
-        folded_away = folding.folded_away
-    if overflows := finite.audit_constants(Flatbuffer(content), graph):
+        fold_in_place(flatbuffer, int8=int8 is not None)
+    folded_away = operators - len(flatbuffer.operators)
+    if overflows := finite.audit_constants(flatbuffer, graph):
         raise ConversionError(overflows)
     quantization = None
     if int8 is not None:
         runs = in_batches(int8, len(given.inputs), lambda batch: batches(batch, given, graph))
         if mirrored_input:
             runs = [[np.ascontiguousarray(x[:, ::-1, ::-1]) for x in arrays] for arrays in runs]
-        content, quantization = quantized_file(content, runs, calibration, *types, progress)
-    reference, change = content, 0.0
-    content, compression = storage.compress(content, cast(storage.StorageType, float_weights), exact=exact_int8)
-    if float_weights != "float32":
-        change = logit_change(reference, content)
-        findings += _kept_float32(compression.constants)
-    exact = [constant for constant in compression.constants if constant.exact]
-    unpacked = audit_unpacked(graph, binary, compression.constants, exact_int8)
+        content, quantization = quantized_file(flatbuffer.pack(), runs, calibration, *types, progress)
+        flatbuffer = Flatbuffer(content)
+    rounded, change = float_weights != "float32", 0.0
+    reference = flatbuffer.pack() if rounded else b""
+    stored = storage.compress_in_place(flatbuffer, cast(storage.StorageType, float_weights), exact=exact_int8)
+    if rounded:
+        change = logit_change(reference, flatbuffer.pack())
+        findings += _kept_float32(stored)
+    exact = [constant for constant in stored if constant.exact]
+    unpacked = audit_unpacked(graph, binary, stored, exact_int8)
     if int8 is None:
-        content = integer_ends.with_types(content, *types)
-    content = _labelled(interface.attach(content, names), network, preparation, classes, mirrored_input)
+        integer_ends.set_types(flatbuffer, *types)
+    interface.attach(flatbuffer, names)
+    metadata.add_values(flatbuffer, metadata.of_network(network, preparation, classes, mirrored_input))
+    standard_metadata.add(flatbuffer, network, preparation, classes)
+    content = flatbuffer.pack()
     failed = sum(1 for finding in binary.findings if finding.where in binary.meant)
     report = Report(
         size=len(content),
@@ -251,7 +255,7 @@ def convert(
         exact=len(exact),
         exact_bytes_before=sum(constant.bytes_before for constant in exact),
         exact_bytes=sum(constant.bytes_after for constant in exact),
-        size_float32=len(reference),
+        size_float32=len(content) + sum(constant.bytes_before - constant.bytes_after for constant in stored),
         logit_change=change,
         mirrored_input=mirrored_input,
         folded_away=folded_away,
@@ -289,16 +293,6 @@ def _check_arguments_of_lce(
             "experimental_default_int8_range: with one range for all tensors a file does not compute what the model "
             f"does. Give images, int8=images, or train with fake quantization; {theirs} makes such files to time them."
         )
-
-
-def _labelled(
-    content: bytes, network: str, preparation: Preparation | None, classes: Sequence[str] | None, mirrored_input: bool
-) -> bytes:
-    """The file with what it says of its images and classes."""
-    flatbuffer = Flatbuffer(content)
-    metadata.add_values(flatbuffer, metadata.of_network(network, preparation, classes, mirrored_input))
-    standard_metadata.add(flatbuffer, network, preparation, classes)
-    return flatbuffer.pack()
 
 
 def without_mirror(model: tf.keras.Model) -> tf.keras.Model:
@@ -358,16 +352,17 @@ def _refuse(graph: FrozenGraph) -> None:
 
 
 def _by_lce(graph: FrozenGraph) -> tuple[Flatbuffer, bytes, str, list[Finding]]:
-    """The file of LCE's converter, the converter's output, and findings about what was changed for it."""
+    """The file of LCE's converter, its bytes, the converter's output, and findings about what was changed for it."""
     graph_def, trimmed = definition_for_lce(graph)
     kept = constants.settle(graph, graph_def)
     content, log = _convert_graph(graph, graph_def, kept)
     try:
-        if kept:
-            content = constants.without_outputs(content, len(graph.outputs))
         flatbuffer = Flatbuffer(content)
     except InvalidFlatbufferError as error:
         raise ConversionError([Finding("converter-failed", graph.model_name, str(error))]) from error
+    if kept:
+        constants.drop_outputs(flatbuffer, len(graph.outputs))
+        content = flatbuffer.pack()
     message = "the padding that no window reads was left out"
     return flatbuffer, content, log, [Finding("symmetric-pad", layer, message, error=False) for layer in trimmed]
 

@@ -263,6 +263,11 @@ class Flatbuffer:
         self.subgraph.operators[op.index].customOptions = np.frombuffer(flexbuffers.Dumps(options), np.uint8)
         self.__dict__.pop("operators", None)
 
+    def forget(self) -> None:
+        """Has `operators`, `producers` and `consumers` found again, after `subgraph.operators` changed."""
+        for name in ("operators", "producers", "consumers"):
+            self.__dict__.pop(name, None)
+
     def with_outputs(self, tensors: list[int]) -> bytes:
         """The same model with other tensors as its outputs, to look at the values inside."""
         saved = self.subgraph.outputs, self.model.signatureDefs
@@ -340,8 +345,7 @@ class Flatbuffer:
         for signature in self.model.signatureDefs or []:
             for mapped in (*signature.inputs, *signature.outputs):
                 mapped.tensorIndex = index[mapped.tensorIndex]
-        for name in ("operators", "producers", "consumers"):
-            self.__dict__.pop(name, None)
+        self.forget()
         self.drop_unused_buffers()
 
     def drop_unused_buffers(self) -> None:

@@ -222,9 +222,18 @@ def compress(
         ValueError: For another `dtype`, or if weights of the file are to be rounded that are compressed already.
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
+    flatbuffer = Flatbuffer(content)
+    constants = compress_in_place(flatbuffer, dtype, exact=exact, minimum_size=minimum_size)
+    result = flatbuffer.pack() if any(constant.storage != "float32" for constant in constants) else content
+    return result, CompressionReport(constants, len(content), len(result))
+
+
+def compress_in_place(
+    flatbuffer: Flatbuffer, dtype: StorageType, *, exact: bool = True, minimum_size: int = 1024
+) -> tuple[CompressedConstant, ...]:
+    """`compress` for a parsed file; returns the constants of its report."""
     if dtype not in get_args(StorageType):
         raise ValueError(f"dtype should be one of {get_args(StorageType)}, found {dtype!r}.")
-    flatbuffer = Flatbuffer(content)
     if dtype != "float32" and (stored := stored_constants(flatbuffer)):
         found = next(iter(stored.values())).values.dtype
         raise ValueError(f"The weights of this file are {found} already. Compress the float32 file instead.")
@@ -246,12 +255,11 @@ def compress(
         constants[tensor] = CompressedConstant(*about, storage, before, small.nbytes, lossless, error)
         first = flatbuffer.consumers[tensor][0].index
         operators[first].insert(0, _store(flatbuffer, tensor, small, buffers))
-    if not buffers:
-        return content, CompressionReport(tuple(constants.values()), len(content), len(content))
-    flatbuffer.subgraph.operators = [op for ops in operators.values() for op in ops]
-    flatbuffer.drop_unused_buffers()
-    result = flatbuffer.pack()
-    return result, CompressionReport(tuple(constants.values()), len(content), len(result))
+    if buffers:
+        flatbuffer.subgraph.operators = [op for ops in operators.values() for op in ops]
+        flatbuffer.forget()
+        flatbuffer.drop_unused_buffers()
+    return tuple(constants.values())
 
 
 def expand(content: bytes) -> tuple[bytes, dict[int, np.ndarray]]:

@@ -68,6 +68,7 @@ class FrozenGraph:
         inputs: Its input tensors, in the order of `model.inputs`.
         outputs: Its output tensors, in the order of `model.outputs`.
         variables: Names of the model's variables by the name of the node that holds the value.
+        layers: All layers of the model, also those inside others.
     """
 
     def __init__(self, model: tf.keras.Model):
@@ -82,10 +83,11 @@ class FrozenGraph:
             return tf.nest.flatten(outputs)
 
         # Keras compiles grouped convolutions in a function of their own, which freezing would not inline.
+        modules = model.submodules
         eagerly = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:
-            with marked(model):
+            with marked(modules):
                 concrete = forward.get_concrete_function()
         finally:
             tf.config.run_functions_eagerly(eagerly)
@@ -104,10 +106,10 @@ class FrozenGraph:
             inner.op.name: handles[id(outer)] for outer, inner in concrete.graph.captures if id(outer) in handles
         }
         self.model_name = model.name
+        self.layers = [module for module in modules if isinstance(module, tf.keras.layers.Layer)]
         self._layers: dict[str, list[tf.keras.layers.Layer]] = {}
-        for layer in model.submodules:
-            if isinstance(layer, tf.keras.layers.Layer):
-                self._layers.setdefault(layer.name, []).append(layer)
+        for layer in self.layers:
+            self._layers.setdefault(layer.name, []).append(layer)
         self._layer_names = {part for name in self._layers for part in name.split("/")}
 
     @functools.cached_property

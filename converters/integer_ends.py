@@ -24,15 +24,15 @@ def check_types(input_type: tf.DType, output_type: tf.DType) -> None:
             raise ValueError(f"{name} should be tf.float32, tf.int8 or tf.uint8, found {dtype!r}.")
 
 
-def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> bytes:
-    """The file with inputs and outputs of another type in the place of real ones.
+def set_types(flatbuffer: Flatbuffer, input_type: tf.DType, output_type: tf.DType) -> None:
+    """Gives a file inputs and outputs of another type in the place of real ones.
 
     An input x of integers q stands for `scale * (q - zero point)`, with the scale and zero point of the QUANTIZE
     operator that reads x, an output for that of the DEQUANTIZE operator that writes it. uint8 has the same scale, and
     128 more as its zero point. Inputs and outputs that are no real numbers stay as they are.
 
     # Arguments
-        content: The bytes of a .tflite file.
+        flatbuffer: The file.
         input_type, output_type: `tf.float32` (unchanged), `tf.int8` or `tf.uint8`.
 
     # Raises
@@ -44,7 +44,6 @@ def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> b
     ):
         if dtype == tf.float32:
             continue
-        flatbuffer = Flatbuffer(content)
         before = [*flatbuffer.inputs, *flatbuffer.outputs]
         ends = flatbuffer.inputs if change is _change_inputs else flatbuffer.outputs
         types = [flatbuffer.dtype(tensor) for tensor in ends]
@@ -57,8 +56,6 @@ def with_types(content: bytes, input_type: tf.DType, output_type: tf.DType) -> b
             raise ValueError(f"{name} tf.{dtype.name}: {error} {_REMEDY.format(name=name)}") from error
         _keep_names(flatbuffer, before)
         flatbuffer.drop_unused()
-        content = flatbuffer.pack()
-    return content
 
 
 def _keep_names(flatbuffer: Flatbuffer, before: list[int]) -> None:

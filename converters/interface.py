@@ -36,19 +36,17 @@ class Interface:
         return cls(_names(model.input, model.input_names), _names(model.output, model.output_names))
 
 
-def attach(content: bytes, interface: Interface) -> bytes:
-    """The file with these names, and with the signature `serving_default`.
+def attach(flatbuffer: Flatbuffer, interface: Interface) -> None:
+    """Gives a file these names, and the signature `serving_default`.
 
     With it `interpreter.get_signature_runner()` of TFLite and LiteRT takes and returns tensors by name.
     """
-    flatbuffer = Flatbuffer(content)
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
     # Outputs first: one that is also an input keeps the name of the input.
     signature.outputs = _maps(flatbuffer, flatbuffer.outputs, interface.outputs)
     signature.inputs = _maps(flatbuffer, flatbuffer.inputs, interface.inputs)
     flatbuffer.model.signatureDefs = [signature]
-    return flatbuffer.pack()
 
 
 def _maps(flatbuffer: Flatbuffer, tensors: list[int], names: tuple[str, ...]) -> list[schema.TensorMapT]:

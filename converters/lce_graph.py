@@ -26,13 +26,21 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
 
     LCE takes `sign(sign(x) + y)` for `sign(x)`, whatever y is. Twice the sum has the same sign, and LCE computes it.
     """
-    graph_def = graph_pb2.GraphDef()
-    graph_def.CopyFrom(graph.definition)
-    _fold_kernels(graph, graph_def)
+    ends = [x.op.name for x in (*graph.inputs, *graph.outputs)]
+    folded = [
+        (site, kernel)
+        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
+        if resolve(site.kernel).op.type != "Const"
+    ]
+    # Replaced nodes are left out: the converter may stumble over them.
+    graph_def = needed_for(graph.definition, ends, {site.node.name for site, _ in folded})
+    if graph_def is graph.definition:
+        graph_def = graph_pb2.GraphDef()
+        graph_def.CopyFrom(graph.definition)
+    _fold_kernels(folded, graph_def)
     _double_sums(graph, graph_def)
     trimmed = _trim_padding(graph, graph_def)
-    # Replaced nodes are left out: the converter may stumble over them.
-    return needed_for(graph_def, [x.op.name for x in (*graph.inputs, *graph.outputs)]), trimmed
+    return needed_for(graph_def, ends), trimmed
 
 
 def unknown_padding(graph: FrozenGraph) -> list[str]:
@@ -40,27 +48,21 @@ def unknown_padding(graph: FrozenGraph) -> list[str]:
     return [site.layer for site, amounts in _padded_sites(graph) if amounts is None]
 
 
-def _fold_kernels(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
-    computed = {
-        site.kernel.name: kernel
-        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
-        if resolve(site.kernel).op.type != "Const"
-    }
-    # One constant for each output of a node.
-    names = {name: name.replace(":", "/folded_") for name in computed}
-    for name, value in computed.items():
-        add_constant(graph_def, names[name], value)
+def _fold_kernels(folded: list[tuple[Site, np.ndarray]], graph_def: graph_pb2.GraphDef) -> None:
     by_name = {node.name: node for node in graph_def.node}
-    for site in graph.sites:
-        if site.kernel.name in names:
-            # The second input, also in a transposed convolution.
-            by_name[site.node.name].input[1] = names[site.kernel.name]
+    # One constant for each output of a node.
+    names = {site.kernel.name: site.kernel.name.replace(":", "/folded_") for site, _ in folded}
+    for name, value in {site.kernel.name: kernel for site, kernel in folded}.items():
+        add_constant(graph_def, names[name], value)
+    for site, _ in folded:
+        # The second input, also in a transposed convolution.
+        by_name[site.node.name].input[1] = names[site.kernel.name]
 
 
 def _double_sums(graph: FrozenGraph, graph_def: graph_pb2.GraphDef) -> None:
     by_name = {node.name: node for node in graph_def.node}
     for node in graph.nodes:
-        inner = resolve(node.inputs[0]).op if node.type == "Sign" else None
+        inner = resolve(node.inputs[0]).op if node.type == "Sign" and node.name in by_name else None
         if inner is None or inner.type not in ("Add", "AddV2") or double_sign(node) is not None:
             continue
         if any(resolve(x).op.type == "Sign" for x in inner.inputs):

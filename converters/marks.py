@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import larq as lq
@@ -30,9 +30,9 @@ def mark_of(node: tf.Operation | NodeDef) -> str:
 
 
 @contextlib.contextmanager
-def marked(model: tf.keras.Model) -> Iterator[None]:
-    """Makes the quantizers of a model mark their results in the graphs that are traced meanwhile."""
-    quantizers = [module for module in model.submodules if isinstance(module, lq.quantizers.Quantizer)]
+def marked(modules: Iterable[tf.Module]) -> Iterator[None]:
+    """Makes the quantizers among the modules of a model mark their results in the graphs that are traced meanwhile."""
+    quantizers = [module for module in modules if isinstance(module, lq.quantizers.Quantizer)]
     patched = []
     try:
         for quantizer in quantizers:

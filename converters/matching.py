@@ -71,7 +71,7 @@ def match(kernels: list[np.ndarray], flatbuffer: Flatbuffer) -> Match:
     result = Match()
     seen: dict[bytes, int] = defaultdict(int)
     for position, kernel in enumerate(kernels):
-        key = _key(np.where(kernel < 0, -1, 1).astype(np.int8))
+        key = _key(_signs(kernel))
         same = operators.get(key)
         if not same:
             result.unmatched.append(position)
@@ -88,7 +88,7 @@ def nearest(
     kernel: np.ndarray, candidates: list[Operator], flatbuffer: Flatbuffer
 ) -> tuple[Operator, np.ndarray] | None:
     """The candidate whose weights differ least from a kernel's signs, and where (rows of h, w, in, out)."""
-    signs = np.where(kernel < 0, -1, 1).astype(np.int8)
+    signs = _signs(kernel)
     best: tuple[Operator, np.ndarray] | None = None
     for op in candidates:
         weights = filter_signs(flatbuffer, op)
@@ -106,13 +106,13 @@ def nearest(
 
 def stayed_float(kernel: np.ndarray, flatbuffer: Flatbuffer) -> bool:
     """Whether the file holds a float convolution with a binary kernel (up to a factor for each output channel)."""
-    key = _key(np.where(kernel < 0, -1, 1).astype(np.int8))
+    key = _key(_signs(kernel))
     for op in flatbuffer.operators:
         weights = flatbuffer.constant(op.inputs[1]) if op.name == "CONV_2D" else None
         if weights is None:
             continue
         weights = weights.transpose(1, 2, 3, 0)
-        if two_valued(weights) and _key(np.where(weights < 0, -1, 1).astype(np.int8)) == key:
+        if two_valued(weights) and _key(_signs(weights)) == key:
             return True
     return False
 
@@ -129,6 +129,10 @@ def two_valued(kernel: np.ndarray) -> bool:
 
 def _writes_bits(flatbuffer: Flatbuffer, op: Operator) -> bool:
     return flatbuffer.dtype(op.outputs[0]) == "int32"
+
+
+def _signs(kernel: np.ndarray) -> np.ndarray:
+    return np.where(kernel < 0, np.int8(-1), np.int8(1))
 
 
 def _key(signs: np.ndarray) -> bytes:

@@ -74,5 +74,10 @@ def laid_out(tensor: tf.Tensor) -> tf.Tensor:
 def add_constant(graph_def: graph_pb2.GraphDef, name: str, value: np.ndarray | np.generic) -> None:
     """Adds a constant node."""
     constant = graph_def.node.add(name=name, op="Const")
-    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
-    constant.attr["dtype"].type = constant.attr["value"].tensor.dtype
+    constant.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
+    # Its parts one by one: `tf.make_tensor_proto` would take two more copies, of the largest data there are.
+    tensor = constant.attr["value"].tensor
+    tensor.dtype = constant.attr["dtype"].type
+    for size in value.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = value.tobytes()

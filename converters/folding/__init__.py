@@ -3,6 +3,6 @@
 `offsets` and `scales` find operations that can be left out; `rewriting` leaves them out.
 """
 
-from larq_rep.converters.folding.rewriting import FoldingReport, fold
+from larq_rep.converters.folding.rewriting import FoldingReport, fold, fold_in_place
 
-__all__ = ["FoldingReport", "fold"]
+__all__ = ["FoldingReport", "fold", "fold_in_place"]

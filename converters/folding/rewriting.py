@@ -75,26 +75,27 @@ def fold(content: bytes, *, int8: bool = False) -> tuple[bytes, FoldingReport]:
     flatbuffer = Flatbuffer(content)
     before = _counts(flatbuffer)
     try:
-        result, after = _fold(flatbuffer, content, int8)
+        result = flatbuffer.pack() if fold_in_place(flatbuffer, int8) else content
     # Errors that a damaged option, type or shape leads to.
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise InvalidFlatbufferError(f"The TFLite file is damaged: {error!r}.") from error
-    return result, FoldingReport(len(content), len(result), before, _counts(after))
+    return result, FoldingReport(len(content), len(result), before, _counts(flatbuffer))
 
 
-def _fold(flatbuffer: Flatbuffer, content: bytes, int8: bool) -> tuple[bytes, Flatbuffer]:
+def fold_in_place(flatbuffer: Flatbuffer, int8: bool = False) -> bool:
+    """`fold` for a parsed file; returns whether there was anything to gain."""
     if not all(op.outputs for op in flatbuffer.operators) or any(t.isVariable for t in flatbuffer.subgraph.tensors):
-        return content, flatbuffer  # operators that act on a variable: their effect cannot be seen here
+        return False  # operators that act on a variable: their effect cannot be seen here
+    changed = False
     while True:
         if not _leave_out_fills(flatbuffer):
             graph = ChannelGraph(flatbuffer)
             if not _leave_out_factors(graph, int8):
                 if (plan := offsets.best_plan(graph)) is None:
-                    return content, flatbuffer
+                    return changed
                 _add_elsewhere(graph, plan)
         flatbuffer.drop_unused()
-        content = flatbuffer.pack()
-        flatbuffer = Flatbuffer(content)
+        changed = True
 
 
 def _counts(flatbuffer: Flatbuffer) -> dict[str, int]:

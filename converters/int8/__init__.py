@@ -163,7 +163,8 @@ def quantized_file(
     ends = [(min(x.min() for x in each), max(x.max() for x in each)) for each in zip(*runs, strict=True)]
     about = {"calibration": calibration, "images": count, "inputs": [[float(x) for x in each] for each in ends]}
     metadata.add_values(flatbuffer, {"int8": about})
-    result = integer_ends.with_types(flatbuffer.pack(), input_type, output_type)
+    integer_ends.set_types(flatbuffer, input_type, output_type)
+    result = flatbuffer.pack()
     change, mean_change, agreement = _changes(content, result, runs)
     return result, Quantization(
         calibration=calibration,

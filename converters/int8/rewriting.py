@@ -119,8 +119,7 @@ class Rewriting:
                 mapped.tensorIndex = renamed.get(mapped.tensorIndex, mapped.tensorIndex)
         flatbuffer.subgraph.operators = self._operators
         flatbuffer.subgraph.outputs = np.array(results, np.int32)
-        for name in ("operators", "producers", "consumers"):
-            flatbuffer.__dict__.pop(name, None)
+        flatbuffer.forget()
         # What several operators shared may be read by none any more.
         used = {*flatbuffer.inputs, *flatbuffer.outputs, *flatbuffer.producers, *flatbuffer.consumers}
         for number, tensor in enumerate(tensors):
