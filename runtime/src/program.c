@@ -6,6 +6,7 @@
 
 void start_program(struct job *job) {
   const struct step *step = job->step;
+  job->channels = step->channels;
   for (int i = 0; i < step->count; i++) {
     const struct planned *from = &step->program[i];
     struct instruction *to = &job->program[i];
@@ -89,7 +90,7 @@ void run_program(const struct job *job, int pixel, int count, const char *scratc
       scratch += run * scratch_stride;
       if (border) border += run;
     }
-    kernels->run(program, step->count, step->channels, run);
+    kernels->run(program, step->count, job->channels, run);
     pixel += run;
     count -= run;
   }
@@ -103,20 +104,46 @@ static void compact_groups(const struct convolution *conv, int32_t *acc, size_t 
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
-/* The bits that differ, including those in the taps that are left out. */
-static void accumulate(const struct convolution *conv, const uint32_t *const *pixels, int32_t *acc, int count) {
-  const struct gemm *gemm = &conv->gemm;
-  const int used = gemm->vectors * conv->kernels->lanes * gemm->groups;
-  if (gemm->taps)
-    conv->kernels->accumulate(gemm, conv->tile_pixels, pixels, acc, conv->acc_stride);
+/* The bits that differ, including those in the taps that are left out, for some outputs. */
+static void accumulate(const struct convolution *conv, struct range outputs, const uint32_t *const *pixels,
+                       int32_t *acc, int count) {
+  struct gemm gemm = conv->gemm;
+  const int lanes = conv->kernels->lanes, used = gemm.vectors * lanes * gemm.groups;
+  if (length(outputs) < conv->channels_out) {
+    gemm.vectors = (length(outputs) + lanes - 1) / lanes;
+    gemm.weights += (size_t)(outputs.first / lanes) * gemm.vector_words;
+  }
+  if (gemm.taps)
+    conv->kernels->accumulate(&gemm, conv->tile_pixels, pixels, acc + outputs.first, conv->acc_stride);
   else
     memset(acc, 0, (size_t)conv->tile_pixels * conv->acc_stride * sizeof *acc);
-  if (gemm->groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
+  if (gemm.groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
   for (int p = 0; conv->missed && p < count; p++)
-    for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
+    for (int c = outputs.first; c < outputs.end; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
 }
 
-void run_convolution(const struct job *job, int thread, struct range tiles) {
+/* The job for some channels of its program, from a whole unit on. */
+static struct job part_of(const struct job *job, struct range channels) {
+  struct job part = *job;
+  part.channels = length(channels);
+  for (int i = 0; i < job->step->count; i++) {
+    struct instruction *op = &part.program[i];
+    const int buffer = job->step->program[i].buffer;
+    if (op->source_channels) {
+      op->source_channels += channels.first / UNIT;
+      continue;
+    }
+    if (op->constant) op->constant += channels.first;
+    if (op->scale) op->scale += channels.first;
+    if (buffer < 0) continue;
+    op->data += op->code == OP_STORE_SIGNS
+                    ? (size_t)(channels.first / UNIT) * 4
+                    : (size_t)channels.first * element_size(&job->partition->plan->buffers[buffer]);
+  }
+  return part;
+}
+
+void run_convolution(const struct job *job, int thread, struct range tiles, int block) {
   const struct step *step = job->step;
   const struct convolution *conv = step->convolution;
   const struct buffer *source = &job->partition->plan->buffers[step->source];
@@ -125,6 +152,9 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
   const ptrdiff_t stride_x = job->w > 1 ? (ptrdiff_t)conv->window.stride_width * source->pixel_words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
   int32_t *acc = (int32_t *)(void *)(job->partition->scratch + (size_t)thread * (size_t)job->partition->scratch_bytes);
+  const int first = block * job->block, end = first + job->block;
+  const struct range outputs = {first, end < conv->channels_out ? end : conv->channels_out};
+  const int skip = step->copies ? 0 : first; /* copies count their channels from the first one */
   int pixel = job->pixels.first + tiles.first * job->grain;
   int x = pixel % job->w, y = pixel / job->w % job->h, n = pixel / job->w / job->h;
   for (int t = tiles.first; t < tiles.end; t++) {
@@ -141,7 +171,7 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
       borders[p] = NULL;
       if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
         borders[p] =
-            conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
+            conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width + skip;
         border = true;
       }
       if (++x == job->w) {
@@ -152,13 +182,18 @@ void run_convolution(const struct job *job, int thread, struct range tiles) {
         }
       }
     }
-    accumulate(conv, pointers, acc, count);
+    accumulate(conv, outputs, pointers, acc, count);
     for (int p = 0; p < count; p++)
       for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
         memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
                (size_t)conv->channels_out * sizeof *acc);
-    run_program(job, pixel, count, (const char *)acc, (ptrdiff_t)(conv->acc_stride * sizeof *acc),
-                border ? borders : NULL);
+    const char *sums = (const char *)(acc + skip);
+    const ptrdiff_t stride = (ptrdiff_t)(conv->acc_stride * sizeof *acc);
+    if (job->blocks == 1) run_program(job, pixel, count, sums, stride, border ? borders : NULL);
+    for (int c = 0; job->blocks > 1 && c < step->channels; c += conv->channels_out) {
+      const struct job part = part_of(job, (struct range){c + outputs.first, c + outputs.end});
+      run_program(&part, pixel, count, sums, stride, border ? borders : NULL);
+    }
     pixel += count;
   }
 }

@@ -12,7 +12,9 @@ struct job {
   int h, w;            /* of the step's output */
   struct range pixels; /* to do, of all images */
   int grain;           /* pixels that one thread does together: a tile of a convolution */
-  int chunks;          /* parts of the work */
+  int blocks, block;   /* of a convolution's outputs, and how many are in one; each stays in the cache for its pixels */
+  int pieces;          /* of the pixels; pieces times blocks are the parts of the work */
+  int channels;        /* of the program */
   bool by_row;         /* neighbours in memory end with a row */
   struct image input;
   struct instruction program[MAX_INSTRUCTIONS + 1];
@@ -29,7 +31,7 @@ void start_convolution(struct job *job, const struct task *task);
 void run_program(const struct job *job, int pixel, int count, const char *scratch, ptrdiff_t scratch_stride,
                  const float *const *border);
 
-/* Computes the sums of some of the job's tiles and runs the program for them. */
-void run_convolution(const struct job *job, int thread, struct range tiles);
+/* Computes the sums of some of the job's tiles, for a block of outputs, and runs the program for them. */
+void run_convolution(const struct job *job, int thread, struct range tiles, int block);
 
 #endif
