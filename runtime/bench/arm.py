@@ -10,7 +10,8 @@ the delegate does not take are not run.
 
 Memory traffic: cachegrind runs the same plan on x86-64 with the portable kernels and NEON's tiles, once with and once
 without the inference. The difference of the misses of the last cache counts. Lines missed by writes are read, too, and
-written back: 64 bytes * (read misses + 2 * write misses).
+written back: 64 bytes * (read misses + 2 * write misses). Lines that are read and later written in place are written
+back, too, which this does not count.
 """
 
 import argparse
@@ -32,10 +33,11 @@ KINDS = ("popcount", "elementwise", "packing", "rest")
 KIND_OF_FUNCTION = {"accumulate": "packing", "start_program": "elementwise", "run_program": "elementwise"}
 HOT = 0.9995  # of the instructions
 THREADS = (1, 4)
-# Bytes, associativity and bytes of a line of the first caches and of the last one.
+# Bytes, associativity and bytes of a line of the first caches and of the last one. In front: the kB of a second-level
+# cache, and how many processors share it.
 CACHES = {
-    "1 MB (Raspberry Pi 4)": ["--I1=49152,3,64", "--D1=32768,2,64", "--LL=1048576,16,64"],
-    "2 MB (Raspberry Pi 5)": ["--I1=65536,4,64", "--D1=65536,4,64", "--LL=2097152,16,64"],
+    "1 MB (Raspberry Pi 4)": (1024, 4, ["--I1=49152,3,64", "--D1=32768,2,64", "--LL=1048576,16,64"]),
+    "2 MB (Raspberry Pi 5)": (512, 1, ["--I1=65536,4,64", "--D1=65536,4,64", "--LL=2097152,16,64"]),
 }
 
 _FUNCTION = re.compile(r"([0-9a-f]{16}) <(.*)>:")
@@ -175,13 +177,15 @@ def _run(command: list[str], input: str | None = None) -> str:
     return result.stdout
 
 
-def measure_traffic(file: str, threads: int, caches: list[str]) -> float:
+def measure_traffic(file: str, threads: int, kb: int, sharers: int, caches: list[str]) -> float:
     """MB that an inference of a file moves between the last cache and memory."""
     found = []
+    together = kb * -(-threads // sharers)
     with tempfile.NamedTemporaryFile() as output:
         for inferences in ("0", "1"):
             command = ["valgrind", "--tool=cachegrind", *caches, f"--cachegrind-out-file={output.name}"]
-            options = [f"LARQ_REP_NUM_THREADS={threads}", "LARQ_REP_IMPLEMENTATION=portable"]
+            options = [f"LARQ_REP_NUM_THREADS={threads}", f"LARQ_REP_CACHE_KB={together}"]
+            options.append("LARQ_REP_IMPLEMENTATION=portable")
             _run(["env", *options, *command, str(BUILD / "traffic" / "inference"), file, inferences])
             found.append(misses(Path(output.name).read_text()))
     return megabytes(*found)
@@ -206,7 +210,7 @@ def estimate(file: str) -> dict:
         "blocks": len(hot),
         "million_cycles": {name: million_cycles(hot, analyse(hot, cpu)) for name, cpu in PROCESSORS.items()},
         "megabytes": {
-            cache: {threads: measure_traffic(file, threads, options) for threads in THREADS}
+            cache: {threads: measure_traffic(file, threads, *options) for threads in THREADS}
             for cache, options in CACHES.items()
         },
     }

@@ -55,8 +55,9 @@ def profile(
 
     # Returns
         For each part of the graph that the delegate took over: its `steps`, each with the `operator` that it ends with,
-        its `name`, the mean `ms`, which includes the first run with cold caches, and the shortest `best_ms`; and the
-        bytes of its packed weights (`packed_bytes`) and of its buffers (`memory_bytes`).
+        its `name`, the mean `ms`, which includes the first run with cold caches, the shortest `best_ms`, and the fewest
+        `parts` that the threads had to share; and the bytes of its packed weights (`packed_bytes`), of its buffers
+        (`memory_bytes`) and of the second-level cache by which it sizes its turns (`cache_bytes`).
 
     # Raises
         DelegateError: As for `Interpreter`.

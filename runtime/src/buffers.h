@@ -25,6 +25,10 @@ static inline char *row_of(const struct buffer *b, int row) {
   return b->data + (size_t)(row % b->ring) * (size_t)b->w * b->stride;
 }
 
+static inline char *pixel_of(const struct buffer *b, int pixel) {
+  return row_of(b, pixel / b->w) + (size_t)(pixel % b->w) * b->stride;
+}
+
 /* Less than 2^36: numbers are counted in 29 bits, and borders are no wider than twice the image. */
 uint64_t buffer_bytes(const struct buffer *buffer);
 

@@ -35,6 +35,14 @@ struct convolution {
   uint32_t *weights;
 };
 
+enum { BLOCK = 2 * UNIT }; /* outputs that can be computed by themselves, at least */
+/* The most blocks of outputs; `copied` if the results are. */
+static inline int most_blocks(const struct convolution *convolution, bool copied) {
+  const int outputs = convolution->channels_out;
+  const bool whole = convolution->gemm.groups > 1 || convolution->next || (copied && outputs % UNIT);
+  return whole ? 1 : (outputs + BLOCK - 1) / BLOCK;
+}
+
 /* Everything that does not depend on the image's size; NULL if there is no memory. */
 struct convolution *make_convolution(TfLiteContext *context, const struct node *node, const struct kernels *kernels);
 void free_convolution(struct convolution *convolution); /* and the next ones */

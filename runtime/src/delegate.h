@@ -15,6 +15,7 @@ enum {
 struct options {
   const struct kernels *kernels;
   int num_threads; /* 0: the interpreter's */
+  int cache_kb;    /* of all threads; 0: as the system tells */
   bool profile;
   bool fuse;
 };
@@ -148,9 +149,11 @@ struct step {
   struct part parts[MAX_INSTRUCTIONS]; /* of the program: one begins at each OP_LOAD */
   int32_t *copies;                     /* of a repeated convolution: the first result of each unit */
   int8_t low, high;                    /* STEP_DEQUANTIZE to int8: what -1 and +1 become */
+  struct range tasks;                  /* of the plan: from its first to behind its last */
   const struct node *node;             /* its first, for messages */
   char name[192];
-  double seconds, best, now; /* with the option profile: sum and shortest of its runs, and the current one */
+  int fewest_parts;          /* with the option profile: the fewest that its turns had for the threads */
+  double seconds, best, now; /* the same: sum and shortest of its runs, and the current one */
 };
 
 /* Some rows of a step's output. */

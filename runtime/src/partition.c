@@ -6,6 +6,7 @@
 
 #include "arena.h"
 #include "buffers.h"
+#include "cache.h"
 #include "convolution.h"
 #include "memory.h"
 #include "plan.h"
@@ -120,7 +121,9 @@ TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partiti
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
                                                                   : 1;
   if (partition->num_threads > MAX_THREADS) partition->num_threads = MAX_THREADS;
-  if (!make_schedule(plan, partition->num_threads)) {
+  const int kb = partition->options->cache_kb;
+  partition->cache_bytes = kb ? (int64_t)kb << 10 : cache_bytes(partition->num_threads);
+  if (!make_schedule(plan, partition->num_threads, partition->cache_bytes)) {
     context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
     return kTfLiteError;
   }

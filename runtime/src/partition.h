@@ -22,6 +22,7 @@ struct partition {
   const struct options *options;
   struct plan *plan;
   int num_threads;
+  int64_t cache_bytes; /* of all threads */
   char *memory;
   uint64_t memory_bytes;
   char *scratch;

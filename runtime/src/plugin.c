@@ -119,13 +119,17 @@ static bool set_option(struct options *options, const char *key, const char *val
     return parse_int(value, 0, MAX_THREADS, &options->num_threads) ||
            refuse_option(report, "larq-rep: option '%s' should be 0 (the interpreter's number) to 64, found '%.60s'.",
                          key, value);
+  if (strcmp(key, "cache_kb") == 0)
+    return parse_int(value, 0, 1 << 20, &options->cache_kb) ||
+           refuse_option(report, "larq-rep: option '%s' should be 0 (as the system tells) to 1048576, found '%.60s'.",
+                         key, value);
   bool *flag = strcmp(key, "profile") == 0 ? &options->profile : strcmp(key, "fuse") == 0 ? &options->fuse : NULL;
   if (flag)
     return parse_bool(value, flag) ||
            refuse_option(report, "larq-rep: option '%s' should be 0 or 1, found '%.60s'.", key, value);
   return refuse_option(report,
                        "larq-rep: there is no option '%.60s' (with value '%.60s'); there are implementation, "
-                       "num_threads, profile and fuse.",
+                       "num_threads, cache_kb, profile and fuse.",
                        key, value);
 }
 
@@ -133,6 +137,7 @@ static bool set_option(struct options *options, const char *key, const char *val
 static bool set_environment(struct options *options, void (*report)(const char *)) {
   static const char *const names[][2] = {{"LARQ_REP_IMPLEMENTATION", "implementation"},
                                          {"LARQ_REP_NUM_THREADS", "num_threads"},
+                                         {"LARQ_REP_CACHE_KB", "cache_kb"},
                                          {"LARQ_REP_PROFILE", "profile"},
                                          {"LARQ_REP_FUSE", "fuse"}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -74,14 +74,17 @@ void print_profile(const struct partition *partition) {
   }
   fprintf(stderr,
           "larq-rep profile: {\"implementation\": \"%s\", \"threads\": %d, \"invocations\": %ld, "
-          "\"packed_bytes\": %zu, \"memory_bytes\": %zu, \"steps\": [",
-          partition->options->kernels->name, partition->num_threads, partition->invocations, packed, memory);
+          "\"cache_bytes\": %lld, \"packed_bytes\": %zu, \"memory_bytes\": %zu, \"steps\": [",
+          partition->options->kernels->name, partition->num_threads, partition->invocations,
+          (long long)partition->cache_bytes, packed, memory);
   for (int s = 0; s < plan->step_count; s++) {
     const struct step *step = &plan->steps[s];
     fprintf(stderr,
-            "%s{\"operator\": %d, \"name\": \"%s\", \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, \"bytes\": %.0f}",
-            s ? ", " : "", step->node->index, step->name, 1e3 * step->seconds / (double)partition->invocations,
-            1e3 * step->best, macs(plan, step), moved_bytes(plan, step));
+            "%s{\"operator\": %d, \"name\": \"%s\", \"parts\": %d, \"ms\": %.5f, \"best_ms\": %.5f, \"macs\": %.0f, "
+            "\"bytes\": %.0f}",
+            s ? ", " : "", step->node->index, step->name, step->fewest_parts,
+            1e3 * step->seconds / (double)partition->invocations, 1e3 * step->best, macs(plan, step),
+            moved_bytes(plan, step));
   }
   fprintf(stderr, "]}\n");
 }

@@ -6,6 +6,7 @@
 
 void start_program(struct job *job) {
   const struct step *step = job->step;
+  job->channels = step->channels;
   for (int i = 0; i < step->count; i++) {
     const struct planned *from = &step->program[i];
     struct instruction *to = &job->program[i];
@@ -122,7 +123,7 @@ void run_program(struct cursor *cursor, int pixel, int count, const struct tile 
     }
     for (int i = 0; i < job->step->part_count; i++) {
       const struct part *part = &job->step->parts[i];
-      part->run(program + part->first, part->count, job->step->channels, run);
+      part->run(program + part->first, part->count, job->channels, run);
     }
     pixel += run;
     done += run;
@@ -137,27 +138,34 @@ static void compact_groups(const struct convolution *conv, int32_t *acc, size_t 
       memmove(acc + (size_t)p * stride + g * used, acc + (size_t)p * stride + g * width, used * sizeof *acc);
 }
 
-/* The bits that differ, including those in the taps that are left out. */
-static void accumulate(const struct convolution *conv, const uint32_t *const *pixels, int32_t *acc, int count) {
-  const struct gemm *gemm = &conv->gemm;
-  const int used = gemm->vectors * conv->kernels->lanes * gemm->groups;
-  if (gemm->taps)
-    conv->kernels->accumulate(gemm, conv->tile_pixels, pixels, acc, conv->acc_stride);
+/* The bits that differ, including those in the taps that are left out, for some outputs. */
+static void accumulate(const struct convolution *conv, struct range outputs, const uint32_t *const *pixels,
+                       int32_t *acc, int count) {
+  struct gemm gemm = conv->gemm;
+  const int lanes = conv->kernels->lanes, used = gemm.vectors * lanes * gemm.groups;
+  if (length(outputs) < conv->channels_out) {
+    gemm.vectors = (length(outputs) + lanes - 1) / lanes;
+    gemm.weights += (size_t)(outputs.first / lanes) * gemm.vector_words;
+  }
+  if (gemm.taps)
+    conv->kernels->accumulate(&gemm, conv->tile_pixels, pixels, acc + outputs.first, conv->acc_stride);
   else
     for (size_t i = 0; i < (size_t)conv->tile_pixels * conv->acc_stride; i++) acc[i] = SUM_ZERO;
-  if (gemm->groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
+  if (gemm.groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);
   for (int p = 0; conv->missed && p < count; p++)
-    for (int c = 0; c < conv->channels_out; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
+    for (int c = outputs.first; c < outputs.end; c++) acc[(size_t)p * conv->acc_stride + (size_t)c] += conv->missed[c];
 }
 
-/* The sums of one convolution for a tile's pixels, and what they miss at the image's border. */
-static void sum_tile(const struct job *job, const struct convolution *conv, int number, int count, struct tile *tile) {
+/* The sums of one convolution for a tile's pixels and some of its outputs, and what they miss at the image's border. */
+static void sum_tile(const struct job *job, const struct convolution *conv, int number, struct range outputs, int count,
+                     struct tile *tile) {
   const struct image *input = &job->inputs[number];
   /* If there is only one window, the stride may be out of range. */
   const ptrdiff_t stride_y = job->h > 1 ? conv->window.stride_height * input->row : 0;
   const ptrdiff_t words = job->partition->plan->buffers[conv->source].pixel_words;
   const ptrdiff_t stride_x = job->w > 1 ? conv->window.stride_width * words : 0;
   const size_t width = (size_t)round_up(conv->period, UNIT);
+  const int skip = job->step->copies ? 0 : outputs.first; /* copies count their channels from the first one */
   int32_t *acc = (int32_t *)(void *)(job->partition->scratch + tile->scratch + conv->scratch);
   const uint32_t *pointers[MAX_TILE];
   int x = tile->x, y = tile->y, n = tile->n;
@@ -171,7 +179,7 @@ static void sum_tile(const struct job *job, const struct convolution *conv, int 
     tile->borders[number][p] = NULL;
     if (conv->borders && (conv->row_class[y] || conv->column_class[x])) {
       tile->borders[number][p] =
-          conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width;
+          conv->borders + (size_t)(conv->row_class[y] * conv->column_classes + conv->column_class[x]) * width + skip;
       tile->bordered[number] = true;
     }
     if (++x == job->w) {
@@ -182,26 +190,53 @@ static void sum_tile(const struct job *job, const struct convolution *conv, int 
       }
     }
   }
-  accumulate(conv, pointers, acc, count);
+  accumulate(conv, outputs, pointers, acc, count);
   for (int p = 0; p < count; p++)
     for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
       memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,
              (size_t)conv->channels_out * sizeof *acc);
 }
 
-void run_convolution(const struct job *job, int thread, struct range tiles) {
-  struct cursor cursor;
-  start_cursor(&cursor, job);
-  const int start = job->pixels.first + tiles.first * job->grain;
+/* The job for some channels of its program, from a whole unit on. */
+static struct job part_of(const struct job *job, struct range channels) {
+  struct job part = *job;
+  part.channels = length(channels);
+  for (int i = 0; i < job->step->count; i++) {
+    struct instruction *op = &part.program[i];
+    const int buffer = job->step->program[i].buffer;
+    if (op->source_channels) {
+      op->source_channels += channels.first / UNIT;
+      continue;
+    }
+    if (op->constant) op->constant += channels.first;
+    if (op->scale) op->scale += channels.first;
+    if (is_sum(op->code)) op->data += (size_t)channels.first * sizeof(int32_t);
+    if (buffer < 0) continue;
+    op->data += is_packed(op->code) ? (size_t)(channels.first / UNIT) * 4
+                                    : (size_t)channels.first * element_size(&job->partition->plan->buffers[buffer]);
+  }
+  return part;
+}
+
+void run_convolution(const struct job *job, int thread, struct range tiles, int block) {
+  const struct convolution *conv = job->step->convolution;
+  const int first = block * job->block, end = first + job->block, start = job->pixels.first + tiles.first * job->grain;
+  const struct range outputs = {first, end < conv->channels_out ? end : conv->channels_out};
   struct tile tile = {.x = start % job->w, .y = start / job->w % job->h, .n = start / job->w / job->h};
   tile.scratch = (ptrdiff_t)thread * (ptrdiff_t)job->partition->scratch_bytes;
+  struct cursor cursor;
+  start_cursor(&cursor, job);
   for (int t = tiles.first; t < tiles.end; t++) {
     const int pixel = job->pixels.first + t * job->grain;
     const int count = job->pixels.end - pixel < job->grain ? job->pixels.end - pixel : job->grain;
     int number = 0;
-    for (const struct convolution *conv = job->step->convolution; conv; conv = conv->next)
-      sum_tile(job, conv, number++, count, &tile);
-    run_program(&cursor, pixel, count, &tile);
+    for (const struct convolution *c = conv; c; c = c->next) sum_tile(job, c, number++, outputs, count, &tile);
+    if (job->blocks == 1) run_program(&cursor, pixel, count, &tile);
+    for (int c = 0; job->blocks > 1 && c < job->step->channels; c += conv->channels_out) {
+      const struct job part = part_of(job, (struct range){c + outputs.first, c + outputs.end});
+      start_cursor(&cursor, &part);
+      run_program(&cursor, pixel, count, &tile);
+    }
     for (tile.x += count; tile.x >= job->w; tile.x -= job->w)
       if (++tile.y == job->h) {
         tile.y = 0;

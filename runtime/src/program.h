@@ -12,7 +12,9 @@ struct job {
   int h, w;                        /* of the step's output */
   struct range pixels;             /* to do, of all images */
   int grain;                       /* pixels that one thread does together: a tile of a convolution */
-  int chunks;                      /* parts of the work */
+  int blocks, block;               /* of a convolution's outputs, and how many are in one; each stays in the cache */
+  int pieces;                      /* of the pixels; pieces times blocks are the parts of the work */
+  int channels;                    /* of the program */
   bool by_row;                     /* neighbours in memory end with a row */
   struct image inputs[MAX_SUMMED]; /* of its convolutions */
   struct instruction program[MAX_INSTRUCTIONS + 1];
@@ -47,7 +49,7 @@ void start_cursor(struct cursor *cursor, const struct job *job);
 /* Runs the program for `count` pixels from `pixel` on. The values are loaded, or a tile's. */
 void run_program(struct cursor *cursor, int pixel, int count, const struct tile *tile);
 
-/* Computes the sums of some of the job's tiles and runs the program for them. */
-void run_convolution(const struct job *job, int thread, struct range tiles);
+/* Computes the sums of some of the job's tiles, for a block of outputs, and runs the program for them. */
+void run_convolution(const struct job *job, int thread, struct range tiles, int block);
 
 #endif

@@ -9,12 +9,6 @@
 #include "convolution.h"
 #include "memory.h"
 
-/* Bytes of results that are split into turns, and of a turn. The sanitizers' builds use small ones. */
-#ifndef TURN_BYTES
-#define SPLIT_BYTES (1 << 20)
-#define TURN_BYTES (48 << 10)
-#endif
-
 /* A convolution has its own. */
 static bool has_window(const struct step *step) { return step->window.height > 0; }
 
@@ -47,9 +41,22 @@ struct steps_of {
   int *start, *steps;
 };
 
-/* The buffer that a step writes (or reads) at a place: -1 is its target (or source), others are instructions. */
+/* The first place of a step's buffers: those below 0 are its target and its source, or its convolutions' sources; the
+ * others are instructions. */
+static int first_place(const struct step *step) {
+  int place = step->convolution ? 0 : -1;
+  for (const struct convolution *conv = step->convolution; conv; conv = conv->next) place--;
+  return place;
+}
+
+/* The buffer that a step writes (or reads) at a place, or -1. */
 static int buffer_at(const struct step *step, int place, bool written) {
-  if (place < 0) return written ? step->target : step->source;
+  if (place < 0 && written) return place == -1 ? step->target : -1;
+  if (place < 0) {
+    const struct convolution *conv = step->convolution;
+    for (; place < -1; place++) conv = conv->next;
+    return conv ? conv->source : step->source;
+  }
   const struct planned *op = &step->program[place];
   return op->buffer >= 0 && is_store(op->code) == written ? op->buffer : -1;
 }
@@ -59,7 +66,7 @@ static bool find_steps(const struct plan *plan, bool writers, struct steps_of *o
   of->start = allocate((size_t)plan->buffer_count + 2, sizeof *of->start);
   for (int pass = 0; of->start && pass < 2; pass++) {
     for (int s = 0; s < plan->step_count; s++)
-      for (int place = -1; place < plan->steps[s].count; place++)
+      for (int place = first_place(&plan->steps[s]); place < plan->steps[s].count; place++)
         for (int b = buffer_at(&plan->steps[s], place, writers); b >= 0; b = writers ? plan->buffers[b].view_of : -1)
           if (pass == 0)
             of->start[b + 2]++;
@@ -137,27 +144,49 @@ static int still_read(const struct plan *plan, const struct step *step, const st
   return first;
 }
 
-/* Finds how many rows each of the delegate's own float tensors must keep, in another pass over the tasks. */
-static bool make_rings(struct plan *plan, struct progress *progress) {
-  struct steps_of readers = {NULL, NULL};
+/* Limits of a step's turn: bytes of maps that are not split, and of the largest map's rows in it. */
+struct turn {
+  int64_t whole, bytes;
+  int num_threads; /* which share it, in at least two parts each */
+};
+
+/* Counted in floats, which integers are made of. */
+static int64_t map_bytes(const struct buffer *b) { return (int64_t)b->n * b->h * b->w * b->pixel_words * 4; }
+
+/* Finds how many rows each of the delegate's own float tensors must keep, in another pass over the tasks. *kept becomes
+ * the most bytes that steps which take turns read again: these rows, and the weights of all of them. */
+static bool make_rings(struct plan *plan, struct progress *progress, const struct steps_of *readers, int64_t *kept) {
   int *most = allocate((size_t)plan->buffer_count, sizeof *most);
   bool *viewed = allocate((size_t)plan->buffer_count, sizeof *viewed);
-  const bool memory = find_steps(plan, false, &readers) && most && viewed;
+  const bool memory = most && viewed;
+  int64_t bytes = 0;
+  int unfinished = 0; /* steps */
+  *kept = 0;
   for (int s = 0; s < plan->step_count; s++) progress[s].done = 0;
   for (int t = 0; memory && t < plan->task_count; t++) {
     const struct task *task = &plan->tasks[t];
     const struct step *step = &plan->steps[task->step];
-    for (int place = -1; place < step->count; place++) {
-      const int b = buffer_at(step, place, true);
-      if (b < 0) continue;
-      int oldest = INT32_MAX;
-      for (int i = readers.start[b]; i < readers.start[b + 1]; i++) {
-        const int s = readers.steps[i], row = still_read(plan, &plan->steps[s], &progress[s], b);
-        oldest = row < oldest ? row : oldest;
+    const bool first = task->rows.first == 0, last = task->rows.end == progress[task->step].rows;
+    if (step->convolution && first && !last) bytes += (int64_t)packed_bytes(step->convolution);
+    for (int place = first_place(step); place < step->count; place++)
+      for (int b = buffer_at(step, place, true); b >= 0; b = plan->buffers[b].view_of) {
+        const struct buffer *buffer = &plan->buffers[b];
+        int oldest = INT32_MAX;
+        for (int i = readers->start[b]; i < readers->start[b + 1]; i++) {
+          const int s = readers->steps[i], row = still_read(plan, &plan->steps[s], &progress[s], b);
+          oldest = row < oldest ? row : oldest;
+        }
+        const int rows = oldest < task->rows.end ? task->rows.end - oldest : 0;
+        if (rows <= most[b]) continue;
+        const int all = buffer->n * buffer->h, more = (rows < all ? rows : 0) - most[b]; /* whole maps are streams */
+        if (!buffer->bits && buffer->view_of < 0) bytes += map_bytes(buffer) / all * more;
+        most[b] = rows;
       }
-      if (oldest < task->rows.end && task->rows.end - oldest > most[b]) most[b] = task->rows.end - oldest;
-    }
     progress[task->step].done = task->rows.end;
+    unfinished += first - last;
+    if (unfinished) continue;
+    if (!first && bytes > *kept) *kept = bytes;
+    bytes = 0;
   }
   for (int i = 0; memory && i < plan->buffer_count; i++)
     if (plan->buffers[i].view_of >= 0) viewed[i] = viewed[plan->buffers[i].view_of] = true;
@@ -167,25 +196,73 @@ static bool make_rings(struct plan *plan, struct progress *progress) {
     b->ring = b->n * b->h;
     if (!b->external && !b->bits && !viewed[i] && b->rank == 4 && rows < b->ring) b->ring = rows;
   }
-  free_steps_of(&readers);
   free(most);
   free(viewed);
   return memory;
 }
 
-/* Integers count like the floats that they are made of, which the step may read. */
-static int band(const struct plan *plan, const struct step *step, int rows, int w, int num_threads) {
-  int64_t bytes = step->target >= 0 ? (int64_t)w * plan->buffers[step->target].pixel_words * 4 : 0;
-  for (int i = 0; i < step->count; i++)
-    if (step->program[i].code == OP_STORE || step->program[i].code == OP_STORE_QUANTIZED)
-      bytes += (int64_t)w * step->channels * 4;
-  if (bytes * rows <= SPLIT_BYTES) return rows;
-  /* Several threads share a turn: it must be worth waking them. */
-  const int64_t turn = num_threads > 1 ? (int64_t)4 * TURN_BYTES * num_threads : TURN_BYTES;
-  return bytes > turn ? 1 : (int)(turn / bytes);
+/* The rows of a turn: all if the largest map that the step reads or writes stays in the cache from step to step. */
+static int band(const struct plan *plan, const struct step *step, int rows, int w, const struct turn *turn) {
+  int64_t bytes = 0;
+  for (int place = first_place(step); place < step->count; place++)
+    for (int written = 0; written < 2; written++) {
+      const int b = buffer_at(step, place, written);
+      if (b >= 0 && !plan->buffers[b].bits && map_bytes(&plan->buffers[b]) > bytes)
+        bytes = map_bytes(&plan->buffers[b]);
+    }
+  if (bytes <= turn->whole) return rows;
+  const struct convolution *conv = step->convolution;
+  const int grains = (w + (conv ? conv->tile_pixels : GRAIN) - 1) / (conv ? conv->tile_pixels : GRAIN);
+  const int parts = grains * (conv ? most_blocks(conv, step->copies) : 1); /* of a row */
+  const int64_t fit = turn->bytes * rows / bytes, shared = (2 * turn->num_threads + parts - 1) / parts;
+  return (int)(fit > shared ? fit : shared);
 }
 
-bool make_schedule(struct plan *plan, int num_threads) {
+/* Whether an earlier step should first write its part of the rows that step `s` writes next. */
+static bool is_early(const struct plan *plan, const struct steps_of *writers, const struct progress *progress, int s) {
+  for (int place = first_place(&plan->steps[s]); place < plan->steps[s].count; place++)
+    for (int b = buffer_at(&plan->steps[s], place, true); b >= 0; b = plan->buffers[b].view_of)
+      for (int i = writers->start[b]; i < writers->start[b + 1] && writers->steps[i] < s; i++)
+        if (progress[writers->steps[i]].done <= progress[s].done) return true;
+  return false;
+}
+
+/* The last step that waits for what a step writes, or itself. */
+static int last_waiting(const struct plan *plan, const struct steps_of *writers, const struct steps_of *readers,
+                        int s) {
+  int last = s;
+  for (int place = first_place(&plan->steps[s]); place < plan->steps[s].count; place++)
+    for (int b = buffer_at(&plan->steps[s], place, true); b >= 0; b = plan->buffers[b].view_of)
+      for (int pass = 0; pass < 2; pass++) {
+        const struct steps_of *of = pass ? readers : writers;
+        if (of->start[b] < of->start[b + 1] && of->steps[of->start[b + 1] - 1] > last)
+          last = of->steps[of->start[b + 1] - 1];
+      }
+  return last;
+}
+
+/* Gives the last step that can go on a turn, again and again, so that rows are read as soon as possible. */
+static void order_tasks(struct plan *plan, struct progress *progress, const struct steps_of *writers,
+                        const struct steps_of *readers) {
+  for (int s = plan->step_count - 1; s >= 0;) {
+    struct progress *p = &progress[s];
+    const int end = possible(plan, writers, progress, s);
+    /* Whole turns, or whatever remains. */
+    if (end == p->done || (end - p->done < p->band && end < p->rows) || is_early(plan, writers, progress, s)) {
+      s--;
+      continue;
+    }
+    struct step *step = &plan->steps[s];
+    if (p->done == 0) step->tasks.first = plan->task_count;
+    plan->tasks[plan->task_count++] = (struct task){s, {p->done, end}};
+    step->tasks.end = plan->task_count;
+    p->done = end;
+    s = last_waiting(plan, writers, readers, s);
+  }
+}
+
+/* Orders the work in turns of this size; false if there is no memory or no order. */
+static bool make_tasks(struct plan *plan, const struct turn *turn, int64_t *kept) {
   free(plan->tasks);
   plan->task_count = 0;
   struct progress *progress = allocate((size_t)plan->step_count + 1, sizeof *progress);
@@ -193,32 +270,30 @@ bool make_schedule(struct plan *plan, int num_threads) {
   for (int s = 0; progress && s < plan->step_count; s++) {
     int n, h, w;
     output_images(plan, &plan->steps[s], &n, &h, &w);
-    progress[s] = (struct progress){.rows = n * h, .band = band(plan, &plan->steps[s], n * h, w, num_threads)};
+    progress[s] = (struct progress){.rows = n * h, .band = band(plan, &plan->steps[s], n * h, w, turn)};
     total += progress[s].rows;
   }
   plan->tasks = allocate((size_t)total + 1, sizeof *plan->tasks);
-  struct steps_of writers = {NULL, NULL};
-  if (!progress || !plan->tasks || !find_steps(plan, true, &writers)) {
-    free(progress);
-    free_steps_of(&writers);
-    return false;
+  struct steps_of writers = {NULL, NULL}, readers = {NULL, NULL};
+  bool finished = progress && plan->tasks && find_steps(plan, true, &writers) && find_steps(plan, false, &readers);
+  if (finished) {
+    order_tasks(plan, progress, &writers, &readers);
+    for (int s = 0; s < plan->step_count; s++) finished = finished && progress[s].done == progress[s].rows;
+    finished = make_rings(plan, progress, &readers, kept) && finished;
   }
-  for (bool moved = true; moved;) {
-    moved = false;
-    for (int s = 0; s < plan->step_count; s++) {
-      struct progress *p = &progress[s];
-      const int end = possible(plan, &writers, progress, s);
-      /* Whole turns, or whatever remains. */
-      if (end == p->done || (end - p->done < p->band && end < p->rows)) continue;
-      plan->tasks[plan->task_count++] = (struct task){s, {p->done, end}};
-      p->done = end;
-      moved = true;
-    }
-  }
-  bool finished = true;
-  for (int s = 0; s < plan->step_count; s++) finished = finished && progress[s].done == progress[s].rows;
-  finished = make_rings(plan, progress) && finished;
   free(progress);
   free_steps_of(&writers);
+  free_steps_of(&readers);
   return finished;
+}
+
+bool make_schedule(struct plan *plan, int num_threads, int64_t cache) {
+  struct turn turn = {.whole = cache / 8 * 7, .bytes = cache / 4, .num_threads = num_threads};
+  int64_t kept;
+  /* The other half is for maps that are read or written whole. */
+  while (make_tasks(plan, &turn, &kept)) {
+    if (kept <= cache / 2 || turn.bytes < cache / 64) return true;
+    turn.bytes /= 2;
+  }
+  return false;
 }

@@ -4,7 +4,10 @@
 
 #include "delegate.h"
 
-/* Fills plan->tasks; false if there is no memory. All shapes must be known. */
-bool make_schedule(struct plan *plan, int num_threads);
+enum { GRAIN = 2 }; /* pixels that a thread takes at least, if they are no tile of a convolution */
+
+/* Fills plan->tasks with turns for threads that share this many bytes of cache; false if there is no memory. All shapes
+ * must be known, and all weights laid out. */
+bool make_schedule(struct plan *plan, int num_threads, int64_t cache);
 
 #endif

@@ -26,13 +26,14 @@
 #define LOAD_ADD_STORE_SIGNS(DO) DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_STORE) DO(3, OP_STORE_SIGNS)
 #define MEAN_OF_4(DO) \
   DO(0, OP_LOAD) DO(1, OP_ADD_LOADED) DO(2, OP_ADD_LOADED) DO(3, OP_ADD_LOADED) DO(4, OP_MEAN) DO(5, OP_STORE)
-#define MAX_OF_9(DO)                                                                                       \
-  DO(0, OP_LOAD)                                                                                           \
-  DO(1, OP_AT_LEAST)                                                                                       \
-  DO(2, OP_MAX_LOADED)                                                                                     \
-  DO(3, OP_MAX_LOADED)                                                                                     \
-  DO(4, OP_MAX_LOADED) DO(5, OP_MAX_LOADED) DO(6, OP_MAX_LOADED) DO(7, OP_MAX_LOADED) DO(8, OP_MAX_LOADED) \
-      DO(9, OP_MAX_LOADED) DO(10, OP_STORE)
+#define MAX_OF_9(DO)   \
+  DO(0, OP_LOAD)       \
+  DO(1, OP_AT_LEAST)   \
+  DO(2, OP_MAX_LOADED) \
+  DO(3, OP_MAX_LOADED) \
+  DO(4, OP_MAX_LOADED) \
+  DO(5, OP_MAX_LOADED) \
+  DO(6, OP_MAX_LOADED) DO(7, OP_MAX_LOADED) DO(8, OP_MAX_LOADED) DO(9, OP_MAX_LOADED) DO(10, OP_STORE)
 /* clang-format off */
 #define STRAIGHT_PROGRAMS(DO)                                                                            \
   DO(ACC_STORE) DO(ACC_STORE_SIGNS) DO(ACC_PRELU_STORE) DO(ACC_ADD_STORE) DO(ACC_ADD_STORE_SIGNS)        \

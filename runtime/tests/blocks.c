@@ -324,7 +324,8 @@ static int run_case(int number, struct threads *threads, int num_threads) {
   int failed = 0;
   for (const struct kernels *const *k = all_kernels; *k && !failed; k++) {
     if (!(*k)->supported()) continue;
-    struct shared shared = {.options = {.kernels = *k, .fuse = true}, .threads = threads};
+    /* A small cache has turns of a row, and blocks of weights. */
+    struct shared shared = {.options = {.kernels = *k, .fuse = true, .cache_kb = number / 2 % 2}, .threads = threads};
     struct partition partition = {.shared = &shared, .options = &shared.options};
     memset(host.tensors[OUT].data.data, 0xff, host.tensors[OUT].bytes);
     memset(host.tensors[SIGNS].data.data, 0xff, host.tensors[SIGNS].bytes);
