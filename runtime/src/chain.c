@@ -220,7 +220,7 @@ void follow(struct planner *p, struct chain *chain, int tensor) {
         continue;
       }
       left++;
-      if (next >= 0 || p->summands[readers[i]].held) continue;
+      if (next >= 0) continue;
       if (can_apply(p, chain, node, tensor) || node->kind == NODE_FROM_INT8 ||
           (node->kind == NODE_CONCATENATE && chain->concatenation < 0 && next_input(p, readers[i], tensor) >= 0 &&
            (!p->concatenations[readers[i]]->emitted ||
