@@ -81,6 +81,12 @@ static bool supported(void) {
          __builtin_cpu_supports("avx512vpopcntdq");
 }
 
+#ifdef HAS_AMX
+void run_avx512(const struct instruction *program, int count, int channels, int pixels) {
+  run(program, count, channels, pixels);
+}
+#endif
+
 const struct kernels kernels_avx512 = {
     .name = "avx512",
     .supported = supported,

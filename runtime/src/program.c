@@ -107,8 +107,9 @@ static void compact_groups(const struct convolution *conv, int32_t *acc, size_t 
 static void accumulate(const struct convolution *conv, const uint32_t *const *pixels, int32_t *acc, int count) {
   const struct gemm *gemm = &conv->gemm;
   const int used = gemm->vectors * conv->kernels->lanes * gemm->groups;
+  const int rest = conv->kernels->tile_rest;
   if (gemm->taps)
-    conv->kernels->accumulate(gemm, conv->tile_pixels, pixels, acc, conv->acc_stride);
+    conv->kernels->accumulate(gemm, count <= rest ? rest : conv->tile_pixels, pixels, acc, conv->acc_stride);
   else
     memset(acc, 0, (size_t)conv->tile_pixels * conv->acc_stride * sizeof *acc);
   if (gemm->groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);

@@ -98,6 +98,15 @@ def test_refuses_bad_options(options, words):
         tf.lite.experimental.load_delegate(delegate_path(), options)
 
 
+@pytest.mark.skipif("amx" in available_implementations(), reason="this processor has AMX")
+def test_says_why_there_is_no_amx():
+    messages = []
+    _, delegate = create({"implementation": "amx"}, ERRORS(lambda text: messages.append(text.decode())))
+    assert delegate is None and "'amx'" in messages[0]
+    if "avx512" in available_implementations():
+        assert "no AMX int8" in messages[0] or "no GFNI" in messages[0] or "Linux refuses AMX" in messages[0]
+
+
 def test_options_from_the_environment(monkeypatch):
     code = "import larq_rep_runtime as r, sys; r.Interpreter(sys.stdin.buffer.read())"
     graph = graphs.Graph()
