@@ -25,15 +25,16 @@ static int64_t tap_words(const struct kernels *kernels, int outputs, int words) 
          (kernels->nibbles ? 2 : 1);
 }
 
-/* What makes preparing bytes for tiles worth it. The tests' builds use small ones. */
+/* Outputs of a group, and words of all their weights, that are worth preparing bytes for tiles. The tests' builds use
+ * small ones. */
 #ifndef LEAST_OUTPUTS
-#define LEAST_OUTPUTS 128
-#define LEAST_WORDS 8
+#define LEAST_OUTPUTS 32
+#define LEAST_WORDS 2048
 #endif
 
 const struct kernels *kernels_of_groups(const struct kernels *kernels, int outputs, int words, int64_t taps) {
   enum { MOST_PADDING = 8 };
-  if (kernels->small && (outputs < LEAST_OUTPUTS || words * taps < LEAST_WORDS)) kernels = kernels->small;
+  if (kernels->small && (outputs < LEAST_OUTPUTS || taps * words * outputs < LEAST_WORDS)) kernels = kernels->small;
   if (tap_words(kernels, outputs, words) <= (int64_t)MOST_PADDING * outputs * words) return kernels;
   const struct kernels *best = kernels;
   for (const struct kernels *const *k = all_kernels; *k; k++)

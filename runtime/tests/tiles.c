@@ -2,6 +2,7 @@
  * Intel's manual says. Of the instructions only those that a compiler makes of the kernel's intrinsics are known; what
  * a processor would refuse ends the program.
  */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stddef.h>
@@ -116,3 +117,4 @@ __attribute__((constructor)) static void install(void) {
   const struct sigaction action = {.sa_sigaction = emulate, .sa_flags = SA_SIGINFO};
   if (sigaction(SIGILL, &action, NULL)) abort();
 }
+#endif
