@@ -4,7 +4,7 @@
  * disturbs all of them alike. A convolution includes reading packed signs, the border of zero padding, scaling, and
  * storing floats or 8-bit integers. One MAC is one multiplication and addition of +1 and -1.
  * The peak is that of comparing and counting bits; the AVX2 kernels look sums of four bits up instead, which takes
- * fewer operations, so that they may pass it.
+ * fewer operations, and AMX multiplies, so that they may pass it.
  *   make bench && build/native/convolutions [implementation ...]
  */
 #include <stdio.h>
@@ -87,7 +87,7 @@ static double peak_neon(void) {
 
 static double (*peak_of(const char *name))(void) {
 #if defined(__x86_64__)
-  if (strcmp(name, "avx512") == 0) return peak_avx512;
+  if (strcmp(name, "avx512") == 0 || strcmp(name, "amx") == 0) return peak_avx512;
   if (strcmp(name, "avx2") == 0) return peak_avx2;
   if (strcmp(name, "popcnt") == 0) return peak_popcnt;
 #elif defined(__aarch64__)

@@ -95,11 +95,6 @@ class Interpreter:
             bound = "at least 1" if num_threads < 1 else "at most 64"
             raise DelegateError(f"num_threads should be {bound}, found {num_threads}.")
         content = bytes(model) if isinstance(model, bytes | bytearray) else Path(model).read_bytes()
-        available = available_implementations()
-        if implementation is not None and implementation not in available:
-            raise DelegateError(
-                f"implementation should be one of {', '.join(available)} on this processor, found {implementation!r}."
-            )
         # An option beats the environment, so only what the caller gave becomes one. The delegate asks the engine for
         # its number of threads.
         options = {"implementation": implementation, "fuse": fuse, "profile": profile}
@@ -111,7 +106,9 @@ class Interpreter:
         except (RuntimeError, ValueError) as error:
             name = "the given bytes" if isinstance(model, bytes | bytearray) else str(model)
             raise DelegateError(f"TFLite does not run {name}: {error}") from error
-        self.implementation: str = implementation or os.environ.get("LARQ_REP_IMPLEMENTATION") or available[0]
+        self.implementation: str = (
+            implementation or os.environ.get("LARQ_REP_IMPLEMENTATION") or available_implementations()[0]
+        )
         self.metadata: dict[str, Any] = read_metadata(content)
         self._look()
         self._own = [int(detail["shape"][0]) if len(detail["shape"]) else 1 for detail in self.outputs]

@@ -7,8 +7,6 @@ import functools
 import os
 from pathlib import Path
 
-_NAMES = ("avx512", "avx2", "popcnt", "neon", "portable")
-
 
 class DelegateError(RuntimeError):
     """The delegate is missing, or does not accept an option or a file."""
@@ -67,7 +65,7 @@ def _refusal(options: dict[str, str]) -> str:
 
 @functools.cache
 def available_implementations() -> tuple[str, ...]:
-    """Names of the instruction sets that this processor runs, the fastest first.
+    """Names of the instruction sets that this processor runs, the default first.
 
     # Raises
         DelegateError: If the library is missing.
@@ -75,6 +73,8 @@ def available_implementations() -> tuple[str, ...]:
     # A delegate also refuses wrong values of the environment, which says nothing about the processor.
     environment = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LARQ_REP_")}
     try:
-        return tuple(name for name in _NAMES if not _refusal({"implementation": name}))
+        # The delegate lists them where it refuses one that does not exist.
+        listed = _refusal({"implementation": "?"}).rpartition("implementations of this processor: ")[2]
+        return tuple(listed.rstrip(".").split(","))
     finally:
         os.environ.update(environment)

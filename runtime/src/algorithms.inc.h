@@ -333,7 +333,7 @@ ALWAYS_INLINE void accumulate_all(const struct gemm *gemm, const uint32_t *const
   }
 }
 
-enum { CHUNK = 64 }; /* words that are prepared at once */
+enum { CHUNK = 64, MOST_PREPARED = 6 }; /* words that are prepared at once, for how many pixels */
 
 /* The same, but the pixels' words are prepared first, `bytes` for each, for all output channels: words of all taps
  * then follow one another. A tile sets the sums of the first chunk and adds the others to them. */
@@ -344,7 +344,7 @@ ALWAYS_INLINE void accumulate_prepared(const struct gemm *gemm, const int pixels
                                        int32_t *acc, size_t acc_stride, const int lanes, const int bytes,
                                        void (*prepare)(uint8_t *prepared, const uint32_t *x, int count),
                                        const prepared_tile *tiles) {
-  uint8_t prepared[MAX_TILE * CHUNK * 16];
+  uint8_t prepared[MOST_PREPARED * CHUNK * 16];
   const int words = gemm->words, total = gemm->taps * words;
   for (int group = 0; group < gemm->groups; group++)
     for (int begin = 0; begin < total; begin += CHUNK) {

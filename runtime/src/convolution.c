@@ -49,7 +49,7 @@ struct convolution *make_convolution(TfLiteContext *context, const struct node *
   gemm->words = filter->dims->data[3];
   gemm->groups = round_up(node->channels_in, 32) / 32 / gemm->words;
   const int per_group = conv->channels_out / gemm->groups;
-  conv->kernels = kernels_of_groups(kernels, per_group, gemm->words);
+  conv->kernels = kernels_of_groups(kernels, per_group, gemm->words, (int64_t)node->window.height * node->window.width);
   gemm->vectors = vectors_of(conv->kernels, per_group);
   conv->acc_stride = (size_t)round_up(gemm->groups * gemm->vectors * conv->kernels->lanes, UNIT);
   conv->tile_pixels = tile_of(conv->kernels, gemm->vectors);

@@ -8,6 +8,9 @@
 const struct kernels *const all_kernels[] = {
 #if defined(PORTABLE_ONLY) /* for fuzzing, which tests the code before the kernels */
 #elif defined(__x86_64__)
+#if defined(HAS_AMX)
+    &kernels_amx,
+#endif
     &kernels_avx512,   &kernels_avx2, &kernels_popcnt,
 #elif defined(__aarch64__)
     &kernels_neon,
@@ -17,17 +20,26 @@ const struct kernels *const all_kernels[] = {
 };
 
 const struct kernels *choose_kernels(const char *name) {
+  for (const struct kernels *const *k = all_kernels; *k; k++) {
+    const bool given = name && *name;
+    if ((given && strcmp(name, (*k)->name) != 0) || !(*k)->supported()) continue;
+    if (given || !(*k)->preferred || (*k)->preferred()) return *k;
+  }
+  return NULL;
+}
+
+const char *lack_of_kernels(const char *name) {
   for (const struct kernels *const *k = all_kernels; *k; k++)
-    if ((!name || !*name || strcmp(name, (*k)->name) == 0) && (*k)->supported()) return *k;
+    if (strcmp(name, (*k)->name) == 0) return (*k)->lack ? (*k)->lack() : NULL;
   return NULL;
 }
 
 void list_kernels(char *text, size_t size) {
-  size_t used = 0;
-  text[0] = 0;
+  const struct kernels *best = choose_kernels(NULL);
+  size_t used = (size_t)snprintf(text, size, "%s", best->name);
   for (const struct kernels *const *k = all_kernels; *k; k++) {
-    if (!(*k)->supported() || used >= size) continue;
-    const int written = snprintf(text + used, size - used, "%s%s", used ? "," : "", (*k)->name);
+    if (*k == best || !(*k)->supported() || used >= size) continue;
+    const int written = snprintf(text + used, size - used, ",%s", (*k)->name);
     if (written > 0) used += (size_t)written;
   }
 }
@@ -38,6 +50,7 @@ static enum opcode not_repeated(enum opcode code) {
 }
 
 run_function find_run(const struct kernels *kernels, const struct instruction *program, int count) {
+  if (kernels->small) kernels = kernels->small;
   for (const struct straight *s = kernels->straight; s->count; s++) {
     int same = 0;
     while (same < count && same < s->count && s->codes[same] == not_repeated(program[same].code)) same++;

@@ -9,7 +9,7 @@
 enum {
   UNIT = 32, /* channels of a packed word; a program handles them in whole units */
   MAX_INSTRUCTIONS = 24,
-  MAX_TILE = 12,  /* the most pixels that a kernel accumulates at once */
+  MAX_TILE = 32,  /* the most pixels that a kernel accumulates at once */
   MAX_SUMMED = 8, /* the most convolutions that a program adds */
   /* Sums, less than 2^23, are counted from here: as the bits of the float 2^23 + sum. A subtraction then converts them,
    * which some processors do faster than they convert integers. */
@@ -97,11 +97,16 @@ struct straight {
 struct kernels {
   const char *name;
   bool (*supported)(void);
-  int lanes;      /* output channels in a vector of weights */
-  int cell_words; /* 32-bit words of a cell: 1 or 2 */
-  int tile_few;   /* pixels of a tile where a group has up to `few` vectors */
+  const char *(*lack)(void);   /* why it is not supported, NULL if it is; or no such function */
+  bool (*preferred)(void);     /* whether to choose it unasked, where it is supported; or no such function */
+  const struct kernels *small; /* for programs and for groups of little work, see weights.c; or NULL: itself */
+  int lanes;                   /* output channels in a vector of weights */
+  int cell_words;              /* 32-bit words of a cell: 1 or 2 */
+  int tile_few;                /* pixels of a tile where a group has up to `few` vectors */
   int few;
   int tile_many; /* pixels of a tile otherwise */
+  int tile_rest; /* pixels of the last tile if no more are left; or 0: as the others */
+  bool ones;     /* behind each vector's weights follows SUM_ZERO + the number of ones of each lane */
   bool nibbles;  /* weights lie in bytes of 4 bits, [vector][cell][4 bits][lane]; lanes 16 to 31 between the others */
   /* acc[pixel][group][vector][lane] = SUM_ZERO + bits that differ, for `pixels` (tile_few or tile_many) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
@@ -111,13 +116,23 @@ struct kernels {
 
 extern const struct kernels kernels_portable, kernels_popcnt, kernels_avx2, kernels_avx512, kernels_neon;
 
+/* Not on Android, whose sandbox ends an app that asks for AMX. */
+#if defined(__x86_64__) && defined(__linux__) && !defined(__ANDROID__) && \
+    (__has_include(<amxint8intrin.h>) || __has_include(<amxintrin.h>)) /* of GCC, of Clang */
+#define HAS_AMX
+extern const struct kernels kernels_amx;
+#endif
+
 /* The table of implementations, best first, ended by NULL; those that this build has. */
 extern const struct kernels *const all_kernels[];
+
+/* Why this processor does not run the implementation with that name, if it knows; otherwise NULL. */
+const char *lack_of_kernels(const char *name);
 
 /* The best implementation that this processor runs, or the one with that name; NULL if there is none. */
 const struct kernels *choose_kernels(const char *name);
 
-/* The names of all implementations that this processor runs, separated by commas. */
+/* The names of all implementations that this processor runs, separated by commas, the best first. */
 void list_kernels(char *text, size_t size);
 
 /* The fastest function for a program. */

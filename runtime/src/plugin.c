@@ -110,6 +110,11 @@ static bool set_option(struct options *options, const char *key, const char *val
     return refuse_option(report, "larq-rep: an option has no %s%s.", key ? "value: " : "name", key ? key : "");
   if (strcmp(key, "implementation") == 0) {
     options->kernels = choose_kernels(value);
+    const char *lack = options->kernels ? NULL : lack_of_kernels(value);
+    if (lack)
+      return refuse_option(report,
+                           "larq-rep: option 'implementation': no '%s': %s. The implementations of this processor: %s.",
+                           value, lack);
     return options->kernels ||
            refuse_option(report,
                          "larq-rep: option '%s': '%.60s' is not among the implementations of this processor: %s.", key,

@@ -147,8 +147,10 @@ static void accumulate(const struct convolution *conv, struct range outputs, con
     gemm.vectors = (length(outputs) + lanes - 1) / lanes;
     gemm.weights += (size_t)(outputs.first / lanes) * gemm.vector_words;
   }
+  const int rest = conv->kernels->tile_rest;
   if (gemm.taps)
-    conv->kernels->accumulate(&gemm, conv->tile_pixels, pixels, acc + outputs.first, conv->acc_stride);
+    conv->kernels->accumulate(&gemm, count <= rest ? rest : conv->tile_pixels, pixels, acc + outputs.first,
+                              conv->acc_stride);
   else
     for (size_t i = 0; i < (size_t)conv->tile_pixels * conv->acc_stride; i++) acc[i] = SUM_ZERO;
   if (gemm.groups > 1 && used != conv->channels_out) compact_groups(conv, acc, conv->acc_stride, count);

@@ -25,8 +25,16 @@ static int64_t tap_words(const struct kernels *kernels, int outputs, int words) 
          (kernels->nibbles ? 2 : 1);
 }
 
-const struct kernels *kernels_of_groups(const struct kernels *kernels, int outputs, int words) {
+/* Outputs of a group, and words of all their weights, that are worth preparing bytes for tiles. The tests' builds use
+ * small ones. */
+#ifndef LEAST_OUTPUTS
+#define LEAST_OUTPUTS 32
+#define LEAST_WORDS 2048
+#endif
+
+const struct kernels *kernels_of_groups(const struct kernels *kernels, int outputs, int words, int64_t taps) {
   enum { MOST_PADDING = 8 };
+  if (kernels->small && (outputs < LEAST_OUTPUTS || taps * words * outputs < LEAST_WORDS)) kernels = kernels->small;
   if (tap_words(kernels, outputs, words) <= (int64_t)MOST_PADDING * outputs * words) return kernels;
   const struct kernels *best = kernels;
   for (const struct kernels *const *k = all_kernels; *k; k++)
@@ -42,12 +50,15 @@ static void pack(struct convolution *conv) {
   for (int o = 0; o < conv->channels_out; o++) {
     const int group = o / per_group, vector = o % per_group / kernels->lanes, lane = o % per_group % kernels->lanes;
     uint32_t *to = conv->weights + ((size_t)group * (size_t)gemm->vectors + (size_t)vector) * gemm->vector_words;
+    if (kernels->ones) to[gemm->vector_words - (size_t)(kernels->lanes - lane)] = SUM_ZERO;
     for (int t = 0; t < gemm->taps; t++)
       for (int i = 0; i < gemm->words; i++) {
         const int cell = t * cells_of_tap + i / kernels->cell_words;
         const int columns = length(conv->columns.taps);
         const uint32_t word =
             filter_word(conv, o, conv->rows.taps.first + t / columns, conv->columns.taps.first + t % columns, i);
+        if (kernels->ones)
+          to[gemm->vector_words - (size_t)(kernels->lanes - lane)] += (uint32_t)__builtin_popcount(word);
         if (kernels->nibbles) {
           uint8_t *bytes = (uint8_t *)to + (size_t)cell * 8 * (size_t)kernels->lanes;
           for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;
@@ -91,7 +102,8 @@ bool lay_out_taps(struct convolution *conv) {
   free_taps(conv);
   gemm->taps = length(conv->rows.taps) * length(conv->columns.taps);
   const int outputs = conv->channels_out / gemm->groups;
-  const uint64_t words = (uint64_t)tap_words(conv->kernels, outputs, gemm->words) * (uint64_t)gemm->taps;
+  const uint64_t words = (uint64_t)tap_words(conv->kernels, outputs, gemm->words) * (uint64_t)gemm->taps +
+                         (conv->kernels->ones ? (uint64_t)gemm->vectors * (uint64_t)conv->kernels->lanes : 0);
   conv->tap_offsets = allocate((uint64_t)gemm->taps, sizeof(int32_t));
   if (!conv->tap_offsets || !count_missed(conv) || (conv->pad_zero && !sum_weights(conv))) return false;
   conv->weights = allocate((uint64_t)gemm->groups * words, sizeof(uint32_t));

@@ -4,8 +4,9 @@
 
 #include "convolution.h"
 
-/* The implementation for groups of this size: the given one, or one that pads their weights less. */
-const struct kernels *kernels_of_groups(const struct kernels *kernels, int outputs, int words);
+/* The implementation for groups of this size: the given one, or one that pads their weights less or suits them better.
+ */
+const struct kernels *kernels_of_groups(const struct kernels *kernels, int outputs, int words, int64_t taps);
 
 /* Vectors of a group of outputs. */
 int vectors_of(const struct kernels *kernels, int outputs);

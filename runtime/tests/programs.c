@@ -157,7 +157,7 @@ static void test_simplified(void) {
   reference[count++] = (struct instruction){.code = OP_STORE_SIGNS, .constant = zeros, .stride = ROOM / 8};
   reference[0].stride = 4 * ROOM;
   for (const struct kernels *const *k = all_kernels; *k; k++) {
-    if (!(*k)->supported()) continue;
+    if (!(*k)->supported() || !(*k)->run) continue; /* it uses another's programs */
     run_program((*k)->run, program, step.count, channels, MOST_PIXELS, &found);
     run_program(kernels_portable.run, reference, count, channels, MOST_PIXELS, &expected);
     compare("a simplified step", (*k)->name, before);
@@ -173,7 +173,7 @@ int main(int argc, char **argv) {
   flush_denormals();
   for (int i = 0; i < cases; i++) {
     for (const struct kernels *const *k = all_kernels; *k; k++)
-      if ((*k)->supported()) test_straight(*k);
+      if ((*k)->supported() && (*k)->run) test_straight(*k);
     for (int j = 0; j < 10; j++) test_simplified();
   }
   printf("%d cases of %s: passed\n", cases, names);

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from larq_rep_runtime import available_implementations
 
 RUNTIME = Path(__file__).resolve().parents[1]
 
@@ -13,14 +14,29 @@ def make(*targets):
     return subprocess.run(["make", "-s", "-C", RUNTIME, *targets], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("cases", "threads", "seed"), [(250, 1, 1), (60, 4, 2)])
-def test_blocks(cases, threads, seed):
-    built = make("build/native/blocks")
+def run(name, cases, threads, seed):
+    """What the program says before the number of threads."""
+    built = make(f"build/native/{name}")
     assert built.returncode == 0, built.stderr
-    program = RUNTIME / "build" / "native" / "blocks"
+    program = RUNTIME / "build" / "native" / name
     result = subprocess.run([program, str(cases), str(threads), str(seed)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"{cases} cases of ") and result.stdout.endswith("passed\n")
+    assert result.stdout.endswith(f"{threads} threads: passed\n")
+    return result.stdout
+
+
+@pytest.mark.parametrize(("cases", "threads", "seed"), [(250, 1, 1), (60, 4, 2)])
+def test_blocks(cases, threads, seed):
+    assert run("blocks", cases, threads, seed).startswith(f"{cases} cases of ")
+
+
+@pytest.mark.skipif(
+    "avx512" not in available_implementations() or "gfni" not in Path("/proc/cpuinfo").read_text(),
+    reason="AMX's other instructions need AVX-512 and GFNI",
+)
+def test_amx_with_emulated_tiles():
+    # They are slow, so that the measurement at load prefers AVX-512.
+    assert run("tile_blocks", 100, 2, 1).startswith("100 cases of avx512,amx,")
 
 
 def test_programs():

@@ -102,6 +102,15 @@ def test_refuses_bad_options(options, words):
         tf.lite.experimental.load_delegate(delegate_path(), options)
 
 
+@pytest.mark.skipif("amx" in available_implementations(), reason="this processor has AMX")
+def test_says_why_there_is_no_amx():
+    messages = []
+    _, delegate = create({"implementation": "amx"}, ERRORS(lambda text: messages.append(text.decode())))
+    assert delegate is None and "'amx'" in messages[0]
+    if "avx512" in available_implementations():
+        assert "no AMX int8" in messages[0] or "no GFNI" in messages[0] or "Linux refuses AMX" in messages[0]
+
+
 def test_options_from_the_environment(monkeypatch):
     code = "import larq_rep_runtime as r, sys; r.Interpreter(sys.stdin.buffer.read())"
     graph = graphs.Graph()
@@ -346,7 +355,7 @@ def test_interpreter_of_the_package(tmp_path):
         interpreter.predict(x.astype(np.float64))
     with pytest.raises(ValueError, match="1 inputs, found 2"):
         interpreter.predict([x, x])
-    with pytest.raises(DelegateError, match="implementation should be one of.*found 'mmx'"):
+    with pytest.raises(DelegateError, match="'mmx' is not among the implementations of this processor: .*portable"):
         Interpreter(content, implementation="mmx")
     with pytest.raises(DelegateError, match="num_threads should be at least 1, found 0"):
         Interpreter(content, num_threads=0)
