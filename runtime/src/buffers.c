@@ -35,6 +35,7 @@ void shape_buffers(struct plan *plan) {
     for (struct convolution *conv = plan->steps[s].convolution; conv; conv = conv->next) {
       struct buffer *source = &plan->buffers[conv->source];
       place_windows(conv, source);
+      conv->grain = plan->steps[s].convolution->grain;
       if (source->external) continue;
       source->top = larger(conv->rows.before, source->top);
       source->left = larger(conv->columns.before, source->left);

@@ -18,6 +18,8 @@
 #include "memory.h"
 #include "weights.h"
 
+enum { SUM_BYTES = 12 << 10, LEAST_GRAINS = 16 };
+
 static float float_at(const struct values *values, size_t i) {
   float value;
   memcpy(&value, &values->data[values->stride * i], sizeof value);
@@ -135,6 +137,12 @@ void place_windows(struct convolution *conv, const struct buffer *input) {
   const struct window *w = &conv->window;
   conv->rows = place_axis(input->h, w->height, w->stride_height, w->dilation_height, w->same);
   conv->columns = place_axis(input->w, w->width, w->stride_width, w->dilation_width, w->same);
+  /* The program runs for several tiles, if their sums stay in the first-level cache and threads have enough to share.
+   */
+  const int64_t fit = SUM_BYTES / (int64_t)((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t));
+  const int64_t shared = (int64_t)conv->rows.out * conv->columns.out / (LEAST_GRAINS * conv->tile_pixels);
+  const int64_t tiles = fit < shared ? fit : shared, most = MAX_TILE / conv->tile_pixels;
+  conv->grain = conv->tile_pixels * (int)(tiles < 1 ? 1 : tiles < most ? tiles : most);
 }
 
 bool prepare_convolution(struct convolution *conv, const struct buffer *input) {

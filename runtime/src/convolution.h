@@ -16,11 +16,11 @@ struct convolution {
   struct axis rows, columns;
   struct gemm gemm;                         /* of the taps that meet the image */
   struct range packed_rows, packed_columns; /* the taps whose weights are laid out */
-  int period;        /* channels whose accumulators and constants are laid out: whole units if repeated */
-  size_t acc_stride; /* of a pixel's accumulators */
-  int tile_pixels;
-  float *scale, *shift; /* of acc, in whole units */
-  float *multiplier;    /* of the correction of zero padding */
+  int period;             /* channels whose accumulators and constants are laid out: whole units if repeated */
+  size_t acc_stride;      /* of a pixel's accumulators */
+  int tile_pixels, grain; /* pixels whose sums the kernel computes, and for which the program runs, at once */
+  float *scale, *shift;   /* of acc, in whole units */
+  float *multiplier;      /* of the correction of zero padding */
   float clamp_low, clamp_high;
   bool clamped;
   int32_t *missed;   /* by output channel: bits that differ in taps that never meet the image; NULL without them */

@@ -29,7 +29,7 @@ static TfLiteStatus refuse_step(TfLiteContext *context, const struct plan *plan,
 }
 
 static uint64_t scratch_bytes(const struct convolution *conv) {
-  return ((uint64_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
+  return ((uint64_t)conv->grain * conv->acc_stride * sizeof(int32_t) + 127) / 64 * 64;
 }
 
 /* Finds all shapes from those of the partition's inputs. The steps are made anew if they were for other channels, or

@@ -43,7 +43,7 @@ static bool is_sum(enum opcode code) {
 
 void start_convolutions(struct job *job, const struct task *task) {
   const struct convolution *conv = job->step->convolution;
-  job->grain = conv->tile_pixels;
+  job->grain = conv->grain;
   int number = 0;
   for (struct instruction *op = job->program; conv; op++) {
     if (!is_sum(op->code)) continue;
@@ -192,7 +192,9 @@ static void sum_tile(const struct job *job, const struct convolution *conv, int 
       }
     }
   }
-  accumulate(conv, outputs, pointers, acc, count);
+  for (int done = 0; done < count; done += conv->tile_pixels)
+    accumulate(conv, outputs, pointers + done, acc + (size_t)done * conv->acc_stride,
+               count - done < conv->tile_pixels ? count - done : conv->tile_pixels);
   for (int p = 0; p < count; p++)
     for (int c = conv->channels_out; c < conv->period; c += conv->channels_out)
       memcpy(acc + (size_t)p * conv->acc_stride + c, acc + (size_t)p * conv->acc_stride,

@@ -212,7 +212,7 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
     }
   if (bytes <= turn->whole) return rows;
   const struct convolution *conv = step->convolution;
-  const int grains = (w + (conv ? conv->tile_pixels : GRAIN) - 1) / (conv ? conv->tile_pixels : GRAIN);
+  const int grains = (w + (conv ? conv->grain : GRAIN) - 1) / (conv ? conv->grain : GRAIN);
   const int parts = grains * (conv ? most_blocks(conv, step->copies) : 1); /* of a row */
   const int64_t fit = turn->bytes * rows / bytes, shared = (2 * turn->num_threads + parts - 1) / parts;
   return (int)(fit > shared ? fit : shared);
