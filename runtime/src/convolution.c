@@ -121,9 +121,10 @@ void place_windows(struct convolution *conv, const struct buffer *input) {
   conv->columns = place_axis(input->w, w->width, w->stride_width, w->dilation_width, w->same);
 }
 
-bool prepare_convolution(struct convolution *conv, const struct buffer *input) {
+bool prepare_convolution(struct convolution *conv, const struct buffer *input, struct threads *threads,
+                         int num_threads) {
   const struct window *w = &conv->window;
-  if (!lay_out_taps(conv)) return false;
+  if (!lay_out_taps(conv, threads, num_threads)) return false;
   const int left = input->external ? conv->columns.before : input->left;
   const int right = input->external ? conv->columns.behind : input->right;
   const int64_t row = ((int64_t)left + input->w + right) * input->pixel_words;
