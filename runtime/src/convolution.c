@@ -18,7 +18,7 @@
 #include "memory.h"
 #include "weights.h"
 
-enum { SUM_BYTES = 12 << 10, LEAST_GRAINS = 16 };
+enum { SUM_BYTES = 12 << 10 };
 
 static float float_at(const struct values *values, size_t i) {
   float value;
@@ -137,17 +137,16 @@ void place_windows(struct convolution *conv, const struct buffer *input) {
   const struct window *w = &conv->window;
   conv->rows = place_axis(input->h, w->height, w->stride_height, w->dilation_height, w->same);
   conv->columns = place_axis(input->w, w->width, w->stride_width, w->dilation_width, w->same);
-  /* The program runs for several tiles, if their sums stay in the first-level cache and threads have enough to share.
-   */
+  /* The program runs for several tiles, if their sums stay in the first-level cache. */
   const int64_t fit = SUM_BYTES / (int64_t)((size_t)conv->tile_pixels * conv->acc_stride * sizeof(int32_t));
-  const int64_t shared = (int64_t)conv->rows.out * conv->columns.out / (LEAST_GRAINS * conv->tile_pixels);
-  const int64_t tiles = fit < shared ? fit : shared, most = MAX_TILE / conv->tile_pixels;
-  conv->grain = conv->tile_pixels * (int)(tiles < 1 ? 1 : tiles < most ? tiles : most);
+  const int most = MAX_TILE / conv->tile_pixels;
+  conv->grain = conv->tile_pixels * (fit < 1 ? 1 : fit < most ? (int)fit : most);
 }
 
-bool prepare_convolution(struct convolution *conv, const struct buffer *input) {
+bool prepare_convolution(struct convolution *conv, const struct buffer *input, struct threads *threads,
+                         int num_threads) {
   const struct window *w = &conv->window;
-  if (!lay_out_taps(conv)) return false;
+  if (!lay_out_taps(conv, threads, num_threads)) return false;
   const int left = input->external ? conv->columns.before : input->left;
   const int right = input->external ? conv->columns.behind : input->right;
   const int64_t row = ((int64_t)left + input->w + right) * input->pixel_words;

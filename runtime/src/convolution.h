@@ -5,6 +5,8 @@
 #include "delegate.h"
 #include "windows.h"
 
+struct threads;
+
 struct convolution {
   struct convolution *next;      /* of those that the step sums */
   int source;                    /* buffer */
@@ -59,6 +61,7 @@ bool repeat_results(struct convolution *convolution, int channels);
 /* Finds the size of the output, and the border of the input that the windows reach into. */
 void place_windows(struct convolution *convolution, const struct buffer *input);
 /* Lays out weights and borders once the input's layout is known; false if there is no memory. */
-bool prepare_convolution(struct convolution *convolution, const struct buffer *input);
+bool prepare_convolution(struct convolution *convolution, const struct buffer *input, struct threads *threads,
+                         int num_threads);
 
 #endif

@@ -61,7 +61,7 @@ static TfLiteStatus prepare_convolutions(TfLiteContext *context, struct partitio
     for (struct convolution *conv = step->convolution; conv; conv = conv->next) {
       conv->scratch = (size_t)bytes;
       bytes += scratch_bytes(conv);
-      if (!prepare_convolution(conv, &plan->buffers[conv->source]))
+      if (!prepare_convolution(conv, &plan->buffers[conv->source], partition->shared->threads, partition->num_threads))
         return refuse_step(context, plan, step,
                            "no memory for its weights and borders, or an image of more than 2^31 words");
     }
@@ -114,19 +114,20 @@ static TfLiteStatus allocate_memory(TfLiteContext *context, struct partition *pa
 
 TfLiteStatus prepare_partition(TfLiteContext *context, struct partition *partition) {
   struct plan *plan = partition->plan;
-  if (prepare_shapes(context, plan, partition->options) != kTfLiteOk ||
-      prepare_convolutions(context, partition) != kTfLiteOk || resize_outputs(context, plan) != kTfLiteOk)
-    return kTfLiteError;
   partition->num_threads = partition->options->num_threads        ? partition->options->num_threads
                            : context->recommended_num_threads > 0 ? context->recommended_num_threads
                                                                   : 1;
   if (partition->num_threads > MAX_THREADS) partition->num_threads = MAX_THREADS;
+  if (prepare_shapes(context, plan, partition->options) != kTfLiteOk ||
+      prepare_convolutions(context, partition) != kTfLiteOk || resize_outputs(context, plan) != kTfLiteOk)
+    return kTfLiteError;
   const int kb = partition->options->cache_kb;
   partition->cache_bytes = kb ? (int64_t)kb << 10 : cache_bytes(partition->num_threads);
   if (!make_schedule(plan, partition->num_threads, partition->cache_bytes)) {
     context->ReportError(context, "larq-rep: no memory, or no order for the steps of the partition.");
     return kTfLiteError;
   }
+  if (partition->num_threads > 1) rest_threads(partition->shared->threads);
   partition->memory_bytes = place_buffers(plan);
   return allocate_memory(context, partition);
 }

@@ -143,7 +143,9 @@ static int grains_of(const struct job *job) { return (length(job->pixels) + job-
 static void share_work(struct job *job) {
   const struct partition *partition = job->partition;
   const struct convolution *conv = job->step->convolution;
-  const int grains = grains_of(job), threads = partition->num_threads, most = threads > 1 ? PARTS * threads : 1;
+  const int threads = partition->num_threads, most = threads > 1 ? PARTS * threads : 1;
+  while (conv && job->grain > conv->tile_pixels && grains_of(job) < most) job->grain -= conv->tile_pixels;
+  const int grains = grains_of(job);
   job->blocks = 1;
   job->pieces = grains < most ? grains : most;
   if (!conv) return;

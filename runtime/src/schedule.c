@@ -212,7 +212,7 @@ static int band(const struct plan *plan, const struct step *step, int rows, int 
     }
   if (bytes <= turn->whole) return rows;
   const struct convolution *conv = step->convolution;
-  const int grains = (w + (conv ? conv->grain : GRAIN) - 1) / (conv ? conv->grain : GRAIN);
+  const int grains = (w + (conv ? conv->tile_pixels : GRAIN) - 1) / (conv ? conv->tile_pixels : GRAIN);
   const int parts = grains * (conv ? most_blocks(conv, step->copies) : 1); /* of a row */
   const int64_t fit = turn->bytes * rows / bytes, shared = (2 * turn->num_threads + parts - 1) / parts;
   return (int)(fit > shared ? fit : shared);
@@ -288,12 +288,16 @@ static bool make_tasks(struct plan *plan, const struct turn *turn, int64_t *kept
 }
 
 bool make_schedule(struct plan *plan, int num_threads, int64_t cache) {
-  struct turn turn = {.whole = cache / 8 * 7, .bytes = cache / 4, .num_threads = num_threads};
-  int64_t kept;
-  /* The other half is for maps that are read or written whole. */
-  while (make_tasks(plan, &turn, &kept)) {
-    if (kept <= cache / 2 || turn.bytes < cache / 64) return true;
-    turn.bytes /= 2;
-  }
-  return false;
+  struct turn turn = {.whole = cache / 8 * 7, .num_threads = num_threads}, best = turn;
+  int64_t kept, least = INT64_MAX;
+  /* Turns of maps hardly larger than the cache may read more weights again than they save. */
+  for (int i = 0; i < 2; i++, turn.whole *= 2)
+    for (turn.bytes = cache / 4; turn.bytes >= cache / 64; turn.bytes /= 2) {
+      if (!make_tasks(plan, &turn, &kept)) return false;
+      if (kept <= cache / 2) return true; /* the other half is for maps that are read or written whole */
+      if (kept >= least) continue;
+      least = kept;
+      best = turn;
+    }
+  return make_tasks(plan, &best, &kept);
 }

@@ -4,16 +4,19 @@
 
 #include "borders.h"
 #include "memory.h"
+#include "threads.h"
 
-static uint32_t filter_word(const struct convolution *conv, int output, int row, int column, int i) {
+/* The words of a tap lie a stride apart. */
+static const uint32_t *filter_tap(const struct convolution *conv, int output, int row, int column) {
   const uint64_t tap = (uint64_t)output * (uint64_t)conv->window.height * (uint64_t)conv->window.width +
                        (uint64_t)row * (uint64_t)conv->window.width + (uint64_t)column;
-  return conv->filter.data[conv->filter.stride * (size_t)(tap * (uint64_t)conv->gemm.words + (uint64_t)i)];
+  return conv->filter.data + conv->filter.stride * (size_t)(tap * (uint64_t)conv->gemm.words);
 }
 
 int tap_sum(const struct convolution *conv, int output, int row, int column) {
+  const uint32_t *from = filter_tap(conv, output, row, column);
   int negative = 0;
-  for (int i = 0; i < conv->gemm.words; i++) negative += __builtin_popcount(filter_word(conv, output, row, column, i));
+  for (int i = 0; i < conv->gemm.words; i++) negative += __builtin_popcount(from[conv->filter.stride * (size_t)i]);
   return conv->channels_in / conv->gemm.groups - 2 * negative;
 }
 
@@ -42,32 +45,41 @@ const struct kernels *kernels_of_groups(const struct kernels *kernels, int outpu
   return best;
 }
 
-static void pack(struct convolution *conv) {
-  struct gemm *gemm = &conv->gemm;
+/* Lays out the weights of one output. */
+static void pack_output(const struct convolution *conv, int o) {
+  const struct gemm *gemm = &conv->gemm;
   const struct kernels *kernels = conv->kernels;
-  const int per_group = conv->channels_out / gemm->groups;
-  const int cells_of_tap = (gemm->words + kernels->cell_words - 1) / kernels->cell_words;
-  for (int o = 0; o < conv->channels_out; o++) {
-    const int group = o / per_group, vector = o % per_group / kernels->lanes, lane = o % per_group % kernels->lanes;
-    uint32_t *to = conv->weights + ((size_t)group * (size_t)gemm->vectors + (size_t)vector) * gemm->vector_words;
-    if (kernels->ones) to[gemm->vector_words - (size_t)(kernels->lanes - lane)] = SUM_ZERO;
-    for (int t = 0; t < gemm->taps; t++)
-      for (int i = 0; i < gemm->words; i++) {
-        const int cell = t * cells_of_tap + i / kernels->cell_words;
-        const int columns = length(conv->columns.taps);
-        const uint32_t word =
-            filter_word(conv, o, conv->rows.taps.first + t / columns, conv->columns.taps.first + t % columns, i);
-        if (kernels->ones)
-          to[gemm->vector_words - (size_t)(kernels->lanes - lane)] += (uint32_t)__builtin_popcount(word);
-        if (kernels->nibbles) {
-          uint8_t *bytes = (uint8_t *)to + (size_t)cell * 8 * (size_t)kernels->lanes;
-          for (int n = 0; n < 8; n++) bytes[n * kernels->lanes + lane % 16 * 2 + lane / 16] = word >> (4 * n) & 15;
-        } else {
-          to[((size_t)cell * (size_t)kernels->lanes + (size_t)lane) * (size_t)kernels->cell_words +
-             (size_t)(i % kernels->cell_words)] = word;
-        }
+  const int per_group = conv->channels_out / gemm->groups, lanes = kernels->lanes, columns = length(conv->columns.taps);
+  const int group = o / per_group, vector = o % per_group / lanes, lane = o % per_group % lanes;
+  uint32_t *to = conv->weights + ((size_t)group * (size_t)gemm->vectors + (size_t)vector) * gemm->vector_words;
+  const int words = gemm->words, cell = kernels->cell_words;
+  const size_t stride = conv->filter.stride;
+  uint32_t *ones = to + gemm->vector_words - (size_t)(lanes - lane);
+  if (kernels->ones) *ones = SUM_ZERO;
+  for (int t = 0; t < gemm->taps; t++) {
+    const uint32_t *from =
+        filter_tap(conv, o, conv->rows.taps.first + t / columns, conv->columns.taps.first + t % columns);
+    for (int i = 0; i < words; from += stride, i++) {
+      if (kernels->ones) *ones += (uint32_t)__builtin_popcount(*from);
+      if (kernels->nibbles) {
+        uint8_t *bytes = (uint8_t *)to + lane % 16 * 2 + lane / 16;
+        for (int n = 0; n < 8; n++) bytes[n * lanes] = *from >> (4 * n) & 15;
+        to += 2 * lanes;
+      } else {
+        to[lane * cell + i % cell] = *from;
+        if (i % cell == cell - 1 || i == words - 1) to += lanes * cell;
       }
+    }
   }
+}
+
+enum { PARTS = 64, LARGE = 1 << 15 /* words that are worth waking other threads */ };
+
+static void pack_part(void *argument, int thread, int part) {
+  (void)thread;
+  const struct convolution *conv = argument;
+  const int64_t outputs = conv->channels_out;
+  for (int o = (int)(outputs * part / PARTS); o < outputs * (part + 1) / PARTS; o++) pack_output(conv, o);
 }
 
 /* Bits that differ in the taps that never meet the image, where all signs are +1. */
@@ -94,7 +106,7 @@ void free_taps(struct convolution *conv) {
   conv->tap_offsets = conv->missed = conv->all_sums = conv->sums = NULL;
 }
 
-bool lay_out_taps(struct convolution *conv) {
+bool lay_out_taps(struct convolution *conv, struct threads *threads, int num_threads) {
   struct gemm *gemm = &conv->gemm;
   if (conv->weights && same_range(conv->packed_rows, conv->rows.taps) &&
       same_range(conv->packed_columns, conv->columns.taps))
@@ -113,6 +125,6 @@ bool lay_out_taps(struct convolution *conv) {
   gemm->tap_offsets = conv->tap_offsets;
   conv->packed_rows = conv->rows.taps;
   conv->packed_columns = conv->columns.taps;
-  pack(conv);
+  run_parallel(threads, words < LARGE ? 1 : num_threads, pack_part, conv, PARTS);
   return true;
 }
