@@ -34,10 +34,10 @@ KIND_OF_FUNCTION = {"accumulate": "packing", "start_program": "elementwise", "ru
 HOT = 0.9995  # of the instructions
 THREADS = (1, 4)
 # Bytes, associativity and bytes of a line of the first caches and of the last one. In front: the kB of a second-level
-# cache, and how many processors share it.
+# cache, how many processors share it, and the most of all together (see src/cache.h).
 CACHES = {
-    "1 MB (Raspberry Pi 4)": (1024, 4, ["--I1=49152,3,64", "--D1=32768,2,64", "--LL=1048576,16,64"]),
-    "2 MB (Raspberry Pi 5)": (512, 1, ["--I1=65536,4,64", "--D1=65536,4,64", "--LL=2097152,16,64"]),
+    "1 MB (Raspberry Pi 4)": (1024, 4, 1024, ["--I1=49152,3,64", "--D1=32768,2,64", "--LL=1048576,16,64"]),
+    "2 MB (Raspberry Pi 5)": (512, 1, 2048 // 4, ["--I1=65536,4,64", "--D1=65536,4,64", "--LL=2097152,16,64"]),
 }
 
 _FUNCTION = re.compile(r"([0-9a-f]{16}) <(.*)>:")
@@ -177,10 +177,10 @@ def _run(command: list[str], input: str | None = None) -> str:
     return result.stdout
 
 
-def measure_traffic(file: str, threads: int, kb: int, sharers: int, caches: list[str]) -> float:
+def measure_traffic(file: str, threads: int, kb: int, sharers: int, most: int, caches: list[str]) -> float:
     """MB that an inference of a file moves between the last cache and memory."""
     found = []
-    together = kb * -(-threads // sharers)
+    together = min(kb * -(-threads // sharers), most)
     with tempfile.NamedTemporaryFile() as output:
         for inferences in ("0", "1"):
             command = ["valgrind", "--tool=cachegrind", *caches, f"--cachegrind-out-file={output.name}"]

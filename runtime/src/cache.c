@@ -30,13 +30,22 @@ static int count_processors(const char *list) {
   }
 }
 
-int64_t cache_bytes(int num_threads) {
+/* Bytes of the first processor's cache of this level, and the processors that share it; 0 if Linux does not tell. */
+static int64_t bytes_of_level(int level, int *sharers) {
   char text[64];
   for (int i = 0; read_entry(i, "level", text, sizeof text); i++) {
-    if (strtol(text, NULL, 10) != 2 || !read_entry(i, "size", text, sizeof text)) continue;
+    if (strtol(text, NULL, 10) != level || !read_entry(i, "size", text, sizeof text)) continue;
     const int64_t kb = strtol(text, NULL, 10); /* such as 1024K */
-    const int sharers = read_entry(i, "shared_cpu_list", text, sizeof text) ? count_processors(text) : 1;
-    if (kb > 0) return (kb << 10) * ((num_threads + sharers - 1) / sharers);
+    *sharers = read_entry(i, "shared_cpu_list", text, sizeof text) ? count_processors(text) : 1;
+    if (kb > 0) return kb << 10;
   }
-  return 1 << 20;
+  return 0;
+}
+
+int64_t cache_bytes(int num_threads) {
+  int sharers = 1;
+  const int64_t second = bytes_of_level(2, &sharers), threads = (num_threads + sharers - 1) / sharers;
+  const int64_t third = bytes_of_level(3, &sharers);
+  if (!second) return 1 << 20;
+  return third && third / 4 < second * threads ? third / 4 : second * threads;
 }
