@@ -73,9 +73,10 @@ def busy(seconds: float = 2) -> float:
 
 def wait_until_quiet(console: Console, patience: float = 60) -> float:
     """The share that others use when it is below 5 %, or when the patience, in seconds, ends."""
-    end = time.monotonic() + patience
-    while (others := busy()) > 0.05 and time.monotonic() < end:
-        console.print(f"Other processes use {others:.0%} of the processor: waiting for them.")
+    begin = time.monotonic()
+    while (others := busy()) > 0.05 and (waited := time.monotonic() - begin) < patience:
+        if waited < 3:
+            console.print(f"Other processes use {others:.0%} of the processor: waits up to {patience:.0f} s for them.")
     return others
 
 
