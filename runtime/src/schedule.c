@@ -291,7 +291,7 @@ bool make_schedule(struct plan *plan, int num_threads, int64_t cache) {
   struct turn turn = {.whole = cache / 8 * 7, .num_threads = num_threads}, best = turn;
   int64_t kept, least = INT64_MAX;
   /* Turns of maps hardly larger than the cache may read more weights again than they save. */
-  for (int i = 0; i < 2; i++, turn.whole *= 2)
+  for (int i = 0; i < 2; i++, turn.whole *= 2) {
     for (turn.bytes = cache / 4; turn.bytes >= cache / 64; turn.bytes /= 2) {
       if (!make_tasks(plan, &turn, &kept)) return false;
       if (kept <= cache / 2) return true; /* the other half is for maps that are read or written whole */
@@ -299,5 +299,7 @@ bool make_schedule(struct plan *plan, int num_threads, int64_t cache) {
       least = kept;
       best = turn;
     }
+    if (least <= cache) break;
+  }
   return make_tasks(plan, &best, &kept);
 }
