@@ -61,7 +61,7 @@ def test_names_the_implementation_that_runs(file, monkeypatch, capfd):
         (["--num_threads", "0"], "--num_threads should be at least 1, found 0"),
         (["--num_threads", "1000"], "num_threads should be at most 64, found 1000"),
         (["--num_runs", "0"], "--num_runs should be at least 1"),
-        (["--implementation", "mmx"], "found 'mmx'"),
+        (["--implementation", "mmx"], "'mmx' is not among the implementations"),
         (["--image", "no.png"], "no.png cannot be read"),
         (["--image", ""], "cannot be read as an image"),
         (["--images", "nowhere"], "nowhere is not a folder"),
