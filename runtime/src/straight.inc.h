@@ -129,8 +129,9 @@ ALWAYS_INLINE int alike(const float *const *border, int pixels) {
 #define LOAD_ALL(i, code)                 \
   struct constants c##i[VECTORS_AT_ONCE]; \
   UNROLL for (int j = 0; j < VECTORS_AT_ONCE; j++) c##i[j] = load_constants(code, &at##i, j);
-#define RUN_OP(i, code) \
-  v = run_vector(code, &op##i, v, at##i.data, j, &c##i[j], border ? *at##i.border + at##i.from : NULL, &word);
+#define RUN_OP(i, code)                                    \
+  v = run_vector(code, &op##i, v, at##i.data, j, &c##i[j], \
+                 border && is_result(code) ? *at##i.border + at##i.from : NULL, &word);
 #define NEXT_OP(i, code)                                     \
   if (code == OP_STORE_SIGNS) {                              \
     const uint32_t bits = vbits(word);                       \
