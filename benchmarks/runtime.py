@@ -92,13 +92,13 @@ def start(file: str, lce: bool, queue) -> None:
     if lce:
         from larq_compute_engine.tflite.python.interpreter import Interpreter
 
-        make = lambda: Interpreter(Path(file).read_bytes(), num_threads=1, use_indirect_bgemm=True)  # noqa: E731
+        make, options = Interpreter, {"num_threads": 1, "use_indirect_bgemm": True}
     else:
-        make = lambda: larq_rep_runtime.Interpreter(file, 1)  # noqa: E731
+        make, options = larq_rep_runtime.Interpreter, {"num_threads": 1}
         larq_rep_runtime.available_implementations()  # loads the library
     with standard_error():
         before, times = resident(), [time.perf_counter()]
-        interpreter = make()
+        interpreter = make(Path(file).read_bytes(), **options)
         times.append(time.perf_counter())
         interpreter.predict([x] if lce else x)
         times.append(time.perf_counter())
