@@ -84,7 +84,7 @@ static void swap_stores(struct step *step) {
 }
 
 /* Whether an instruction never leaves a denormal number: a maximum could not tell it from 0. */
-static bool is_sum(enum opcode code) {
+static bool never_subnormal(enum opcode code) {
   return is_result(code) || code == OP_ADD || code == OP_SUBTRACT || code == OP_ADD_LOADED ||
          code == OP_ADD_LOADED_REPEATED;
 }
@@ -94,7 +94,7 @@ static bool simplify(struct step *step) {
   if (!set_thresholds(step)) return false;
   for (int i = 1; i < step->count; i++) {
     struct planned *op = &step->program[i];
-    if (op->code == OP_PRELU && is_sum(step->program[i - 1].code) && all_positive(op, step->channels, 1))
+    if (op->code == OP_PRELU && never_subnormal(step->program[i - 1].code) && all_positive(op, step->channels, 1))
       op->code = OP_FALL;
   }
   return true;
