@@ -3,8 +3,8 @@
  * One thread; each figure is the best of many runs, peak and convolutions taking turns, so that a busy machine
  * disturbs all of them alike. A convolution includes reading packed signs, the border of zero padding, scaling, and
  * storing floats or 8-bit integers. One MAC is one multiplication and addition of +1 and -1.
- * The peak is that of comparing and counting bits; the AVX2 kernels look sums of four bits up instead, which takes
- * fewer operations, and AMX multiplies, so that they may pass it.
+ * The peak is that of comparing, counting and adding word by word. AVX-512 counts two words at once, the AVX2 kernels
+ * look sums of four bits up, and AMX multiplies: they may pass it.
  *   make bench && build/native/convolutions [implementation ...]
  */
 #include <stdio.h>
