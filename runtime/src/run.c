@@ -133,8 +133,9 @@ static void run_broadcast(const struct job *job, struct range pixels) {
   }
 }
 
-/* Parts of a turn for each thread: the last ones to end should be short. */
-enum { PARTS = 8 };
+/* Parts of a turn for each thread: the last ones to end should be short. Parts of the same pixels cost more, because
+ * they write into the same cache lines; so there are only as many as needed. */
+enum { PARTS = 8, FEWEST_PARTS = 2 };
 
 static int grains_of(const struct job *job) { return (length(job->pixels) + job->grain - 1) / job->grain; }
 
@@ -144,13 +145,15 @@ static void share_work(struct job *job) {
   const struct partition *partition = job->partition;
   const struct convolution *conv = job->step->convolution;
   const int threads = partition->num_threads, most = threads > 1 ? PARTS * threads : 1;
+  const int fewest = threads > 1 ? FEWEST_PARTS * threads : 1;
   while (conv && job->grain > conv->tile_pixels && grains_of(job) < most) job->grain -= conv->tile_pixels;
   const int grains = grains_of(job);
   job->blocks = 1;
   job->pieces = grains < most ? grains : most;
   if (!conv) return;
   const int64_t stays = partition->cache_bytes / (threads > 1 ? 2 * threads : 4);
-  const int64_t by_weights = ((int64_t)packed_bytes(conv) + stays - 1) / stays, by_parts = (most + grains - 1) / grains;
+  const int64_t by_weights = ((int64_t)packed_bytes(conv) + stays - 1) / stays,
+                by_parts = (fewest + grains - 1) / grains;
   const int64_t wanted = by_weights > by_parts ? by_weights : by_parts, possible = most_blocks(conv, job->step->copies);
   const int blocks = (int)(wanted < possible ? wanted : possible);
   job->block = blocks > 1 ? round_up((conv->channels_out + blocks - 1) / blocks, BLOCK) : conv->channels_out;
