@@ -8,6 +8,7 @@ static bool is_placed(const struct buffer *b) { return !b->external && b->view_o
 static struct range tasks_of(const struct plan *plan, int first_step, int last_step) {
   struct range tasks = {plan->task_count, 0};
   for (int s = first_step; s <= last_step; s++) {
+    if (is_nothing(&plan->steps[s])) continue;
     if (plan->steps[s].tasks.first < tasks.first) tasks.first = plan->steps[s].tasks.first;
     if (plan->steps[s].tasks.end > tasks.end) tasks.end = plan->steps[s].tasks.end;
   }

@@ -156,6 +156,9 @@ struct step {
   double seconds, best, now; /* the same: sum and shortest of its runs, and the current one */
 };
 
+/* Whether a view, or other steps, do all its work. */
+static inline bool is_nothing(const struct step *step) { return step->kind == STEP_ELEMENTWISE && step->count == 1; }
+
 /* Some rows of a step's output. */
 struct task {
   int step;

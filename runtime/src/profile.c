@@ -28,7 +28,7 @@ static double moved_bytes(const struct plan *plan, const struct step *step) {
   output_images(plan, step, &n, &h, &w);
   const double pixels = (double)n * h * w;
   double bytes = 0;
-  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return 0; /* a view */
+  if (is_nothing(step)) return 0;
   for (const struct convolution *conv = step->convolution; conv; conv = conv->next) {
     const struct buffer *image = &plan->buffers[conv->source];
     bytes += 4.0 * image->n * image->h * image->w * image->pixel_words;

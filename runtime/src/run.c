@@ -203,7 +203,6 @@ static void run_chunk(void *argument, int thread, int chunk) {
 
 void run_task(const struct partition *partition, const struct task *task) {
   struct step *step = &partition->plan->steps[task->step];
-  if (step->kind == STEP_ELEMENTWISE && step->count == 1) return; /* a view does all its work */
   struct job job = {.partition = partition, .step = step, .grain = GRAIN};
   int n;
   output_images(partition->plan, step, &n, &job.h, &job.w);

@@ -65,13 +65,15 @@ static int buffer_at(const struct step *step, int place, bool written) {
 static bool find_steps(const struct plan *plan, bool writers, struct steps_of *of) {
   of->start = allocate((size_t)plan->buffer_count + 2, sizeof *of->start);
   for (int pass = 0; of->start && pass < 2; pass++) {
-    for (int s = 0; s < plan->step_count; s++)
-      for (int place = first_place(&plan->steps[s]); place < plan->steps[s].count; place++)
-        for (int b = buffer_at(&plan->steps[s], place, writers); b >= 0; b = writers ? plan->buffers[b].view_of : -1)
+    for (int s = 0; s < plan->step_count; s++) {
+      const struct step *step = &plan->steps[s];
+      for (int place = first_place(step); place < step->count && !is_nothing(step); place++)
+        for (int b = buffer_at(step, place, writers); b >= 0; b = writers ? plan->buffers[b].view_of : -1)
           if (pass == 0)
             of->start[b + 2]++;
           else
             of->steps[of->start[b + 1]++] = s;
+    }
     if (pass > 0) break;
     for (int b = 2; b < plan->buffer_count + 2; b++) of->start[b] += of->start[b - 1];
     of->steps = allocate((size_t)of->start[plan->buffer_count + 1], sizeof *of->steps);
@@ -153,12 +155,17 @@ struct turn {
 /* Counted in floats, which integers are made of. */
 static int64_t map_bytes(const struct buffer *b) { return (int64_t)b->n * b->h * b->w * b->pixel_words * 4; }
 
+static int whole_of(const struct plan *plan, int buffer) {
+  while (plan->buffers[buffer].view_of >= 0) buffer = plan->buffers[buffer].view_of;
+  return buffer;
+}
+
 /* Finds how many rows each of the delegate's own float tensors must keep, in another pass over the tasks. *kept becomes
  * the most bytes that steps which take turns read again: these rows, and the weights of all of them. */
 static bool make_rings(struct plan *plan, struct progress *progress, const struct steps_of *readers, int64_t *kept) {
   int *most = allocate((size_t)plan->buffer_count, sizeof *most);
-  bool *viewed = allocate((size_t)plan->buffer_count, sizeof *viewed);
-  const bool memory = most && viewed;
+  bool *fixed = allocate((size_t)plan->buffer_count, sizeof *fixed);
+  const bool memory = most && fixed;
   int64_t bytes = 0;
   int unfinished = 0; /* steps */
   *kept = 0;
@@ -188,16 +195,20 @@ static bool make_rings(struct plan *plan, struct progress *progress, const struc
     if (!first && bytes > *kept) *kept = bytes;
     bytes = 0;
   }
-  for (int i = 0; memory && i < plan->buffer_count; i++)
-    if (plan->buffers[i].view_of >= 0) viewed[i] = viewed[plan->buffers[i].view_of] = true;
+  /* A view has the rows of the buffer that contains it. */
+  for (int i = 0; memory && i < plan->buffer_count; i++) {
+    const int whole = whole_of(plan, i);
+    most[whole] = most[i] > most[whole] ? most[i] : most[whole];
+    fixed[whole] = fixed[whole] || plan->buffers[i].external || plan->buffers[i].bits || plan->buffers[i].rank != 4;
+  }
   for (int i = 0; memory && i < plan->buffer_count; i++) {
     struct buffer *b = &plan->buffers[i];
-    const int rows = most[i] > 1 ? most[i] : 1;
+    const int whole = whole_of(plan, i), rows = most[whole] > 1 ? most[whole] : 1;
     b->ring = b->n * b->h;
-    if (!b->external && !b->bits && !viewed[i] && b->rank == 4 && rows < b->ring) b->ring = rows;
+    if (!fixed[whole] && rows < b->ring) b->ring = rows;
   }
   free(most);
-  free(viewed);
+  free(fixed);
   return memory;
 }
 
@@ -270,6 +281,7 @@ static bool make_tasks(struct plan *plan, const struct turn *turn, int64_t *kept
   for (int s = 0; progress && s < plan->step_count; s++) {
     int n, h, w;
     output_images(plan, &plan->steps[s], &n, &h, &w);
+    if (is_nothing(&plan->steps[s])) continue;
     progress[s] = (struct progress){.rows = n * h, .band = band(plan, &plan->steps[s], n * h, w, turn)};
     total += progress[s].rows;
   }

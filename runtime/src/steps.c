@@ -8,7 +8,7 @@
 
 #include "chain.h"
 #include "convolution.h"
-#include "early_signs.h"
+#include "early.h"
 #include "memory.h"
 #include "operators.h"
 #include "plan.h"
@@ -307,8 +307,8 @@ TfLiteStatus make_steps(TfLiteContext *context, struct plan *plan, const struct 
   for (int i = 0; i < plan->node_count && p.status == kTfLiteOk; i++)
     if (!p.done[i] && (!p.summands[i].held || p.summands[i].sum >= 0)) plan_node(&p, i);
   if (p.status == kTfLiteOk) make_views(plan);
-  if (p.status == kTfLiteOk && !(simplify_programs(plan) && take_signs_early(plan))) {
-    context->ReportError(context, "larq-rep: no memory for the thresholds of %d steps.", plan->step_count);
+  if (p.status == kTfLiteOk && !(simplify_programs(plan) && compute_early(plan))) {
+    context->ReportError(context, "larq-rep: no memory for the constants of %d steps.", plan->step_count);
     p.status = kTfLiteError;
   }
   for (int s = 0; s < plan->step_count && p.status == kTfLiteOk; s++) choose_run(&plan->steps[s], options->kernels);

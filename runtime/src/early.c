@@ -1,4 +1,4 @@
-#include "early_signs.h"
+#include "early.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -32,32 +32,44 @@ static bool fits(struct region part, struct region whole) {
          (part.channels.end == whole.channels.end || length(part.channels) % UNIT == 0);
 }
 
-static bool only_signs(const struct step *step) {
-  return step->kind == STEP_ELEMENTWISE && step->count == 2 && step->program[0].code == OP_LOAD &&
-         step->program[1].code == OP_STORE_SIGNS;
+/* Whether the step computes one result from one map, number by number. Other memory than that of signs, or of the
+ * partition's outputs, would be needed for longer. */
+static bool can_move(const struct plan *plan, const struct step *step) {
+  if (step->kind != STEP_ELEMENTWISE || step->count < 2 || step->program[0].code != OP_LOAD) return false;
+  for (int i = 1; i < step->count; i++) {
+    const struct planned *op = &step->program[i];
+    if ((i < step->count - 1) == (op->buffer >= 0) || op->source_channels) return false;
+    if (op->buffer >= 0 && !is_packed(op->code) && !plan->buffers[op->buffer].external) return false;
+  }
+  return is_store(step->program[step->count - 1].code);
 }
 
-/* The signs of a part of what the step `from` signs; without a constant if there is no memory. */
-static struct planned part_of_signs(const struct step *from, int first, int channels) {
-  struct planned signs = from->program[1];
-  signs.offset += first;
-  signs.constant = allocate((size_t)round_up(channels, UNIT), sizeof *signs.constant);
-  if (signs.constant) memcpy(signs.constant, from->program[1].constant + first, (size_t)channels * sizeof(float));
-  return signs;
+/* An instruction for some of its step's channels. False if there is no memory. */
+static bool part_of_op(struct planned *op, const struct planned *whole, int first, int channels) {
+  *op = *whole;
+  if (op->buffer >= 0) op->offset += first;
+  if (!whole->constant) return true;
+  op->constant = allocate((size_t)round_up(channels, UNIT), sizeof *op->constant);
+  if (op->constant) memcpy(op->constant, whole->constant + first, (size_t)channels * sizeof(float));
+  return op->constant;
 }
 
-/* Lets the step sign its number of instruction `source`, which stores or loads it. */
-static bool add_signs(struct step *step, int source, struct planned signs) {
-  if (!signs.constant) return false;
+/* Lets the step do with its number of instruction `source`, which stores or loads it, what the program does from its
+ * channel `first` on. */
+static bool add_program(struct step *step, int source, const struct step *from, int first) {
+  int i = 1;
   if (source != step->count - 1 || step->program[source].code != OP_STORE) {
     step->program[step->count] = step->program[source];
     step->program[step->count++].code = OP_LOAD;
   }
-  step->program[step->count++] = signs;
-  return true;
+  while (i < from->count && part_of_op(&step->program[step->count], &from->program[i], first, step->channels)) {
+    step->count++;
+    i++;
+  }
+  return i == from->count;
 }
 
-static bool move_signs(struct plan *plan, struct step *step) {
+static bool move_program(struct plan *plan, struct step *step) {
   const struct region whole = region_of_op(plan, step, 0);
   struct region rest = {-1, {0, 0}}; /* what a step without a program writes */
   int written = 0;
@@ -71,7 +83,7 @@ static bool move_signs(struct plan *plan, struct step *step) {
     }
     for (int i = 0; i < writer->count; i++) {
       if (writer->program[i].code != OP_STORE || !meet(region_of_op(plan, writer, i), whole)) continue;
-      if (!fits(region_of_op(plan, writer, i), whole) || writer->count + 2 > MAX_INSTRUCTIONS) return true;
+      if (!fits(region_of_op(plan, writer, i), whole) || writer->count + step->count > MAX_INSTRUCTIONS) return true;
       written += writer->channels;
     }
   }
@@ -81,40 +93,40 @@ static bool move_signs(struct plan *plan, struct step *step) {
     for (int i = 0, count = writer->count; i < count; i++) {
       if (writer->program[i].code != OP_STORE) continue;
       const struct region part = region_of_op(plan, writer, i);
-      if (!meet(part, whole)) continue;
-      if (!add_signs(writer, i, part_of_signs(step, part.channels.first - whole.channels.first, writer->channels)))
-        return false;
+      if (meet(part, whole) && !add_program(writer, i, step, part.channels.first - whole.channels.first)) return false;
     }
   }
-  struct planned *load = &step->program[0], *signs = &step->program[1];
-  float *constant = signs->constant;
+  const struct step all = *step;
+  step->count = 1; /* a view does all its work */
+  bool memory = true;
   if (rest.buffer >= 0) {
+    step->count = 0;
     const int first = rest.channels.first - whole.channels.first;
-    *signs = part_of_signs(step, first, length(rest.channels));
-    load->offset += first;
     step->channels = length(rest.channels);
-  } else {
-    step->count = 1; /* nothing is left to do */
+    step->program[0].offset += first;
+    memory = add_program(step, 0, &all, first);
   }
-  free(constant);
-  return rest.buffer < 0 || signs->constant;
+  for (int i = 1; i < all.count; i++) free(all.program[i].constant);
+  return memory;
 }
 
-/* Lets the first step that signs a region also do what later ones do with it. */
-static void join_signs(struct plan *plan, struct step *step) {
+/* Lets the first step that passes over a region also do what later ones do with it. */
+static void join_programs(struct plan *plan, struct step *step) {
   for (struct step *later = step + 1; later < plan->steps + plan->step_count; later++) {
-    if (!only_signs(later) || step->count + 2 > MAX_INSTRUCTIONS) continue;
+    if (!can_move(plan, later) || step->count + later->count > MAX_INSTRUCTIONS) continue;
     const struct region a = region_of_op(plan, step, 0), b = region_of_op(plan, later, 0);
     if (a.buffer != b.buffer || !same_range(a.channels, b.channels)) continue;
-    add_signs(step, 0, later->program[1]);
+    memcpy(&step->program[step->count], later->program, (size_t)later->count * sizeof *later->program);
+    step->program[step->count] = step->program[0]; /* without waiting for other channels of a later whole */
+    step->count += later->count;
     later->count = 1;
   }
 }
 
-bool take_signs_early(struct plan *plan) {
+bool compute_early(struct plan *plan) {
   for (int s = 0; s < plan->step_count; s++)
-    if (only_signs(&plan->steps[s]) && !move_signs(plan, &plan->steps[s])) return false;
+    if (can_move(plan, &plan->steps[s]) && !move_program(plan, &plan->steps[s])) return false;
   for (int s = 0; s < plan->step_count; s++)
-    if (only_signs(&plan->steps[s])) join_signs(plan, &plan->steps[s]);
+    if (can_move(plan, &plan->steps[s])) join_programs(plan, &plan->steps[s]);
   return true;
 }
