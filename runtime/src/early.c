@@ -81,9 +81,10 @@ static bool move_program(struct plan *plan, struct step *step) {
       if (rest.buffer >= 0 || !fits(part, whole)) return true;
       rest = part;
     }
-    for (int i = 0; i < writer->count; i++) {
+    for (int i = 0, count = writer->count; i < writer->count; i++) {
       if (writer->program[i].code != OP_STORE || !meet(region_of_op(plan, writer, i), whole)) continue;
-      if (!fits(region_of_op(plan, writer, i), whole) || writer->count + step->count > MAX_INSTRUCTIONS) return true;
+      count += step->count;
+      if (!fits(region_of_op(plan, writer, i), whole) || count > MAX_INSTRUCTIONS) return true;
       written += writer->channels;
     }
   }

@@ -585,6 +585,18 @@ def test_dense_blocks_read_no_number_again(size, channels, growths, start, end, 
         assert len(passes) == 1 + (start == "pool") + too_long, passes
 
 
+@pytest.mark.parametrize("layers", [2, 5, 12])
+def test_signs_of_numbers_that_stand_twice_in_a_map(layers):
+    """One program stores both, and has room for the signs of few layers."""
+    rng = np.random.default_rng(0)
+    graph = graphs.Graph()
+    bits = graph.quantize(graph.input((1, 8, 8, 32)))
+    y, z = graph.bconv(bits, rng, 32, 32), graph.bconv(bits, rng, 32, 32)
+    twice = graph.concatenate([graph.concatenate([y, z]), y])
+    content = graph.content(*[graph.bconv(signs(graph, rng, twice), rng, 96, 32) for _ in range(layers)])
+    check(content, rng.normal(size=(1, 8, 8, 32)).astype(np.float32))
+
+
 @pytest.mark.parametrize("is_output", [False, True])
 def test_a_concatenation_made_in_slices_only(is_output):
     rng = np.random.default_rng(0)
