@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from larq_rep.converters.flatbuffer import Operator
-from larq_rep.converters.folding.channels import ChannelGraph
+from larq_rep.converters.folding.channels import ChannelGraph, close
 
 # An offset is divided by the multiplications behind the convolution that takes it: beyond these, rounding grows.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-6, 2.0**6
@@ -218,7 +218,7 @@ def _propagate(
         takes_any = graph.adds_constant(op) and op.index not in left_out
         if graph.bias(op) is not None:
             takes_any = True
-            if graph.kernels.get(op.index) is None:
+            if op.index not in graph.unpadded:
                 require(op)
         if takes_any:
             if plain:
@@ -288,7 +288,7 @@ def _meet(demand: _Demand, values: np.ndarray, fixed: np.ndarray) -> bool | None
     single = (ids > 0) & (factor != 0)  # x - x lets x have any offset
     ids, wanted = ids[single], np.where(rest == 0, 0.0, -rest / np.where(far, 1, factor))[single]
     values[ids] = wanted
-    if not np.allclose(values[ids], wanted, rtol=1e-9, atol=0):  # copies of one channel want different offsets
+    if not close(values[ids], wanted):  # copies of one channel want different offsets
         values[ids] = 0
         return False
     fixed[ids] = True
