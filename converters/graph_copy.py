@@ -36,11 +36,12 @@ class GraphCopy:
                 pending += [reader for x in node.outputs for reader in x.consumers()]
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        if isinstance(value, np.generic) or value.nbytes <= LARGEST_INSIDE:
-            add_constant(self.definition, name, value)
-        else:
+        # Integers are sizes, which TensorFlow must see.
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.nbytes > LARGEST_INSIDE:
             add_weight(self.definition, name, value)
             self._weights[name] = value
+        else:
+            add_constant(self.definition, name, value)
         return name
 
     def _add(self, op: str, name: str, *inputs: str) -> str:

@@ -41,7 +41,7 @@ def nodes(model: tf.keras.Model) -> Iterator[Any]:
 def frozen(function: Any, largest: int) -> tuple[Any, dict[str, np.ndarray]]:
     """The graph of a concrete function (a `GraphDef`) with constants for its variables, and the large ones beside it.
 
-    Variables of more than `largest` bytes become placeholders, whose values are returned by their names: TensorFlow
+    Real ones of more than `largest` bytes become placeholders, whose values are returned by their names: TensorFlow
     copies a graph with every step that it takes. `convert_variables_to_constants_v2` does these two steps and then
     turns the result into a function, which takes several times as long.
     """
@@ -49,7 +49,7 @@ def frozen(function: Any, largest: int) -> tuple[Any, dict[str, np.ndarray]]:
 
     data = constants._FunctionConverterDataInEager(func=function, lower_control_flow=False, aggressive_inlining=False)
     values = {name: entry.numpy for name, entry in data.tensor_data.items()}
-    large = {name: x for name, x in values.items() if x.nbytes > largest and x.dtype.kind in "fiu"}
+    large = {name: x for name, x in values.items() if x.nbytes > largest and x.dtype.kind == "f"}
     for name, x in large.items():
         data.tensor_data[name] = data.tensor_data[name]._replace(numpy=np.empty(0, x.dtype))
     definition = constants._replace_variables_by_constants(converter_data=data)[0]
