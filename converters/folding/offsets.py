@@ -74,13 +74,14 @@ class _Offset:
 
     @classmethod
     def concatenate(cls, offsets: list[_Offset]) -> _Offset:
-        terms = max(len(offset.ids) for offset in offsets)
-        pads = [((0, terms - len(offset.ids)), (0, 0)) for offset in offsets]
-        return cls(
-            np.concatenate([offset.constant for offset in offsets]),
-            np.concatenate([np.pad(o.ids, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
-            np.concatenate([np.pad(o.factors, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
-        )
+        constant = np.concatenate([offset.constant for offset in offsets])
+        shape = max(len(offset.ids) for offset in offsets), len(constant)
+        result, end = cls(constant, np.zeros(shape, int), np.zeros(shape)), 0
+        for offset in offsets:
+            terms, begin = len(offset.ids), end
+            end += len(offset.constant)
+            result.ids[:terms, begin:end], result.factors[:terms, begin:end] = offset.ids, offset.factors
+        return result
 
 
 @dataclass
