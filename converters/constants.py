@@ -21,7 +21,7 @@ from tensorflow.core.framework import graph_pb2
 
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.graph import FrozenGraph
-from larq_rep.converters.tensors import add_constant, resolve
+from larq_rep.converters.tensors import add_constant, constant_value, resolve
 
 # The constant comes second: LCE leaves c - x and c / x alone.
 _RIGHT = ("Sub", "RealDiv", "Div", "DivNoNan", "MulNoNan", "BroadcastTo")
@@ -141,7 +141,7 @@ def _fake(constant: tf.Tensor) -> bool:
 
 
 def _values(graph: FrozenGraph, tensors: list[tf.Tensor]) -> list[np.ndarray]:
-    known = [tf.get_static_value(resolve(tensor)) for tensor in tensors]
+    known = [constant_value(tensor) for tensor in tensors]
     unknown = {t.name: t for t, value in zip(tensors, known, strict=True) if value is None}
     # Values that depend only on the shape of the data can be computed from any data.
     feeds = {x: np.zeros(x.shape, x.dtype.as_numpy_dtype) for x in graph.inputs} if unknown else {}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 from tensorflow.core.framework.node_def_pb2 import NodeDef
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.grappler import tf_optimizer
 
-from larq_rep.converters.tensors import imported
+from larq_rep.converters.tensors import Session, Weights, imported
 
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 LOOPS = ("While", "StatelessWhile")
@@ -18,7 +17,9 @@ LOOPS = ("While", "StatelessWhile")
 _ORDERED = ("Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter")
 
 
-def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[str]) -> graph_pb2.GraphDef:
+def straighten(
+    definition: graph_pb2.GraphDef, weights: Weights, inputs: list[str], outputs: list[str]
+) -> graph_pb2.GraphDef:
     """The graph without control inputs, branches whose condition does not depend on the inputs, and unused nodes.
 
     A layer that acts only in training, such as `RandomCrop`, may keep both branches in the graph. No variable is left
@@ -27,6 +28,7 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
 
     # Arguments
         definition: A graph with constants for variables; it is changed.
+        weights: Its large weights.
         inputs: Names of its input nodes.
         outputs: Names of its output nodes.
     """
@@ -37,7 +39,7 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
             kept = [name for name in node.input if not name.startswith("^")]
             if len(kept) < len(node.input):
                 node.input[:] = kept
-        if not _decide(definition):
+        if not _decide(definition, weights):
             break
         definition = _inlined(definition, inputs, outputs)
     # In place: a copy would double the memory of the weights.
@@ -48,19 +50,19 @@ def straighten(definition: graph_pb2.GraphDef, inputs: list[str], outputs: list[
     return definition
 
 
-def _decide(definition: graph_pb2.GraphDef) -> bool:
+def _decide(definition: graph_pb2.GraphDef, weights: Weights) -> bool:
     """Turns each decided branch into a call of the function that it takes; returns whether there were any."""
     nodes = {node.name: node for node in definition.node}
     decided = [
         node
         for node in definition.node
         if node.op in ("If", "StatelessIf")
-        and not any(nodes[name].op == "Placeholder" for name in _behind(node.input[:1], nodes))
+        and not any(nodes[name].op == "Placeholder" and name not in weights for name in _behind(node.input[:1], nodes))
     ]
     if not decided:
         return False
-    graph = imported(definition)
-    with tf.compat.v1.Session(graph=graph) as session:
+    graph = imported(definition, weights)
+    with Session(graph) as session:
         conditions = session.run([graph.get_operation_by_name(node.name).inputs[0] for node in decided])
     for node, condition in zip(decided, conditions, strict=True):
         taken = node.attr["then_branch" if condition.any() else "else_branch"]

@@ -160,7 +160,11 @@ def describe(content: bytes) -> Description:
     # Raises
         InvalidFlatbufferError: If `content` is not a TFLite model.
     """
-    flatbuffer = Flatbuffer(content)
+    return describe_parsed(Flatbuffer(content), content)
+
+
+def describe_parsed(flatbuffer: Flatbuffer, content: bytes) -> Description:
+    """`describe` for a parsed file."""
     try:
         return _describe(flatbuffer, metadata.read(content))
     # Errors that a damaged option or shape leads to.

@@ -15,7 +15,7 @@ from larq_rep.converters.matching import groups
 _RANGES = {1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 
-def audit_old_faults(content: bytes) -> list[Finding]:
+def audit_old_faults(flatbuffer: Flatbuffer, content: bytes) -> list[Finding]:
     """Findings about the version that made a file, or that runs it.
 
     - `double-clamp`: a binary convolution that writes bits and holds an activation. The thresholds already include the
@@ -27,9 +27,9 @@ def audit_old_faults(content: bytes) -> list[Finding]:
       `audit_flatbuffer` reports it as `constant-shape`.
 
     # Arguments
-        content: The bytes of a `.tflite` file.
+        flatbuffer: The parsed file.
+        content: Its bytes.
     """
-    flatbuffer = Flatbuffer(content)
     packed = [
         op
         for op in flatbuffer.operators

@@ -73,7 +73,8 @@ def infinite_on_purpose(graph: FrozenGraph) -> set[str]:
 
 
 def _constants(graph: FrozenGraph) -> list[tf.Operation]:
-    return [node for node in graph.nodes if node.type == "Const" and node.outputs[0].dtype.is_floating]
+    constants = (node for node in graph.nodes if node.type == "Const" or node.name in graph.weights)
+    return [node for node in constants if node.outputs[0].dtype.is_floating]
 
 
 def audit_constants(flatbuffer: Flatbuffer, graph: FrozenGraph) -> list[Finding]:

@@ -233,7 +233,11 @@ class Flatbuffer:
         dtype = _DTYPES.get(self.subgraph.tensors[tensor].type)
         if dtype is None:
             return None
-        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype).reshape(self.shape(tensor))
+        value = np.frombuffer(np.asarray(data, np.uint8), dtype).reshape(self.shape(tensor))
+        if not value.flags.aligned:  # in the files of others; numpy would add such numbers up in another order
+            value = value.copy()
+        value.flags.writeable = False
+        return value
 
     def is_computed(self, tensor: int) -> bool:
         """Whether a tensor is an input or written by an operator."""

@@ -21,7 +21,7 @@ from larq_rep.converters.marks import marked
 from larq_rep.converters.planes import lower
 from larq_rep.converters.products import convolve
 from larq_rep.converters.sign_patterns import BinaryActivation, binary_activation, double_sign
-from larq_rep.converters.tensors import imported, operands, resolve, session, unpadded
+from larq_rep.converters.tensors import LARGEST_INSIDE, Session, imported, is_constant, operands, resolve, unpadded
 from larq_rep.converters.transposed import split
 
 CONVOLUTIONS = {
@@ -62,6 +62,7 @@ class FrozenGraph:
         model: A built `tf.keras.Model` whose inputs have fixed sizes; a free batch size becomes 1.
 
     # Attributes
+        weights: Large weights by the names of their placeholders.
         phases: How transposed convolutions of signs became convolutions.
         convolved: How dense and 1-D layers of signs became convolutions of maps.
         lowering: How convolutions of quantized maps became convolutions of signs, as which they count everywhere.
@@ -94,11 +95,12 @@ class FrozenGraph:
         captured = {x.name for x in concrete.graph.internal_captures}
         inputs = [x for x in concrete.inputs if x.name not in captured]
         names = [x.op.name for x in inputs], [y.op.name for y in concrete.outputs]
-        self.phases = split(straighten(frozen(concrete), *names), names[0])
-        self.convolved = convolve(self.phases.definition, names[0])
-        self.lowering = lower(self.convolved.definition, names[0], tuple(CONVOLUTIONS))
+        definition, self.weights = frozen(concrete, LARGEST_INSIDE)
+        self.phases = split(straighten(definition, self.weights, *names), names[0], self.weights)
+        self.convolved = convolve(self.phases.definition, names[0], self.weights)
+        self.lowering = lower(self.convolved.definition, names[0], self.weights, tuple(CONVOLUTIONS))
         self.definition = needed_for(self.lowering.definition, [*names[0], *names[1]])
-        self.graph = imported(self.definition)
+        self.graph = imported(self.definition, self.weights)
         self.inputs = [self.graph.get_tensor_by_name(x.name) for x in inputs]
         self.outputs = [self.graph.get_tensor_by_name(y.name) for y in concrete.outputs]
         handles = {id(variable.handle): variable.name.removesuffix(":0") for variable in concrete.graph.variables}
@@ -113,8 +115,8 @@ class FrozenGraph:
         self._layer_names = {part for name in self._layers for part in name.split("/")}
 
     @functools.cached_property
-    def _session(self) -> tf.compat.v1.Session:
-        return session(self.graph)
+    def _session(self) -> Session:
+        return Session(self.graph)
 
     def run(self, fetches: Sequence[tf.Tensor], feeds: dict[tf.Tensor, np.ndarray] | None = None) -> list[np.ndarray]:
         """Values of tensors. A fed tensor, even an inner one, is replaced for everything that depends on it."""
@@ -129,11 +131,12 @@ class FrozenGraph:
     def _computed_kernels(self) -> dict[tf.Tensor, np.ndarray]:
         """Those that quantizers compute: for some that takes longer than the rest of a run on one image."""
         pairs = ((site.kernel, kernel) for site, kernel in zip(self.sites, self.kernels, strict=True))
-        return {x: kernel for x, kernel in pairs if resolve(x).op.type != "Const"}
+        return {x: kernel for x, kernel in pairs if not is_constant(x)}
 
     def constant(self, node: tf.Operation) -> np.ndarray:
-        """The value of a constant node; reading it is far cheaper than `run`."""
-        return tf.make_ndarray(self._constants[node.name])
+        """The value of a constant node or weight; reading it is far cheaper than `run`."""
+        weight = self.weights.get(node.name)
+        return tf.make_ndarray(self._constants[node.name]) if weight is None else weight
 
     @functools.cached_property
     def _constants(self) -> dict[str, TensorProto]:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import graph_pb2
 
-from larq_rep.converters.tensors import add_constant, imported, session
+from larq_rep.converters.tensors import LARGEST_INSIDE, Session, Weights, add_constant, add_weight, imported
 
 
 class GraphCopy:
@@ -20,12 +20,13 @@ class GraphCopy:
         data_dependent: Names of the nodes of the graph whose values depend on the inputs.
     """
 
-    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str]):
+    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights):
         self.definition = graph_pb2.GraphDef()
         self.definition.CopyFrom(definition)
         self._nodes = {node.name: node for node in self.definition.node}
-        self.graph = imported(definition)
-        self._session = session(self.graph)
+        self.graph = imported(definition, weights)
+        self._session = Session(self.graph)
+        self._weights = weights
         self.data_dependent: set[str] = set()
         pending = [self.graph.get_operation_by_name(name) for name in inputs]
         while pending:
@@ -35,7 +36,12 @@ class GraphCopy:
                 pending += [reader for x in node.outputs for reader in x.consumers()]
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> str:
-        add_constant(self.definition, name, value)
+        # Integers are sizes, which TensorFlow must see.
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.nbytes > LARGEST_INSIDE:
+            add_weight(self.definition, name, value)
+            self._weights[name] = value
+        else:
+            add_constant(self.definition, name, value)
         return name
 
     def _add(self, op: str, name: str, *inputs: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 import tempfile
@@ -57,4 +56,6 @@ def any_interpreter(content: bytes) -> Interpreter:
 
 
 def version() -> str:
-    return importlib.metadata.version("larq-compute-engine")
+    from importlib import metadata  # what only reads a file must not wait for it
+
+    return metadata.version("larq-compute-engine")

@@ -9,7 +9,7 @@ from tensorflow.core.framework import graph_pb2
 from larq_rep.converters.control_flow import needed_for
 from larq_rep.converters.graph import FrozenGraph, Site
 from larq_rep.converters.sign_patterns import double_sign
-from larq_rep.converters.tensors import PADS, add_constant, constant_value, resolve
+from larq_rep.converters.tensors import PADS, add_constant, constant_value, is_constant, put_weights, resolve
 
 _Padding = list[list[int]]
 
@@ -28,9 +28,7 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
     """
     ends = [x.op.name for x in (*graph.inputs, *graph.outputs)]
     folded = [
-        (site, kernel)
-        for site, kernel in zip(graph.sites, graph.kernels, strict=True)
-        if resolve(site.kernel).op.type != "Const"
+        (site, kernel) for site, kernel in zip(graph.sites, graph.kernels, strict=True) if not is_constant(site.kernel)
     ]
     # Replaced nodes are left out: the converter may stumble over them.
     graph_def = needed_for(graph.definition, ends, {site.node.name for site, _ in folded})
@@ -40,7 +38,9 @@ def definition_for_lce(graph: FrozenGraph) -> tuple[graph_pb2.GraphDef, list[str
     _fold_kernels(folded, graph_def)
     _double_sums(graph, graph_def)
     trimmed = _trim_padding(graph, graph_def)
-    return needed_for(graph_def, ends), trimmed
+    graph_def = needed_for(graph_def, ends)
+    put_weights(graph_def, graph.weights)
+    return graph_def, trimmed
 
 
 def unknown_padding(graph: FrozenGraph) -> list[str]:

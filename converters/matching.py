@@ -71,7 +71,7 @@ def match(kernels: list[np.ndarray], flatbuffer: Flatbuffer) -> Match:
     result = Match()
     seen: dict[bytes, int] = defaultdict(int)
     for position, kernel in enumerate(kernels):
-        key = _key(_signs(kernel))
+        key = _key(kernel)
         same = operators.get(key)
         if not same:
             result.unmatched.append(position)
@@ -88,13 +88,13 @@ def nearest(
     kernel: np.ndarray, candidates: list[Operator], flatbuffer: Flatbuffer
 ) -> tuple[Operator, np.ndarray] | None:
     """The candidate whose weights differ least from a kernel's signs, and where (rows of h, w, in, out)."""
-    signs = _signs(kernel)
+    negative = kernel < 0
     best: tuple[Operator, np.ndarray] | None = None
     for op in candidates:
         weights = filter_signs(flatbuffer, op)
-        if weights.shape != signs.shape:
+        if weights.shape != kernel.shape:
             continue
-        different = weights != signs
+        different = (weights < 0) != negative
         negated = different.mean(axis=(0, 1, 2)) > 0.5  # a channel that the converter negated
         if _writes_bits(flatbuffer, op):
             different ^= negated
@@ -106,13 +106,13 @@ def nearest(
 
 def stayed_float(kernel: np.ndarray, flatbuffer: Flatbuffer) -> bool:
     """Whether the file holds a float convolution with a binary kernel (up to a factor for each output channel)."""
-    key = _key(_signs(kernel))
+    key = _key(kernel)
     for op in flatbuffer.operators:
         weights = flatbuffer.constant(op.inputs[1]) if op.name == "CONV_2D" else None
         if weights is None:
             continue
         weights = weights.transpose(1, 2, 3, 0)
-        if two_valued(weights) and _key(_signs(weights)) == key:
+        if two_valued(weights) and _key(weights) == key:
             return True
     return False
 
@@ -131,10 +131,7 @@ def _writes_bits(flatbuffer: Flatbuffer, op: Operator) -> bool:
     return flatbuffer.dtype(op.outputs[0]) == "int32"
 
 
-def _signs(kernel: np.ndarray) -> np.ndarray:
-    return np.where(kernel < 0, np.int8(-1), np.int8(1))
-
-
-def _key(signs: np.ndarray) -> bytes:
-    normalized = signs * signs[:1, :1, :1]
-    return str(signs.shape).encode() + np.packbits(normalized > 0).tobytes()
+def _key(kernel: np.ndarray) -> bytes:
+    """The same for kernels of equal signs, up to one for each output channel."""
+    negative = kernel < 0
+    return str(kernel.shape).encode() + np.packbits(negative == negative[:1, :1, :1]).tobytes()

@@ -28,6 +28,7 @@ from larq_rep.converters.tensors import (
     LAYOUT,
     PADS,
     PASS_THROUGH,
+    Weights,
     constant_value,
     operands,
     resolve,
@@ -87,18 +88,19 @@ class Lowering:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def lower(definition: graph_pb2.GraphDef, inputs: Sequence[str], products: Sequence[str]) -> Lowering:
+def lower(definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights, products: Sequence[str]) -> Lowering:
     """Rewrites each convolution of a marked map, or of a sign and a marked kernel, and removes the marks.
 
     # Arguments
         definition: The frozen graph.
         inputs: Names of its input nodes.
+        weights: Its large weights.
         products: Types of the nodes that multiply data and a kernel.
     """
     result = Lowering(definition, definition)
     if not any(mark_of(node) for node in definition.node):
         return result
-    rewriting = _Rewriting(definition, inputs)
+    rewriting = _Rewriting(definition, inputs, weights)
     result.definition = rewriting.definition
     for node in rewriting.graph.get_operations():
         if node.type in products and node.name in rewriting.data_dependent:

@@ -26,7 +26,7 @@ from larq_rep.converters.marks import PLANES, mark_of
 from larq_rep.converters.matrix_products import MATRIX_PRODUCTS, matrix_product
 from larq_rep.converters.planes import same_padding
 from larq_rep.converters.sign_patterns import binary_activation
-from larq_rep.converters.tensors import PASS_THROUGH, constant_value
+from larq_rep.converters.tensors import PASS_THROUGH, Weights, constant_value
 
 _Shape = tuple[int, ...]
 # The last shape is that of all operands, or of one number for each channel.
@@ -76,16 +76,17 @@ class Convolved:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def convolve(definition: graph_pb2.GraphDef, inputs: Sequence[str]) -> Convolved:
+def convolve(definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights) -> Convolved:
     """Rewrites each dense and each 1-D layer that multiplies signs, or a marked map, and binary weights.
 
     # Arguments
         definition: The frozen graph.
         inputs: Names of its input nodes.
+        weights: Its large weights.
     """
     result = Convolved(definition, definition)
     if _may_have_any(definition):
-        _Convolving(definition, inputs, result).rewrite()
+        _Convolving(definition, inputs, weights, result).rewrite()
     return result
 
 
@@ -131,8 +132,8 @@ class _Sequence:
 
 
 class _Convolving(BorderedCopy):
-    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], result: Convolved):
-        super().__init__(definition, inputs)
+    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights, result: Convolved):
+        super().__init__(definition, inputs, weights)
         self._result = result
         result.definition = self.definition
         # The name and the shape of the map that holds the numbers of a tensor, from a convolution on.

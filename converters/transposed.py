@@ -23,25 +23,26 @@ from larq_rep.converters.borders import SHAPES, BorderedCopy, Windows
 from larq_rep.converters.marks import BASES, mark_of
 from larq_rep.converters.planes import same_padding
 from larq_rep.converters.products import Convolved, Replaced, StaysError, behind, name_of, packable, packed
-from larq_rep.converters.tensors import inputs_first, operands
+from larq_rep.converters.tensors import Weights, inputs_first, operands
 
 
-def split(definition: graph_pb2.GraphDef, inputs: Sequence[str]) -> Convolved:
+def split(definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights) -> Convolved:
     """Rewrites each transposed convolution that multiplies signs, or a marked map, and binary weights.
 
     # Arguments
         definition: The frozen graph.
         inputs: Names of its input nodes.
+        weights: Its large weights.
     """
     result = Convolved(definition, definition)
     if any(node.op == "Conv2DBackpropInput" for node in definition.node):
-        _Splitting(definition, inputs, result).rewrite()
+        _Splitting(definition, inputs, weights, result).rewrite()
     return result
 
 
 class _Splitting(BorderedCopy):
-    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], result: Convolved):
-        super().__init__(definition, inputs)
+    def __init__(self, definition: graph_pb2.GraphDef, inputs: Sequence[str], weights: Weights, result: Convolved):
+        super().__init__(definition, inputs, weights)
         self._result = result
         result.definition = self.definition
 

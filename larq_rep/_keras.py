@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 from larq.optimizers import _var_key
 from larq.quantizers import _BaseQuantizer as BaseQuantizer
@@ -37,16 +38,27 @@ def nodes(model: tf.keras.Model) -> Iterator[Any]:
         yield from (node for node in nodes if not node.is_input)
 
 
-def frozen(function: Any) -> Any:
-    """The graph of a concrete function (a `GraphDef`) with constants for its variables.
+def frozen(function: Any, largest: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """The graph of a concrete function (a `GraphDef`) with constants for its variables, and the large ones beside it.
 
-    `convert_variables_to_constants_v2` does these two steps and then turns the result into a function, which takes
-    several times as long.
+    Real ones of more than `largest` bytes become placeholders, whose values are returned by their names: TensorFlow
+    copies a graph with every step that it takes. `convert_variables_to_constants_v2` does these two steps and then
+    turns the result into a function, which takes several times as long.
     """
     from tensorflow.python.framework import convert_to_constants as constants
 
     data = constants._FunctionConverterDataInEager(func=function, lower_control_flow=False, aggressive_inlining=False)
-    return constants._replace_variables_by_constants(converter_data=data)[0]
+    values = {name: entry.numpy for name, entry in data.tensor_data.items()}
+    large = {name: x for name, x in values.items() if x.nbytes > largest and x.dtype.kind == "f"}
+    for name, x in large.items():
+        data.tensor_data[name] = data.tensor_data[name]._replace(numpy=np.empty(0, x.dtype))
+    definition = constants._replace_variables_by_constants(converter_data=data)[0]
+    for node in definition.node:
+        if node.name in large:
+            node.op = "Placeholder"
+            del node.attr["value"]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(large[node.name].shape).as_proto())
+    return definition, large
 
 
 def random_generators(model: tf.keras.Model) -> dict[str, tf.random.Generator]:

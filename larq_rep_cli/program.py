@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -182,6 +181,8 @@ def _fault(error: BaseException, args: Sequence[str] | None) -> int:
 
 
 def _version(name: str) -> str:
+    from importlib import metadata  # takes longer than all of click
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

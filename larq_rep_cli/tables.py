@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def table(title: str, columns: list[str], rows: Any) -> Table:
     """A table. A column is right-aligned if all its cells begin with a digit."""
+    from rich.table import Table
+
     lines = [[str(cell) for cell in row] for row in rows]
     result = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):

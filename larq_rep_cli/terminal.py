@@ -9,11 +9,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 _T = TypeVar("_T")
 
@@ -25,6 +27,8 @@ _is_quiet = False
 
 def console() -> Console:
     """Standard output, for results. Text is printed as it is, and without colours if it goes to a file."""
+    from rich.console import Console
+
     # Given the file, rich also looks at its encoding.
     result = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     if not sys.stdout.isatty():
@@ -46,6 +50,9 @@ def print_json(value: Any) -> None:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A progress display on standard error, or nothing if that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     if not sys.stderr.isatty():
         with Progress(disable=True) as silent:
             yield silent

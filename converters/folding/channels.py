@@ -30,7 +30,7 @@ class ChannelGraph:
         self.biases = {op.index: self._bias(op) for op in flatbuffer.operators}
         self.inner = {op.index for op in flatbuffer.operators if self._plain(op)}
         self.stored = stored_constants(flatbuffer)
-        self.kernels = {op.index: self._kernel(op) for op in flatbuffer.operators if op.name in CONVOLUTIONS}
+        self.unpadded = {op.index for op in flatbuffer.operators if op.name in CONVOLUTIONS and self._unpadded(op)}
         vectors = {op.index: self._vector(op) for op in flatbuffer.operators if op.name in _ELEMENTWISE}
         self.vectors = {index: vector for index, vector in vectors.items() if vector is not None}
         self.maps = {op.index: [self._channels(op, y) for y in op.outputs] for op in flatbuffer.operators}
@@ -97,29 +97,37 @@ class ChannelGraph:
             return position, np.broadcast_to(constant.reshape(-1).astype(np.float64), shape[-1:])
         return None
 
-    def _kernel(self, op: Operator) -> np.ndarray | None:
-        """Weights of a float convolution that reads no padding, as (inputs, outputs) summed over the window."""
-        fb = self.flatbuffer
+    def _weights(self, op: Operator) -> np.ndarray | None:
         stored = self.stored.get(op.inputs[1])
-        weights = fb.constant(op.inputs[1]) if stored is None else stored.dequantized()
-        if weights is None or weights.dtype != np.float32 or not self.is_data(op.inputs[0]):
-            return None
-        shape = fb.shape(op.inputs[0])
+        weights = self.flatbuffer.constant(op.inputs[1]) if stored is None else stored.dequantized()
+        return None if weights is None or weights.dtype != np.float32 else weights
+
+    def _unpadded(self, op: Operator) -> bool:
+        """Whether a float convolution without groups, or a dense layer, reads no padding."""
+        weights = self._weights(op)
+        if weights is None or not self.is_data(op.inputs[0]):
+            return False
+        shape = self.flatbuffer.shape(op.inputs[0])
         if op.name == "FULLY_CONNECTED":
-            if op.options.weightsFormat or shape[-1] != weights.shape[1]:
-                return None
-            return weights.T.astype(np.float64)
+            return not op.options.weightsFormat and shape[-1] == weights.shape[1]
         if op.options.padding == 0:
             sizes = zip(shape[1:3], weights.shape[1:3], (op.options.strideH, op.options.strideW), strict=True)
             dilated = op.options.dilationHFactor != 1 or op.options.dilationWFactor != 1
             if dilated or any((-(-size // stride) - 1) * stride + window > size for size, window, stride in sizes):
-                return None
+                return False
+        return op.name == "DEPTHWISE_CONV_2D" or weights.shape[3] == shape[-1]
+
+    def kernel(self, op: Operator) -> np.ndarray:
+        """Weights of one of `unpadded`, as (inputs, outputs) summed over the window."""
+        weights = self._weights(op)
+        assert weights is not None
+        if op.name == "FULLY_CONNECTED":
+            return weights.T.astype(np.float64)
         if op.name == "CONV_2D":
-            summed = weights.sum(axis=(1, 2), dtype=np.float64).T
-            return summed if len(summed) == shape[-1] else None  # otherwise it has groups
-        summed = weights[0].sum(axis=(0, 1), dtype=np.float64)
-        matrix = np.zeros((shape[-1], len(summed)))
-        matrix[np.arange(len(summed)) // (len(summed) // shape[-1]), np.arange(len(summed))] = summed
+            return weights.sum(axis=(1, 2), dtype=np.float64).T
+        inputs, summed = self.width(op.inputs[0]), weights[0].sum(axis=(0, 1), dtype=np.float64)
+        matrix = np.zeros((inputs, len(summed)))
+        matrix[np.arange(len(summed)) // (len(summed) // inputs), np.arange(len(summed))] = summed
         return matrix
 
     def _channels(self, op: Operator, output: int) -> np.ndarray | None:
@@ -154,6 +162,11 @@ class ChannelGraph:
             return channels[values[0][-1] :][: fb.shape(output)[-1]]
         source = np.arange(self.width(output)) - values[0][-1, 0]
         return None if values[0][:-1].any() else np.where((source >= 0) & (source < len(channels)), source, -1)
+
+
+def close(values: np.ndarray, expected: np.ndarray | float) -> bool:
+    """Whether finite float64 numbers are equal up to rounding; `np.allclose` takes several times as long."""
+    return bool((np.abs(values - expected) <= 1e-9 * np.abs(expected)).all())
 
 
 def _same_everywhere(channels: np.ndarray) -> np.ndarray | None:

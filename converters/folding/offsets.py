@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from larq_rep.converters.flatbuffer import Operator
-from larq_rep.converters.folding.channels import ChannelGraph
+from larq_rep.converters.folding.channels import ChannelGraph, close
 
 # An offset is divided by the multiplications behind the convolution that takes it: beyond these, rounding grows.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 2.0**-6, 2.0**6
@@ -74,13 +74,14 @@ class _Offset:
 
     @classmethod
     def concatenate(cls, offsets: list[_Offset]) -> _Offset:
-        terms = max(len(offset.ids) for offset in offsets)
-        pads = [((0, terms - len(offset.ids)), (0, 0)) for offset in offsets]
-        return cls(
-            np.concatenate([offset.constant for offset in offsets]),
-            np.concatenate([np.pad(o.ids, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
-            np.concatenate([np.pad(o.factors, pad) for o, pad in zip(offsets, pads, strict=True)], axis=1),
-        )
+        constant = np.concatenate([offset.constant for offset in offsets])
+        shape = max(len(offset.ids) for offset in offsets), len(constant)
+        result, end = cls(constant, np.zeros(shape, int), np.zeros(shape)), 0
+        for offset in offsets:
+            terms, begin = len(offset.ids), end
+            end += len(offset.constant)
+            result.ids[:terms, begin:end], result.factors[:terms, begin:end] = offset.ids, offset.factors
+        return result
 
 
 @dataclass
@@ -218,7 +219,7 @@ def _propagate(
         takes_any = graph.adds_constant(op) and op.index not in left_out
         if graph.bias(op) is not None:
             takes_any = True
-            if graph.kernels.get(op.index) is None:
+            if op.index not in graph.unpadded:
                 require(op)
         if takes_any:
             if plain:
@@ -288,7 +289,7 @@ def _meet(demand: _Demand, values: np.ndarray, fixed: np.ndarray) -> bool | None
     single = (ids > 0) & (factor != 0)  # x - x lets x have any offset
     ids, wanted = ids[single], np.where(rest == 0, 0.0, -rest / np.where(far, 1, factor))[single]
     values[ids] = wanted
-    if not np.allclose(values[ids], wanted, rtol=1e-9, atol=0):  # copies of one channel want different offsets
+    if not close(values[ids], wanted):  # copies of one channel want different offsets
         values[ids] = 0
         return False
     fixed[ids] = True

@@ -191,9 +191,9 @@ def _add_elsewhere(graph: ChannelGraph, plan: offsets.Plan) -> None:
                 inputs[1 - vector[0]] = flatbuffer.add_constant(constant, flatbuffer.name(op.inputs[1 - vector[0]]))
         elif (old := graph.bias(op)) is not None:
             bias = old - plan.offsets.get(op.outputs[0], 0)
-            kernel, offset = graph.kernels.get(op.index), plan.offsets.get(op.inputs[0])
-            if kernel is not None and offset is not None:
-                bias = bias + offset @ kernel
+            offset = plan.offsets.get(op.inputs[0])
+            if op.index in graph.unpadded and offset is not None:
+                bias = bias + offset @ graph.kernel(op)
             bias = bias.astype(np.float32)
             if not np.array_equal(bias, old):
                 position = 3 if op.name == "LceBconv2d" else 2

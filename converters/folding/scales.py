@@ -32,7 +32,7 @@ from larq_compute_engine.mlir.python import tflite_schema as schema
 
 from larq_rep.converters.flatbuffer import Operator
 from larq_rep.converters.float_weights import exactly
-from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph
+from larq_rep.converters.folding.channels import CONVOLUTIONS, ChannelGraph, close
 
 _RELU = schema.ActivationFunctionType.RELU
 _CLIP = schema.ActivationFunctionType.RELU_N1_TO_1
@@ -207,7 +207,7 @@ def _propagate(
                     return None
                 scales.update(result)
         for tensor in op.outputs:
-            if tensor in scales and np.allclose(scales[tensor], 1, rtol=1e-9, atol=0):
+            if tensor in scales and close(scales[tensor], 1):
                 del scales[tensor]
             elif tensor in scales and tensor in outputs:
                 return None
@@ -227,7 +227,7 @@ def _scale_of_output(
     if op.name in ("ADD", "SUB"):
         first, second = (scales.get(t) for t in op.inputs)
         if graph.same_width(op) and first is not None and second is not None:
-            return {output: first} if np.allclose(first, second, rtol=1e-9, atol=0) else None
+            return {output: first} if close(first, second) else None
     elif op.name in ("PRELU", "LEAKY_RELU", "RELU"):
         if positive and op.inputs[0] in scales:
             return {output: scales[op.inputs[0]]}

@@ -18,7 +18,7 @@ import tensorflow as tf
 from larq_rep.converters.graph import FrozenGraph
 from larq_rep.converters.planes import Planes
 from larq_rep.converters.products import Convolved
-from larq_rep.converters.tensors import imported, session
+from larq_rep.converters.tensors import Graph, Session, imported
 from larq_rep.converters.verification.result import Verification
 from larq_rep.converters.verification.rounding import OUTPUT_TOLERANCE, at, relative_error
 
@@ -34,8 +34,8 @@ class LoweringComparison:
     def __init__(self, graph: FrozenGraph, result: Verification):
         self._graph, self._result = graph, result
         self._planes = {p.levels: p for p in graph.lowering.results.values() if p is not None}
-        self._original = imported(graph.lowering.original) if graph.lowering.results else tf.Graph()
-        self._session = session(self._original)
+        self._original = imported(graph.lowering.original, graph.weights) if graph.lowering.results else Graph({})
+        self._session = Session(self._original)
 
     def compare_image(self, index: int, inputs: Sequence[np.ndarray]) -> None:
         """Compares the results of the quantizers on an image."""
@@ -54,8 +54,8 @@ class LoweringComparison:
         rng = np.random.default_rng(0)
         if not convolved.results:
             return
-        graphs = [*map(imported, (convolved.original, convolved.definition))]
-        sessions = [*map(session, graphs)]
+        graphs = [imported(x, self._graph.weights) for x in (convolved.original, convolved.definition)]
+        sessions = [*map(Session, graphs)]
         for name, replaced in convolved.results.items():
             # One after the other: layers may read the same map, or parts of one, in several shapes.
             signs: np.ndarray | None = None

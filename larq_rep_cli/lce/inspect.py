@@ -30,14 +30,15 @@ def inspect(file: Path, as_json: bool) -> None:
     older version may have made wrong, which only lce verify can tell.
     """
     content = files.read_file(file)
-    from larq_rep.converters.description import describe
+    from larq_rep.converters.description import describe_parsed
     from larq_rep.converters.faults import audit_old_faults
     from larq_rep.converters.findings import audit_flatbuffer
     from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 
     with refusing(InvalidFlatbufferError, prefix=f"{file}: "):
-        about = describe(content)
-        findings = [*audit_flatbuffer(Flatbuffer(content), content), *audit_old_faults(content)]
+        flatbuffer = Flatbuffer(content)
+        about = describe_parsed(flatbuffer, content)
+        findings = [*audit_flatbuffer(flatbuffer, content), *audit_old_faults(flatbuffer, content)]
     if as_json:
         terminal.print_json({"file": str(file), **about.to_dict(), "findings": [f.to_dict() for f in findings]})
         return

@@ -69,7 +69,7 @@ def edited(path, source, operator, constant, change):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom larq_rep_cli.lce import main\nmain(['--help'], standalone_mode=False)\n"
-        "print(sorted({'larq_rep', 'tensorflow', 'numpy', 'matplotlib'} & set(sys.modules)))"
+        "print(sorted({'larq_rep', 'tensorflow', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

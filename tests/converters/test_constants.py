@@ -244,10 +244,11 @@ def test_wrong_bits_of_older_versions_cannot_be_seen(wrong):
     content, model = wrong
     with pytest.raises(AssertionError):
         assert_computes(content, model)
-    (finding,) = audit_old_faults(content)
+    (finding,) = audit_old_faults(Flatbuffer(content), content)
     assert (finding.rule, finding.where, finding.error) == ("unknown-constants", "file", False)
     assert "these operators write bits: 1." in finding.message
-    assert audit_old_faults(convert(model)[0]) == []
+    right, _ = convert(model)
+    assert audit_old_faults(Flatbuffer(right), right) == []
 
 
 @pytest.mark.parametrize("activation, kernel", [("relu", 3), ("relu6", 3), (lq.activations.hard_tanh, 2), ("relu6", 1)])
@@ -265,7 +266,7 @@ def test_channels_that_the_older_delegate_gets_wrong(activation, kernel, channel
         any((min(max(2 * n, taps - high), taps - low) > 2 * t) != (n > t) for n in range(taps + 1))
         for t in flatbuffer.constant(op.inputs[4]).tolist()
     ]
-    findings = audit_old_faults(content)
+    findings = audit_old_faults(flatbuffer, content)
     assert [finding.rule for finding in findings] == ["double-clamp"] * any(wrong)
     if any(wrong):
         assert f"wrong bits in {sum(wrong)} of 64 channels" in findings[0].message

@@ -11,7 +11,7 @@ import tensorflow as tf
 from support import images, others_slow, randomize
 
 from larq_rep import layers, zoo
-from larq_rep.converters import ConversionError, convert, describe
+from larq_rep.converters import ConversionError, convert, describe, graph, graph_copy, verify
 from larq_rep.converters.findings import audit_flatbuffer
 from larq_rep.converters.flatbuffer import Flatbuffer, InvalidFlatbufferError
 from larq_rep.converters.lce import interpreter
@@ -78,6 +78,29 @@ def test_nested_models_and_several_inputs(nested):
     assert (report.bitpacked, report.binary) == (1, 1)
     x = list(np.random.default_rng(0).standard_normal((2, 1, 8, 8, 32)).astype(np.float32))
     np.testing.assert_allclose(outputs(content, x)[0], model.predict(x, verbose=0), atol=1e-4)
+
+
+BINARY = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+LAYERS = {
+    "several bits": lq.layers.QuantConv2D(8, 3, input_quantizer=lq.quantizers.DoReFa(2), kernel_quantizer="ste_sign"),
+    "transposed": lq.layers.QuantConv2DTranspose(8, 3, 2, **BINARY),
+    "dense": lq.layers.QuantDense(8, **BINARY),
+    "real": keras.Conv2D(8, 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_large_weights_beside_the_graph(name, monkeypatch):
+    """The file is the same as with all of them in the graph, and they are nowhere in it meanwhile."""
+    model = randomize(model_of(binary_conv(padding="same"), keras.BatchNormalization(), LAYERS[name]))
+    inside = convert(model)[0]
+    for module in (graph, graph_copy):
+        monkeypatch.setattr(module, "LARGEST_INSIDE", 64)
+    assert convert(model)[0] == inside
+    assert verify(model, inside, images(model)).ok
+    frozen = graph.FrozenGraph(model)
+    assert len(frozen.weights) > 2
+    assert all(frozen.constant(node).nbytes <= 64 for node in frozen.nodes if node.type == "Const")
 
 
 # Explicit padding before a strided convolution

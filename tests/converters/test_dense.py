@@ -370,8 +370,8 @@ def test_wrong_order_of_the_conversion(monkeypatch, layers, shape):
     """Model and file agree if both are made of the same wrong convolution, so this is compared with the layer."""
     convolve = graph.convolve
 
-    def wrong(definition, inputs):
-        result = convolve(definition, inputs)
+    def wrong(*args):
+        result = convolve(*args)
         (node,) = (node for node in result.definition.node if node.name.endswith("/convolution"))
         add_constant(result.definition, "axes", np.array([0, 1], np.int32))
         reverse = result.definition.node.add(name="reversed", op="ReverseV2", input=[node.input[1], "axes"])

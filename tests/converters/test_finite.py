@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from support import images, randomize
 
-from larq_rep.converters import ConversionError, convert
+from larq_rep.converters import ConversionError, convert, graph
 from larq_rep.converters.lce import interpreter
 
 keras = tf.keras.layers
@@ -33,8 +33,10 @@ def refusals(model, **options):
     return caught.value.findings
 
 
-def test_every_variable(model):
+@pytest.mark.parametrize("largest", [0, graph.LARGEST_INSIDE])
+def test_every_variable(model, largest, monkeypatch):
     """A value that is no number, anywhere: the layer, the variable, how many, and where the first of them is."""
+    monkeypatch.setattr(graph, "LARGEST_INSIDE", largest)
     rng = np.random.default_rng(0)
     for number, variable in enumerate(model.variables):
         value, bad = variable.numpy(), (np.nan, np.inf, -np.inf)[number % 3]

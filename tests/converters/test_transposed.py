@@ -189,8 +189,8 @@ def wrong(monkeypatch, change, size=3, padding="same"):
     """The difference that is found if the conversion is wrong, so that model and file agree."""
     split = graph.split
 
-    def changed(definition, inputs):
-        result = split(definition, inputs)
+    def changed(*args):
+        result = split(*args)
         change({node.name.rpartition("own/")[2]: node for node in result.definition.node})
         return result
 
