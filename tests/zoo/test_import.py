@@ -214,12 +214,12 @@ def test_without_classifier(resnet20):
 
 def test_networks_without_a_published_layout():
     image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
-    with pytest.raises(CheckpointError, match="no checkpoint of ReActNetB has a known layout"):
-        load_state_dict(zoo.ReActNetB(input_tensor=image), irnet())
+    with pytest.raises(CheckpointError, match="no checkpoint of BinaryConnectVGG has a known layout"):
+        load_state_dict(zoo.BinaryConnectVGG(width=4, input_tensor=image), irnet())
     with pytest.raises(CheckpointError, match="no layer 'block1_rsign1'"):
         load_state_dict(zoo.ReActNetA(sign="sign", input_tensor=image), authors.NETWORKS["adambnn"].state_dict())
     with pytest.raises(CheckpointError, match="Build it with padding='bmxnet'"):
-        load_state_dict(zoo.MeliusNet22(input_tensor=image), {})
+        load_state_dict(zoo.BinaryDenseNet13(input_tensor=image), {})
 
 
 def test_counts_of_undecided_signs(resnet20):
@@ -394,11 +394,14 @@ def rbnn(tmp_path_factory):
     file = tmp_path_factory.mktemp("rbnn") / "rbnn.pth"
     file.write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
     images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
-    models = {}
-    for rep, constructor in enumerate([zoo.ResNet20, functools.partial(zoo.RepResNet20, beta=1)]):
-        build = functools.partial(constructor, method="rbnn")
+
+    @functools.cache
+    def models(rep):
+        build = functools.partial(zoo.RepResNet20, beta=1) if rep else zoo.ResNet20
+        build = functools.partial(build, method="rbnn")
         model = build(weights=file)
-        models[bool(rep)] = (build, model, build(), model.predict(images, verbose=0))
+        return build, model, build(), model.predict(images, verbose=0)
+
     return images, models
 
 
@@ -411,7 +414,7 @@ def rbnn(tmp_path_factory):
 def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
     """RBNN's rotations, too, must be those of kernels that are mirrored."""
     images, models = rbnn
-    build, model, plain, expected = models[rep]
+    build, model, plain, expected = models(rep)
     saved = tmp_path / f"saved{suffix}"
     if suffix in (".h5", ".keras"):
         model.save(saved)
