@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from unittest import mock
 
 import larq as lq
 import numpy as np
@@ -11,6 +12,7 @@ from tensorflow.python.framework import ops
 
 import larq_rep
 from larq_rep import zoo
+from larq_rep.zoo import methods, resnet20
 
 keras = tf.keras.layers
 
@@ -24,6 +26,12 @@ def built(name: str, **arguments) -> tf.keras.Model:
 @functools.cache
 def _built(name: str, arguments: tuple) -> tf.keras.Model:
     return zoo.get_model(name, **dict(arguments))
+
+
+def shallow_resnet20(rep: bool = False, **arguments) -> tf.keras.Model:
+    """ResNet-20 or Rep-ResNet-20 with two blocks in the first stage and one in each of the others, 8 of 18 layers."""
+    with mock.patch.object(resnet20, "stages", lambda x, block, widths, _: methods.stages(x, block, widths, (2, 1, 1))):
+        return zoo.get_model("RepResNet20" if rep else "ResNet20", **arguments)
 
 
 def forget() -> None:
