@@ -57,7 +57,7 @@ import larq_rep
 assert not imported("larq_rep.zoo", "larq_rep.conv"), imported("larq_rep")
 import larq_rep.zoo
 assert not imported("larq_rep.conv"), imported("larq_rep")
-model = larq_rep.zoo.ResNet20(input_shape=(16, 16, 3))
+model = larq_rep.zoo.VGGSmall(width=4, input_shape=(16, 16, 3))
 content, report = larq_rep.converters.convert(model)
 assert larq_rep.converters.describe(content) and larq_rep.converters.benchmark
 from larq_rep import cost, data, losses, plots, training

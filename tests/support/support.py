@@ -28,9 +28,17 @@ def _built(name: str, arguments: tuple) -> tf.keras.Model:
     return zoo.get_model(name, **dict(arguments))
 
 
+def few_blocks(*blocks: int):
+    """Within it the stages of a ResNet-20 have so many blocks; by default 2, 1 and 1, 8 of its 18 binary layers."""
+
+    def stages(x, block, widths, _):
+        return methods.stages(x, block, widths, blocks or (2, 1, 1))
+
+    return mock.patch.object(resnet20, "stages", stages)
+
+
 def shallow_resnet20(rep: bool = False, **arguments) -> tf.keras.Model:
-    """ResNet-20 or Rep-ResNet-20 with two blocks in the first stage and one in each of the others, 8 of 18 layers."""
-    with mock.patch.object(resnet20, "stages", lambda x, block, widths, _: methods.stages(x, block, widths, (2, 1, 1))):
+    with few_blocks():
         return zoo.get_model("RepResNet20" if rep else "ResNet20", **arguments)
 
 
