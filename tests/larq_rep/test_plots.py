@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from larq.quantizers import NoOp, SteHeaviside, SteSign
 from matplotlib.figure import Figure
-from support import images, others_slow, randomize, shallow_resnet20
+from support import few_blocks, images, others_slow, randomize, shallow_resnet20
 
 from larq_rep import plots, signs, zoo
 from larq_rep.converters import latency
@@ -19,8 +19,9 @@ keras = tf.keras.layers
 
 @pytest.fixture(scope="module", params=others_slow(["RepResNet20", "PresBNet10", "RepReActNetA"], 2))
 def network(request):
-    size, signs = {"RepResNet20": (16, 18), "RepReActNetA": (32, 26), "PresBNet10": (16, 16)}[request.param]
-    return randomize(getattr(zoo, request.param)(input_shape=(size, size, 3), num_classes=10)), signs
+    size, signs = {"RepResNet20": (16, 8), "RepReActNetA": (32, 26), "PresBNet10": (16, 16)}[request.param]
+    with few_blocks():
+        return randomize(getattr(zoo, request.param)(input_shape=(size, size, 3), num_classes=10)), signs
 
 
 def _panels(figure):

@@ -322,10 +322,10 @@ def test_files_that_pytorch_wrote(name):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_constructors_take_checkpoints(tmp_path, legacy):
-    state = irnet(seed=3)
+    state = small(seed=3)
     file = tmp_path / "model_best.pth.tar"
     file.write_bytes(torch_files.checkpoint(state, legacy))
-    model = zoo.ResNet20(method="irnet", weights=file)
+    model = built(method="irnet", weights=file)
     images = authors.images("irnet_resnet20", batch=2)
     expected = authors.NETWORKS["irnet_resnet20"].forward(state, images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
@@ -391,9 +391,9 @@ def test_keys_of_two_families():
 
 def test_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    state = irnet(seed=3)
+    state = small(seed=3)
     safetensors.save_file(state, tmp_path / "model.safetensors")
-    model = zoo.ResNet20(method="irnet", weights=tmp_path / "model.safetensors")
+    model = built(method="irnet", weights=tmp_path / "model.safetensors")
     key = next(key for key in state if key.endswith("conv1.weight"))
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
 
@@ -468,12 +468,14 @@ def test_rotations_know_of_the_mirror_before_the_first_prediction(tmp_path):
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_files_of_keras_with_other_weights(tmp_path, suffix):
     """Keras loads what it finds in its newer formats, and leaves the rest."""
-    recu = zoo.ResNet20(method="recu", width=4)
+    recu = built(method="recu", width=4)
     file = tmp_path / f"recu{suffix}"
     recu.save(file) if suffix == ".keras" else recu.save_weights(file)
-    model = zoo.ResNet20(method="irnet", width=4)
+    model = built(method="irnet", width=4)
     before = model.get_weights()
-    with pytest.raises(ValueError, match="it has 119 weights, the network 101"):
+    # Of each of the six convolutions behind the first ReCU has a scale.
+    assert (len(recu.weights), len(before)) == (47, 41)
+    with pytest.raises(ValueError, match="it has 47 weights, the network 41"):
         zoo.load_weights(model, file)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
