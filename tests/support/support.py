@@ -38,6 +38,7 @@ def few_blocks(*blocks: int):
 
 
 def shallow_resnet20(rep: bool = False, **arguments) -> tf.keras.Model:
+    """ResNet-20, or Rep-ResNet-20, of few blocks."""
     with few_blocks():
         return zoo.get_model("RepResNet20" if rep else "ResNet20", **arguments)
 

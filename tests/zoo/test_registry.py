@@ -144,7 +144,6 @@ def check_form(name, variant, file, **narrower):
     check_conversion(model, variant)
 
 
-@pytest.mark.slow
 @each_form(lambda name, variant: False)
 def test_form(name, variant, tmp_path, forgetful):
     check_form(name, variant, tmp_path / "model.h5")
