@@ -299,13 +299,19 @@ def test_ctrl_c_cleans_up(phone, tmp_path):
     model = tmp_path / "m.tflite"
     model.write_bytes(b"TFL3")
     command = [sys.executable, script.__file__, str(model), "--apk", str(phone.apk)]
+    # On a busy machine each start of the fake adb may take seconds.
+    deadline = time.monotonic() + 300
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 20
-    while not (phone.folder / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert any("m.tflite" in file for file in phone.files())
-    os.killpg(process.pid, signal.SIGINT)  # As a terminal does it: adb gets the signal too.
-    assert "interrupted" in process.communicate(timeout=20)[1]
+    try:
+        while not (phone.folder / "started").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "The app is not started."
+            time.sleep(0.02)
+        assert any("m.tflite" in file for file in phone.files())
+        os.killpg(process.pid, signal.SIGINT)  # As a terminal does it: adb gets the signal too.
+        assert "interrupted" in process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert phone.files() == []
     assert phone.calls("shell", "am force-stop com.larqrep.benchmark")

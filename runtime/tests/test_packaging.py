@@ -13,6 +13,7 @@ import graphs
 import numpy as np
 import pytest
 import setuptools
+from larq_rep_runtime import delegate_path
 
 RUNTIME = Path(__file__).resolve().parents[1]
 
@@ -110,9 +111,11 @@ def headers(library):
 def built():
     """The library as it is built for this machine, whatever the test environment sets, and its undefined symbols."""
     environment = {name: value for name, value in os.environ.items() if name not in ("CFLAGS", "LDFLAGS", "CC")}
-    library = RUNTIME / "build" / "hardened" / "liblarq_rep_delegate.so"
-    command = ["make", "-s", "-C", RUNTIME, "BUILD=build/hardened", "build/hardened/liblarq_rep_delegate.so"]
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    library = Path(delegate_path())
+    if environment != os.environ:
+        library = RUNTIME / "build" / "hardened" / library.name
+        command = ["make", "-s", "-C", RUNTIME, "BUILD=build/hardened", f"build/hardened/{library.name}"]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
     listing = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True)
     return library, {line.split()[-1].partition("@")[0] for line in listing.stdout.splitlines()}
 

@@ -217,8 +217,9 @@ def test_closed_streams(folder):
     assert done.returncode == 0
 
 
-def test_nobody_reads_the_output(folder):
-    process = subprocess.Popen(program("recipes"), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("command", ["zoo list", pytest.param("recipes", marks=pytest.mark.slow)])
+def test_nobody_reads_the_output(command, folder):
+    process = subprocess.Popen(program(command), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read()
     assert (process.wait(), errors) == (141, b"")

@@ -225,9 +225,9 @@ def trained(tmp_path_factory):
                 pixels = rng.integers(0, 256, (rng.integers(12, 30), rng.integers(12, 30), 3), np.uint8)
                 Image.fromarray(pixels).save(root / "data" / split / name / f"{i}.png")
     tf.keras.utils.set_random_seed(3)
-    arguments = {"width": 4, "method": "recu", "input_size": [12, 12]}
+    arguments = {"width": 4, "method": "recu", "input_size": [16, 16]}
     config = training.Config(
-        "ResNet20", str(root / "data"), training.get_recipe("recu"), arguments, num_classes=4, channels=3
+        "VGGSmall", str(root / "data"), training.get_recipe("recu"), arguments, num_classes=4, channels=3
     )
     (root / "run" / "1-binary").mkdir(parents=True)
     config.write(root / "run")
@@ -259,7 +259,7 @@ def test_the_file_of_a_run_needs_no_options(trained):
     recipe = training.Config.read(trained / "run").recipe
     interpreter = engines.any_interpreter((trained / "run.tflite").read_bytes())
     right = 0
-    for images, labels in datasets.batches(source, recipe.augmentation, 12, 8, training=False):
+    for images, labels in datasets.batches(source, recipe.augmentation, 16, 8, training=False):
         right += int((interpreter.predict(images.numpy()).argmax(axis=1) == labels.numpy()).sum())
     assert found["top1"] == pytest.approx(right / 24)
 

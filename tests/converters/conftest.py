@@ -2,7 +2,7 @@
 
 import pytest
 import tensorflow as tf
-from support import bit_output_model, randomize
+from support import bit_output_model, randomize, shallow_resnet20
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +12,4 @@ def bits() -> tf.keras.Model:
 
 @pytest.fixture(scope="session")
 def rep_resnet() -> tf.keras.Model:
-    from larq_rep import zoo
-
-    return randomize(zoo.RepResNet20(width=8, input_shape=(16, 16, 1)))
+    return randomize(shallow_resnet20(rep=True, width=8, input_shape=(16, 16, 1)))

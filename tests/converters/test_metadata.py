@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 from larq_compute_engine.mlir.python import tflite_schema as schema
 from PIL import Image
-from support import first_quick
+from support import first_quick, shallow_resnet20
 
-from larq_rep import training, zoo
+from larq_rep import training
 from larq_rep.converters import convert, fold, lce, metadata
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.images import Preparation
@@ -38,7 +38,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def converted():
-    model = zoo.ResNet20(method="recu", width=4)
+    model = shallow_resnet20(method="recu", width=4)
     return model, convert(model)[0]
 
 
@@ -127,8 +127,8 @@ def test_nothing_is_invented():
 @pytest.mark.parametrize(
     "network",
     [
-        lambda: zoo.ResNet20(method="recu", width=4, num_classes=7),  # other classes than those of its data set
-        lambda: zoo.ResNet20(method="recu", width=4, input_shape=(12, 12, 1)),  # grey, so not from its data set
+        lambda: shallow_resnet20(method="recu", width=4, num_classes=7),  # other classes than those of its data set
+        lambda: shallow_resnet20(method="recu", width=4, input_shape=(12, 12, 1)),  # grey, so not from its data set
     ],
 )
 def test_classes_that_a_record_does_not_know(network):
@@ -138,7 +138,7 @@ def test_classes_that_a_record_does_not_know(network):
 
 def test_a_network_behind_a_scaling_layer_has_not_its_preparation():
     levels = tf.keras.layers.Rescaling(1 / 255)(tf.keras.Input((12, 12, 3)))
-    assert known_images(zoo.ResNet20(method="recu", width=4, input_tensor=levels))[0] is None
+    assert known_images(shallow_resnet20(method="recu", width=4, input_tensor=levels))[0] is None
 
 
 KL = tf.keras.layers

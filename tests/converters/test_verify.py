@@ -9,9 +9,9 @@ import larq_rep_runtime
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import bit_output_model, first_quick, images, one_padded, others_slow, randomize
+from support import bit_output_model, first_quick, images, one_padded, others_slow, randomize, shallow_resnet20
 
-from larq_rep import layers, zoo
+from larq_rep import layers
 from larq_rep.converters import convert, executor, float_weights, lce, verify
 from larq_rep.converters.flatbuffer import Flatbuffer
 from larq_rep.converters.verification import delegate
@@ -23,7 +23,7 @@ keras = tf.keras.layers
 @pytest.fixture(scope="module")
 def converted(bits, rep_resnet):
     """Each model with its file."""
-    resnet = randomize(zoo.ResNet20(width=8, input_shape=(16, 16, 1)))
+    resnet = randomize(shallow_resnet20(width=8, input_shape=(16, 16, 1)))
     models = {"bits": bits, "rep_resnet": rep_resnet, "resnet": resnet}
     return {name: (model, convert(model)[0]) for name, model in models.items()}
 
@@ -211,10 +211,10 @@ def test_lce_runs_once_an_image(converted, monkeypatch):
             (bit_output_model, True),
             (reactnet_block, False),
             (reactnet_block, True),
-            (functools.partial(zoo.ResNet20, width=8, input_shape=(16, 16, 3)), False),
-            (functools.partial(zoo.RepResNet20, width=8, input_shape=(12, 16, 3), beta=4), True),
-            (functools.partial(zoo.ResNet20, width=8, input_shape=(16, 16, 3)), True),
-            (functools.partial(zoo.RepResNet20, width=8, input_shape=(12, 16, 3), beta=4), False),
+            (functools.partial(shallow_resnet20, width=8, input_shape=(16, 16, 3)), False),
+            (functools.partial(shallow_resnet20, rep=True, width=8, input_shape=(12, 16, 3), beta=4), True),
+            (functools.partial(shallow_resnet20, width=8, input_shape=(16, 16, 3)), True),
+            (functools.partial(shallow_resnet20, rep=True, width=8, input_shape=(12, 16, 3), beta=4), False),
         ],
         6,
     ),
@@ -382,15 +382,15 @@ def shift_dense_bias(flatbuffer):
 
 
 FAULTS = {
-    "flipped weight": ("rep_resnet", change(4, 1, flip_weight), "weights", "layer1_2_conv1"),
+    "flipped weight": ("rep_resnet", change(2, 1, flip_weight), "weights", "layer1_1_conv1"),
     "flipped weight, bits": ("bits", change(1, 1, flip_weight), "weights", "conv2"),
-    "padding": ("rep_resnet", other_padding(4), "sign", "layer1_2_conv2"),
+    "padding": ("rep_resnet", other_padding(2), "sign", "layer1_1_conv2"),
     "threshold": ("bits", change(0, 4, next_threshold), "threshold", "conv1"),
     "threshold before a max-pool": ("bits", change(1, 4, next_threshold), "threshold", "conv2"),
-    "lost scale": ("resnet", change(4, 2, lose_scale), "sign", "layer1_2_conv2"),
-    "scale": ("resnet", change(4, 2, one_percent), "sign", "layer1_2_conv2"),
+    "lost scale": ("resnet", change(2, 2, lose_scale), "sign", "layer1_1_conv2"),
+    "scale": ("resnet", change(2, 2, one_percent), "sign", "layer1_1_conv2"),
     "scale of the last convolution": ("bits", change(2, 2, one_percent), "output", "logits"),
-    "bias": ("resnet", change(4, 3, add_little), "sign", "layer1_2_conv2"),
+    "bias": ("resnet", change(2, 3, add_little), "sign", "layer1_1_conv2"),
     "bias of the classifier": ("rep_resnet", shift_dense_bias, "output", "linear"),
 }
 
@@ -408,9 +408,9 @@ def test_planted_fault_is_found_where_it_is(converted, name, plant, stage, layer
 def test_flipped_weight_is_named(converted):
     model, content = converted["rep_resnet"]
     flatbuffer = Flatbuffer(content)
-    change(4, 1, flip_weight)(flatbuffer)
+    change(2, 1, flip_weight)(flatbuffer)
     (difference,) = verify(model, flatbuffer.pack(), images(model)).differences
-    size = int(np.prod(model.get_layer("layer1_2_conv1").kernel.shape))
+    size = int(np.prod(model.get_layer("layer1_1_conv1").kernel.shape))
     assert f"1 of {size} binary weights differ" in difference.message
     assert "row 0, column 2, input channel 5, output channel 1" in difference.message
 
@@ -418,9 +418,9 @@ def test_flipped_weight_is_named(converted):
 def test_a_difference_says_what_lies_between(converted):
     model, content = converted["resnet"]
     flatbuffer = Flatbuffer(content)
-    change(4, 2, one_percent)(flatbuffer)
+    change(2, 2, one_percent)(flatbuffer)
     first = verify(model, flatbuffer.pack(), images(model)).differences[0]
-    assert first.message.endswith("since the last comparison by layer1_2_conv1, layer1_2_bn1")
+    assert first.message.endswith("since the last comparison by layer1_1_conv1, layer1_1_bn1")
 
 
 def test_classifier_behind_a_saturated_softmax():
@@ -452,7 +452,7 @@ def test_file_of_another_model(converted):
     model = bit_output_model()
     result = verify(model, content, images(model))
     assert {d.stage for d in result.differences} == {"weights"}
-    other = zoo.ResNet20(width=8, input_shape=(16, 16, 3))
+    other = shallow_resnet20(width=8, input_shape=(16, 16, 3))
     with pytest.raises(ValueError, match="input shapes .* the model .*: it was made from another network"):
         verify(other, content, images(other))
 

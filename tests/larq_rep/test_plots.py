@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from larq.quantizers import NoOp, SteHeaviside, SteSign
 from matplotlib.figure import Figure
-from support import images, others_slow, randomize
+from support import few_blocks, images, others_slow, randomize, shallow_resnet20
 
 from larq_rep import plots, signs, zoo
 from larq_rep.converters import latency
@@ -19,8 +19,9 @@ keras = tf.keras.layers
 
 @pytest.fixture(scope="module", params=others_slow(["RepResNet20", "PresBNet10", "RepReActNetA"], 2))
 def network(request):
-    size, signs = {"RepResNet20": (16, 18), "RepReActNetA": (32, 26), "PresBNet10": (16, 16)}[request.param]
-    return randomize(getattr(zoo, request.param)(input_shape=(size, size, 3), num_classes=10)), signs
+    size, signs = {"RepResNet20": (16, 8), "RepReActNetA": (32, 26), "PresBNet10": (16, 16)}[request.param]
+    with few_blocks():
+        return randomize(getattr(zoo, request.param)(input_shape=(size, size, 3), num_classes=10)), signs
 
 
 def _panels(figure):
@@ -39,11 +40,11 @@ def test_signs_of_networks(network):
 
 
 def test_signs_of_gated_fracbnn():
-    # Two bits for each of 18 convolutions, which themselves only mark them.
-    model = zoo.ResNet20(method="fracbnn_gated", width=4, input_shape=(8, 8, 3))
+    # Two bits for each of 8 convolutions, which themselves only mark them.
+    model = shallow_resnet20(method="fracbnn_gated", width=4, input_shape=(8, 8, 3))
     names = [sign.name for sign in signs.signs(model)]
-    assert len(names) == 36
-    assert sum(name.endswith("_low") for name in names) == sum(name.endswith("_high") for name in names) == 18
+    assert len(names) == 16
+    assert sum(name.endswith("_low") for name in names) == sum(name.endswith("_high") for name in names) == 8
 
 
 def test_signs_are_computed_by_the_model_they_are_in():
@@ -237,7 +238,7 @@ def test_feature_maps_say_what_is_missing(options, panels, said):
 
 def test_feature_maps_stop_at_the_next_convolution():
     # RBNN's blocks have a shortcut around both convolutions.
-    model = zoo.RepResNet20(method="rbnn", width=4, input_shape=(8, 8, 3))
+    model = shallow_resnet20(rep=True, method="rbnn", width=4, input_shape=(8, 8, 3))
     titles = [plots.feature_maps(model, images(model), f"layer1_0_conv{i}").get_suptitle() for i in (1, 2)]
     assert ["no shortcut" in title for title in titles] == [True, False]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import run
+from support import few_blocks, shallow_resnet20
 
 import larq_rep
 from larq_rep import training, zoo
@@ -50,11 +51,16 @@ def test_record_tells_the_published_form(model):
     assert zoo.ResNet18(dataset="cifar100", method="irnet").record.variant is None
 
 
-@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
+@pytest.fixture(scope="module", params=["model.h5", "model.keras", "saved_model"])
+def file(request, model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("record") / request.param
+    model.save(path)
+    return path
+
+
 @pytest.mark.parametrize("load", [tf.keras.models.load_model, loading.load], ids=["keras", "ours"])
-def test_files_keep_the_record(name, load, model, tmp_path):
-    model.save(tmp_path / name)
-    loaded = load(str(tmp_path / name))
+def test_files_keep_the_record(load, model, file):
+    loaded = load(str(file))
     assert loaded.record == model.record
     x = np.random.default_rng(0).normal(size=(2, 16, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6, atol=1e-6)
@@ -79,13 +85,13 @@ def test_models_without_a_record_stay_plain(tmp_path):
     mine = tf.keras.Model(image, tf.keras.layers.Conv2D(4, 3)(image))
     for new in (larq_rep.reptran(mine, 2), training.with_synchronized_norms(mine)):
         assert not isinstance(new, RecordedModel)
-    lost = tf.keras.Model(image, zoo.ResNet20(input_tensor=image)(image))
+    lost = tf.keras.Model(image, zoo.VGGSmall(width=4, input_tensor=image)(image))
     assert not hasattr(lost, "record")
 
 
 def test_a_run_and_an_import_have_a_record(tmp_path):
     config = training.Config(
-        "ResNet20", "digits", training.get_recipe("recu"), {"width": 4, "method": "recu"}, num_classes=10, channels=1
+        "VGGSmall", "digits", training.get_recipe("recu"), {"width": 4, "method": "recu"}, num_classes=10, channels=1
     )
     assert runs.network(config).record.arguments["method"] == "recu"
     weights = tmp_path / "weights.h5"
@@ -97,7 +103,7 @@ def test_a_file_of_a_form_evaluates_as_that_form(tmp_path):
     """`lce evaluate` needs no --set."""
     from PIL import Image
 
-    zoo.ResNet20(method="fracbnn", width=4, num_classes=2, input_shape=(8, 8, 3)).save(tmp_path / "mine.keras")
+    shallow_resnet20(method="fracbnn", width=4, num_classes=2, input_shape=(8, 8, 3)).save(tmp_path / "mine.keras")
     for label in ("0", "1"):
         (tmp_path / "images" / label).mkdir(parents=True)
         Image.new("RGB", (8, 8), int(label)).save(tmp_path / "images" / label / "x.png")
@@ -124,6 +130,8 @@ def test_a_file_of_a_form_evaluates_as_that_form(tmp_path):
 def test_networks_that_exist_are_prepared_by_their_records(name, arguments, expected):
     noise = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), np.uint8)
     base, without_beta = name.removeprefix("Rep"), {key: value for key, value in arguments.items() if key != "beta"}
-    for model in (zoo.get_model(name, **arguments), larq_rep.reptran(zoo.get_model(base, **without_beta))):
+    with few_blocks():
+        models = zoo.get_model(name, **arguments), larq_rep.reptran(zoo.get_model(base, **without_beta))
+    for model in models:
         found = zoo.preprocess_input(model, noise)
         np.testing.assert_array_equal(found, zoo.preprocess_input(base, noise, **expected))

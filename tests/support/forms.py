@@ -35,11 +35,12 @@ def without_gradient(model, x, classes):
     return [w.name for w, g in zip(weights, gradients, strict=True) if g is None or not np.any(g)]
 
 
-def build(name, variant, size=None):
-    """A network with random weights, by default for small images."""
+def build(name, variant, size=None, **narrower):
+    """A network with random weights, by default for small images, in its published form but for what is given."""
     size = size or SIZES[variant.dataset]
     tf.keras.utils.set_random_seed(0)
-    model = zoo.get_model(name, **variant.arguments, input_shape=(size, size, 3), num_classes=10)
+    arguments = {**variant.arguments, **narrower}
+    model = zoo.get_model(name, **arguments, input_shape=(size, size, 3), num_classes=10)
     assert model.output_shape == (None, 10)
     # Without normalisations, values would overflow after a training step of large random weights.
     norms = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.BatchNormalization)]

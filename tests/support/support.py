@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from unittest import mock
 
 import larq as lq
 import numpy as np
@@ -11,6 +12,7 @@ from tensorflow.python.framework import ops
 
 import larq_rep
 from larq_rep import zoo
+from larq_rep.zoo import methods, resnet20
 
 keras = tf.keras.layers
 
@@ -24,6 +26,21 @@ def built(name: str, **arguments) -> tf.keras.Model:
 @functools.cache
 def _built(name: str, arguments: tuple) -> tf.keras.Model:
     return zoo.get_model(name, **dict(arguments))
+
+
+def few_blocks(*blocks: int):
+    """Within it the stages of a ResNet-20 have so many blocks; by default 2, 1 and 1, 8 of its 18 binary layers."""
+
+    def stages(x, block, widths, _):
+        return methods.stages(x, block, widths, blocks or (2, 1, 1))
+
+    return mock.patch.object(resnet20, "stages", stages)
+
+
+def shallow_resnet20(rep: bool = False, **arguments) -> tf.keras.Model:
+    """ResNet-20, or Rep-ResNet-20, of few blocks."""
+    with few_blocks():
+        return zoo.get_model("RepResNet20" if rep else "ResNet20", **arguments)
 
 
 def forget() -> None:

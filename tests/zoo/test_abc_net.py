@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from forms import check_conversion, check_training_and_saving, without_gradient
 from forward import Float64, assert_close, batch_norm, conv, max_pool, sign, weights
-from support import built, first_quick, images, others_slow, randomize
+from support import built, first_quick, images, randomize
 
 from larq_rep import reptran
 from larq_rep.cost import count
-from larq_rep.zoo import ABCNet18, get_network
+from larq_rep.zoo import ABCNet18, abc_net, get_network
+from larq_rep.zoo.methods import stages
 
 BINARY, FLOPS = 11157504, 118013952 + 512000
 ONE = {"weight_bases": 1, "input_bases": 1}
@@ -68,12 +69,23 @@ def test_block(net, name, stride, following):
     assert_close(net.before[f"{following}_bn1"], y + x)
 
 
-@pytest.mark.parametrize("bases", others_slow([2, 1], 1))
-def test_a_small_form(bases, tmp_path):
-    """Four binary convolutions for each layer; the published forms are in test_registry.py."""
-    model = randomize(ABCNet18(weight_bases=bases, input_bases=bases, input_shape=(96, 96, 3), num_classes=10))
-    check_training_and_saving(model, str(tmp_path / "model.h5"))
+def check_form(bases, size, file):
+    model = randomize(ABCNet18(weight_bases=bases, input_bases=bases, input_shape=(size, size, 3), num_classes=10))
+    check_training_and_saving(model, str(file))
     check_conversion(model, get_network("ABCNet18").variants[0])
+
+
+def test_a_small_form(tmp_path, monkeypatch):
+    """Four binary convolutions for each layer, of one block without and one with a shortcut of its own."""
+    monkeypatch.setattr(abc_net, "stages", lambda x, block, filters, blocks: stages(x, block, (64, 40), 1))
+    check_form(2, 32, tmp_path / "model.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bases", [1, 2])
+def test_forms_of_all_blocks(bases, tmp_path):
+    """The published ones are in test_registry.py."""
+    check_form(bases, 96, tmp_path / "model.h5")
 
 
 @pytest.mark.slow

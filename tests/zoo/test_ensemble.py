@@ -31,8 +31,11 @@ def test_counts_of_benn(members, expected):
     assert not cost.uncounted
 
 
+SMALL = {"method": "irnet", "width": 8, "input_shape": (16, 16, 3)}
+
+
 def small(members=2, **arguments):
-    return Ensemble("VGGSmall", members, method="irnet", width=32, **arguments)
+    return Ensemble("VGGSmall", members, **SMALL, **arguments)
 
 
 def test_its_output_is_the_vote_of_networks_with_its_weights():
@@ -40,7 +43,7 @@ def test_its_output_is_the_vote_of_networks_with_its_weights():
     factors = model.get_layer("vote").get_weights()[0]
     logits = []
     for number in (1, 2):
-        member = VGGSmall(method="irnet", width=32)
+        member = VGGSmall(**SMALL)
         for layer in member.layers:
             if layer.weights:
                 layer.set_weights(model.get_layer(f"member{number}_{layer.name}").get_weights())
@@ -89,7 +92,7 @@ def test_benn_is_an_ensemble_of_xnor_networks():
 
 
 def test_without_classifiers_feature_maps_stand_side_by_side():
-    member = VGGSmall(method="irnet", width=32, include_top=False)
+    member = VGGSmall(**SMALL, include_top=False)
     assert small(include_top=False).output_shape == (*member.output_shape[:-1], 2 * member.output_shape[-1])
 
 

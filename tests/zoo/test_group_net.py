@@ -8,7 +8,7 @@ from support import built, first_quick, images, randomize
 
 from larq_rep import reptran
 from larq_rep.cost import count
-from larq_rep.zoo import GroupNet18, get_network
+from larq_rep.zoo import GroupNet18, get_network, group_net
 
 SCALES, SCALES_ONLY = {"scales": True}, {"scales": True, "gates": False}
 STEM_AND_FC = 118013952 + 512000
@@ -158,11 +158,22 @@ def test_refusals(arguments, message):
         GroupNet18(**arguments)
 
 
-def test_a_small_form(tmp_path):
+def check_form(size, file):
     """Two branches, which have all layers that four have; the others are in test_registry.py."""
-    model = randomize(GroupNet18(bases=2, scales=True, input_shape=(96, 96, 3), num_classes=10))
-    check_training_and_saving(model, str(tmp_path / "model.h5"))
+    model = randomize(GroupNet18(bases=2, scales=True, input_shape=(size, size, 3), num_classes=10))
+    check_training_and_saving(model, str(file))
     check_conversion(model, get_network("GroupNet18").variants[0])
+
+
+def test_a_small_form(tmp_path, monkeypatch):
+    """Blocks without gates, with gates, and with gates and a shortcut of their own."""
+    monkeypatch.setitem(group_net._BLOCKS, 18, (2, 1))
+    check_form(32, tmp_path / "model.h5")
+
+
+@pytest.mark.slow
+def test_form_of_all_blocks(tmp_path):
+    check_form(96, tmp_path / "model.h5")
 
 
 @pytest.mark.slow

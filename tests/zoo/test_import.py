@@ -15,7 +15,7 @@ import pytest
 import support
 import tensorflow as tf
 import torch_files
-from authors import OLD_RECU_STATES
+from authors import OLD_RECU_STATES, cifar
 from mxnet_files import params
 
 from larq_rep import zoo
@@ -125,9 +125,19 @@ def irnet(**options):
     return authors.NETWORKS["irnet_resnet20"].state_dict(**options)
 
 
+def small(method=cifar.IRNet, **options):
+    """With one block in each stage, as `built` builds it."""
+    return cifar.resnet_state(method, [16, 32, 64], 1, **options)
+
+
+def built(constructor=zoo.ResNet20, **arguments):
+    with support.few_blocks(1, 1, 1):
+        return constructor(**arguments)
+
+
 @pytest.fixture(scope="module")
 def resnet20():
-    return zoo.ResNet20(method="irnet", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+    return built(method="irnet", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
 
 
 def with_kernel_quantizer(model, quantizer):
@@ -142,7 +152,7 @@ def with_kernel_quantizer(model, quantizer):
 
 def test_all_problems_are_listed_and_nothing_is_loaded(resnet20):
     before = resnet20.get_weights()
-    state = {key.removeprefix("module."): array for key, array in irnet().items()}
+    state = {key.removeprefix("module."): array for key, array in small().items()}
     del state["layer1.0.conv1.weight"], state["bn2.running_var"]
     state["layer1.0.conv3.weight"] = np.zeros((16, 16, 3, 3), np.float32)
     state["layer2.0.conv1.weight"] = state["layer2.0.conv1.weight"].transpose(1, 0, 2, 3)
@@ -164,19 +174,19 @@ def test_all_problems_are_listed_and_nothing_is_loaded(resnet20):
 
 @pytest.mark.parametrize("other", ["module.layer1.0.bn1.weight", "layer1.0.bn1.gamma"])
 def test_two_keys_for_one_place(resnet20, other):
-    state = {key.removeprefix("module."): array for key, array in irnet().items()}
+    state = {key.removeprefix("module."): array for key, array in small().items()}
     with pytest.raises(CheckpointError, match=f"twice: layer1.0.bn1.weight and {other}"):
         load_state_dict(resnet20, {**state, other: state["layer1.0.bn1.weight"]})
 
 
 def test_networks_without_a_mirror():
     with pytest.raises(CheckpointError, match="does not begin with a Mirror"):
-        load_state_dict(zoo.ResNet20(), irnet())
+        load_state_dict(built(), small())
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 1, 1), (16, 1, 1), (16,)])
 def test_axes_of_one_element_do_not_matter_for_vectors(resnet20, shape):
-    state = irnet()
+    state = small()
     key = next(key for key in state if key.endswith("layer1.0.bn1.weight"))
     load_state_dict(resnet20, {**state, key: state[key].reshape(shape)})
     np.testing.assert_array_equal(resnet20.get_layer("layer1_0_bn1").gamma, state[key].reshape(-1))
@@ -184,7 +194,7 @@ def test_axes_of_one_element_do_not_matter_for_vectors(resnet20, shape):
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 8), (16, 2)])
 def test_other_shapes_are_refused(resnet20, shape):
-    state = irnet()
+    state = small()
     key = next(key for key in state if key.endswith("layer1.0.bn1.weight"))
     with pytest.raises(CheckpointError, match="wrong shape: layer1.0.bn1.weight"):
         load_state_dict(resnet20, {**state, key: np.zeros(shape, np.float32)})
@@ -205,25 +215,25 @@ def test_both_spellings_of_binary_kernels(flat):
 
 
 def test_without_classifier(resnet20):
-    model = zoo.ResNet20(include_top=False, input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
-    report = load_state_dict(model, irnet())
+    model = built(include_top=False, input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+    report = load_state_dict(model, small())
     assert "include_top=False" in report.unused["linear.weight"] and "bn2.weight" in report.unused
     with pytest.raises(CheckpointError, match=r"left over: linear\.extra"):
-        load_state_dict(resnet20, {**irnet(), "linear.extra": np.zeros(3, np.float32)})
+        load_state_dict(resnet20, {**small(), "linear.extra": np.zeros(3, np.float32)})
 
 
 def test_networks_without_a_published_layout():
     image = Mirror(name="mirror")(tf.keras.Input((32, 32, 3)))
-    with pytest.raises(CheckpointError, match="no checkpoint of ReActNetB has a known layout"):
-        load_state_dict(zoo.ReActNetB(input_tensor=image), irnet())
+    with pytest.raises(CheckpointError, match="no checkpoint of BinaryConnectVGG has a known layout"):
+        load_state_dict(zoo.BinaryConnectVGG(width=4, input_tensor=image), small())
     with pytest.raises(CheckpointError, match="no layer 'block1_rsign1'"):
         load_state_dict(zoo.ReActNetA(sign="sign", input_tensor=image), authors.NETWORKS["adambnn"].state_dict())
     with pytest.raises(CheckpointError, match="Build it with padding='bmxnet'"):
-        load_state_dict(zoo.MeliusNet22(input_tensor=image), {})
+        load_state_dict(zoo.BinaryDenseNet13(input_tensor=image), {})
 
 
 def test_counts_of_undecided_signs(resnet20):
-    state = irnet()
+    state = small()
     key = next(key for key in state if key.endswith("layer1.0.conv1.weight"))
     # Filter 0 has the mean 0 and two weights at it; filter 1 has one that is nearly its mean.
     kernel = state[key] = np.zeros((16, 16, 3, 3), np.float64)
@@ -240,7 +250,7 @@ def test_zeros_of_every_sign_are_counted(resnet20, quantizer):
     """Whatever takes the sign of the kernel itself."""
     model = with_kernel_quantizer(resnet20, quantizer)
     key = "layer1.0.conv1.weight"
-    state = {**irnet(), key: np.where(np.arange(2304).reshape(16, 16, 3, 3) < 3, 0, 1e-12)}
+    state = {**small(), key: np.where(np.arange(2304).reshape(16, 16, 3, 3) < 3, 0, 1e-12)}
     report = load_state_dict(model, state)
     assert report.zeros["layer1_0_conv1"] == 3 and "layer1_0_conv1" not in report.close
 
@@ -263,7 +273,7 @@ def test_zeros_of_an_imported_xnor_network_are_counted():
 @pytest.mark.parametrize("quantizer", [lq.quantizers.DoReFa(1, mode="weights"), lq.quantizers.SteTern(), None])
 def test_zeros_that_are_the_same_in_pytorch_are_not_counted(resnet20, quantizer):
     model = with_kernel_quantizer(resnet20, quantizer)
-    report = load_state_dict(model, {**irnet(), "layer1.0.conv1.weight": np.zeros((16, 16, 3, 3))})
+    report = load_state_dict(model, {**small(), "layer1.0.conv1.weight": np.zeros((16, 16, 3, 3))})
     assert "layer1_0_conv1" not in report.zeros
 
 
@@ -286,13 +296,13 @@ def test_a_sign_that_is_not_known_is_refused(resnet20, quantizer):
     model = with_kernel_quantizer(resnet20, quantizer)
     before = model.get_weights()
     with pytest.raises(CheckpointError, match="unknown sign: kernel quantizer of layer1_0_conv1: .* does not say"):
-        load_state_dict(model, irnet())
+        load_state_dict(model, small())
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 def test_a_sign_of_your_own_says_what_it_is_taken_of(resnet20):
-    state = {**irnet(), "layer1.0.conv1.weight": np.full((16, 16, 3, 3), 0.5)}
+    state = {**small(), "layer1.0.conv1.weight": np.full((16, 16, 3, 3), 0.5)}
     report = load_state_dict(with_kernel_quantizer(resnet20, AnsweringSign()), state)
     assert report.zeros["layer1_0_conv1"] == 2304
 
@@ -312,10 +322,10 @@ def test_files_that_pytorch_wrote(name):
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_constructors_take_checkpoints(tmp_path, legacy):
-    state = irnet(seed=3)
+    state = small(seed=3)
     file = tmp_path / "model_best.pth.tar"
     file.write_bytes(torch_files.checkpoint(state, legacy))
-    model = zoo.ResNet20(method="irnet", weights=file)
+    model = built(method="irnet", weights=file)
     images = authors.images("irnet_resnet20", batch=2)
     expected = authors.NETWORKS["irnet_resnet20"].forward(state, images)
     found = model.predict(images.transpose(0, 2, 3, 1).astype(np.float32), verbose=0)
@@ -381,9 +391,9 @@ def test_keys_of_two_families():
 
 def test_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
-    state = irnet(seed=3)
+    state = small(seed=3)
     safetensors.save_file(state, tmp_path / "model.safetensors")
-    model = zoo.ResNet20(method="irnet", weights=tmp_path / "model.safetensors")
+    model = built(method="irnet", weights=tmp_path / "model.safetensors")
     key = next(key for key in state if key.endswith("conv1.weight"))
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, state[key].transpose(2, 3, 1, 0)[::-1, ::-1])
 
@@ -392,13 +402,16 @@ def test_safetensors(tmp_path):
 def rbnn(tmp_path_factory):
     """RBNN's checkpoint, imported, the network without one, and what the import computes."""
     file = tmp_path_factory.mktemp("rbnn") / "rbnn.pth"
-    file.write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    file.write_bytes(torch_files.checkpoint(small(cifar.RBNN, seed=4)))
     images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
-    models = {}
-    for rep, constructor in enumerate([zoo.ResNet20, functools.partial(zoo.RepResNet20, beta=1)]):
-        build = functools.partial(constructor, method="rbnn")
+
+    @functools.cache
+    def models(rep):
+        constructor = functools.partial(zoo.RepResNet20, beta=1) if rep else zoo.ResNet20
+        build = functools.partial(built, constructor, method="rbnn")
         model = build(weights=file)
-        models[bool(rep)] = (build, model, build(), model.predict(images, verbose=0))
+        return build, model, build(), model.predict(images, verbose=0)
+
     return images, models
 
 
@@ -411,7 +424,7 @@ def rbnn(tmp_path_factory):
 def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
     """RBNN's rotations, too, must be those of kernels that are mirrored."""
     images, models = rbnn
-    build, model, plain, expected = models[rep]
+    build, model, plain, expected = models(rep)
     saved = tmp_path / f"saved{suffix}"
     if suffix in (".h5", ".keras"):
         model.save(saved)
@@ -430,37 +443,39 @@ def test_saved_imports_are_known_again(tmp_path, rbnn, suffix, rep):
 
 
 def test_load_weights_warns_of_its_argument_reader(tmp_path, resnet20):
-    (tmp_path / "irnet.pth").write_bytes(torch_files.checkpoint(irnet()))
+    (tmp_path / "irnet.pth").write_bytes(torch_files.checkpoint(small()))
     with pytest.warns(DeprecationWarning, match="load_weights: the argument reader has no effect"):
         assert zoo.load_weights(resnet20, tmp_path / "irnet.pth", reader="torch").network == "ResNet20"
 
 
 def test_mirrored_networks_take_no_other_weights(tmp_path, resnet20):
-    zoo.ResNet20().save_weights(tmp_path / "plain.h5")
+    built().save_weights(tmp_path / "plain.h5")
     with pytest.raises(ValueError, match="not mirrored"):
         zoo.load_weights(resnet20, tmp_path / "plain.h5")
 
 
 def test_rotations_know_of_the_mirror_before_the_first_prediction(tmp_path):
     """A network that has predicted already computes the same with weights that come later."""
-    (tmp_path / "rbnn.pth").write_bytes(torch_files.checkpoint(authors.NETWORKS["rbnn_resnet20"].state_dict(seed=4)))
+    (tmp_path / "rbnn.pth").write_bytes(torch_files.checkpoint(small(cifar.RBNN, seed=4)))
     images = authors.images("rbnn_resnet20", batch=2).transpose(0, 2, 3, 1).astype(np.float32)
-    model = zoo.ResNet20(method="rbnn", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
+    model = built(method="rbnn", input_tensor=Mirror(name="mirror")(tf.keras.Input((32, 32, 3))))
     model.predict(images, verbose=0)
     zoo.load_weights(model, tmp_path / "rbnn.pth")
-    expected = zoo.ResNet20(method="rbnn", weights=tmp_path / "rbnn.pth").predict(images, verbose=0)
+    expected = built(method="rbnn", weights=tmp_path / "rbnn.pth").predict(images, verbose=0)
     np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_files_of_keras_with_other_weights(tmp_path, suffix):
     """Keras loads what it finds in its newer formats, and leaves the rest."""
-    recu = zoo.ResNet20(method="recu", width=4)
+    recu = built(method="recu", width=4)
     file = tmp_path / f"recu{suffix}"
     recu.save(file) if suffix == ".keras" else recu.save_weights(file)
-    model = zoo.ResNet20(method="irnet", width=4)
+    model = built(method="irnet", width=4)
     before = model.get_weights()
-    with pytest.raises(ValueError, match="it has 119 weights, the network 101"):
+    # Of each of the six convolutions behind the first ReCU has a scale.
+    assert (len(recu.weights), len(before)) == (47, 41)
+    with pytest.raises(ValueError, match="it has 47 weights, the network 41"):
         zoo.load_weights(model, file)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -8,6 +8,7 @@ from support import first_quick, others_slow, randomize
 
 from larq_rep.cost import count
 from larq_rep.layers import RPReLU
+from larq_rep.zoo import reactnet
 from larq_rep.zoo.reactnet import ReActNetA, ReActNetB, ReActNetC
 
 A = {"binary_params": 28253184, "bops": 4816896000, "conv_flops": 10838016}
@@ -77,6 +78,13 @@ def outputs(model, *layers):
     return [taps[name].numpy() for name in layers]
 
 
+@pytest.fixture
+def four_blocks(monkeypatch):
+    """Of ReActNet the blocks with each combination of stride and channels."""
+    monkeypatch.setattr(reactnet, "_BLOCKS", reactnet._BLOCKS[:4])
+
+
+@pytest.mark.usefixtures("four_blocks")
 @pytest.mark.parametrize(
     "arguments",
     others_slow([{"activation": "prelu"}, {"sign": "sign"}, {"activation": None}, PLAIN], 1),
@@ -95,6 +103,7 @@ def test_ablations_are_reactnet_a_without_shifts_and_slopes(arguments):
     np.testing.assert_array_equal(*(outputs(model, model.layers[-1].name) for model in (ablation, whole)))
 
 
+@pytest.mark.usefixtures("four_blocks")
 @pytest.mark.parametrize("constructor", others_slow([ReActNetA, ReActNetC], 1), ids=lambda network: network.__name__)
 def test_one_convolution_or_two_differ_by_the_shortcut(constructor):
     two = randomize(constructor(**OPTIONS, downsampling="concat"))
@@ -110,6 +119,7 @@ def test_one_convolution_or_two_differ_by_the_shortcut(constructor):
     np.testing.assert_allclose(concatenated, sums + np.concatenate([a, a], axis=-1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("four_blocks")
 def test_reactnet_b_is_c_with_a_kernel_of_four_blocks():
     b, c = randomize(ReActNetB(**OPTIONS)), ReActNetC(**OPTIONS)
     for layer in b.layers:

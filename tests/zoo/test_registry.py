@@ -17,7 +17,20 @@ from support import forget
 from larq_rep import zoo
 from larq_rep.layers import BatchNormalization
 from larq_rep.quantizers import CentredClip
-from larq_rep.zoo import catalog, stored
+from larq_rep.zoo import (
+    aresbnet,
+    binarydensenet,
+    bireal,
+    catalog,
+    meliusnet,
+    methods,
+    presbnet,
+    resnet18,
+    resnet20,
+    resnet_e,
+    stored,
+    tbn,
+)
 
 FORMS = forms(not_family="larq_zoo")
 # More layers of what another network of the builder, or a small form beside it, has already, the same repeated, or by
@@ -124,13 +137,47 @@ def forgetful():
     forget()
 
 
-# These two are folded and verified in tests/converters/test_folding.py, and ReActNet10 has their layers.
-@each_form(lambda name, variant: is_quick(name, variant) and name not in ("ReActNetA", "RepReActNetA"))
-def test_form(name, variant, tmp_path, forgetful):
-    model = build(name, variant)
+def check_form(name, variant, file, **narrower):
+    model = build(name, variant, **narrower)
     check_clips_and_statistics(model, name, variant)
-    check_training_and_saving(model, str(tmp_path / "model.h5"))
+    check_training_and_saving(model, str(file))
     check_conversion(model, variant)
+
+
+@each_form(lambda name, variant: False)
+def test_form(name, variant, tmp_path, forgetful):
+    check_form(name, variant, tmp_path / "model.h5")
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Networks of one block at the stride 1 and one at 2, which have all layers of the deeper ones."""
+
+    def stages(x, block, widths, blocks):
+        return methods.stages(x, block, widths[:2], 1)
+
+    def with_numbers(function, **numbers):
+        return lambda *args, **arguments: function(*args, **{**arguments, **numbers})
+
+    for module in (resnet18, resnet20):
+        monkeypatch.setattr(module, "stages", stages)
+    for module in (aresbnet, bireal, presbnet):
+        monkeypatch.setattr(module, "_BLOCKS", {10: (1, 1), 18: (1, 1)})
+    monkeypatch.setattr(binarydensenet, "_final", with_numbers(binarydensenet._final, layers=(2, 1, 1, 1)))
+    monkeypatch.setattr(meliusnet, "_meliusnet", with_numbers(meliusnet._meliusnet, blocks=(1, 1)))
+    monkeypatch.setattr(resnet_e, "_resnet_e", with_numbers(resnet_e._resnet_e, blocks=(1, 1)))
+    monkeypatch.setattr(tbn, "_tbn", with_numbers(tbn._tbn, blocks=(1, 1)))
+
+
+# ReActNet10 has the layers of these two.
+QUICK = [form for form in FORMS if is_quick(*form) and form[0] not in ("ReActNetA", "RepReActNetA")]
+
+
+@pytest.mark.parametrize("name, variant", QUICK, ids=[catalog.key(*form) for form in QUICK])
+def test_shallow_form(name, variant, tmp_path, forgetful, shallow):
+    """Every kind of layer of the zoo, and of the wide networks fewer channels."""
+    narrower = {"width": 32} if name in ("BinaryConnectVGG", "PresBNet10", "ReActNet10", "VGGSmall") else {}
+    check_form(name, variant, tmp_path / "model.h5", **narrower)
 
 
 LARGE = [form for form in FORMS if form[1].dataset == "imagenet"]

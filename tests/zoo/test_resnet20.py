@@ -2,12 +2,12 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import built
+from support import built, few_blocks
 
 from larq_rep import zoo
 from larq_rep.cost import count
 from larq_rep.zoo.methods import pooled_shortcut, sampled_shortcut
-from larq_rep.zoo.resnet20 import RepResNet20, ResNet20
+from larq_rep.zoo.resnet20 import ResNet20
 
 keras = tf.keras.layers
 BINARY = {"bops": 40108032, "flops": 443008, "ops": 1069696, "binary_params": 267264, "bn_flops": 376960}
@@ -119,12 +119,12 @@ def adds(model):
 
 @pytest.mark.parametrize("method", PARAMETERS)
 def test_shortcuts(method):
-    model = built("ResNet20", method=method, width=4)
+    model = built("ResNet20", method=method)
     around_two = method in ("irnet_1w32a", "irnet_real", "rbnn", "real")
     assert len(adds(model)) == (9 if around_two else 18)
     # Where the first convolution of a stage has its shortcut, it doubles the channels.
     name = "layer2_0_add2" if around_two else "layer2_0_add1"
-    assert model.get_layer(name).output.shape[1:] == (16, 16, 8)
+    assert model.get_layer(name).output.shape[1:] == (16, 16, 32)
 
 
 def compute(function, x):
@@ -153,8 +153,8 @@ def test_fracbnn_repeats_the_pooled_channels():
 
 
 def test_fracbnn_has_a_binary_stem_and_no_hard_tanh():
-    model = built("ResNet20", method="fracbnn", width=4)
-    assert tuple(model.get_layer("conv1").kernel.shape) == (3, 3, 96, 4)
+    model = built("ResNet20", method="fracbnn")
+    assert tuple(model.get_layer("conv1").kernel.shape) == (3, 3, 96, 16)
     assert len([layer for layer in model.layers if isinstance(layer, lq.layers.QuantConv2D)]) == 19
     assert not [layer for layer in model.layers if "clip_by_value" in layer.name]
     assert "bn2" not in {layer.name for layer in model.layers}
@@ -162,7 +162,7 @@ def test_fracbnn_has_a_binary_stem_and_no_hard_tanh():
 
 @pytest.mark.parametrize("method, gamma", [("irnet", 1), ("rbnn", 1e-8), ("rbnn_bireal", 1e-8), ("recu", 1)])
 def test_initial_gamma(method, gamma):
-    model = built("ResNet20", method=method, width=4)
+    model = built("ResNet20", method=method)
     norms = [layer for layer in model.layers if isinstance(layer, keras.BatchNormalization)]
     assert len(norms) == 20
     for norm in norms:
@@ -175,7 +175,8 @@ def test_initial_gamma(method, gamma):
     [("irnet", "normal", "normal"), ("recu", "normal", "uniform"), ("fracbnn", "uniform", "uniform")],
 )
 def test_initial_weights(method, conv, linear):
-    model = ResNet20(method=method, width=32)
+    with few_blocks(1, 1, 2):
+        model = ResNet20(method=method, width=32)
     for name, inputs, distribution in (("layer3_1_conv1", 9 * 128, conv), ("linear", 128, linear)):
         kernel = model.get_layer(name).kernel.numpy()
         deviation = np.sqrt((2 if distribution == "normal" else 1 / 3) / inputs)
@@ -187,12 +188,12 @@ def test_initial_weights(method, conv, linear):
 
 
 def test_initial_weights_differ():
-    models = built("ResNet20", method="irnet", width=4), ResNet20(width=4)
+    models = built("ResNet20"), ResNet20()
     assert not np.array_equal(*(model.get_layer("linear").kernel for model in models))
 
 
 def test_estimators_start_as_published():
-    model = built("ResNet20", width=4)
+    model = built("ResNet20")
     layers = [layer for layer in model.layers if isinstance(layer, lq.layers.QuantConv2D)]
     assert len(layers) == 18
     quantizers = {id(q): q for layer in layers for q in (layer.input_quantizer, layer.kernel_quantizer)}
@@ -215,6 +216,6 @@ def test_bad_arguments(arguments, message):
 
 
 def test_names_of_the_rep_network():
-    names = [layer.name for layer in RepResNet20(width=4).layers if layer.weights]
-    assert names == [layer.name for layer in ResNet20(width=4).layers if layer.weights]
+    base, rep = ([layer.name for layer in built(name).layers if layer.weights] for name in ("ResNet20", "RepResNet20"))
+    assert base == rep
     assert {"ResNet20", "RepResNet20"} <= set(zoo.list_models("*resnet20"))

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from support import others_slow
+from support import others_slow, shallow_resnet20
 
 from larq_rep import cost, zoo
 
@@ -120,7 +120,7 @@ def test_beta_1_is_reactnet(reactnet):
 
 
 def test_beta_1_is_resnet20():
-    assert_same_network(zoo.ResNet20(**TINY), zoo.RepResNet20(beta=1, **TINY))
+    assert_same_network(shallow_resnet20(**TINY), shallow_resnet20(rep=True, beta=1, **TINY))
 
 
 def test_rep_keeps_the_layer_names(reactnet, rep_reactnet):
@@ -146,10 +146,10 @@ def test_training_step_reactnet(rep_reactnet):
 
 @pytest.mark.parametrize("beta", others_slow([4, 1, 2], 1))
 def test_training_step_resnet20(beta):
-    model = zoo.RepResNet20(beta=beta, **TINY)
+    model = shallow_resnet20(rep=True, beta=beta, **TINY)
     assert train_one_step(model, (8, 8, 1), 10) == []
     if beta > 1:
-        blocks = [f"layer{stage}_{block}_bn{i}" for stage, block, i in itertools.product((1, 2, 3), range(3), (1, 2))]
+        blocks = [f"layer{block}_bn{i}" for block, i in itertools.product(("1_0", "1_1", "2_0", "3_0"), (1, 2))]
         assert_repeated_statistics(model, beta, [model.get_layer(name) for name in blocks])
 
 
@@ -196,7 +196,7 @@ def test_weights_file_reactnet(rep_reactnet, tmp_path):
 
 @pytest.mark.parametrize("file", others_slow(["model.keras", "model.h5", "saved_model"], 1))
 def test_saved_model(file, tmp_path):
-    model = zoo.RepResNet20(last_layer=2, **TINY)
+    model = shallow_resnet20(rep=True, last_layer=2, **TINY)
     model.save(str(tmp_path / file))
     loaded = tf.keras.models.load_model(str(tmp_path / file))
     x = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype("float32")
