@@ -65,7 +65,7 @@ def test_with_addresses_of_32_bits(tmp_path):
 def test_under_sanitizers():
     result = make("test-sanitizers")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("passed") == 7
+    assert result.stdout.count("passed") == 8
 
 
 @pytest.mark.slow
