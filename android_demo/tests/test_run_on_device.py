@@ -1,6 +1,7 @@
 """run_on_device.py against a phone that `fake_adb.py` plays."""
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -301,7 +302,14 @@ def test_ctrl_c_cleans_up(phone, tmp_path):
     command = [sys.executable, script.__file__, str(model), "--apk", str(phone.apk)]
     # On a busy machine each start of the fake adb may take seconds.
     deadline = time.monotonic() + 300
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # Programs that a shell starts in the background, this one perhaps, ignore the signal, and so would the command.
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while not (phone.folder / "started").exists():
             assert process.poll() is None, process.stderr.read()

@@ -233,9 +233,11 @@ static void measure(const struct kernels *kernels) {
   for (int i = 0; i < LAYERS; i++) {
     char share[16] = "   -";
     if (peak) snprintf(share, sizeof share, "%3.0f %%", 100 * best[i] / best[LAYERS]);
-    printf("  %dx%d %3dx%3dx%-4d %-7s %7.0f GMAC/s %s of the peak, %4.1f x memory\n", shapes[i][2], shapes[i][2],
-           shapes[i][0], shapes[i][0], shapes[i][1], shapes[i][3] == kTfLiteInt8 ? "to int8" : "", best[i] / 1e9, share,
-           layers[i].macs / best[i] / stored[i]);
+    char shape[32];
+    snprintf(shape, sizeof shape, "%dx%d %dx%dx%d", shapes[i][2], shapes[i][2], shapes[i][0], shapes[i][0],
+             shapes[i][1]);
+    printf("  %-15s %-7s %7.0f GMAC/s %s of the peak, %4.1f x memory\n", shape,
+           shapes[i][3] == kTfLiteInt8 ? "to int8" : "", best[i] / 1e9, share, layers[i].macs / best[i] / stored[i]);
   }
   for (int i = 0; i < LAYERS; i++) free_layer(&layers[i]);
   free(layers);
