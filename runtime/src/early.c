@@ -69,6 +69,8 @@ static bool add_program(struct step *step, int source, const struct step *from, 
   return i == from->count;
 }
 
+/* Moves a step's program to those that store what it loads; not if the whole is written otherwise, or if a program has
+ * no room for it. False if there is no memory. */
 static bool move_program(struct plan *plan, struct step *step) {
   const struct region whole = region_of_op(plan, step, 0);
   struct region rest = {-1, {0, 0}}; /* what a step without a program writes */
