@@ -76,6 +76,7 @@ class Demo:
         environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
         said = dict.fromkeys(names, "...")
         done = dict.fromkeys(names, 0)
+        last = dict.fromkeys(names, "")
         lines: queue.Queue = queue.Queue()
 
         def read(name: str, process: subprocess.Popen) -> None:
@@ -97,9 +98,11 @@ class Demo:
                 elif match := re.match(r"epoch (\d+) of .* test ([\d.]+%)", line):
                     done[name], said[name] = int(match[1]), match[2]
                     advance(sum(done.values()), ", ".join(f"{name} {text}" for name, text in said.items()))
+                elif line.strip():
+                    last[name] = line.strip()
             for name, process in processes.items():
                 if process.wait():
-                    raise SystemExit(f"lqr train {name} ended with exit code {process.returncode}.")
+                    raise SystemExit(f"lqr train {name} ended with exit code {process.returncode}. {last[name]}")
         return {name: runs.load(OUT / name, "last") for name in names}
 
     def convert(self, name: str, model) -> None:
