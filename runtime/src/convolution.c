@@ -54,7 +54,7 @@ struct convolution *make_convolution(TfLiteContext *context, const struct node *
   conv->kernels = kernels_of_groups(kernels, per_group, gemm->words, (int64_t)node->window.height * node->window.width);
   gemm->vectors = vectors_of(conv->kernels, per_group);
   conv->acc_stride = (size_t)round_up(gemm->groups * gemm->vectors * conv->kernels->lanes, UNIT);
-  conv->tile_pixels = tile_of(conv->kernels, gemm->vectors);
+  conv->tile_pixels = conv->kernels->tile;
   conv->period = conv->channels_out;
 
   const size_t channels = (size_t)round_up(conv->channels_out, UNIT);

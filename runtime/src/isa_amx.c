@@ -244,7 +244,7 @@ static bool measure(void) {
   int done = 0; /* pixels of both */
   for (int turn = 0; turn < TURNS; turn++)
     for (int i = 0; i < 2; i++) {
-      const int tile = tile_of(both[i], VECTORS);
+      const int tile = both[i]->tile;
       const double start = seconds();
       for (done = 0; done + tile <= PIXELS; done += tile)
         both[i]->accumulate(&gemm, tile, x + done, data->sums[i] + done * CHANNELS, CHANNELS);
@@ -270,8 +270,7 @@ const struct kernels kernels_amx = {
     .preferred = faster,
     .lanes = LANES,
     .cell_words = 1,
-    .tile_few = PIXELS,
-    .tile_many = PIXELS,
+    .tile = PIXELS,
     .tile_rest = PIXELS / 2,
     .ones = true,
     .small = &kernels_avx512,

@@ -102,13 +102,11 @@ struct kernels {
   const struct kernels *small; /* for programs and for groups of little work, see weights.c; or NULL: itself */
   int lanes;                   /* output channels in a vector of weights */
   int cell_words;              /* 32-bit words of a cell: 1 or 2 */
-  int tile_few;                /* pixels of a tile where a group has up to `few` vectors */
-  int few;
-  int tile_many; /* pixels of a tile otherwise */
-  int tile_rest; /* pixels of the last tile if no more are left; or 0: as the others */
-  bool ones;     /* behind each vector's weights follows SUM_ZERO + the number of ones of each lane */
-  bool nibbles;  /* weights lie in bytes of 4 bits, [vector][cell][4 bits][lane]; lanes 16 to 31 between the others */
-  /* acc[pixel][group][vector][lane] = SUM_ZERO + bits that differ, for `pixels` (tile_few or tile_many) pixels. */
+  int tile;                    /* pixels of a tile */
+  int tile_rest;               /* pixels of the last tile if no more are left; or 0: as the others */
+  bool ones;                   /* behind each vector's weights follows SUM_ZERO + the number of ones of each lane */
+  bool nibbles; /* weights lie in bytes of 4 bits, [vector][cell][4 bits][lane]; lanes 16 to 31 between the others */
+  /* acc[pixel][group][vector][lane] = SUM_ZERO + bits that differ, for `pixels` (tile or tile_rest) pixels. */
   void (*accumulate)(const struct gemm *gemm, int pixels, const uint32_t *const *x, int32_t *acc, size_t acc_stride);
   run_function run; /* any program */
   const struct straight *straight;
@@ -137,9 +135,5 @@ void list_kernels(char *text, size_t size);
 
 /* The fastest function for a program. */
 run_function find_run(const struct kernels *kernels, const struct instruction *program, int count);
-
-static inline int tile_of(const struct kernels *kernels, int vectors) {
-  return vectors <= kernels->few ? kernels->tile_few : kernels->tile_many;
-}
 
 #endif

@@ -26,9 +26,7 @@ static int pixels_of_tile(const struct planner *p, int position) {
   const struct node *node = &p->nodes[position];
   const int *filter = p->context->tensors[node->inputs->data[1]].dims->data;
   const int groups = round_up(node->channels_in, 32) / 32 / filter[3], outputs = filter[0] / groups;
-  const struct kernels *kernels =
-      kernels_of_groups(p->options->kernels, outputs, filter[3], (int64_t)filter[1] * filter[2]);
-  return tile_of(kernels, vectors_of(kernels, outputs));
+  return kernels_of_groups(p->options->kernels, outputs, filter[3], (int64_t)filter[1] * filter[2])->tile;
 }
 
 /* What an addition adds, if one of its operands is a convolution. */
